@@ -1,0 +1,76 @@
+"""Every error that ends a command, with its exit code.
+
+::
+
+    EnrichError                     a message for people: what is wrong, where, what to do
+    ├── UsageError          exit 2  wrong usage or settings; nothing was changed
+    │   ├── SettingsError           a setting cannot be read or contradicts another
+    │   ├── SourceError             the portal's tables are not as the job needs them
+    │   ├── SchemaError             our schema is missing or of another version: run `enrich migrate`
+    │   ├── BundleError             the model bundle is broken, incomplete or fails its hashes
+    │   └── IndexSetupError         the index cannot be used as set up (concrete index, mapping, privileges)
+    ├── StoppedError        exit 3  the run stopped itself rather than write or delete rubbish
+    │   ├── RemovalGuardError       more documents would be removed than ENRICH_MAX_REMOVED allows
+    │   ├── ErrorBudgetError        too many transient photo failures
+    │   └── OutageError             no answer from Postgres or the index for ENRICH_OUTAGE_SECONDS
+    └── BusyError           exit 75 another run holds the lock
+
+Failures of one photo or one document are values (`records.PhotoStatus`, `records.WriteStatus`), never
+exceptions: one bad thing stays one bad thing.
+"""
+
+
+class EnrichError(Exception):
+    """Base of all errors whose message is meant for the person at the keyboard."""
+
+    exit_code = 1
+
+
+class UsageError(EnrichError):
+    """Wrong usage or settings."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting cannot be read or contradicts another."""
+
+
+class SourceError(UsageError):
+    """The portal's tables are not as the job needs them, or cannot be reached."""
+
+
+class SchemaError(UsageError):
+    """The schema `enrichment` is missing or of another version."""
+
+
+class BundleError(UsageError):
+    """The model bundle is broken, incomplete, or fails its hashes."""
+
+
+class IndexSetupError(UsageError):
+    """The index cannot be reached or used as set up."""
+
+
+class StoppedError(EnrichError):
+    """The run stopped itself."""
+
+    exit_code = 3
+
+
+class RemovalGuardError(StoppedError):
+    """More documents would leave the index than `ENRICH_MAX_REMOVED` allows."""
+
+
+class ErrorBudgetError(StoppedError):
+    """Too large a share of the recent photo requests failed for passing reasons."""
+
+
+class OutageError(StoppedError):
+    """Postgres or the index gave no answer for `ENRICH_OUTAGE_SECONDS`."""
+
+
+class BusyError(EnrichError):
+    """Another process holds the lock that this command needs."""
+
+    exit_code = 75

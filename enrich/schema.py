@@ -1,0 +1,168 @@
+"""Our tables, all in the Postgres schema `enrichment` (SQLAlchemy Core). Migrations create them."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "enrichment"
+NIGHTLY, BACKFILL = 0, 10  # priorities
+
+metadata = MetaData(schema=SCHEMA)
+
+Id = Text(collation="C")  # keyset pages compare ids byte by byte, here and in the source
+Time = DateTime(timezone=True)
+
+listing = Table(
+    "listing",
+    metadata,
+    Column("id", Id, primary_key=True),
+    # What the source has (written by discover) and what the last completion was made from.
+    Column("photo_fp", Text, nullable=False),
+    Column("photo_fp_done", Text),
+    Column("doc_fp", Text, nullable=False),
+    Column("updated_at", Time),
+    Column("updated_at_done", Time),
+    Column("columns", JSONB, nullable=False, server_default=text("'{}'")),
+    # Work. `requested` moves whenever something asks for the listing again; a completion of an older claim
+    # leaves it pending.
+    Column("status", String(12), nullable=False, server_default="pending"),
+    Column("priority", SmallInteger, nullable=False, server_default="0"),
+    Column("requested", BigInteger, nullable=False, server_default="1"),
+    Column("revalidate", Boolean, nullable=False, server_default=text("false")),
+    Column("revalidated_at", Time),
+    Column("pending_since", Time),
+    Column("lease_token", Uuid),
+    Column("lease_expires", Time),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("transient_rounds", Integer, nullable=False, server_default="0"),
+    Column("not_before", Time),
+    Column("error", Text),
+    Column("missing_run", BigInteger),
+    # What the model found, and what is published of it (override over model).
+    Column("photos", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("model_attributes", JSONB),
+    Column("attributes", JSONB),
+    Column("bundle_id", Text),
+    Column("model_ids", JSONB),
+    Column("enriched_at", Time),
+    # Outbox: what is to be published is what has revision <> published_revision.
+    Column("revision", BigInteger),
+    Column("published_revision", BigInteger),
+    Column("publish_status", String(12)),
+    Column("publish_error", Text),
+    Index(
+        "listing_claimable",
+        "priority",
+        "id",
+        postgresql_where=text("status IN ('pending', 'retry', 'leased')"),
+    ),
+    Index(
+        "listing_unpublished",
+        "id",
+        postgresql_where=text("revision IS NOT NULL AND published_revision IS DISTINCT FROM revision"),
+    ),
+    Index("listing_photos", "photos", postgresql_using="gin", postgresql_ops={"photos": "jsonb_path_ops"}),
+)
+"""`status`: pending, leased, done, retry, quarantined, gone. `priority`: lower goes first (nightly before
+backfill).
+
+`photos`: [{"position", "key", "url" (stripped), "version", "sha256", "status", "error"}], one per image row.
+`model_attributes`: `records.Attributes` as JSON; `attributes`: the same with overrides applied.
+"""
+
+photo = Table(
+    "photo",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("status", String(24), nullable=False),
+    Column("sha256", String(64)),
+    Column("version", Text),
+    Column("etag", Text),
+    Column("last_modified", Text),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("next_try", Time),
+    Column("error", Text),
+    Column("checked_at", Time, nullable=False, server_default=text("now()")),
+)
+
+photo_score = Table(
+    "photo_score",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("model_id", String(64), primary_key=True),
+    Column("dhash", BigInteger, nullable=False),
+    Column("scores", JSONB, nullable=False),
+)
+
+override = Table(
+    "override",
+    metadata,
+    Column("listing_id", Id, primary_key=True),
+    Column("field", Text, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("note", Text),
+    Column("created_by", Text),
+    Column("created_at", Time, nullable=False, server_default=text("now()")),
+)
+"""`field`: has_X or X_types; `value`: true, false, null (a person says: unknown) or a list of classes."""
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("kind", String(12), nullable=False),
+    Column("host", Text),
+    Column("started_at", Time, nullable=False, server_default=text("now()")),
+    Column("finished_at", Time),
+    Column("exit_code", Integer),
+    Column("error", Text),
+    Column("bundle_id", Text),
+    Column("figures", JSONB, nullable=False, server_default=text("'{}'")),
+)
+
+lock = Table(
+    "lock",
+    metadata,
+    Column("name", String(24), primary_key=True),
+    Column("holder", Text),
+    Column("token", Uuid),
+    Column("expires", Time),
+)
+
+target = Table(
+    "target",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("name", Text, nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("uuid", Text, nullable=False),
+)
+"""The index last published to; another name, mode or UUID marks everything unpublished."""
+
+document = Table(
+    "document",
+    metadata,
+    Column("index", Text, primary_key=True),
+    Column("id", Id, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("document", JSONB),
+)
+"""The embedded index. A removed document stays as a tombstone (document NULL) that keeps its revision."""
+
+NEXT_REVISION = text(
+    "greatest(coalesce(listing.revision, 0) + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)"
+)
+"""Never goes backwards, not even when a listing comes back or the state is restored from a backup."""

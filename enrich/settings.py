@@ -1,0 +1,246 @@
+"""All settings, read from the environment (and a `.env` file in the working folder).
+
+`enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
+"""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from enrich.errors import SettingsError
+
+STARTER_BUNDLE = Path(__file__).parent / "starter"
+
+SIGNING_PARAMS = (
+    "X-Amz-*",
+    "X-Goog-*",
+    "Expires",
+    "Signature",
+    "Key-Pair-Id",
+    "Policy",
+    "sig",
+    "se",
+    "token",
+)
+"""Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
+
+_TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
+_INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
+
+StringList = Annotated[tuple[str, ...], NoDecode]
+"""A JSON list, or names separated by commas."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Read with `load_settings`, which turns mistakes into `SettingsError`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ENRICH_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # Where things are
+    database_url: SecretStr | None = Field(
+        None, validation_alias="DATABASE_URL", description="Postgres with the portal's tables and our schema"
+    )
+    source_database_url: SecretStr | None = Field(
+        None, validation_alias="SOURCE_DATABASE_URL", description="Read replica for the portal's tables"
+    )
+    elasticsearch_url: SecretStr | None = Field(
+        None, validation_alias="ELASTICSEARCH_URL", description="Elasticsearch; unset: the embedded index"
+    )
+    elasticsearch_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="ELASTICSEARCH_API_KEY",
+        description="API key, base64 as Elasticsearch shows it",
+    )
+    elasticsearch_username: str | None = Field(
+        None, validation_alias="ELASTICSEARCH_USERNAME", description="Basic auth, with the password"
+    )
+    elasticsearch_password: SecretStr | None = Field(
+        None, validation_alias="ELASTICSEARCH_PASSWORD", description="Basic auth, with the user name"
+    )
+    elasticsearch_ca: Path | None = Field(
+        None, validation_alias="ELASTICSEARCH_CA", description="CA certificate file (PEM)"
+    )
+    home: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "listing-enrichment",
+        description="Folder of the embedded Postgres",
+    )
+
+    # The portal's tables
+    source_listings: str = Field("listings", description="Table or view of listings, schema.name")
+    source_images: str = Field("listing_images", description="Table or view of image rows, schema.name")
+    index_columns: StringList = Field((), description="Listing columns copied into the documents (own mode)")
+    url_ignore_params: StringList = Field(
+        SIGNING_PARAMS, description="Query parameters that do not make another photo; X-* matches a prefix"
+    )
+
+    # The index
+    index: str = Field("listings-enriched", description="Alias (own mode); index or alias (merge mode)")
+    index_mode: Literal["own", "merge"] = Field(
+        "own", description="own: our index; merge: the portal's documents"
+    )
+
+    # The model
+    bundle: Path = Field(
+        STARTER_BUNDLE, description="Folder of the model bundle; default: the starter bundle"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the bundle's export found it changes no decision"
+    )
+    batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch")
+    min_photos_false: int = Field(
+        8, ge=1, description="Distinct photos seen before an attribute may be false"
+    )
+
+    # Fetching
+    allowed_private_hosts: StringList = Field(
+        (), description="Names, addresses or CIDRs of private photo hosts that may be asked"
+    )
+    fetch_concurrency: int = Field(64, ge=1, le=1024, description="Photo requests under way at once")
+    fetch_per_host: int = Field(16, ge=1, le=256, description="Photo requests under way at once per host")
+    fetch_timeout: float = Field(30.0, gt=0, description="Seconds for one photo, from request to last byte")
+    fetch_connect_timeout: float = Field(10.0, gt=0, description="Seconds to connect")
+    fetch_max_bytes: int = Field(20_000_000, ge=1, description="Largest photo file accepted, bytes")
+    fetch_max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed for one photo")
+    max_pixels: int = Field(100_000_000, ge=1, description="Largest picture accepted, pixels")
+    user_agent: str = Field("listing-enrichment/0.1", description="User-Agent of photo requests")
+    revalidate_after: float = Field(
+        86_400.0, ge=0, description="Seconds before a listing whose updated_at moved is revalidated again"
+    )
+
+    # Running
+    lease_seconds: float = Field(
+        60.0, ge=1, description="A worker that is silent for this long loses its listings"
+    )
+    max_attempts: int = Field(5, ge=1, description="Times a listing may kill its worker before quarantine")
+    max_removed: str = Field(
+        "5%", description="Most documents one run may remove: a share of those published, or a number"
+    )
+    error_budget: float = Field(
+        0.2, gt=0, le=1, description="Share of recent transient photo failures that stops a run"
+    )
+    outage_seconds: float = Field(
+        600.0, ge=0, description="How long to wait for Postgres or the index to come back"
+    )
+    decode_threads: int = Field(0, ge=0, description="Threads that decode photos; 0: one per core")
+    page_size: int = Field(5_000, ge=1, description="Listings per discovery page")
+    publish_batch: int = Field(500, ge=1, le=10_000, description="Documents per bulk request")
+    log_interval: float = Field(
+        10.0, gt=0, description="Seconds between progress lines where there is no terminal"
+    )
+
+    # The worker
+    cron: str = Field(
+        "30 3 * * *", description="When `enrich worker` runs: five cron fields, or six with seconds first"
+    )
+    timezone: str = Field("Europe/Stockholm", description="Time zone of the cron expression")
+
+    @field_validator("index_columns", "url_ignore_params", "allowed_private_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if text.startswith("["):
+            try:
+                parsed = json.loads(text)
+            except ValueError as error:
+                raise ValueError(f'not a JSON list: {error}; write ["a","b"] or a,b') from None
+            if not isinstance(parsed, list) or not all(isinstance(item, str) for item in parsed):
+                raise ValueError('a JSON list of strings is needed, such as ["a","b"]')
+            return tuple(parsed)
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+
+    @field_validator("source_listings", "source_images")
+    @classmethod
+    def _table(cls, value: str) -> str:
+        if not _TABLE.match(value):
+            raise ValueError("a table or view name is needed: name or schema.name")
+        return value
+
+    @field_validator("index")
+    @classmethod
+    def _index(cls, value: str) -> str:
+        if not _INDEX.match(value):
+            raise ValueError("an index or alias name is needed: lower case letters, digits, - _ and .")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("not a time zone name such as Europe/Stockholm or UTC")
+        ZoneInfo(value)
+        return value
+
+    @field_validator("max_removed")
+    @classmethod
+    def _removed(cls, value: str) -> str:
+        parse_max_removed(value)
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> "Settings":
+        if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
+            raise ValueError(
+                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
+            )
+        if self.index_mode == "merge" and self.elasticsearch_url is None:
+            raise ValueError(
+                "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
+            )
+        return self
+
+
+def parse_max_removed(text: str) -> tuple[float, int | None]:
+    """Read `ENRICH_MAX_REMOVED`: ("5%" or "0.05") -> (0.05, None); "200" -> (0.0, 200).
+
+    Raises:
+        ValueError: neither a share nor a whole number.
+    """
+    value = text.strip()
+    try:
+        share = float(value[:-1]) / 100 if value.endswith("%") else float(value)
+    except ValueError:
+        raise ValueError(
+            "a share such as 5% or 0.05, or a number of documents such as 200, is needed"
+        ) from None
+    if value.endswith("%") or 0 < share < 1:
+        if not 0 <= share <= 1:
+            raise ValueError("a share lies between 0% and 100%")
+        return share, None
+    if share < 0 or share != int(share):
+        raise ValueError("a number of documents is a whole number, 0 or more")
+    return 0.0, int(share)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a settings field."""
+    alias = Settings.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else f"ENRICH_{name.upper()}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` (field names) win over the environment.
+
+    Raises:
+        SettingsError: one line per setting that cannot be used, values left out since they may be secret.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            where = str(item["loc"][0]) if item["loc"] else ""
+            name = variable(where) if where in Settings.model_fields else where
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
+        raise SettingsError("; ".join(lines)) from None
