@@ -18,6 +18,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 SCHEMA = "enrichment"
+SCHEMA_VERSION = "0001"
+"""The migration that these tables belong to."""
+VERSION_TABLE = "alembic_version"
 NIGHTLY, BACKFILL = 0, 10  # priorities
 
 metadata = MetaData(schema=SCHEMA)

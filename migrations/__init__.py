@@ -1,1 +1,104 @@
-"""Alembic migrations of the schema enrichment."""
+"""Alembic for the schema `enrichment`: `upgrade`, `downgrade`, `current`, `head`. No alembic.ini is needed.
+
+Each call is one transaction under one lock, so two hosts may start at once. The role needs its own schema
+only, see docs/database.md.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from enrich.errors import SchemaError
+from enrich.schema import SCHEMA, VERSION_TABLE
+from migrations.view import DEFAULT_HEADS, Heads, create_view
+
+_LOCK = 7_305_914_226_018_113_421  # any number of our own; held to the end of the transaction only
+
+
+def upgrade(target: str | Engine, bundle_heads: Heads = DEFAULT_HEADS, revision: str = "head") -> str | None:
+    """Bring the schema to `revision` and the view to these heads; return the version reached.
+
+    Raises:
+        SchemaError: the role may not do what is needed, or the schema is of a newer program.
+    """
+    with _locked(target) as (connection, config):
+        _create_schema(connection)
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        before = _current(connection)
+        if before is not None and before not in known:
+            raise SchemaError(
+                f"the schema {SCHEMA} is of version {before}, which this program does not know: "
+                "update the program"
+            )
+        command.upgrade(config, revision)
+        create_view(connection, bundle_heads)
+        return _current(connection)
+
+
+def downgrade(target: str | Engine, revision: str = "base") -> None:
+    """Take the schema back to `revision`. `base` drops all our tables and what they hold, not the schema.
+
+    Raises:
+        SchemaError: the role may not do what is needed.
+    """
+    with _locked(target) as (connection, config):
+        command.downgrade(config, revision)
+
+
+def current(target: str | Engine) -> str | None:
+    """The version of the schema, or None where there is none yet."""
+    with _locked(target) as (connection, _):
+        return _current(connection)
+
+
+def head() -> str:
+    """The newest version that this program knows."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+@contextmanager
+def _locked(target: str | Engine) -> Iterator[tuple[Connection, Config]]:
+    engine = (
+        target
+        if isinstance(target, Engine)
+        else create_engine(make_url(target).set(drivername="postgresql+psycopg2"))
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            config = _config()
+            config.attributes["connection"] = connection
+            yield connection, config
+    except ProgrammingError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise SchemaError(f"the schema {SCHEMA} cannot be migrated: {reason}. See docs/database.md") from None
+    finally:
+        if engine is not target:
+            engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config
+
+
+def _current(connection: Connection) -> str | None:
+    options = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def _create_schema(connection: Connection) -> None:
+    exists = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": SCHEMA})
+    if exists.scalar() is None:
+        connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
+
+
+__all__ = ["DEFAULT_HEADS", "Heads", "create_view", "current", "downgrade", "head", "upgrade"]
