@@ -121,7 +121,8 @@ class PhotoState:
     validators: Validators
     failures: int
     retry_due: bool
-    """A transient failure whose next try is due (by the database's clock)."""
+    """A failure whose next try is due (by the database's clock)."""
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Pixels ready for the model: one uint8 array (height, width, 3) per distinct preprocessing of the bundle.
+    """Pixels for the model: one uint8 array (height, width, 3) per distinct preprocessing of the bundle.
 
     `status` is OK and `pixels` complete, or a permanent failure and `pixels` empty. `dhash` is the 64-bit
     difference hash of the upright picture, as a signed integer, for near-duplicates.
@@ -169,7 +170,7 @@ class PhotoResult:
     status: PhotoStatus
     sha256: str | None = None
     score: PhotoScore | None = None
-    """Set exactly when `status.ok`."""
+    """Set when `status.ok`; for a transient failure, the scores of earlier bytes, where there are some."""
     validators: Validators = field(default_factory=Validators)
     error: str | None = None
     requested: bool = False

@@ -1,0 +1,79 @@
+"""What a run counts while it works, and how it says so."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from enrich.records import PhotoResult, PhotoStatus
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counters of one run; stages add to them from several threads."""
+
+    listings: int = 0
+    retry: int = 0
+    quarantined: int = 0
+    stale: int = 0
+    """Results thrown away because the lease had gone to another worker."""
+    photos: int = 0
+    fetched: int = 0
+    unchanged: int = 0
+    cached: int = 0
+    scored: int = 0
+    bytes: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    """Seconds of work per stage, summed over its threads or requests."""
+    started: float = field(default_factory=time.monotonic)
+    _lock: Lock = field(default_factory=Lock)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent in the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - start
+
+    def count(self, result: PhotoResult) -> None:
+        """Count how one photo ended."""
+        self.photos += 1
+        if not result.status.ok:
+            self.failures[result.status.value] += 1
+        elif not result.requested:
+            self.cached += 1
+        elif result.status is PhotoStatus.UNCHANGED:
+            self.unchanged += 1
+        else:
+            self.fetched += 1
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures for logs and the table `run`."""
+        elapsed = self.elapsed
+        return {
+            "listings": self.listings,
+            "retry": self.retry,
+            "quarantined": self.quarantined,
+            "stale": self.stale,
+            "photos": self.photos,
+            "fetched": self.fetched,
+            "unchanged": self.unchanged,
+            "cached": self.cached,
+            "scored": self.scored,
+            "bytes": self.bytes,
+            "failures": dict(self.failures),
+            "stage_seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+            "seconds": round(elapsed, 3),
+            "photos_per_second": round(self.photos / elapsed, 2) if elapsed else 0.0,
+        }

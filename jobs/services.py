@@ -1,0 +1,56 @@
+"""Opens what a job works with, checks that it fits together, and closes it again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from enrich.bundle import Bundle, load_bundle
+from enrich.database import Database, connect, require_schema
+from enrich.index import SearchIndex
+from enrich.index.document import reserved
+from enrich.index.open import open_index
+from enrich.outbox import Outbox
+from enrich.runs import Runs
+from enrich.settings import Settings
+from enrich.source import Source
+from enrich.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a job needs, open."""
+
+    settings: Settings
+    database: Database
+    source: Source
+    state: State
+    outbox: Outbox
+    runs: Runs
+    bundle: Bundle
+    index: SearchIndex
+
+
+@contextmanager
+def open_services(settings: Settings) -> Iterator[Services]:
+    """Open and verify databases, schema, tables, bundle and index.
+
+    Raises:
+        UsageError: one of them cannot be used as set up; nothing was written.
+    """
+    bundle = load_bundle(settings.bundle)
+    database, source_database = connect(settings)
+    try:
+        database.ping()
+        source_database.ping()
+        require_schema(database)
+        source = Source(source_database, settings)
+        source.check(reserved(bundle.heads))
+        index = open_index(settings, database, bundle.heads, source.copied_columns())
+        try:
+            state = State(database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
+            yield Services(settings, database, source, state, Outbox(database), Runs(database), bundle, index)
+        finally:
+            index.close()
+    finally:
+        database.engine.dispose()
+        source_database.engine.dispose()
