@@ -84,7 +84,7 @@ def decode(data: bytes, preprocessings: Sequence[Preprocessing], max_pixels: int
 
 
 def dhash(picture: Image.Image) -> int:
-    """64-bit difference hash, as int64: whether each cell of a 9x8 grid is darker than the one right of it."""
+    """64-bit difference hash, as int64: is each cell of a 9x8 grid darker than the one right of it?"""
     grid = np.asarray(picture.resize((9, 8), Image.Resampling.BOX).convert("L"))
     return int.from_bytes(np.packbits(grid[:, :-1] < grid[:, 1:]).tobytes(), "big", signed=True)
 
