@@ -186,7 +186,7 @@ class Pipeline:
                 group.create_task(self._carry(opened, photo, known))
 
     def _put_off(self, claim: Claim) -> None:
-        self._state.release([claim], delay=ABSENT_DELAY)
+        self._state.release([claim], later=ABSENT_DELAY)
         self._open.pop(claim.id, None)
 
     def _look_up(self, keys: list[str]) -> _Known:

@@ -150,5 +150,5 @@ class Publisher:
             time.sleep(min(left, 0.2))
 
 
-class _Ended(Exception):  # noqa: N818
+class _Ended(Exception):
     """The caller's `until()` said so."""

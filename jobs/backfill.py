@@ -14,7 +14,7 @@ from enrich.discover import discover
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from jobs.services import Services, open_services
-from jobs.working import DISCOVER, RunReport, enrich_and_publish, holder, recorded
+from jobs.working import DISCOVER, RunReport, enrich_and_publish, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
     report = RunReport()
     with open_services(settings) as services, recorded(services, "backfill", report) as run_id:
         # Where a nightly run is under way it does the discovering.
-        with suppress(BusyError), services.runs.hold(DISCOVER, holder(), settings.lease_seconds):
+        with suppress(BusyError), services.runs.hold(DISCOVER, settings.lease_seconds):
             report.discovery = discover(services.source, services.database, settings, run_id, ids=options.ids)
             report.marked = _mark(services, options)
         enrich_and_publish(services, report, stop, ids=options.ids)

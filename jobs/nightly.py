@@ -8,7 +8,7 @@ from enrich.discover import discover
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from jobs.services import Services, open_services
-from jobs.working import DISCOVER, LOCK_POLL, RunReport, enrich_and_publish, holder, recorded
+from jobs.working import DISCOVER, LOCK_POLL, RunReport, enrich_and_publish, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
     with open_services(settings) as services:
         while not stop.is_set():
             try:
-                with services.runs.hold(DISCOVER, holder(), settings.lease_seconds):
+                with services.runs.hold(DISCOVER, settings.lease_seconds):
                     _run(services, options, stop, report)
                 break
             except BusyError:

@@ -1,11 +1,11 @@
 """Opens what a job works with, checks that it fits together, and closes it again."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from enrich.bundle import Bundle, load_bundle
-from enrich.database import Database, connect, require_schema
+from enrich.database import Database, check_schema, connect
 from enrich.index import SearchIndex
 from enrich.index.document import reserved
 from enrich.index.open import open_index
@@ -38,19 +38,14 @@ def open_services(settings: Settings) -> Iterator[Services]:
         UsageError: one of them cannot be used as set up; nothing was written.
     """
     bundle = load_bundle(settings.bundle)
-    database, source_database = connect(settings)
-    try:
-        database.ping()
-        source_database.ping()
-        require_schema(database)
+    with ExitStack() as stack:
+        database, source_database = connect(settings)
+        stack.callback(source_database.close)
+        stack.callback(database.close)
+        check_schema(database)
         source = Source(source_database, settings)
         source.check(reserved(bundle.heads))
         index = open_index(settings, database, bundle.heads, source.copied_columns())
-        try:
-            state = State(database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
-            yield Services(settings, database, source, state, Outbox(database), Runs(database), bundle, index)
-        finally:
-            index.close()
-    finally:
-        database.engine.dispose()
-        source_database.engine.dispose()
+        stack.callback(index.close)
+        state = State(database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
+        yield Services(settings, database, source, state, Outbox(database), Runs(database), bundle, index)

@@ -1,11 +1,9 @@
 """The part that the nightly run and the backfill share: enrich what is claimable while publishing it."""
 
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from os import getpid
 from threading import Event, Thread
 from typing import Any
 
@@ -13,7 +11,7 @@ from enrich.discover import Discovery
 from enrich.errors import BusyError, EnrichError
 from enrich.figures import Figures
 from enrich.pipeline import Pipeline
-from enrich.publish import PublishFigures, Publisher
+from enrich.publish import Publisher, PublishFigures
 from jobs.progress import shown
 from jobs.services import Services
 
@@ -21,11 +19,6 @@ PUBLISH_EVERY = 5.0  # seconds between looks at the outbox while listings are en
 LOCK_PATIENCE = 600.0  # seconds to wait for another process's publish at the end of a run
 LOCK_POLL = 1.0
 DISCOVER, PUBLISH = "discover", "publish"  # the locks
-
-
-def holder() -> str:
-    """This process, for people who look at a lock."""
-    return f"{socket.gethostname()}:{getpid()}"
 
 
 @dataclass(slots=True)
@@ -50,7 +43,7 @@ class RunReport:
 @contextmanager
 def recorded(services: Services, kind: str, report: RunReport) -> Iterator[int]:
     """Keep the run in the table `run`, with how it ended; yields its id."""
-    run_id = services.runs.start_run(kind, services.bundle.bundle_id, holder())
+    run_id = services.runs.start_run(kind, services.bundle.bundle_id)
     error: str | None = None
     report.exit_code = 70
     try:
@@ -98,7 +91,7 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
     deadline = time.monotonic() + LOCK_PATIENCE
     while not stop.is_set():
         try:
-            with services.runs.hold(PUBLISH, holder(), services.settings.lease_seconds):
+            with services.runs.hold(PUBLISH, services.settings.lease_seconds):
                 publisher.publish(until=stop.is_set)
             return
         except BusyError:
@@ -123,6 +116,7 @@ def _enrich(
     )
     with shown(figures, lambda: state.claimable(ids), settings.log_interval):
         pipeline.run(ids=ids, limit=limit)
+    figures.quarantined += state.newly_quarantined
 
 
 @contextmanager
@@ -134,7 +128,7 @@ def _publishing(services: Services, publisher: Publisher) -> Iterator[list[Excep
     def work() -> None:
         while not done.wait(PUBLISH_EVERY):
             try:
-                with services.runs.hold(PUBLISH, holder(), services.settings.lease_seconds):
+                with services.runs.hold(PUBLISH, services.settings.lease_seconds):
                     publisher.publish(until=done.is_set)
             except BusyError:
                 continue
