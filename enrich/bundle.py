@@ -378,7 +378,7 @@ def _check_tensors(path: Path, member: Member, tensors: Mapping[str, NDArray[Any
                     f"{path}: tensor {name!r} has shape {list(shape)}, head {head.name!r} needs "
                     f"[{head.outputs}{', features' if part == 'weight' else ''}]; export the bundle again"
                 )
-    for name in tensors:
+    for name in sorted(tensors):
         if name not in expected and not name.startswith("backbone."):
             raise BundleError(f"{path}: tensor {name!r} belongs to no head of the manifest; take it out")
     if not any(name.startswith("backbone.") for name in tensors):
