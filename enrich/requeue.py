@@ -79,6 +79,10 @@ _MARK = text("""
     RETURNING l.id
 """)
 
+_BACKFILL_WAITING = text("""
+    SELECT count(*) FROM enrichment.listing WHERE status IN ('pending', 'leased') AND priority = :backfill
+""")
+
 
 class Requeue:
     """Makes listings pending that would otherwise rest or wait."""
@@ -137,3 +141,8 @@ class Requeue:
         while page := self._database.run(mark_page):
             marked, after = marked + len(page), max(page)
         return marked
+
+    def backfill_waiting(self) -> int:
+        """How many listings an earlier backfill marked that are not enriched yet."""
+        given = {"backfill": BACKFILL}
+        return int(self._database.run(lambda c: c.execute(_BACKFILL_WAITING, given).scalar_one()))

@@ -1,0 +1,500 @@
+"""State on a real Postgres: claims, leases, completion, retries, photos shared by listings."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier, Thread
+from time import sleep
+from typing import Any
+
+import pytest
+
+from enrich import photos
+from enrich.database import Database
+from enrich.records import Claim, PhotoResult, PhotoScore, PhotoStatus, Validators
+from enrich.schema import BACKFILL
+from enrich.state import RETRY_HOURS, State
+from tests.support.enriched import BUNDLE, MODEL, add, failed, ok, photo, result, sha
+from tests.support.postgres import Portal
+
+
+@pytest.fixture
+def state(database: Database) -> State:
+    return State(database, lease_seconds=60, max_attempts=3)
+
+
+def claim_one(state: State, id: str = "a") -> Claim:
+    (claim,) = state.claim(1, [id])
+    return claim
+
+
+def expire(portal: Portal) -> None:
+    portal.execute("UPDATE enrichment.listing SET lease_expires = now() - interval '1 second'")
+
+
+def hours_until(portal: Portal, id: str) -> float:
+    sql = "SELECT extract(epoch FROM not_before - now()) / 3600 FROM enrichment.listing WHERE id = :id"
+    return float(portal.execute(sql, id=id)[0][0])
+
+
+def enriched(state: State, id: str = "a", *results: PhotoResult, **fields: Any) -> None:
+    assert state.complete(result(claim_one(state, id), results, **fields))
+
+
+class TestClaims:
+    def test_two_claimers_never_share_a_listing(self, migrated: Portal, state: State) -> None:
+        add(migrated, *(f"l{n:03}" for n in range(120)))
+        start = Barrier(6)
+
+        def work(_: int) -> list[str]:
+            start.wait()
+            mine: list[str] = []
+            while claims := state.claim(5):
+                mine += [claim.id for claim in claims]
+            return mine
+
+        with ThreadPoolExecutor(6) as pool:
+            taken = [id for mine in pool.map(work, range(6)) for id in mine]
+        assert sorted(taken) == [f"l{n:03}" for n in range(120)]
+
+    def test_the_nightly_run_goes_before_a_backfill(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b", priority=BACKFILL)
+        add(migrated, "y", "z")
+        assert [claim.id for claim in state.claim(3)] == ["y", "z", "a"]
+
+    def test_only_the_ids_asked_for_are_claimed(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b", "c")
+        assert [claim.id for claim in state.claim(10, ["b", "nobody"])] == ["b"]
+        assert state.claimable(["a", "b"]) == 2
+        assert state.claim(10, []) == []
+
+    def test_a_silent_worker_loses_its_listing(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        first = claim_one(state)
+        assert state.claim(1) == []
+        expire(migrated)
+        second = claim_one(state)
+        assert second.token != first.token
+        assert state.heartbeat([first]) == {"a"}
+        assert state.heartbeat([second]) == set()
+
+    def test_a_heartbeat_keeps_the_listing(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        claim = claim_one(state)
+        expire(migrated)
+        assert state.heartbeat([claim]) == set()
+        assert state.claim(1) == []
+
+    def test_a_stale_token_changes_nothing(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b")
+        enriched(state, "b", ok(photo("x"), sha("old")))
+        stale = claim_one(state)
+        expire(migrated)
+        claim_one(state)
+        before = migrated.state("a"), migrated.state("b")
+        assert not state.complete(result(stale, [ok(photo("x"), sha("new"))]))
+        assert not state.fail(stale, "broken")
+        state.release([stale])
+        assert (migrated.state("a"), migrated.state("b")) == before
+        assert state.photo_states([photo("x").key])[photo("x").key].sha256 == sha("old")
+        assert state.scores([sha("new")], [MODEL]) == {}
+
+    def test_a_listing_that_left_during_its_lease_is_not_completed(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a")
+        claim = claim_one(state)
+        migrated.execute("UPDATE enrichment.listing SET status = 'gone', lease_token = NULL")
+        assert not state.complete(result(claim))
+        assert migrated.state("a").attributes is None
+
+    def test_a_listing_that_kills_its_workers_is_quarantined(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b")
+        for _ in range(3):
+            claim_one(state)
+            expire(migrated)
+        assert [claim.id for claim in state.claim(1)] == ["b"]  # not an empty answer: b still waits
+        row = migrated.state("a")
+        assert (row.status, row.error) == ("quarantined", "the worker died 3 times while working on it")
+        assert row.lease_token is None
+        assert state.newly_quarantined == 1
+
+    def test_a_listing_given_back_unworked_can_be_claimed_at_once_and_nothing_is_counted(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a")
+        for _ in range(5):
+            state.release([claim_one(state)])
+        assert (migrated.state("a").status, migrated.state("a").attempts) == ("pending", 0)
+        state.release([claim_one(state)], forgive=False)
+        assert migrated.state("a").attempts == 1
+
+    def test_a_listing_given_back_for_later_waits(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        state.release([claim_one(state)], later=3600)
+        assert state.claim(1) == []
+        assert state.claimable() == 0
+
+    def test_a_listing_that_raises_is_quarantined_with_its_reason(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a")
+        assert state.fail(claim_one(state), "aggregate: bad\0news \udc80")
+        assert (migrated.state("a").status, migrated.state("a").error) == (
+            "quarantined",
+            "aggregate: bad�news ?",
+        )
+        assert state.claimable() == 0
+
+    def test_a_change_during_the_lease_outlives_the_failure(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        claim = claim_one(state)
+        migrated.execute("UPDATE enrichment.listing SET requested = requested + 1, photo_fp = 'fp-2'")
+        assert not state.fail(claim, "broken")
+        assert (migrated.state("a").status, migrated.state("a").attempts) == ("pending", 0)
+
+    def test_claimable_counts_what_other_workers_hold(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b", "c")
+        migrated.execute(
+            "UPDATE enrichment.listing SET status = 'retry', not_before = now() + '1 h' WHERE id = 'c'"
+        )
+        claim_one(state)
+        assert state.claimable() == 2
+
+
+class TestCompletion:
+    def test_what_was_found_is_kept(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        shown, broken = photo("x", 0, "v1"), photo("y", 1)
+        enriched(state, "a", ok(shown, sha("1")), failed(broken, PhotoStatus.GONE))
+        row = migrated.state("a")
+        assert row.status == "done"
+        assert (row.photo_fp, row.photo_fp_done, row.attempts, row.lease_token) == ("fp-1", "fp-1", 0, None)
+        assert (row.bundle_id, row.model_ids, row.pending_since) == (BUNDLE, [MODEL], None)
+        assert row.revision is not None
+        assert row.published_revision is None
+        assert row.attributes == row.model_attributes
+        assert row.attributes == {
+            "fields": {"has_balcony": True, "balcony_confidence": 0.9312, "room_types": ["kitchen"]},
+            "evidence": {
+                "balcony": {"url": "https://photos.example/a.jpg", "position": 0, "confidence": 0.9312}
+            },
+            "counts": {"room_counts": {"kitchen": 1}},
+            "photo_count": 2,
+            "photos_seen": 1,
+            "photos_failed": 1,
+        }
+        assert row.photos == [
+            {
+                "position": 0, "key": shown.key, "url": shown.shown_url, "version": "v1", "sha256": sha("1"),
+                "status": "ok", "error": None,
+            },
+            {
+                "position": 1, "key": broken.key, "url": broken.shown_url, "version": None, "sha256": None,
+                "status": "gone", "error": "it was gone",
+            },
+        ]  # fmt: skip
+
+    def test_the_same_findings_move_no_revision(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        enriched(state, "a", ok(photo("x"), sha("1")), balcony_confidence=0.1 + 0.2)
+        before = migrated.state("a").revision
+        state.mark_backfill()
+        enriched(state, "a", ok(photo("x"), sha("1")), balcony_confidence=0.1 + 0.2)
+        assert migrated.state("a").revision == before
+
+    @pytest.mark.parametrize(
+        "other", [{"balcony_confidence": 0.5}, {"bundle_id": "bundle-2"}, {"has_fireplace": None}]
+    )
+    def test_other_findings_or_another_bundle_move_the_revision(
+        self, migrated: Portal, state: State, other: dict[str, Any]
+    ) -> None:
+        add(migrated, "a")
+        enriched(state)
+        before = migrated.state("a").revision
+        state.mark_backfill()
+        enriched(state, **other)
+        assert migrated.state("a").revision > before
+
+    def test_a_change_during_the_lease_stays_pending(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        claim = claim_one(state)
+        migrated.execute(
+            "UPDATE enrichment.listing SET requested = requested + 1, photo_fp = 'fp-2', revalidate = true"
+        )
+        assert state.complete(result(claim))
+        row = migrated.state("a")
+        assert (row.status, row.photo_fp, row.photo_fp_done, row.revalidate) == (
+            "pending",
+            "fp-2",
+            "fp-1",
+            True,
+        )
+        assert claim_one(state).requested == row.requested
+
+    def test_what_was_read_newer_than_discovery_is_not_done_twice(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a")
+        enriched(state, photo_fp="fp-2")
+        row = migrated.state("a")
+        assert (row.status, row.photo_fp, row.photo_fp_done) == ("done", "fp-2", "fp-2")
+
+    def test_a_revalidation_is_noted_and_over(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", revalidate=True)
+        claim = claim_one(state)
+        assert claim.revalidate
+        state.complete(result(claim))
+        assert migrated.state("a").revalidated_at is not None
+        assert not migrated.state("a").revalidate
+
+    def test_a_listing_with_passing_failures_is_tried_for_a_good_week_and_then_left(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a")
+        waits = []
+        while True:
+            enriched(state, "a", failed(photo("x"), PhotoStatus.TIMEOUT), failed(photo("y"), PhotoStatus.DNS))
+            row = migrated.state("a")
+            if row.status == "done":
+                break
+            assert (row.status, row.error) == ("retry", "photos to be tried again: timeout (1), dns (1)")
+            assert state.claim(1) == []
+            waits.append(round(hours_until(migrated, "a")))
+            migrated.execute("UPDATE enrichment.listing SET not_before = now() - interval '1 second'")
+        assert waits == [1, 6, 24, 24, 24, 24, 24, 24, 24, 24]
+        assert len(waits) == len(RETRY_HOURS)
+        assert (row.transient_rounds, row.error, row.not_before) == (0, None, None)
+
+    def test_it_comes_right_when_the_photo_does(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        enriched(state, "a", failed(photo("x"), PhotoStatus.SERVER_ERROR))
+        assert migrated.state("a").revision is not None  # published with what it has
+        migrated.execute("UPDATE enrichment.listing SET not_before = now() - interval '1 second'")
+        enriched(state, "a", ok(photo("x"), sha("1")))
+        assert (migrated.state("a").status, migrated.state("a").transient_rounds) == ("done", 0)
+
+    def test_a_number_that_is_none_is_not_saved(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        with pytest.raises(ValueError, match="JSON"):
+            state.complete(result(claim_one(state), balcony_confidence=float("nan")))
+        assert migrated.state("a").status == "leased"
+
+
+class TestPhotos:
+    def test_a_good_photo_is_known_again(self, database: Database, state: State, migrated: Portal) -> None:
+        shown = photo("x", version="v1")
+        state.save_photos([ok(shown, sha("1"))], except_listing="a")
+        known = state.photo_states([shown.key, "unknown"])
+        assert list(known) == [shown.key]
+        found = known[shown.key]
+        assert (found.status, found.sha256, found.version) == (PhotoStatus.OK, sha("1"), "v1")
+        assert found.validators == Validators('"1000"', "Mon, 01 Jan 2024 00:00:00 GMT")
+        assert (found.failures, found.retry_due) == (0, False)
+
+    def test_a_failure_keeps_the_bytes_last_seen_and_their_validators(
+        self, migrated: Portal, state: State
+    ) -> None:
+        shown = photo("x")
+        state.save_photos([ok(shown, sha("1"))], except_listing="a")
+        undecodable = replace(
+            failed(shown, PhotoStatus.UNDECODABLE), sha256=sha("2"), validators=Validators('"other"')
+        )
+        state.save_photos([undecodable], except_listing="a")
+        found = state.photo_states([shown.key])[shown.key]
+        assert (found.status, found.sha256, found.validators.etag) == (
+            PhotoStatus.UNDECODABLE,
+            sha("1"),
+            '"1000"',
+        )
+
+    @pytest.mark.parametrize(
+        ("status", "failures", "hours"),
+        [
+            (PhotoStatus.TIMEOUT, 1, 1),
+            (PhotoStatus.TIMEOUT, 2, 6),
+            (PhotoStatus.TIMEOUT, 3, 24),
+            (PhotoStatus.TIMEOUT, 40, 24),
+            (PhotoStatus.NOT_FOUND, 1, 1),
+            (PhotoStatus.NOT_FOUND, 2, None),
+            (PhotoStatus.GONE, 1, None),
+        ],
+    )
+    def test_passing_failures_are_tried_again_and_lasting_ones_not(
+        self, migrated: Portal, state: State, status: PhotoStatus, failures: int, hours: int | None
+    ) -> None:
+        state.save_photos([failed(photo("x"), status, failures)], except_listing="a")
+        found = state.photo_states([photo("x").key])[photo("x").key]
+        assert (found.status, found.failures, found.retry_due) == (status, failures, False)
+        rows = migrated.execute(
+            "SELECT round(extract(epoch FROM next_try - checked_at) / 3600) FROM enrichment.photo"
+        )
+        assert rows[0][0] == hours
+
+    def test_a_photo_is_due_when_its_listing_is(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        enriched(state, "a", failed(photo("x"), PhotoStatus.TIMEOUT))
+        migrated.execute("UPDATE enrichment.photo SET next_try = next_try - interval '1 hour'")
+        migrated.execute("UPDATE enrichment.listing SET not_before = not_before - interval '1 hour'")
+        assert state.claim(1)
+        assert state.photo_states([photo("x").key])[photo("x").key].retry_due
+
+    def test_what_was_not_requested_is_not_written(self, migrated: Portal, state: State) -> None:
+        state.save_photos([ok(photo("x"), sha("1"), requested=False)], except_listing="a")
+        assert state.photo_states([photo("x").key]) == {}
+
+    def test_validators_that_cannot_be_kept_are_dropped(self, migrated: Portal, state: State) -> None:
+        odd = ok(photo("x"), sha("1"), validators=Validators('"\udcff"', "yesterday"))
+        state.save_photos([odd], except_listing="a")
+        assert state.photo_states([photo("x").key])[photo("x").key].validators == Validators(
+            None, "yesterday"
+        )
+
+    def test_one_photo_twice_in_a_listing_is_one_row(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        enriched(state, "a", ok(photo("x", 0), sha("1")), failed(photo("x", 1), PhotoStatus.TIMEOUT))
+        assert state.photo_states([photo("x").key])[photo("x").key].status is PhotoStatus.OK
+
+
+class TestScores:
+    def test_scores_are_kept_per_model_and_never_overwritten(self, migrated: Portal, state: State) -> None:
+        first = PhotoScore(sha("1"), -7, {"m1": {"balcony": (0.25,)}})
+        state.save_scores([first, first])
+        state.save_scores([PhotoScore(sha("1"), 9, {"m1": {"balcony": (5.0,)}, "m2": {"room": (1.0, 2.5)}})])
+        assert state.scores([sha("1"), sha("2")], ["m1", "m3"]) == {sha("1"): first}
+        both = state.scores([sha("1")], ["m1", "m2"])[sha("1")]
+        assert both.by_model == {"m1": {"balcony": (0.25,)}, "m2": {"room": (1.0, 2.5)}}
+
+    def test_a_score_that_is_no_number_is_refused(self, migrated: Portal, state: State) -> None:
+        with pytest.raises(ValueError, match="JSON"):
+            state.save_scores([PhotoScore(sha("1"), 0, {"m1": {"balcony": (float("inf"),)}})])
+
+
+class TestSharedPhotos:
+    """Bytes that change behind a URL that several listings hold."""
+
+    @pytest.fixture(autouse=True)
+    def _listings(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b", "c")
+        for id in "ab":
+            enriched(state, id, ok(photo("x"), sha("old")), ok(photo(id, 1), sha(id)))
+        enriched(state, "c", ok(photo("other"), sha("other")))
+        migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'a'")
+
+    def test_every_other_listing_that_holds_it_becomes_pending(self, migrated: Portal, state: State) -> None:
+        enriched(state, "a", ok(photo("x"), sha("new")))
+        assert [migrated.state(id).status for id in "abc"] == ["done", "pending", "done"]
+        enriched(state, "b", ok(photo("x"), sha("new"), requested=False))
+        assert [migrated.state(id).status for id in "abc"] == ["done", "done", "done"]
+
+    def test_a_leased_one_stays_pending_after_its_completion(self, migrated: Portal, state: State) -> None:
+        migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'b'")
+        other = claim_one(state, "b")
+        enriched(state, "a", ok(photo("x"), sha("new")))
+        assert migrated.state("b").status == "leased"
+        state.complete(result(other, [ok(photo("x"), sha("old"), requested=False)]))
+        assert migrated.state("b").status == "pending"
+
+    def test_a_first_enrichment_with_the_old_bytes_is_done_again(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "d")
+        claim = claim_one(state, "d")
+        enriched(state, "a", ok(photo("x"), sha("new")))  # d holds nothing yet: it is not found
+        state.complete(result(claim, [ok(photo("x"), sha("old"), requested=False)]))
+        assert migrated.state("d").status == "pending"
+        assert state.claim(1, ["d"]) == []  # in a moment, not in a tight loop
+        assert state.claimable(["d"]) == 1
+        migrated.execute("UPDATE enrichment.listing SET not_before = now() WHERE id = 'd'")
+        enriched(state, "d", ok(photo("x"), sha("new"), requested=False))
+        assert migrated.state("d").status == "done"
+
+    def test_an_older_not_modified_does_not_bring_the_old_bytes_back(
+        self, migrated: Portal, state: State
+    ) -> None:
+        migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'b'")
+        late = claim_one(state, "b")
+        enriched(state, "a", ok(photo("x"), sha("new")))
+        state.complete(result(late, [ok(photo("x"), sha("old"), status=PhotoStatus.UNCHANGED)]))
+        assert state.photo_states([photo("x").key])[photo("x").key].sha256 == sha("new")
+        assert [migrated.state(id).status for id in "ab"] == ["done", "pending"]
+
+    def test_the_same_bytes_disturb_nobody(self, migrated: Portal, state: State) -> None:
+        before = migrated.state("b")
+        enriched(state, "a", ok(photo("x"), sha("old"), status=PhotoStatus.UNCHANGED))
+        assert migrated.state("b") == before
+
+    def test_a_photo_that_comes_right_for_one_listing_does_for_all(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "d", "e")
+        for id in "de":
+            enriched(state, id, failed(photo("broken"), PhotoStatus.GONE))
+        assert state.retry(["d"]) == 1
+        enriched(state, "d", ok(photo("broken"), sha("mended")))
+        assert [migrated.state(id).status for id in "de"] == ["done", "pending"]
+
+    def test_a_listing_that_is_gone_stays_gone_but_will_not_pass_for_finished(
+        self, migrated: Portal, state: State
+    ) -> None:
+        migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'b'")
+        enriched(state, "a", ok(photo("x"), sha("new")))
+        assert (migrated.state("b").status, migrated.state("b").photo_fp_done) == ("gone", None)
+
+    def test_a_completion_under_way_is_found_by_the_one_that_changes_its_photo(
+        self, migrated: Portal, state: State, waiting: Any
+    ) -> None:
+        add(migrated, "d")
+        holding = result(claim_one(state, "d"), [ok(photo("x"), sha("old"), requested=False)])
+        changing = Thread(target=enriched, args=(state, "a", ok(photo("x"), sha("new"))))
+        with migrated.engine.begin() as connection:  # d's completion, stopped in the middle
+            assert photos.share(connection, holding.results)
+            changing.start()
+            waiting(changing)
+            key = photo("x").key
+            connection.exec_driver_sql(
+                "UPDATE enrichment.listing SET status = 'done', photos = jsonb_build_array("
+                f"jsonb_build_object('key', '{key}', 'sha256', '{sha('old')}')) WHERE id = 'd'"
+            )
+        changing.join()
+        assert migrated.state("d").status == "pending"
+
+    def test_workers_that_change_each_others_photos_at_once_all_get_through(
+        self, migrated: Portal, state: State
+    ) -> None:
+        ids = [f"s{n}" for n in range(8)]
+        shared = [photo(f"shared{n}", n) for n in range(8)]
+        add(migrated, *ids)
+        for id in ids:
+            enriched(state, id, *(ok(p, sha(f"{p.position}-0")) for p in shared))
+        for version in (1, 2, 3):
+            state.mark_backfill(ids)
+            claims = state.claim(8, ids)
+            work = [
+                result(claim, [ok(p, sha(f"{p.position}-{version}")) for p in shared]) for claim in claims
+            ]
+            with ThreadPoolExecutor(8) as pool:
+                assert all(pool.map(state.complete, work))
+            while claims := state.claim(8, ids):
+                known = state.photo_states([p.key for p in shared])
+                for claim in claims:
+                    again = [ok(p, known[p.key].sha256 or "", requested=False) for p in shared]
+                    assert state.complete(result(claim, again))
+        for id in ids:
+            assert migrated.state(id).status == "done"
+            assert {p["sha256"] for p in migrated.state(id).photos} == {sha(f"{n}-3") for n in range(8)}
+
+
+@pytest.fixture
+def waiting(migrated: Portal) -> Iterator[Any]:
+    """Wait until some transaction waits for a lock, or the thread given is done without waiting."""
+
+    def wait(thread: Thread) -> None:
+        sql = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while thread.is_alive() and migrated.execute(sql)[0][0] == 0:
+            sleep(0.02)
+
+    yield wait
