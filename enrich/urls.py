@@ -16,11 +16,12 @@ def _names(ignore: Sequence[str]) -> str:
 
 
 def strip_pattern(ignore: Sequence[str]) -> str:
-    """A regular expression, in the syntax that Python and Postgres share, of one ignored parameter.
+    r"""A regular expression, in the syntax that Python and Postgres share, of one ignored parameter.
 
-    It runs over the query with an `&` put before it; the match takes that `&` along.
+    It runs over the query with an `&` put before it; the match takes that `&` along. `\Z`, since Python's `$`
+    also matches before a last line break and Postgres's does not.
     """
-    return f"&({_names(ignore)})(=[^&]*)?(?=&|$)"
+    return rf"&(?:{_names(ignore)})(?:=[^&]*)?(?=&|\Z)"
 
 
 def strip_url(url: str, ignore: Sequence[str]) -> str:
@@ -31,6 +32,24 @@ def strip_url(url: str, ignore: Sequence[str]) -> str:
         return base
     kept = re.sub(strip_pattern(ignore), "", "&" + query)[1:]
     return f"{path}?{kept}" if kept else path
+
+
+def strip_sql(url: str, ignore: Sequence[str]) -> str:
+    """`strip_url` as an SQL expression over the text expression `url`.
+
+    Where `ignore` is not empty it has the parameter `:strip`, to be given `strip_pattern(ignore)`. The
+    regular expression runs for URLs with a query only.
+    """
+    base = f"split_part({url}, '#', 1)"
+    if not ignore:
+        return base
+    query = f"substr({base}, strpos({base}, '?') + 1)"
+    kept = f"substr(regexp_replace('&' || {query}, :strip, '', 'g'), 2)"
+    return (
+        f"CASE WHEN strpos({url}, '?') = 0 AND strpos({url}, '#') = 0 THEN {url}"
+        f" WHEN strpos({base}, '?') = 0 THEN {base}"
+        f" ELSE concat_ws('?', split_part({base}, '?', 1), nullif({kept}, '')) END"
+    )
 
 
 def url_key(stripped: str) -> str:
