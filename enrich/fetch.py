@@ -225,7 +225,8 @@ class Fetcher:
             case aiohttp.ClientResponseError():
                 return _FailedError(PhotoStatus.SERVER_ERROR, f"{host}: the answer is not proper HTTP")
             case _:
-                return _FailedError(PhotoStatus.CONNECTION_LOST, f"{host}: the connection was lost")
+                text = f"{host}: the answer broke off, or its body is garbled"
+                return _FailedError(PhotoStatus.CONNECTION_LOST, text)
 
 
 def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> URL:

@@ -345,3 +345,11 @@ def photo_server() -> Iterator[PhotoServer]:
     with PhotoServer() as server:
         yield server
     assert server.errors == []
+
+
+@pytest.fixture
+def other_server() -> Iterator[PhotoServer]:
+    """A server on 127.0.0.2: another host, and a private one as long as no setting allows it."""
+    with PhotoServer("127.0.0.2") as server:
+        yield server
+    assert server.errors == []
