@@ -77,10 +77,10 @@ class Scorer:
 
     def _on_device(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """uint8 [N, 3, H, W] on the device, in channels_last layout: the pictures' own layout."""
-        pixels = torch.from_numpy(np.stack(pictures))
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return pixels.permute(0, 3, 1, 2)
+        shape = (len(pictures), *pictures[0].shape)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.stack(pictures, out=pixels.numpy())
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 class _MemberModel:
@@ -156,7 +156,10 @@ def build_backbone(name: str) -> nn.Module:
             if isinstance(classifier, nn.Sequential) and isinstance(classifier[-1], nn.Linear):
                 classifier[-1] = nn.Identity()
                 return model
-    raise BundleError(f"backbone {name!r} is not known to this version of {library}; correct it or upgrade")
+    raise BundleError(
+        f"backbone {name!r}: this version of {library} has none of that name that ends in a linear classifier; "
+        "correct the name or upgrade"
+    )
 
 
 def _load(backbone: nn.Module, tensors: dict[str, Tensor], path: Path, name: str) -> None:

@@ -1,0 +1,251 @@
+"""The scorer answers for each photo what its model says, in whatever company the photo comes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import enrich.score
+from enrich.bundle import Bundle, probabilities, write_bundle
+from enrich.errors import BundleError, SettingsError
+from enrich.score import Scorer, build_backbone
+from tests.support.bundles import (
+    BACKBONE,
+    COLOURS,
+    ROOMS,
+    binary_head,
+    draw,
+    make_bundle,
+    preprocessing,
+    room_head,
+    tiny_tensors,
+)
+
+Photo = tuple[NDArray[np.uint8], ...]
+
+
+def photo(shows: str, seed: int = 0, *sizes: int) -> Photo:
+    picture = draw(shows, seed)
+    return tuple(
+        np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)) for size in sizes or (64,)
+    )
+
+
+def logits(scorer: Scorer, batch: list[Photo]) -> NDArray[np.float64]:
+    """All logits of a scorer with one model, [photos, logits of all heads]."""
+    rows = [next(iter(by_model.values())) for by_model in scorer.score(batch)]
+    return np.array([[value for head in row.values() for value in head] for row in rows])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("scored") / "bundle", delta_p999=0.004)
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle: Bundle) -> Scorer:
+    return Scorer(bundle, device="cpu", precision="fp32", threads=2)
+
+
+def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: Scorer) -> None:
+    (member,) = bundle.members
+    kinds = list(COLOURS)
+    for kind, by_model in zip(kinds, scorer.score([photo(kind, 3) for kind in kinds]), strict=True):
+        scores = by_model[member.model_id]
+        chances = {head.name: probabilities(head, scores[head.name]) for head in member.heads}
+        assert set(scores) == {"balcony", "fireplace", "room"}
+        assert (chances["balcony"][0] > 0.9) == (kind == "balcony")
+        assert (chances["fireplace"][0] > 0.9) == (kind == "fireplace")
+        assert ROOMS[int(chances["room"].argmax())] == (kind if kind in ROOMS else "other")
+
+
+def test_logits_are_those_of_the_plain_model(bundle: Bundle, scorer: Scorer) -> None:
+    """The same weights, by hand: pixels to -1..1, plain layout, one photo."""
+    backbone = build_backbone(BACKBONE).eval()
+    weights = {name: torch.from_numpy(tensor) for name, tensor in tiny_tensors().items()}
+    backbone.load_state_dict(
+        {
+            name.removeprefix("backbone."): tensor
+            for name, tensor in weights.items()
+            if name.startswith("backbone.")
+        }
+    )
+    shown = photo("kitchen", 5)
+    pixels = torch.from_numpy(shown[0].astype(np.float32)).permute(2, 0, 1)[None].contiguous()
+    with torch.no_grad():
+        features = backbone((pixels / 255 - 0.5) / 0.5)[0]
+        wanted = weights["head.room.weight"] @ features + weights["head.room.bias"]
+    got = scorer.score([shown])[0][bundle.members[0].model_id]["room"]
+    assert got == pytest.approx(wanted.tolist(), abs=1e-3)
+
+
+def test_scores_do_not_depend_on_the_rest_of_the_batch(scorer: Scorer) -> None:
+    batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
+    together = logits(scorer, batch)
+    alone = np.concatenate([logits(scorer, [one]) for one in batch])
+    backwards = logits(scorer, batch[::-1])[::-1]
+    assert np.abs(together - alone).max() < 1e-3
+    assert np.abs(together - backwards).max() < 1e-3
+    assert np.abs(together[0] - together[1]).max() > 1  # or the test would show nothing
+    assert scorer.score([]) == []
+
+
+def test_members_share_a_decoded_picture_or_have_their_own(tmp_path: Path) -> None:
+    small, large = preprocessing(), {**preprocessing(), "size": [96, 96]}
+
+    def member(number: int, pixels: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+        weights = f"{number}.safetensors"
+        return {"backbone": BACKBONE, "weights": weights, "preprocessing": pixels, "heads": [head]}
+
+    heads = [binary_head("balcony"), binary_head("fireplace"), room_head()]
+    members = [member(n, pixels, heads[n]) for n, pixels in enumerate([small, large, small])]
+    tensors = {
+        f"{n}.safetensors": {
+            name: tensor
+            for name, tensor in tiny_tensors().items()
+            if name.startswith(("backbone.", f"head.{heads[n]['name']}."))
+        }
+        for n in range(3)
+    }
+    bundle = write_bundle(tmp_path / "three", {"name": "three", "members": members}, tensors)
+    assert [one.size for one in bundle.preprocessings] == [(64, 64), (96, 96)]
+    (scores,) = Scorer(bundle, device="cpu").score([photo("bedroom", 1, 64, 96)])
+    assert [list(scores[one.model_id]) for one in bundle.members] == [["balcony"], ["fireplace"], ["room"]]
+    whole = make_bundle(tmp_path / "one")
+    (reference,) = Scorer(whole, device="cpu").score([photo("bedroom", 1)])
+    room = reference[whole.members[0].model_id]["room"]
+    assert scores[bundle.members[2].model_id]["room"] == pytest.approx(room, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "delta", "gains", "chosen"),
+    [
+        ("auto", 0.004, True, "bf16"),
+        ("auto", 0.004, False, "fp32"),
+        ("auto", 0.02, True, "fp32"),
+        ("auto", None, True, "fp32"),
+        ("fp32", 0.004, True, "fp32"),
+        ("bf16", None, False, "bf16"),
+    ],
+)
+def test_precision_follows_the_export_and_the_cpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    delta: float | None,
+    gains: bool,
+    chosen: str,
+) -> None:
+    monkeypatch.setattr(enrich.score, "_cpu_gains_from_bf16", lambda: gains)
+    bundle = make_bundle(tmp_path / "bundle", delta_p999=delta)
+    assert Scorer(bundle, device="cpu", precision=asked).precision == {bundle.members[0].model_id: chosen}
+
+
+def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer: Scorer) -> None:
+    batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
+    exact, rounded = logits(scorer, batch), logits(Scorer(bundle, device="cpu", precision="bf16"), batch)
+    assert 0 < np.abs(exact - rounded).max() < 0.5
+    assert ((exact > 0) == (rounded > 0)).all()
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:first", "cuda:", "cpu:1", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_a_settings_error(bundle: Bundle, device: str) -> None:
+    with pytest.raises(SettingsError, match="ENRICH_DEVICE"):
+        Scorer(bundle, device=device)
+
+
+def test_unknown_precision_and_threads_are_settings_errors(bundle: Bundle) -> None:
+    with pytest.raises(SettingsError, match="ENRICH_PRECISION"):
+        Scorer(bundle, precision="int8")
+    with pytest.raises(SettingsError, match="threads"):
+        Scorer(bundle, threads=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backbone": "timm:resnet_of_tomorrow"}, "timm:resnet_of_tomorrow"),
+        ({"backbone": "torchvision:squeezenet1_0"}, "torchvision:squeezenet1_0"),
+        ({"backbone": "torchvision:fasterrcnn_resnet50_fpn"}, "fasterrcnn"),
+        ({"backbone": "timm:test_vit"}, "weights are not those of timm:test_vit"),
+        ({"backbone": "torchvision:resnet18"}, "weights are not those of torchvision:resnet18"),
+    ],
+)
+def test_a_backbone_that_is_not_that_of_the_weights_is_refused(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message):
+        Scorer(make_bundle(tmp_path / "bundle", **fields), device="cpu")
+
+
+def _dropped(name: str) -> dict[str, Any]:
+    return {key: tensor for key, tensor in tiny_tensors().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (_dropped("backbone.conv1.0.weight"), r"'conv1\.0\.weight' is missing"),
+        (_dropped("backbone.bn1.running_mean"), r"'bn1\.running_mean' is missing"),
+        ({**tiny_tensors(), "backbone.extra": np.zeros(1, np.float32)}, "'extra' is not known"),
+        ({**tiny_tensors(), "backbone.bn1.bias": np.zeros(2, np.float32)}, r"bn1\.bias"),
+        (
+            {
+                **tiny_tensors(),
+                **{
+                    f"head.{name}.weight": np.zeros((outputs, 95), np.float32)
+                    for name, outputs in (("balcony", 1), ("fireplace", 1), ("room", 4))
+                },
+            },
+            "cannot score a picture of 64x64",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_the_backbone_are_refused(
+    tmp_path: Path, tensors: dict[str, Any], message: str
+) -> None:
+    manifest = make_bundle(tmp_path / "bundle").manifest
+    broken = write_bundle(tmp_path / "broken", manifest, {"tiny.safetensors": tensors})
+    with pytest.raises(BundleError, match=message) as caught:
+        Scorer(broken, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_batch_norm_counters_may_be_left_out(tmp_path: Path, scorer: Scorer) -> None:
+    manifest = make_bundle(tmp_path / "bundle").manifest
+    tensors = {key: value for key, value in tiny_tensors().items() if "num_batches" not in key}
+    assert len(tensors) < len(tiny_tensors())
+    lean = Scorer(write_bundle(tmp_path / "lean", manifest, {"tiny.safetensors": tensors}), "cpu", "fp32")
+    assert (logits(lean, [photo("kitchen")]) == logits(scorer, [photo("kitchen")])).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "features"),
+    [
+        ("torchvision:resnet18", 64, 512),
+        ("torchvision:alexnet", 64, 4096),
+        ("torchvision:vgg11_bn", 32, 4096),
+        ("torchvision:densenet121", 64, 1024),
+        ("torchvision:inception_v3", 80, 2048),
+        ("torchvision:mobilenet_v3_small", 64, 1024),
+        ("timm:tf_efficientnet_lite0", 64, 1280),
+    ],
+)
+def test_backbones_end_at_the_features_before_their_classifier(name: str, size: int, features: int) -> None:
+    with torch.inference_mode():
+        pooled = build_backbone(name).eval()(torch.zeros(1, 3, size, size))
+    assert pooled.shape == (1, features)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_scores_as_the_cpu_does(bundle: Bundle, scorer: Scorer) -> None:
+    batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
+    cuda = Scorer(bundle, device="cuda", precision="fp32")
+    assert np.abs(logits(cuda, batch) - logits(scorer, batch)).max() < 1e-3
+    fast = Scorer(bundle, device="auto")
+    assert fast.precision == {bundle.members[0].model_id: "bf16"}
+    assert np.abs(logits(fast, batch) - logits(scorer, batch)).max() < 0.5
