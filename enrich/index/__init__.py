@@ -29,7 +29,8 @@ class SearchIndex(Protocol):
     """What publishing and searching need of an index.
 
     Passing failures (no connection, 429, 503) of a whole call raise `IndexUnavailable`; the caller decides
-    how long to wait. A failure of one document is a `WriteResult`.
+    how long to wait. A failure of one document is a `WriteResult`. An index that vanishes while it is written
+    to raises `IndexLost`.
     """
 
     def prepare(self) -> str:
@@ -65,3 +66,7 @@ class SearchIndex(Protocol):
 
 class IndexUnavailable(Exception):
     """The index gave no usable answer: no connection, a timeout, 429 or 503."""
+
+
+class IndexLost(Exception):
+    """The index written to is no longer there as `prepare` left it: call `prepare` again."""

@@ -1,4 +1,4 @@
-"""A real Elasticsearch for the tests: `ELASTICSEARCH_URL`, or a server started here from its Maven artifact."""
+"""A real Elasticsearch for the tests: `ELASTICSEARCH_URL`, or a server of our own from its Maven artifact."""
 
 import os
 import re
@@ -237,7 +237,7 @@ def elasticsearch_server(
 
 @pytest.fixture
 def index_name() -> Iterator[str]:
-    """A name for an alias or index that no other test uses; what is left of it is removed from a given server."""
+    """A name for an alias or index that no other test uses."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield name
     if url := os.environ.get("ELASTICSEARCH_URL"):
