@@ -100,17 +100,18 @@ def _decode(data: bytes, kind: str, preprocessings: Sequence[Preprocessing], max
     pixels = []
     for preprocessing in preprocessings:
         image = Image.open(io.BytesIO(data), formats=(kind,))
-        orientation = _orientation(image)
         if kind == "JPEG":
             high, wide = (
                 round(side * DRAFT_MARGIN / preprocessing.crop_ratio) for side in preprocessing.size
             )
-            image.draft(None, (high, wide) if orientation in _SIDEWAYS else (wide, high))
+            image.draft(None, (high, wide) if _orientation(image) in _SIDEWAYS else (wide, high))
         if image.size not in pictures:
+            image.load()  # before the EXIF: asking a PNG for it loads the picture, and hides what goes wrong
+            orientation = _orientation(image)
             upright = _rgb(image)
-            if orientation in _UPRIGHT:
-                upright = upright.transpose(_UPRIGHT[orientation])
-            pictures[image.size] = upright
+            pictures[image.size] = (
+                upright.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else upright
+            )
         pixels.append(_resize(pictures[image.size], preprocessing))
     return Decoded(PhotoStatus.OK, tuple(pixels), dhash(next(iter(pictures.values()))))
 

@@ -157,7 +157,7 @@ def build_backbone(name: str) -> nn.Module:
                 classifier[-1] = nn.Identity()
                 return model
     raise BundleError(
-        f"backbone {name!r}: this version of {library} has none of that name that ends in a linear classifier; "
+        f"backbone {name!r}: {library} has none of that name that ends in a linear classifier here; "
         "correct the name or upgrade"
     )
 
