@@ -1,7 +1,7 @@
 """What a run counts while it works, and how it says so."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Figures:
     scored: int = 0
     bytes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work per stage, summed over its threads or requests."""
     started: float = field(default_factory=time.monotonic)
     _lock: Lock = field(default_factory=Lock)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
 
@@ -34,10 +34,14 @@ class RunReport:
 
     def as_json(self) -> dict[str, Any]:
         """For logs and the table `run`."""
-        found = self.discovery.as_json() if self.discovery else {}
-        p = self.published
-        documents = {"written": p.written, "removed": p.removed, "awaiting": p.awaiting, "refused": p.refused}
-        return {**self.figures.as_json(), "discovery": found, "documents": documents, "marked": self.marked}
+        found = asdict(self.discovery) if self.discovery else {}
+        found.pop("ids", None)
+        return {
+            **self.figures.as_json(),
+            "discovery": found,
+            "documents": asdict(self.published),
+            "marked": self.marked,
+        }
 
 
 @contextmanager
