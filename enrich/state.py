@@ -19,7 +19,7 @@ from enrich.database import Database
 from enrich.overrides import Overrides
 from enrich.records import Claim, ListingResult, PhotoResult, PhotoScore, PhotoState
 from enrich.requeue import Requeue
-from enrich.schema import NEXT_REVISION, listing
+from enrich.schema import NEXT_REVISION, NIGHTLY, listing
 
 RETRY_HOURS = (*photos.RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
 CROSSING_SECONDS = 2  # until another worker has surely saved the photo that both worked on
@@ -243,6 +243,7 @@ def _work_left(result: ListingResult, row: Row[Any], current: bool) -> dict[str,
         return changes | {"status": "pending", "pending_since": func.now(), "not_before": soon}
     kinds = Counter(r.status.value for r in result.results if r.transient)
     rounds = row.transient_rounds + 1
+    changes["priority"] = NIGHTLY  # a backfill is over for a listing once it is done with it
     if not kinds or rounds > len(RETRY_HOURS):
         return changes | {"status": "done", "transient_rounds": 0}
     return changes | {

@@ -15,7 +15,7 @@ from enrich.overrides import Override
 _STATUSES = text("SELECT status, count(*) AS listings FROM enrichment.listing GROUP BY status")
 
 _REASONS = text("""
-    SELECT left(coalesce(error, 'unknown'), 200) AS reason, count(*)
+    SELECT left(coalesce(error, 'unknown'), 200) AS reason, count(*) AS listings
     FROM enrichment.listing WHERE status = 'quarantined'
     GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
 """)
@@ -77,7 +77,7 @@ def summary(database: Database, reasons: int = 5) -> Summary:
         lag = connection.scalar(_LAG)
         return (
             {row.status: row.listings for row in connection.execute(_STATUSES)},
-            tuple(row._tuple() for row in connection.execute(_REASONS, {"most": reasons})),
+            tuple((row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})),
             None if lag is None else max(float(lag), 0.0),
             {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
         )

@@ -1,10 +1,8 @@
 """State on a real Postgres: claims, leases, completion, retries, photos shared by listings."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier, Thread
-from time import sleep
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from enrich.database import Database
 from enrich.records import Claim, PhotoResult, PhotoScore, PhotoStatus, Validators
 from enrich.schema import BACKFILL
 from enrich.state import RETRY_HOURS, State
-from tests.support.enriched import BUNDLE, MODEL, add, failed, ok, photo, result, sha
+from tests.support.enriched import BUNDLE, MODEL, add, failed, ok, photo, result, sha, wait_for_lock
 from tests.support.postgres import Portal
 
 
@@ -442,7 +440,7 @@ class TestSharedPhotos:
         assert (migrated.state("b").status, migrated.state("b").photo_fp_done) == ("gone", None)
 
     def test_a_completion_under_way_is_found_by_the_one_that_changes_its_photo(
-        self, migrated: Portal, state: State, waiting: Any
+        self, migrated: Portal, state: State
     ) -> None:
         add(migrated, "d")
         holding = result(claim_one(state, "d"), [ok(photo("x"), sha("old"), requested=False)])
@@ -450,7 +448,7 @@ class TestSharedPhotos:
         with migrated.engine.begin() as connection:  # d's completion, stopped in the middle
             assert photos.share(connection, holding.results)
             changing.start()
-            waiting(changing)
+            wait_for_lock(migrated, changing)
             key = photo("x").key
             connection.exec_driver_sql(
                 "UPDATE enrichment.listing SET status = 'done', photos = jsonb_build_array("
@@ -460,7 +458,7 @@ class TestSharedPhotos:
         assert migrated.state("d").status == "pending"
 
     def test_workers_that_change_each_others_photos_at_once_all_get_through(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: State, caplog: pytest.LogCaptureFixture
     ) -> None:
         ids = [f"s{n}" for n in range(8)]
         shared = [photo(f"shared{n}", n) for n in range(8)]
@@ -483,18 +481,4 @@ class TestSharedPhotos:
         for id in ids:
             assert migrated.state(id).status == "done"
             assert {p["sha256"] for p in migrated.state(id).photos} == {sha(f"{n}-3") for n in range(8)}
-
-
-@pytest.fixture
-def waiting(migrated: Portal) -> Iterator[Any]:
-    """Wait until some transaction waits for a lock, or the thread given is done without waiting."""
-
-    def wait(thread: Thread) -> None:
-        sql = (
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        while thread.is_alive() and migrated.execute(sql)[0][0] == 0:
-            sleep(0.02)
-
-    yield wait
+        assert not caplog.records  # they waited for each other: no deadlock, no second try

@@ -1,6 +1,8 @@
 """Listings, photos and results for tests of state: made by hand, without source, photos or model."""
 
 from collections.abc import Sequence
+from threading import Thread
+from time import sleep
 from typing import Any
 
 from enrich.records import (
@@ -77,3 +79,13 @@ def result(
     )
     source = ListingPhotos(claim.id, photo_fp, None, tuple(r.photo for r in results))
     return ListingResult(claim, source, tuple(results), attributes, bundle_id)
+
+
+def wait_for_lock(portal: Portal, thread: Thread) -> None:
+    """Until some transaction waits for a lock, or the thread is done without waiting."""
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    while thread.is_alive() and portal.execute(sql)[0][0] == 0:
+        sleep(0.02)

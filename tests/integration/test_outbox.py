@@ -1,0 +1,160 @@
+"""The outbox on a real Postgres: nothing is published twice without need, nothing is left out."""
+
+from typing import Any
+
+import pytest
+
+from enrich.database import Database
+from enrich.outbox import Outbox, OutboxCounts
+from enrich.records import WriteResult, WriteStatus
+from enrich.state import State
+from tests.support.enriched import BUNDLE, add, result
+from tests.support.postgres import Portal
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    return Outbox(database)
+
+
+@pytest.fixture
+def state(database: Database) -> State:
+    return State(database, lease_seconds=60, max_attempts=3)
+
+
+@pytest.fixture
+def three(migrated: Portal, state: State) -> None:
+    """Listings a, b, c, enriched and not published."""
+    add(migrated, "a", "b", "c")
+    for claim in state.claim(3):
+        state.complete(result(claim))
+
+
+def send(outbox: Outbox, status: WriteStatus = WriteStatus.DONE, **other: Any) -> list[str]:
+    """Publish everything, each write ending the same way; the ids."""
+    rows = outbox.unpublished(None, 100)
+    outbox.record([WriteResult(row.id, row.revision, status, **other) for row in rows])
+    return [row.id for row in rows]
+
+
+def waiting(outbox: Outbox) -> list[str]:
+    return [row.id for row in outbox.unpublished(None, 100)]
+
+
+def test_a_row_carries_what_its_document_needs(migrated: Portal, outbox: Outbox, state: State) -> None:
+    add(migrated, "a", "new", columns='{"price": 5}')
+    (claim,) = state.claim(1, ["a"])
+    state.complete(result(claim))
+    (row,) = outbox.unpublished(None, 10)
+    kept = migrated.state("a")
+    assert (row.id, row.revision, row.gone, row.columns, row.bundle_id) == (
+        "a", kept.revision, False, {"price": 5}, BUNDLE,
+    )  # fmt: skip
+    assert (row.attributes, row.enriched_at) == (kept.attributes, kept.enriched_at)
+
+
+@pytest.mark.usefixtures("three")
+class TestPublishing:
+    def test_pages_walk_through_everything(self, outbox: Outbox) -> None:
+        assert [row.id for row in outbox.unpublished(None, 2)] == ["a", "b"]
+        assert [row.id for row in outbox.unpublished("b", 2)] == ["c"]
+        assert outbox.unpublished("c", 2) == []
+
+    def test_what_is_published_is_not_written_again(self, outbox: Outbox) -> None:
+        assert send(outbox) == ["a", "b", "c"]
+        assert waiting(outbox) == []
+        assert outbox.counts() == OutboxCounts(0, 0, 0)
+
+    def test_a_change_while_its_document_is_on_its_way_is_published_next(
+        self, migrated: Portal, outbox: Outbox
+    ) -> None:
+        rows = outbox.unpublished(None, 10)
+        migrated.execute("UPDATE enrichment.listing SET revision = revision + 1 WHERE id = 'b'")
+        outbox.record([WriteResult(row.id, row.revision, WriteStatus.DONE) for row in rows])
+        assert waiting(outbox) == ["b"]
+        assert migrated.state("b").published_revision == rows[1].revision  # the one sent
+
+    def test_a_listing_that_left_is_taken_away(self, migrated: Portal, outbox: Outbox) -> None:
+        send(outbox)
+        migrated.execute(
+            "UPDATE enrichment.listing SET status = 'gone', revision = revision + 1 WHERE id = 'b'"
+        )
+        (row,) = outbox.unpublished(None, 10)
+        assert (row.id, row.gone) == ("b", True)
+
+    def test_a_refused_document_is_named_and_holds_nothing_up(self, migrated: Portal, outbox: Outbox) -> None:
+        rows = outbox.unpublished(None, 10)
+        outbox.record(
+            [
+                WriteResult("a", rows[0].revision, WriteStatus.DONE),
+                WriteResult("b", rows[1].revision, WriteStatus.REFUSED, "field [x]\0 is not allowed"),
+                WriteResult("c", rows[2].revision, WriteStatus.AWAITING),
+            ]
+        )
+        assert waiting(outbox) == ["b", "c"]
+        assert outbox.counts() == OutboxCounts(unpublished=2, awaiting=1, refused=1)
+        assert migrated.state("b").publish_error == "field [x]� is not allowed"
+        send(outbox)
+        row = migrated.state("b")
+        assert (row.publish_status, row.publish_error) == ("done", None)
+        assert outbox.counts() == OutboxCounts(0, 0, 0)
+
+    def test_a_passing_failure_leaves_no_trace(self, migrated: Portal, outbox: Outbox) -> None:
+        before = migrated.state("a")
+        send(outbox, WriteStatus.RETRY, error="429")
+        assert migrated.state("a") == before
+
+    def test_an_outdated_revision_is_raised_above_the_indexs(self, migrated: Portal, outbox: Outbox) -> None:
+        high = migrated.state("a").revision + 1000
+        send(outbox, WriteStatus.OUTDATED, index_revision=high)
+        assert migrated.state("a").revision == high + 1
+        assert waiting(outbox) == ["a", "b", "c"]
+
+    def test_an_outdated_revision_that_moved_on_is_left_as_it_is(
+        self, migrated: Portal, outbox: Outbox
+    ) -> None:
+        (row, *_) = outbox.unpublished(None, 1)
+        migrated.execute("UPDATE enrichment.listing SET revision = revision + 5 WHERE id = 'a'")
+        outdated = WriteResult("a", row.revision, WriteStatus.OUTDATED, index_revision=row.revision + 1000)
+        outbox.record([outdated])
+        assert migrated.state("a").revision == row.revision + 5
+
+    def test_nothing_recorded_is_nothing_done(self, outbox: Outbox) -> None:
+        outbox.record([])
+        assert waiting(outbox) == ["a", "b", "c"]
+
+    def test_documents_that_the_index_lost_are_written_again(self, migrated: Portal, outbox: Outbox) -> None:
+        send(outbox)
+        migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'c'")
+        assert outbox.mark_unpublished(["a", "c", "the portal's own"]) == 1
+        assert waiting(outbox) == ["a"]
+
+
+@pytest.mark.usefixtures("three")
+class TestTarget:
+    def test_the_same_index_keeps_what_is_published(self, outbox: Outbox) -> None:
+        assert outbox.set_target("homes", "own", "uuid-1")
+        send(outbox)
+        assert not outbox.set_target("homes", "own", "uuid-1")
+        assert waiting(outbox) == []
+
+    @pytest.mark.parametrize(
+        "other", [("homes", "own", "uuid-2"), ("homes", "merge", "uuid-1"), ("houses", "own", "uuid-1")]
+    )
+    def test_another_index_has_everything_published_to_it(
+        self, migrated: Portal, outbox: Outbox, other: tuple[str, str, str]
+    ) -> None:
+        outbox.set_target("homes", "own", "uuid-1")
+        send(outbox)
+        assert outbox.set_target(*other)
+        assert waiting(outbox) == ["a", "b", "c"]
+        assert migrated.state("a").publish_status is None
+
+    def test_a_publisher_that_was_overtaken_records_nothing_for_the_new_index(
+        self, database: Database, outbox: Outbox
+    ) -> None:
+        outbox.set_target("homes", "own", "uuid-1")
+        rows = outbox.unpublished(None, 10)
+        Outbox(database).set_target("homes", "own", "uuid-2")
+        outbox.record([WriteResult(row.id, row.revision, WriteStatus.DONE) for row in rows])
+        assert waiting(outbox) == ["a", "b", "c"]

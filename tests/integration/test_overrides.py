@@ -1,0 +1,159 @@
+"""A person outranks the model, on a real Postgres."""
+
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from enrich.database import Database
+from enrich.errors import UsageError
+from enrich.records import Claim
+from enrich.state import State
+from tests.support.enriched import add, result, wait_for_lock
+from tests.support.postgres import Portal
+
+
+@pytest.fixture
+def state(database: Database) -> State:
+    return State(database, lease_seconds=60, max_attempts=3)
+
+
+def claim_one(state: State) -> Claim:
+    (claim,) = state.claim(1, ["a"])
+    return claim
+
+
+def fields(portal: Portal) -> dict[str, Any]:
+    found: dict[str, Any] = portal.state("a").attributes["fields"]
+    return found
+
+
+def test_an_override_before_the_first_enrichment_holds_afterwards(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.set_override("a", "has_balcony", False, "I was there", "ann")
+    assert migrated.state("a").revision is None  # nothing to publish yet
+    state.complete(result(claim_one(state)))
+    row = migrated.state("a")
+    assert row.attributes["fields"]["has_balcony"] is False
+    assert row.attributes["fields"]["balcony_confidence"] == 0.9312  # the model's
+    assert row.attributes["evidence"]["balcony"] == {"override": True}
+    assert row.model_attributes["fields"]["has_balcony"] is True
+
+
+def test_an_override_is_to_be_published_at_once(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state)))
+    before = migrated.state("a").revision
+    state.set_override("a", "has_balcony", None, None, "ann")
+    assert migrated.state("a").revision > before
+    assert fields(migrated)["has_balcony"] is None
+
+
+def test_an_override_survives_another_run_and_another_model(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state)))
+    state.set_override("a", "has_balcony", False, None, "ann")
+    state.mark_backfill()
+    state.complete(result(claim_one(state), bundle_id="bundle-2", balcony_confidence=0.99))
+    assert (fields(migrated)["has_balcony"], fields(migrated)["balcony_confidence"]) == (False, 0.99)
+
+
+def test_an_override_during_an_enrichment_is_not_lost(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    claim = claim_one(state)
+    state.set_override("a", "room_types", ["sauna", "kitchen"], None, "ann")
+    state.complete(result(claim))
+    assert fields(migrated)["room_types"] == ["kitchen", "sauna"]
+
+
+def test_an_override_committed_while_a_completion_waits_is_not_lost(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    completing = Thread(target=state.complete, args=(result(claim_one(state)),))
+    with migrated.engine.begin() as connection:  # an override, stopped in the middle
+        connection.exec_driver_sql("SELECT id FROM enrichment.listing WHERE id = 'a' FOR NO KEY UPDATE")
+        completing.start()
+        wait_for_lock(migrated, completing)
+        connection.exec_driver_sql(
+            "INSERT INTO enrichment.override (listing_id, field, value) VALUES ('a', 'has_balcony', 'false')"
+        )
+    completing.join()
+    assert fields(migrated)["has_balcony"] is False
+
+
+def test_a_completion_committed_while_an_override_waits_is_not_lost(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state)))
+    overriding = Thread(target=state.set_override, args=("a", "has_balcony", False, None, "ann"))
+    with migrated.engine.begin() as connection:  # a completion, stopped in the middle
+        connection.exec_driver_sql(
+            "UPDATE enrichment.listing SET model_attributes = "
+            "jsonb_set(model_attributes, '{fields,balcony_confidence}', '0.25')"
+        )
+        overriding.start()
+        wait_for_lock(migrated, overriding)
+    overriding.join()
+    assert fields(migrated) == {
+        "has_balcony": False,
+        "balcony_confidence": 0.25,
+        "room_types": ["kitchen"],
+    }
+
+
+def test_a_cleared_override_gives_the_model_its_say_back(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state)))
+    as_found = migrated.state("a").attributes
+    state.set_override("a", "has_balcony", False, None, "ann")
+    before = migrated.state("a").revision
+    assert state.clear_override("a", "has_balcony")
+    assert migrated.state("a").attributes == as_found
+    assert migrated.state("a").revision > before
+    assert not state.clear_override("a", "has_balcony")
+
+
+def test_the_same_override_twice_is_published_once(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state)))
+    state.set_override("a", "has_balcony", False, None, "ann")
+    before = migrated.state("a").revision
+    state.set_override("a", "has_balcony", False, "still", "bob")
+    assert migrated.state("a").revision == before
+    (kept,) = state.overrides("a")
+    assert (kept.field, kept.value, kept.note, kept.by) == ("has_balcony", False, "still", "bob")
+
+
+def test_an_override_of_a_listing_that_is_gone_publishes_nothing(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state)))
+    migrated.execute("UPDATE enrichment.listing SET status = 'gone'")
+    before = migrated.state("a").revision
+    state.set_override("a", "has_balcony", False, None, "ann")
+    assert (migrated.state("a").revision, fields(migrated)["has_balcony"]) == (before, False)
+
+
+def test_unknown_and_lists_are_kept_as_said(migrated: Portal, state: State) -> None:
+    add(migrated, "a")
+    state.set_override("a", "has_balcony", None, None, None)
+    state.set_override("a", "room_types", [], None, None)
+    assert [(o.field, o.value) for o in state.overrides("a")] == [("has_balcony", None), ("room_types", ())]
+
+
+@pytest.mark.parametrize(
+    ("id", "field", "value", "message"),
+    [
+        ("nobody", "has_balcony", True, "no listing 'nobody' is known"),
+        ("a", "price", 5, "'price' cannot be overridden"),
+        ("a", "has_", True, "'has_' cannot be overridden"),
+        ("a", "has_balcony", "yes", "true, false or unknown"),
+        ("a", "has_balcony", 1, "true, false or unknown"),
+        ("a", "room_types", "kitchen", "list of classes"),
+        ("a", "room_types", None, "list of classes"),
+    ],
+)
+def test_what_cannot_be_overridden_is_said(
+    migrated: Portal, state: State, id: str, field: str, value: Any, message: str
+) -> None:
+    add(migrated, "a")
+    with pytest.raises(UsageError, match=message):
+        state.set_override(id, field, value, None, "ann")
+    assert state.overrides(id) == []

@@ -1,0 +1,173 @@
+"""Locks, runs and status on a real Postgres."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from enrich.database import Database
+from enrich.errors import BusyError, StoppedError, UsageError
+from enrich.outbox import Outbox, OutboxCounts
+from enrich.records import PhotoStatus, WriteResult, WriteStatus
+from enrich.runs import Runs
+from enrich.state import State
+from enrich.status import details, summary
+from tests.support.enriched import add, failed, ok, photo, result, sha
+from tests.support.postgres import Portal
+
+
+@pytest.fixture
+def runs(database: Database) -> Runs:
+    return Runs(database)
+
+
+@pytest.fixture
+def state(database: Database) -> State:
+    return State(database, lease_seconds=60, max_attempts=3)
+
+
+def expire(portal: Portal) -> None:
+    portal.execute("UPDATE enrichment.lock SET expires = clock_timestamp() - interval '1 second'")
+
+
+class TestLocks:
+    def test_one_of_many_gets_the_lock(self, runs: Runs) -> None:
+        start = Barrier(8)
+
+        def work(number: int) -> str | None:
+            start.wait()
+            return runs.acquire("discover", f"host-{number}", 60)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(token is not None for token in pool.map(work, range(8))) == 1
+
+    def test_locks_of_other_names_are_free(self, runs: Runs) -> None:
+        assert runs.acquire("discover", "one", 60)
+        assert runs.acquire("publish", "two", 60)
+
+    def test_an_expired_lock_is_taken_over_and_its_old_holder_told(
+        self, migrated: Portal, runs: Runs
+    ) -> None:
+        old = runs.acquire("discover", "one", 60)
+        assert old is not None
+        expire(migrated)
+        new = runs.acquire("discover", "two", 60)
+        assert new is not None
+        assert not runs.renew("discover", old, 60)
+        assert not runs.release("discover", old)
+        assert runs.acquire("discover", "three", 60) is None  # the old holder did not free the new one's
+        assert runs.renew("discover", new, 60)
+
+    def test_a_renewed_lock_is_not_taken(self, migrated: Portal, runs: Runs) -> None:
+        token = runs.acquire("discover", "one", 60)
+        expire(migrated)
+        assert token is not None
+        assert runs.renew("discover", token, 60)
+        assert runs.acquire("discover", "two", 60) is None
+
+    def test_a_released_lock_is_free(self, runs: Runs) -> None:
+        token = runs.acquire("discover", "one", 60)
+        assert token is not None
+        assert runs.release("discover", token)
+        assert runs.acquire("discover", "two", 60)
+
+    def test_holding_is_renewed_while_the_block_lasts(self, migrated: Portal, runs: Runs) -> None:
+        sql = "SELECT expires FROM enrichment.lock WHERE name = 'discover'"
+        with runs.hold("discover", lease_seconds=0.6) as hold:
+            first = migrated.execute(sql)[0][0]
+            while migrated.execute(sql)[0][0] <= first:  # the test's own time limit ends it
+                hold.lost.wait(0.05)
+            hold.check()
+            with pytest.raises(BusyError, match="holds the lock 'discover'") as busy, runs.hold("discover"):
+                pass
+            assert busy.value.exit_code == 75
+        assert runs.acquire("discover", "next", 60)
+
+    def test_a_holder_learns_that_its_lock_was_lost(self, migrated: Portal, runs: Runs) -> None:
+        with runs.hold("discover", lease_seconds=0.6) as hold:
+            migrated.execute("UPDATE enrichment.lock SET token = gen_random_uuid(), holder = 'thief'")
+            assert hold.lost.wait(60)
+            with pytest.raises(StoppedError, match="was lost"):
+                hold.check()
+        assert migrated.execute("SELECT holder FROM enrichment.lock")[0][0] == "thief"
+
+    def test_a_block_that_raises_frees_the_lock(self, runs: Runs) -> None:
+        with pytest.raises(ZeroDivisionError), runs.hold("discover"):
+            raise ZeroDivisionError
+        assert runs.acquire("discover", "next", 60)
+
+
+class TestRuns:
+    def test_a_run_is_kept_with_how_it_ended(self, migrated: Portal, runs: Runs) -> None:
+        first = runs.start_run("nightly", "bundle-1")
+        second = runs.start_run("backfill", None)
+        runs.finish_run(first, 3, {"photos": 12, "seconds": 1.5}, "too many\0 failures")
+        newest, oldest = runs.runs(10)
+        assert (newest.id, newest.kind, newest.finished_at, newest.exit_code) == (
+            second, "backfill", None, None,
+        )  # fmt: skip
+        assert (oldest.id, oldest.bundle_id, oldest.exit_code) == (first, "bundle-1", 3)
+        assert (oldest.figures, oldest.error) == ({"photos": 12, "seconds": 1.5}, "too many� failures")
+        assert oldest.finished_at is not None
+        assert oldest.finished_at >= oldest.started_at
+        assert [run.id for run in runs.runs(1)] == [second]
+
+
+class TestStatus:
+    def test_an_empty_state_has_a_summary(self, migrated: Portal, database: Database) -> None:
+        told = summary(database)
+        assert (told.listings, told.quarantine_reasons, told.lag_seconds, told.bundles) == ({}, (), None, {})
+        assert told.outbox == OutboxCounts(0, 0, 0)
+
+    def test_a_summary_counts_everything(self, migrated: Portal, database: Database, state: State) -> None:
+        add(migrated, "a", "b", "c", "d", "e", "f")
+        for id, bundle in (("a", "old"), ("b", "new")):
+            state.complete(result(state.claim(1, [id])[0], bundle_id=bundle))
+        for id, reason in (("c", "rare"), ("d", "often"), ("e", "often")):
+            state.fail(state.claim(1, [id])[0], reason)
+        refused, published = Outbox(database).unpublished(None, 10)
+        Outbox(database).record(
+            [
+                WriteResult(refused.id, refused.revision, WriteStatus.REFUSED, "no"),
+                WriteResult(published.id, published.revision, WriteStatus.DONE),
+            ]
+        )
+        migrated.execute("UPDATE enrichment.listing SET pending_since = now() - interval '1 hour'")
+        told = summary(database)
+        assert told.listings == {"done": 2, "quarantined": 3, "pending": 1}
+        assert told.quarantine_reasons == (("often", 2), ("rare", 1))
+        assert summary(database, reasons=1).quarantine_reasons == (("often", 2),)
+        assert told.outbox == OutboxCounts(unpublished=1, awaiting=0, refused=1)
+        assert told.bundles == {"new": 1, "old": 1}
+        assert told.stale("new") == 1
+        assert told.lag_seconds is not None
+        assert 3600 <= told.lag_seconds < 4000
+
+    def test_what_is_not_due_yet_does_not_lag(
+        self, migrated: Portal, database: Database, state: State
+    ) -> None:
+        add(migrated, "a")
+        state.complete(result(state.claim(1)[0], [failed(photo("x"), PhotoStatus.DNS)]))
+        assert summary(database).lag_seconds is None
+        migrated.execute("UPDATE enrichment.listing SET not_before = now() - interval '2 hours'")
+        lag = summary(database).lag_seconds
+        assert lag is not None
+        assert 7200 <= lag < 7600
+
+    def test_details_tell_everything_of_a_listing(
+        self, migrated: Portal, database: Database, state: State
+    ) -> None:
+        add(migrated, "a")
+        shown, broken = photo("x"), photo("y", 1)
+        state.complete(result(state.claim(1)[0], [ok(shown, sha("1")), failed(broken, PhotoStatus.TIMEOUT)]))
+        state.set_override("a", "has_balcony", False, None, "ann")
+        told = details(database, "a")
+        assert told.listing["status"] == "retry"
+        assert [p["status"] for p in told.listing["photos"]] == ["ok", "timeout"]
+        assert told.photos[shown.key]["status"] == "ok"
+        assert told.photos[broken.key]["next_try"] is not None
+        assert [o.field for o in told.overrides] == ["has_balcony"]
+
+    def test_a_listing_that_is_not_there_is_said(self, migrated: Portal, database: Database) -> None:
+        with pytest.raises(UsageError, match="no listing 'nobody'"):
+            details(database, "nobody")
