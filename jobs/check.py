@@ -1,0 +1,177 @@
+"""`enrich check`: everything a run needs, verified one by one; writes nothing."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import text
+
+from enrich.bundle import Bundle, load_bundle
+from enrich.database import Database, check_schema, connect
+from enrich.decode import decode
+from enrich.errors import EnrichError, SchemaError, SourceError
+from enrich.fetch import Fetcher
+from enrich.index import IndexUnavailable
+from enrich.index.document import reserved
+from enrich.index.open import open_index
+from enrich.records import Photo, PhotoStatus
+from enrich.schema import SCHEMA, metadata
+from enrich.settings import Settings
+from enrich.source import Source
+
+SAMPLED = 10  # photos
+CLOCK_SECONDS = 60.0  # difference of two clocks that is worth a word
+PATIENCE = 10.0  # seconds for a server that is just restarting
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. `ok` is None where it could not be made because another one failed."""
+
+    name: str
+    ok: bool | None
+    lines: tuple[str, ...]
+
+
+def all_checks(settings: Settings) -> Iterator[Finding]:
+    """Make the checks one by one; each is made even when others failed, as far as that is possible."""
+    with ExitStack() as stack:
+        checks = _Checks(settings.model_copy(update={"outage_seconds": PATIENCE}), stack)
+        steps: dict[str, Callable[[], list[str]]] = {
+            "bundle": checks.check_bundle,
+            "database": checks.check_database,
+            "schema": checks.check_schema,
+            "tables": checks.check_tables,
+            "index": checks.check_index,
+            "photos": checks.check_photos,
+        }
+        for name, step in steps.items():
+            try:
+                yield Finding(name, True, tuple(step()))
+            except _Needs as missing:
+                yield Finding(name, None, (f"not checked: needs {missing}",))
+            except EnrichError as error:
+                yield Finding(name, False, (str(error),))
+            except IndexUnavailable as error:
+                yield Finding(name, False, (f"the index gives no answer: {error}",))
+
+
+class _Needs(Exception):
+    """A check that rests on another one, which failed."""
+
+
+class _Checks:
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self._settings, self._stack = settings, stack
+        self._bundle: Bundle | None = None
+        self._databases: tuple[Database, Database] | None = None
+        self._schema = False
+        self._source: Source | None = None
+
+    def check_bundle(self) -> list[str]:
+        bundle = load_bundle(self._settings.bundle)
+        self._bundle = bundle
+        heads = ", ".join(head.name for head in bundle.heads)
+        return [f"{bundle.name} {bundle.bundle_id[:12]} in {bundle.folder}: {heads}"]
+
+    def check_database(self) -> list[str]:
+        state, source = connect(self._settings)
+        self._stack.callback(state.close)
+        self._stack.callback(source.close)
+        self._databases = state, source
+        lines = [_describe(state)]
+        if source is not state:
+            lines.append(_describe(source))
+        return lines
+
+    def check_schema(self) -> list[str]:
+        if self._databases is None:
+            raise _Needs("the database")
+        state, _ = self._databases
+        check_schema(state)
+        lacking = state.run(
+            lambda connection: connection.execute(
+                text(
+                    "SELECT t || ' on ' || n FROM unnest(CAST(:tables AS text[])) AS n,"
+                    " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS t"
+                    " WHERE NOT has_table_privilege(n, t) ORDER BY n, t"
+                ),
+                {"tables": sorted(metadata.tables)},
+            ).scalars().all()
+        )  # fmt: skip
+        if lacking:
+            raise SchemaError(
+                f"privileges are missing: {', '.join(lacking)}. GRANT them, see docs/database.md"
+            )
+        self._schema = True
+        return [f"schema {SCHEMA} is up to date"]
+
+    def check_tables(self) -> list[str]:
+        if self._databases is None:
+            raise _Needs("the database")
+        heads = self._bundle.heads if self._bundle else ()
+        source = Source(self._databases[1], self._settings, reserved(heads))
+        found = source.check()
+        self._source = source
+        return found
+
+    def check_index(self) -> list[str]:
+        settings = self._settings
+        if self._bundle is None:
+            raise _Needs("the bundle")
+        if settings.elasticsearch_url is None and not self._schema:
+            raise _Needs("the schema")
+        # Elasticsearch can be checked without a database; this one is never connected to.
+        database = self._databases[0] if self._databases else Database("postgresql:///")
+        copied = self._source.copied_columns() if self._source else {}
+        index = open_index(settings, database, self._bundle.heads, copied)
+        try:
+            return index.check()
+        finally:
+            index.close()
+
+    def check_photos(self) -> list[str]:
+        if self._source is None:
+            raise _Needs("the tables")
+        ids = [listing.id for listing in self._source.page(None, self._settings.page_size)]
+        sampled = random.sample(ids, min(SAMPLED, len(ids)))
+        photos = [photo for listing in self._source.photos(sampled) for photo in listing.photos]
+        chosen = random.sample(photos, min(SAMPLED, len(photos)))
+        if not chosen:
+            return ["the first listings have no photos to try"]
+        ended = asyncio.run(self._try(chosen))
+        good = sum(status.ok for status, _ in ended)
+        failures = Counter(f"{status.value} ({error})" for status, error in ended if not status.ok)
+        lines = [f"{good} of {len(ended)} sampled photos fetched and decoded"]
+        lines += [f"{count} × {failure}" for failure, count in failures.most_common()]
+        if len(ended) - good > self._settings.error_budget * len(ended):
+            raise SourceError("; ".join(lines) + ". Look at these URLs, and at ENRICH_ALLOWED_PRIVATE_HOSTS")
+        return lines
+
+    async def _try(self, photos: list[Photo]) -> list[tuple[PhotoStatus, str | None]]:
+        async with Fetcher(self._settings) as fetcher:
+            return await asyncio.gather(*(self._try_one(fetcher, photo) for photo in photos))
+
+    async def _try_one(self, fetcher: Fetcher, photo: Photo) -> tuple[PhotoStatus, str | None]:
+        fetched = await fetcher.fetch(photo.url)
+        if fetched.body is None or self._bundle is None:
+            return fetched.status, fetched.error
+        decoded = await asyncio.to_thread(
+            decode, fetched.body, self._bundle.preprocessings, self._settings.max_pixels
+        )
+        return decoded.status, decoded.error
+
+
+def _describe(database: Database) -> str:
+    """Server, user and clock."""
+    query = "SELECT current_setting('server_version'), current_user, current_database(), clock_timestamp()"
+    asked = datetime.now(UTC)
+    version, user, name, now = database.run(lambda connection: connection.execute(text(query)).one())
+    answered = datetime.now(UTC)
+    apart = max((asked - now).total_seconds(), (now - answered).total_seconds(), 0.0)
+    clock = "clocks agree" if apart < CLOCK_SECONDS else f"its clock is {apart:.0f} s off ours"
+    return f"{database.name}: Postgres {version}, database {name}, user {user}; {clock}"

@@ -1,0 +1,21 @@
+"""`enrich migrate`: our schema, and the view for the heads of the bundle."""
+
+from enrich.bundle import load_bundle
+from enrich.database import connect
+from enrich.settings import Settings
+from migrations import upgrade
+
+
+def migrate(settings: Settings) -> str | None:
+    """Bring the schema `enrichment` up to date; the version reached.
+
+    Raises:
+        UsageError: database or bundle cannot be used as set up, or the role may not do what is needed.
+    """
+    heads = [(head.name, head.kind) for head in load_bundle(settings.bundle).heads]
+    database, source = connect(settings)
+    try:
+        return upgrade(database.engine, heads)
+    finally:
+        database.close()
+        source.close()

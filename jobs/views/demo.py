@@ -1,0 +1,133 @@
+"""What `enrich demo` prints: the homes as the model sees them, beside what their pictures show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from enrich.bundle import Head
+from enrich.demo.homes import Home
+from enrich.settings import Settings
+from jobs.views import console, mark
+
+
+def show_start(homes: Sequence[Home], settings: Settings, photo_host: str) -> None:
+    """Say what is about to happen, and that it touches nothing else."""
+    pictures = sum(len(home.photos) for home in homes)
+    out = console()
+    out.print(f"[bold]{len(homes)} homes with {pictures} pictures[/]")
+    out.print(f"  database   embedded Postgres in {settings.home}, a database made for this demo")
+    out.print("  index      the embedded one, in the same database")
+    out.print(f"  photos     {photo_host}")
+    out.print("  DATABASE_URL and ELASTICSEARCH_URL are not used.\n")
+
+
+def show_homes(
+    homes: Sequence[Home],
+    found: Mapping[str, Mapping[str, Any]],
+    heads: Sequence[Head],
+    min_photos_false: int,
+) -> None:
+    """Print what was found of each home; where the pictures are known, where the model is wrong."""
+    binary = [head.name for head in heads if head.kind == "binary"]
+    multiclass = [head for head in heads if head.kind == "multiclass"]
+    known = any(photo.shows for home in homes for photo in home.photos)
+    table = Table(header_style="bold")
+    for title in ("listing", "photos", *binary, *(f"{head.name} types" for head in multiclass)):
+        table.add_column(title)
+    if known:
+        table.add_column("really in the pictures")
+    for home in homes:
+        document = found.get(home.id, {})
+        cells = [home.id, f"{len(home.photos)}"]
+        cells += [_attribute(home, document, name) for name in binary]
+        cells += [_types(home, document, head) for head in multiclass]
+        if known:
+            cells.append(
+                ", ".join(dict.fromkeys([n for n in binary if home.shows(n)] + sorted(home.rooms_shown)))
+            )
+        table.add_row(*map(str, cells))
+    out = console()
+    out.print()
+    out.print(table)
+    out.print(
+        "✓ yes   ✗ no   ? unknown: with fewer than "
+        f"{min_photos_false} photos a home is never said to lack something (ENRICH_MIN_PHOTOS_FALSE)"
+    )
+    if known:
+        mistakes = [line for home in homes for line in _mistakes(home, found.get(home.id, {}), heads)]
+        out.print("\n[bold]Where the model is wrong on these pictures[/]" if mistakes else "\nNo mistakes.")
+        for line in mistakes:
+            out.print(f"  {line}")
+
+
+def _attribute(home: Home, document: Mapping[str, Any], name: str) -> str:
+    says, truth = document.get(f"has_{name}"), home.shows(name)
+    cell = mark(says, document.get(f"{name}_confidence"))
+    if truth is not None and bool(says) != truth:
+        return f"{cell} [red]{'wrong' if says else 'missed'}[/]"
+    return cell
+
+
+def _types(home: Home, document: Mapping[str, Any], head: Head) -> str:
+    types = document.get(f"{head.name}_types") or []
+    missed, invented = _differing(home, types, head)
+    parts = [f"{kind} [red]wrong[/]" if kind in invented else kind for kind in types]
+    return ", ".join(parts + [f"{kind} [red]missed[/]" for kind in missed]) or "-"
+
+
+def _differing(home: Home, types: Sequence[str], head: Head) -> tuple[list[str], list[str]]:
+    """Classes (missed, wrongly found); none where it is not known what the pictures show."""
+    truth = home.rooms_shown if head.name == "room" else set()
+    if not truth:
+        return [], []
+    published = {kind.name for kind in head.classes if kind.publish}
+    return sorted((truth & published) - set(types)), sorted(set(types) - truth)
+
+
+def _mistakes(home: Home, document: Mapping[str, Any], heads: Sequence[Head]) -> list[str]:
+    lines = []
+    for head in heads:
+        if head.kind == "multiclass":
+            missed, invented = _differing(home, document.get(f"{head.name}_types") or [], head)
+            lines += [f"{home.id}: {kind} missed" for kind in missed]
+            lines += [f"{home.id}: {kind} found, no picture shows one" for kind in invented]
+        elif (truth := home.shows(head.name)) is not None:
+            lines += _mistake(home, document, head.name, truth)
+    return lines
+
+
+def _mistake(home: Home, document: Mapping[str, Any], name: str, truth: bool) -> list[str]:
+    says = document.get(f"has_{name}")
+    if truth and not says:
+        confidence = document.get(f"{name}_confidence")
+        sure = "" if confidence is None else f" (confidence {confidence:.2f})"
+        return [f"{home.id}: {name} missed{sure}"]
+    decided = (document.get("evidence") or {}).get(name) or {}
+    photo = next((p for p in home.photos if p.position == decided.get("position")), None)
+    if not says or photo is None or photo.shows.get(name) != "0":
+        return []
+    wrong = "" if truth else ", and there is none"
+    return [f"{home.id}: {name} seen in photo {photo.position}, which shows: {photo.shows['room']}{wrong}"]
+
+
+def show_next_steps(settings: Settings, kept: str | None) -> None:
+    """Say how to go on, with one's own listings, and in the demo where it was `kept`: the id of a home."""
+    out = console()
+    if kept:
+        out.print("\n[bold]To look around in the demo[/] (its photos are no longer served)")
+        out.print(f"  export ENRICH_HOME={escape(str(settings.home))}")
+        out.print(f"  export ENRICH_INDEX_COLUMNS={','.join(settings.index_columns)}")
+        out.print("  unset DATABASE_URL ELASTICSEARCH_URL")
+        out.print("  enrich status")
+        out.print("  enrich search --has balcony")
+        out.print(f"  enrich show {escape(kept)}")
+    out.print("\n[bold]On your own listings[/]")
+    out.print("  export DATABASE_URL=postgresql://user:password@host/database")
+    out.print("  export ELASTICSEARCH_URL=http://host:9200")
+    out.print("  enrich settings    what else can be set: names of your tables, columns to copy, ...")
+    out.print("  enrich migrate     makes the schema enrichment; your tables are only read")
+    out.print("  enrich check       verifies everything and writes nothing")
+    out.print("  enrich run --limit 100 --dry-run")
+    out.print("  enrich run")

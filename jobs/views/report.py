@@ -1,0 +1,74 @@
+"""What `enrich run`, `backfill` and `publish` print when they are done."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.dry_run import Rehearsed
+from jobs.views import console, listed, print_json
+from jobs.views.status import duration
+from jobs.working import RunReport
+
+_KINDS = {"changed": "with other photos", "documents": "with other columns", "revalidated": "to revalidate"}
+"""What people call the kinds of `Discovery`, where that differs."""
+
+
+def show_report(report: RunReport, *, as_json: bool) -> None:
+    """Print what a job did."""
+    if as_json:
+        print_json({**report.as_json(), "exit_code": report.exit_code})
+        return
+    out = console()
+    for line in report_lines(report):
+        out.print(line)
+
+
+def report_lines(report: RunReport) -> list[str]:
+    """What a job did, a line for each stage that had something to do."""
+    plain = report.as_json()
+    lines = []
+    if report.discovery is not None:
+        lines.append(_found(plain["discovery"]))
+    if report.marked is not None:
+        lines.append(f"marked     {report.marked:,} listings to be enriched again")
+    lines.append(
+        f"enriched   {plain['listings']:,} listings; {plain['retry']:,} to be tried again, "
+        f"{plain['quarantined']:,} newly quarantined"
+    )
+    lines.append(
+        f"photos     {plain['photos']:,}: {plain['fetched']:,} fetched ({plain['bytes'] / 1e6:,.1f} MB), "
+        f"{plain['unchanged']:,} unchanged, {plain['cached']:,} known; {plain['scored']:,} scored; "
+        f"failed: {listed(plain['failures'])}"
+    )
+    lines.append(f"documents  {_counts(plain['documents'])}")
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
+    speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
+    work = f" (seconds of work: {stages})" if stages else ""
+    lines.append(f"took       {duration(plain['seconds'])}{speed}{work}")
+    return lines
+
+
+def _found(discovery: Mapping[str, int]) -> str:
+    named = {_KINDS.get(kind, kind): count for kind, count in discovery.items() if kind != "seen"}
+    return f"found      {discovery['seen']:,} listings: {_counts(named)}"
+
+
+def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:
+    """Print what a run would write: a line per document, then the figures."""
+    documents, removed = rehearsed.documents, rehearsed.removed
+    if as_json:
+        found = rehearsed.discovery.as_json()
+        print_json({"discovery": found, "documents": documents, "removed": removed})
+        return
+    for document in documents:
+        sys.stdout.write(f"put {json.dumps(document, ensure_ascii=False, default=str)}\n")
+    for id in removed:
+        sys.stdout.write(f"delete {id}\n")
+    out = console()
+    out.print(_found(rehearsed.discovery.as_json()))
+    out.print(f"would write {len(documents):,} documents and delete {len(removed):,}; nothing was written")
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value:,} {name}" for name, value in counts.items() if isinstance(value, int))

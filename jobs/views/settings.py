@@ -1,0 +1,50 @@
+"""`enrich settings`: every setting with its variable, value, default and meaning; secrets stay hidden."""
+
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+from rich.markup import escape
+from rich.table import Table
+
+from enrich.settings import Settings, variable
+from jobs.redact import HIDDEN
+from jobs.views import console
+
+
+def rows(settings: Settings) -> list[dict[str, Any]]:
+    """One entry per setting, in the order of the code; `value` of a secret is asterisks."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        default = field.default if field.default is not PydanticUndefined else field.get_default(
+            call_default_factory=True
+        )  # fmt: skip
+        found.append(
+            {
+                "variable": variable(name),
+                "value": HIDDEN if isinstance(value, SecretStr) else value,
+                "default": default,
+                "set": value != default,
+                "meaning": field.description,
+            }
+        )
+    return found
+
+
+def show_settings(settings: Settings) -> None:
+    """Print the settings; those that differ from their default stand out."""
+    table = Table(header_style="bold")
+    for title in ("variable", "value", "default", "meaning"):
+        table.add_column(title, overflow="fold")
+    for row in rows(settings):
+        style = "bold" if row["set"] else None
+        default = _text(row["default"]) if row["set"] else "[dim]=[/]"
+        table.add_row(row["variable"], _text(row["value"]), default, row["meaning"], style=style)
+    console().print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "[dim]unset[/]"
+    return escape(",".join(value) if isinstance(value, tuple) else str(value)) or "[dim]none[/]"

@@ -1,0 +1,95 @@
+"""`enrich status`: how things stand, and the last runs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from enrich.bundle import Bundle
+from enrich.runs import Run
+from enrich.settings import Settings
+from enrich.status import Summary
+from jobs.views import console, listed
+
+WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
+_ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy"}
+
+
+def as_plain(summary: Summary, runs: Sequence[Run], bundle: Bundle) -> dict[str, Any]:
+    """All of it for programs."""
+    return {
+        **asdict(summary),
+        "bundle": {"id": bundle.bundle_id, "name": bundle.name},
+        "stale_listings": summary.stale(bundle.bundle_id),
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings: Settings) -> None:
+    """Print it for people."""
+    out = console()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    statuses = {"done": summary.listings.get("done", 0)}
+    statuses |= {name: summary.listings.get(status, 0) for status, name in WAITING.items()}
+    statuses |= {name: summary.listings.get(name, 0) for name in ("quarantined", "gone")}
+    facts.add_row("listings", ", ".join(f"{count:,} {name}" for name, count in statuses.items()))
+    if summary.lag_seconds is not None:
+        facts.add_row("oldest waiting", f"for {duration(summary.lag_seconds)}")
+    for number, (reason, count) in enumerate(summary.quarantine_reasons):
+        facts.add_row("quarantined for" if number == 0 else "", f"{count:,} × {escape(reason)}")
+    counts = summary.outbox
+    facts.add_row(
+        "documents",
+        f"{counts.unpublished:,} unpublished, of these {counts.awaiting:,} await the portal's document and "
+        f"{counts.refused:,} were refused",
+    )
+    facts.add_row("index", f"{settings.index} ({settings.index_mode})")
+    stale = summary.stale(bundle.bundle_id)
+    made = f"; {stale:,} listings made with another: enrich backfill --stale-bundle" if stale else ""
+    facts.add_row("bundle", f"{escape(bundle.name)} {bundle.bundle_id[:12]}{made}")
+    out.print(facts)
+    out.print(_runs(runs) if runs else "No run yet: start one with `enrich run`.")
+
+
+def _runs(runs: Sequence[Run]) -> Table:
+    table = Table(title="last runs", title_justify="left", header_style="bold")
+    for title in ("started (UTC)", "kind"):
+        table.add_column(title)
+    for title in ("took", "listings", "photos", "photos/s", "written"):
+        table.add_column(title, justify="right")
+    table.add_column("photo failures")
+    table.add_column("ended")
+    for run in runs:
+        figures = run.figures
+        took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
+        ended = _ENDED.get(run.exit_code, f"exit {run.exit_code}")
+        if run.error:
+            ended += f": {run.error}"
+        table.add_row(
+            f"{run.started_at:%Y-%m-%d %H:%M:%S}",
+            run.kind,
+            "-" if took is None else duration(took),
+            f"{figures.get('listings', 0):,}",
+            f"{figures.get('photos', 0):,}",
+            f"{figures.get('photos_per_second', 0):.1f}",
+            f"{figures.get('documents', {}).get('written', 0):,}",
+            listed(figures.get("failures", {})),
+            escape(ended),
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """`2 d 3:04:05`, `4:05 min`, `5.6 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = timedelta(seconds=round(seconds))
+    if whole < timedelta(hours=1):
+        return f"{str(whole)[2:]} min"
+    days = f"{whole.days} d " if whole.days else ""
+    return f"{days}{timedelta(seconds=whole.seconds)} h"
