@@ -83,9 +83,10 @@ class _Checks:
         self._stack.callback(state.close)
         self._stack.callback(source.close)
         self._databases = state, source
-        lines = [_describe(state)]
+        given = self._settings.database_url is not None
+        lines = [_describe(state, state.name if given else "embedded, since DATABASE_URL is not set")]
         if source is not state:
-            lines.append(_describe(source))
+            lines.append(_describe(source, source.name))
         return lines
 
     def check_schema(self) -> list[str]:
@@ -166,12 +167,12 @@ class _Checks:
         return decoded.status, decoded.error
 
 
-def _describe(database: Database) -> str:
+def _describe(database: Database, name: str) -> str:
     """Server, user and clock."""
     query = "SELECT current_setting('server_version'), current_user, current_database(), clock_timestamp()"
     asked = datetime.now(UTC)
-    version, user, name, now = database.run(lambda connection: connection.execute(text(query)).one())
+    version, user, called, now = database.run(lambda connection: connection.execute(text(query)).one())
     answered = datetime.now(UTC)
     apart = max((asked - now).total_seconds(), (now - answered).total_seconds(), 0.0)
     clock = "clocks agree" if apart < CLOCK_SECONDS else f"its clock is {apart:.0f} s off ours"
-    return f"{database.name}: Postgres {version}, database {name}, user {user}; {clock}"
+    return f"{name}: Postgres {version}, database {called}, user {user}; {clock}"

@@ -269,14 +269,15 @@ def retry(
     verbose: Verbose = False,
 ) -> None:
     """Have the next run try listings again now, with photos that had failed for good."""
+    from enrich.status import details
     from jobs.services import open_services
 
     if bool(ids) == everything:
         raise UsageError("name the listings to try again, or say --all")
     with open_services(load_settings()) as services:
+        for id in ids or []:
+            details(services.database, id)  # an unknown id is an error, before anything is changed
         count = services.state.retry(ids or None)
-    if ids and count < len(set(ids)):
-        raise UsageError(f"{count} of {len(set(ids))} listings will be tried again: the others are not known")
     sys.stdout.write(f"{count} listings will be tried again by the next run\n")
 
 
@@ -342,3 +343,7 @@ def settings(as_json: Json = False, verbose: Verbose = False) -> None:
         print_json(rows(current))
     else:
         show_settings(current)
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,6 @@ _OWN: dict[str, Any] = {
     "source_images": "listing_images",
     "index": "listings-enriched",
     "index_mode": "own",
-    "index_columns": COLUMNS,
     "allowed_private_hosts": ("127.0.0.1",),
 }
 """What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
@@ -49,7 +48,8 @@ def run_demo(photos: Path | None, keep: bool, stop: Event) -> None:
     """
     homes = from_folder(photos) if photos else shipped()
     settings = load_settings(**_OWN)
-    settings = settings.model_copy(update={"home": settings.home / "demo"})
+    told = tuple(name for name in COLUMNS if any(name in home.columns for home in homes))
+    settings = settings.model_copy(update={"home": settings.home / "demo", "index_columns": told})
     for name in OURS:
         if logging.getLogger(name).level == logging.INFO:  # not asked for with -v
             logging.getLogger(name).setLevel(logging.WARNING)

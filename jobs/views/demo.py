@@ -40,7 +40,7 @@ def show_homes(
         table.add_column("really in the pictures")
     for home in homes:
         document = found.get(home.id, {})
-        cells = [home.id, f"{len(home.photos)}"]
+        cells = [escape(home.id), f"{len(home.photos)}"]
         cells += [_attribute(home, document, name) for name in binary]
         cells += [_types(home, document, head) for head in multiclass]
         if known:

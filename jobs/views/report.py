@@ -32,6 +32,8 @@ def report_lines(report: RunReport) -> list[str]:
         lines.append(_found(plain["discovery"]))
     if report.marked is not None:
         lines.append(f"marked     {report.marked:,} listings to be enriched again")
+    if report.discovery is None:  # publish only
+        return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
     lines.append(
         f"enriched   {plain['listings']:,} listings; {plain['retry']:,} to be tried again, "
         f"{plain['quarantined']:,} newly quarantined"
@@ -44,7 +46,7 @@ def report_lines(report: RunReport) -> list[str]:
     lines.append(f"documents  {_counts(plain['documents'])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
     speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
-    work = f" (seconds of work: {stages})" if stages else ""
+    work = f" (seconds over all requests and threads: {stages})" if stages else ""
     lines.append(f"took       {duration(plain['seconds'])}{speed}{work}")
     return lines
 

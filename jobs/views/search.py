@@ -15,7 +15,7 @@ def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence
     """Print the hits: attributes with confidences, copied columns, and the photos that decided."""
     out = console()
     if not hits.documents:
-        out.print(f"No listing has {_asked(query)}.")
+        out.print(f"No listings{_asked(query)}.")
         return
     binary = [head.name for head in heads if head.kind == "binary"]
     multiclass = [head.name for head in heads if head.kind == "multiclass"]
@@ -34,8 +34,8 @@ def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence
         )
     out.print(table)
     shown = "" if hits.total == len(hits.documents) else f", {len(hits.documents)} shown (--limit)"
-    noun = "listing has" if hits.total == 1 else "listings have"
-    out.print(f"{hits.total} {noun} {_asked(query)}{shown}.")
+    noun = "listing" if hits.total == 1 else "listings"
+    out.print(f"{hits.total:,} {noun}{_asked(query)}{shown}.")
 
 
 def evidence(document: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
@@ -71,4 +71,4 @@ def _text(value: Any) -> str:
 def _asked(query: Query) -> str:
     parts = [*query.has, *(kind for kinds in query.types.values() for kind in kinds)]
     parts += [f"{name}={value}" for name, value in query.where.items()]
-    return " and ".join(parts) if parts else "been published"
+    return escape(f" with {' and '.join(parts)}" if parts else "")

@@ -103,9 +103,10 @@ def _publication(listing: Mapping[str, Any]) -> str:
     revision, published = listing["revision"], listing["published_revision"]
     if revision is None:
         return "nothing to publish yet"
-    state = (
-        "published" if revision == published else f"not published ({listing['publish_status'] or 'waits'})"
-    )
+    state = "published"
+    if revision != published:
+        waits = {"awaiting": "awaits the portal's document", "refused": "refused by the index"}
+        state = f"not published ({waits.get(listing['publish_status'], 'waits for the next publish')})"
     if listing["publish_error"]:
         state += f": {escape(listing['publish_error'])}"
     bundle = listing["bundle_id"] or "-"
