@@ -114,7 +114,8 @@ _PHOTOS = "listing.photo_fp <> s.photo_fp"
 _DOCUMENT = "listing.doc_fp <> s.doc_fp"
 # Enriched from these very photos, yet the listing says that it changed, and nothing that we see explains it.
 _TOUCHED = """(listing.photo_fp = s.photo_fp AND listing.photo_fp_done = s.photo_fp
-  AND listing.doc_fp = s.doc_fp AND NOT listing.revalidate AND listing.updated_at_done IS DISTINCT FROM s.updated_at)"""
+  AND listing.doc_fp = s.doc_fp AND NOT listing.revalidate
+  AND listing.updated_at_done IS DISTINCT FROM s.updated_at)"""
 _DUE = "coalesce(listing.revalidated_at <= now() - make_interval(secs => :revalidate_after), true)"
 _ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({_TOUCHED} AND NOT s.versioned AND {_DUE}))"
 
