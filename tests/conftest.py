@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.support.postgres", "tests.support.elasticsearch", "tests.support.photo_server"]
+pytest_plugins = [
+    "tests.support.postgres",
+    "tests.support.elasticsearch",
+    "tests.support.photo_server",
+    "tests.support.harness",
+]
 
 
 @pytest.fixture(scope="session")
