@@ -1,0 +1,457 @@
+"""The command line by itself: how commands end, what is never printed, and what the tables say."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from sqlalchemy.exc import OperationalError
+
+from enrich import errors
+from enrich.bundle import Head, HeadClass
+from enrich.demo.homes import from_folder, shipped
+from enrich.demo.server import serving
+from enrich.errors import EnrichError, UsageError
+from enrich.index import Hits, Query
+from enrich.settings import load_settings
+from jobs import logs
+from jobs.cli import app
+from jobs.cli_guard import guarded, stopping
+from jobs.cli_parse import read_assignment, read_ids, read_query
+from jobs.redact import HIDDEN, Redactor
+from jobs.views.demo import show_homes
+from jobs.views.search import show_hits
+from jobs.views.settings import rows, show_settings
+from jobs.views.status import duration
+
+HEADS = (
+    Head("balcony", "binary"),
+    Head("fireplace", "binary"),
+    Head("room", "multiclass", (HeadClass("kitchen", True, 0.5), HeadClass("other", False, 0.5))),
+)
+PASSWORD = "s3cret/pa55@wörd"
+ENCODED = "s3cret%2Fpa55%40w%C3%B6rd"
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in logs.OURS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No settings in the environment, and an empty working folder."""
+    for name in list(os.environ):
+        if name.startswith(("ENRICH_", "DATABASE_URL", "SOURCE_DATABASE_URL", "ELASTICSEARCH_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """A command line whose command `fail` raises `error`."""
+    broken = typer.Typer()
+
+    @broken.callback()
+    def _common(verbose: bool = typer.Option(False, "-v", callback=_verbose)) -> None: ...
+
+    @broken.command()
+    def fail() -> None:
+        raise error
+
+    return broken
+
+
+def _verbose(wanted: bool) -> None:
+    from jobs.cli_guard import be_verbose
+
+    be_verbose(wanted)
+
+
+def ends(capsys: pytest.CaptureFixture[str], cli: typer.Typer, *args: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line."""
+    code = guarded(cli, args)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# How commands end
+
+
+def test_every_error_of_ours_ends_as_one_line_with_its_exit_code(
+    no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EnrichError)
+    ]
+    assert len(kinds) > 8
+    for kind in kinds:
+        code, out, err = ends(capsys, failing(kind("first\nsecond")), "fail")
+        assert (code, out, err) == (kind.exit_code, "", "enrich: first second\n")
+
+
+def test_an_unexpected_error_is_one_line_and_exit_70_without_traceback(
+    no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ends(capsys, failing(KeyError("x")), "fail")
+    assert code == 70 and out == ""
+    assert err.startswith("enrich: KeyError: 'x' - this is a bug") and err.count("\n") == 1
+
+
+def test_verbose_shows_the_traceback_of_an_unexpected_error(
+    no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = ends(capsys, failing(KeyError("x")), "-v", "fail")
+    assert code == 70 and "Traceback (most recent call last)" in err
+
+
+def test_verbose_in_one_command_line_does_not_last_to_the_next(
+    no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends(capsys, failing(KeyError("x")), "-v", "fail")
+    assert "Traceback" not in ends(capsys, failing(KeyError("x")), "fail")[2]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["run", "--foo"], "--foo"),
+        (["rum"], "rum"),
+        (["run", "--limit", "many"], "--limit"),
+        (["run", "--limit", "0"], "--limit"),
+        (["show"], "ID"),
+        (["backfill", "--since", "yesterday"], "--since"),
+        (["run", "--ids", "nowhere.txt"], "nowhere.txt"),
+        (["retry"], "--all"),
+        (["retry", "1", "--all"], "--all"),
+        (["override", "1"], "has_balcony"),
+        (["search", "--where", "city"], "city=Solna"),
+        (["search", "--type", "kitchen"], "room=kitchen"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_mistake_and_exit_2(
+    args: list[str], says: str, no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ends(capsys, app, *args)
+    assert code == 2 and out == ""
+    assert err.startswith("enrich: ") and says in err and err.count("\n") == 1
+
+
+def test_a_setting_that_cannot_be_read_is_one_line_and_exit_2(
+    no_settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENRICH_MAX_REMOVED", "plenty")
+    code, _, err = ends(capsys, app, "status")
+    assert code == 2 and err.startswith("enrich: ENRICH_MAX_REMOVED: ") and err.count("\n") == 1
+
+
+def test_version_and_help_need_nothing(no_settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = ends(capsys, app, "--help")
+    assert code == 0 and "demo" in out and err == ""
+
+
+def test_help_does_not_load_torch() -> None:
+    code = "import sys\nfrom jobs.cli import app\nfrom jobs.cli_guard import guarded\n"
+    code += "guarded(app, ['run', '--help'])\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_first_signal_asks_to_stop_and_the_second_ends_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping() as stop:
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# What is never printed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{ENCODED}@db/name",
+        f"postgresql://user:{PASSWORD}@db/name",  # not encoded as it should be
+        f"postgresql://user@db/name?password={ENCODED}",
+    ],
+)
+@pytest.mark.parametrize("flag", [[], ["-v"]])
+def test_a_password_in_an_error_of_a_library_is_hidden(
+    url: str,
+    flag: list[str],
+    no_settings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    cause = Exception(f'connection to {url} failed: password "{PASSWORD}" was wrong, {PASSWORD!r}')
+    error = OperationalError("SELECT 1", {"dsn": url}, cause)
+    for raised in (error, UsageError(str(error))):
+        code, out, err = ends(capsys, failing(raised), *flag, "fail")
+        assert code in (2, 70) and HIDDEN in err
+        for spelling in (PASSWORD, ENCODED, repr(PASSWORD), "pa55"):
+            assert spelling not in out + err
+
+
+def test_secrets_from_a_dotenv_file_are_hidden(no_settings: Path) -> None:
+    (no_settings / ".env").write_text("ELASTICSEARCH_API_KEY=abc123def\n")
+    assert Redactor.from_surroundings()("key abc123def refused") == f"key {HIDDEN} refused"
+
+
+def test_any_password_in_a_url_is_hidden_though_no_setting_holds_it() -> None:
+    assert Redactor({})("GET https://me:pw@host/x?a=1") == f"GET https://me:{HIDDEN}@host/x?a=1"
+
+
+def test_a_password_that_equals_the_user_name_does_not_tear_messages_apart() -> None:
+    redact = Redactor({"DATABASE_URL": "postgresql://enrich:enrich@db/enrich"})
+    assert redact("run `enrich migrate`") == "run `enrich migrate`"
+    assert redact("postgresql://enrich:enrich@db") == f"postgresql://enrich:{HIDDEN}@db"
+
+
+def test_logs_off_a_terminal_are_json_with_the_extras_and_without_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.set_up(Redactor({"ELASTICSEARCH_PASSWORD": PASSWORD}))
+    logging.getLogger("enrich.x").info("saw %s", PASSWORD, extra={"listings": 3, "key": PASSWORD})
+    logging.getLogger("enrich.x").debug("not shown")
+    try:
+        raise ValueError(PASSWORD)
+    except ValueError:
+        logging.getLogger("enrich.x").exception("broke")
+    first, second = capsys.readouterr().err.splitlines()
+    line = json.loads(first)
+    assert line["message"] == f"saw {HIDDEN}" and line["key"] == HIDDEN
+    assert (line["level"], line["logger"], line["listings"]) == ("info", "enrich.x", 3)
+    assert "Traceback" in json.loads(second)["exception"]
+    assert PASSWORD not in second and json.dumps(PASSWORD)[1:-1] not in second
+
+
+def test_logs_on_a_terminal_are_for_people(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    logs.set_up(Redactor({}))
+    logging.getLogger("jobs").info("run [b]finished", extra={"listings": 3})
+    err = capsys.readouterr().err
+    assert "run [b]finished" in err and "listings=3" in err and not err.startswith("{")
+
+
+def test_settings_are_listed_with_secrets_hidden(
+    no_settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{ENCODED}@db/name")
+    monkeypatch.setenv("ENRICH_INDEX_COLUMNS", "city,price")
+    settings = load_settings()
+    found = {row["variable"]: row for row in rows(settings)}
+    assert found["DATABASE_URL"]["value"] == HIDDEN
+    assert found["ELASTICSEARCH_URL"]["value"] is None
+    assert (
+        found["ENRICH_INDEX_COLUMNS"]["value"] == ("city", "price") and found["ENRICH_INDEX_COLUMNS"]["set"]
+    )
+    assert not found["ENRICH_BATCH_SIZE"]["set"] and all(row["meaning"] for row in found.values())
+    show_settings(settings)
+    out = capsys.readouterr().out
+    assert "city,price" in out and "pa55" not in out and "ENRICH_MIN_PHOTOS_FALSE" in out
+
+
+# What people write
+
+
+def test_ids_are_read_one_a_line_each_once(tmp_path: Path) -> None:
+    file = tmp_path / "ids"
+    file.write_text("b\n\n a \r\nb\n")
+    assert read_ids(file) == ("b", "a")
+    assert read_ids(None) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe"])
+def test_a_file_without_ids_is_wrong_usage(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "ids"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=str(file)):
+        read_ids(file)
+
+
+def test_search_options_become_one_query() -> None:
+    query = read_query(["balcony"], ["kitchen"], ["room=bathroom", "view=sea"], ["city=Solna", "note=a=b"], 5)
+    assert query == Query(
+        ("balcony",),
+        {"room": ("kitchen", "bathroom"), "view": ("sea",)},
+        {"city": "Solna", "note": "a=b"},
+        5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("has_balcony=true", ("has_balcony", True)),
+        ("has_balcony=false", ("has_balcony", False)),
+        ("has_balcony=unknown", ("has_balcony", None)),
+        ("room_types=kitchen", ("room_types", ("kitchen",))),
+        ("room_types=", ("room_types", ())),
+    ],
+)
+def test_an_override_is_read(text: str, value: object) -> None:
+    assert read_assignment(text, HEADS) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("has_sauna=true", "has_balcony, has_fireplace, room_types"),
+        ("has_balcony=maybe", "true, false or unknown"),
+        ("room_types=attic", "kitchen"),
+        ("room_types=other", "kitchen"),  # a class that is not published
+        ("has_balcony", "has_balcony=false"),
+    ],
+)
+def test_a_wrong_override_names_what_there_is(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_assignment(text, HEADS)
+
+
+# What the tables say
+
+DOCUMENT = {
+    "listing_id": "7 [b]",
+    "city": "Solna",
+    "has_balcony": True,
+    "balcony_confidence": 0.97,
+    "has_fireplace": False,
+    "fireplace_confidence": 0.01,
+    "room_types": ["kitchen"],
+    "room_counts": {"kitchen": 2},
+    "evidence": {"balcony": {"url": "http://photos/7/4.jpg", "position": 4, "confidence": 0.98}},
+}
+
+
+def test_hits_show_attributes_confidence_columns_and_evidence(capsys: pytest.CaptureFixture[str]) -> None:
+    person = DOCUMENT | {"listing_id": "8", "evidence": {"balcony": {"override": True}}, "room_types": []}
+    unknown = {"listing_id": "9", "evidence": {}}
+    show_hits(Hits(12, (DOCUMENT, person, unknown)), Query(("balcony",)), HEADS, ["city"])
+    out = capsys.readouterr().out
+    for part in ("7 [b]", "Solna", "✓ 0.97", "✗ 0.01", "kitchen ×2", "photo 4 0.98 http://photos/7/4.jpg"):
+        assert part in out
+    assert "balcony: set by a person" in out and "?" in out
+    assert "12 listings with balcony, 3 shown (--limit)." in out
+
+
+def test_evidence_is_shown_for_the_heads_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    show_hits(Hits(1, (DOCUMENT,)), Query(("fireplace",)), HEADS, [])
+    assert "photo 4" not in capsys.readouterr().out
+    show_hits(Hits(1, (DOCUMENT,)), Query(), HEADS, [])
+    assert "photo 4" in capsys.readouterr().out
+
+
+def test_no_hits_say_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    show_hits(Hits(0, ()), Query(("balcony",), {"room": ("kitchen",)}, {"city": "Solna"}), HEADS, [])
+    assert capsys.readouterr().out == "No listings with balcony and kitchen and city=Solna.\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5.62, "5.6 s"), (245, "04:05 min"), (3 * 3600, "3:00:00 h"), (2 * 86400 + 3661, "2 d 1:01:01 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# The demo's parts
+
+
+def test_the_shipped_homes_are_complete_and_labelled() -> None:
+    homes = {home.id: home for home in shipped()}
+    assert len(homes) == 12 and sum(len(home.photos) for home in homes.values()) == 55
+    assert all(photo.file.is_file() and photo.shows for home in homes.values() for photo in home.photos)
+    assert {id[-2:] for id, home in homes.items() if home.shows("balcony")} == {"01", "03", "06", "09", "11"}
+    assert {id[-2:] for id, home in homes.items() if home.shows("fireplace")} == {
+        "02",
+        "03",
+        "04",
+        "07",
+        "09",
+    }
+    assert all(set(home.columns) == {"title", "city", "price", "rooms"} for home in homes.values())
+
+
+def test_a_folder_of_folders_is_a_listing_each_in_natural_order(tmp_path: Path) -> None:
+    for name in ("b/10.jpg", "b/9.JPG", "b/notes.txt", "a/x.webp", "empty/readme.md", ".hidden/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    homes = from_folder(tmp_path)
+    assert [home.id for home in homes] == ["a", "b"]
+    assert [(p.position, p.file.name) for p in homes[1].photos] == [(1, "9.JPG"), (2, "10.jpg")]
+    assert homes[0].shows("balcony") is None
+
+
+def test_a_folder_without_pictures_is_wrong_usage(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UsageError, match="--photos"):
+            from_folder(folder)
+
+
+def test_the_photo_host_serves_its_files_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"picture")
+    with serving({"/a b/1.jpg": tmp_path / "x"}) as host:
+        with urllib.request.urlopen(f"{host.url}/a%20b/1.jpg") as answer:
+            assert answer.read() == b"picture"
+        for path in ("/", "/x", "/a%20b/", "/../x"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(host.url + path)
+        assert host.requests == 5
+
+
+def test_the_demo_says_where_the_model_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    homes = [
+        home for home in shipped() if home.id in ("listing-03", "listing-08", "listing-09", "listing-10")
+    ]
+    kitchen = {"room_types": ["kitchen"]}
+    found: dict[str, dict[str, Any]] = {
+        # balcony right, decided by the wrong photo; fireplace missed
+        "listing-03": {"has_balcony": True, "evidence": {"balcony": {"position": 2}}, **kitchen},
+        "listing-08": {"has_balcony": True, "evidence": {"balcony": {"position": 1}}, **kitchen},
+        "listing-09": {
+            "has_balcony": True, "has_fireplace": True, **kitchen,
+            "evidence": {"balcony": {"position": 4}, "fireplace": {"position": 1}},
+        },
+        "listing-10": {"room_types": []},
+    }  # fmt: skip
+    show_homes(homes, found, HEADS, 8)
+    wrong = capsys.readouterr().out.split("Where the model is wrong on these pictures\n")[1]
+    assert [line.strip() for line in wrong.splitlines()] == [
+        "listing-03: balcony seen in photo 2, which shows: kitchen",
+        "listing-03: fireplace missed",
+        "listing-08: balcony seen in photo 1, which shows: exterior, and there is none",
+        "listing-10: kitchen missed",
+    ]
+
+
+def test_the_demo_claims_nothing_about_pictures_it_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1.jpg").write_bytes(b"")
+    show_homes(from_folder(tmp_path), {"mine": {"has_balcony": True}}, HEADS, 8)
+    out = capsys.readouterr().out
+    assert "wrong" not in out and "missed" not in out and "mistakes" not in out
