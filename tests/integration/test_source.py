@@ -1,0 +1,415 @@
+"""Reading the portal's tables, whatever they look like."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from enrich.database import Database
+from enrich.errors import SourceError
+from enrich.records import Photo
+from enrich.settings import SIGNING_PARAMS, load_settings
+from enrich.source import Source
+from enrich.urls import strip_pattern, strip_sql, strip_url, url_key
+from tests.support.postgres import Portal, on_database
+
+
+@pytest.fixture
+def database(portal: Portal) -> Iterator[Database]:
+    database = Database(portal.url, patience=5)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def source(database: Database) -> Callable[..., Source]:
+    def build(*columns: str, reserved: tuple[str, ...] = (), **changes: Any) -> Source:
+        return Source(database, load_settings(index_columns=columns, **changes), reserved)
+
+    return build
+
+
+_NAME = st.text(st.sampled_from("aXé.-*+(|\\$ "), max_size=4).map(lambda name: name + "z")
+_URL = st.one_of(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40),
+    st.lists(
+        st.sampled_from(["?", "&", "#", "=", "\n", "a", "token", "X-Amz-Date", "X-Amz-", "se", "sig=1"])
+    ).map("".join),
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    urls=st.lists(_URL, max_size=20), ignore=st.one_of(st.just(SIGNING_PARAMS), st.lists(_NAME, max_size=3))
+)
+def test_postgres_and_python_strip_alike(database: Database, urls: list[str], ignore: list[str]) -> None:
+    listed = "unnest(CAST(:urls AS text[])) WITH ORDINALITY t(u, n)"
+    query = text(f"SELECT {strip_sql('u', ignore)} FROM {listed} ORDER BY n")
+    params = {"urls": urls, "strip": strip_pattern(ignore)}
+    found = database.run(lambda connection: connection.execute(query, params).scalars().all())
+    assert list(found) == [strip_url(url, ignore) for url in urls]
+
+
+def test_photos_come_in_order_with_their_fingerprint(portal: Portal, source: Callable[..., Source]) -> None:
+    portal.add("a")
+    portal.add_photo("a", 2, "http://x/2.jpg?token=1&w=3", "v")
+    portal.add_photo("a", 0, "http://x/0.jpg")
+    portal.add("b", ["http://x/b.jpg"])
+    (a,) = source().photos(["a", "gone"])
+    shown = "http://x/2.jpg?w=3"
+    assert a.photos == (
+        Photo(0, "http://x/0.jpg", url_key("http://x/0.jpg"), "http://x/0.jpg", None),
+        Photo(2, "http://x/2.jpg?token=1&w=3", url_key(shown), shown, "v"),
+    )
+    listed, _ = source().page(None, 10)
+    assert (a.photo_fp, a.updated_at) == (listed.photo_fp, listed.updated_at)
+
+
+def test_inactive_listings_are_not_there(portal: Portal, source: Callable[..., Source]) -> None:
+    for id, active in (("a", True), ("b", False), ("c", None)):
+        portal.add(id, ["http://x/1.jpg"], active=active)
+    assert [listing.id for listing in source().page(None, 10)] == ["a", "c"]
+    assert [listing.id for listing in source().by_ids(["b", "c"])] == ["c"]
+    assert [listing.id for listing in source().photos(["a", "b"])] == ["a"]
+    assert set(source("city").documents(["a", "b"])) == {"a"}
+
+
+def test_pages_follow_byte_order_and_end(portal: Portal, source: Callable[..., Source]) -> None:
+    ids = ["-1", "10", "9", "A", "_", "a", "ä", "é", "😀"]
+    for id in ids:
+        portal.add(id)
+    found, after = [], None
+    while page := source().page(after, 2):
+        found += [listing.id for listing in page]
+        after = found[-1]
+    assert found == sorted(ids, key=str.encode)
+
+
+def test_odd_rows_break_nothing(portal: Portal, source: Callable[..., Source]) -> None:
+    portal.execute(
+        "INSERT INTO listings (id, updated_at) VALUES ('a', 'infinity'), ('b', '0044-01-01 BC'), ('c', NULL)"
+    )
+    portal.add_photo("a", None, "http://x/none.jpg")
+    portal.add_photo("a", 1, None)
+    portal.add_photo("a", 1, "http://x/1.jpg")
+    portal.add_photo("a", 1, "http://x/1.jpg")
+    portal.add_photo("a", -3, "http://x/first.jpg")
+    assert [listing.updated_at for listing in source().page(None, 10)] == [None, None, None]
+    (a,) = source().photos(["a"])
+    assert [(photo.position, photo.url) for photo in a.photos] == [
+        (-3, "http://x/first.jpg"),
+        (1, ""),
+        (1, "http://x/1.jpg"),
+        (1, "http://x/1.jpg"),
+        (4, "http://x/none.jpg"),
+    ]
+
+
+def test_a_fingerprint_does_not_depend_on_how_rows_lie(portal: Portal, source: Callable[..., Source]) -> None:
+    portal.add("a")
+    photos = [
+        (1, "http://x/1.jpg?token=1"),
+        (1, "http://x/0.jpg?token=2"),
+        (None, "http://x/n.jpg"),
+        (0, None),
+    ]
+    for photo in photos:
+        portal.add_photo("a", *photo)
+    (before,) = source().page(None, 1)
+    portal.execute("DELETE FROM listing_images")
+    for position, url in reversed(photos):
+        portal.add_photo(
+            "a", position, url and url.replace("token=1", "token=7").replace("token=2", "token=6")
+        )
+    (after,) = source().page(None, 1)
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("id_type", "listing_id_type", "ids"),
+    [
+        ("bigint", "integer", ["-5", "10", "9"]),
+        ("integer", "text", ["10", "9"]),
+        ("smallint", "bigint", ["1", "2"]),
+        ("uuid", "uuid", ["00000000-0000-0000-0000-0000000000aa", "10000000-0000-0000-0000-000000000000"]),
+        ("uuid", "varchar(40)", ["00000000-0000-0000-0000-0000000000aa"]),
+        ("varchar(9)", "text", ["a", "b"]),
+        ("char(4)", "char(4)", ["a", "bb"]),
+        ('text COLLATE "C"', "text", ["a", "b"]),
+        ("text", 'text COLLATE "C"', ["a", "b"]),
+    ],
+)
+def test_ids_of_any_type(
+    portal: Portal, source: Callable[..., Source], id_type: str, listing_id_type: str, ids: list[str]
+) -> None:
+    portal.execute(f"CREATE TABLE homes (id {id_type}, updated_at timestamp)")
+    portal.execute(
+        f"CREATE TABLE pictures (listing_id {listing_id_type}, position smallint, url varchar(99))"
+    )
+    for id in ids:
+        portal.execute(f"INSERT INTO homes VALUES ('{id}', '2025-01-01')")
+        portal.execute(f"INSERT INTO pictures VALUES ('{id}', 0, 'http://x/{id}.jpg')")
+    here = source(source_listings="homes", source_images="public.pictures")
+    assert here.check()
+    page = here.page(None, 10)
+    assert [listing.id for listing in page] == ids
+    assert page[0].updated_at == datetime(2025, 1, 1, tzinfo=UTC)
+    odd = ["nonsense", "007", "", "a\0", ids[0].upper() + "x", "9" * 30, "{1}"]
+    assert here.by_ids([*ids, *odd]) == page
+    assert {one.id: one.photos[0].url for one in here.photos([*odd, *ids])} == {
+        id: f"http://x/{id}.jpg" for id in ids
+    }
+    assert here.photos(odd) == []
+
+
+def test_views_over_other_tables(portal: Portal, source: Callable[..., Source]) -> None:
+    portal.execute("CREATE SCHEMA \"feed\"; CREATE TYPE kind AS ENUM ('flat', 'house')")
+    portal.execute("CREATE TABLE objekt (nr int PRIMARY KEY, slag kind, andrad timestamptz, pris numeric)")
+    portal.execute("CREATE TABLE bild (objekt int, ordning int, fil text, hash bytea)")
+    portal.execute("INSERT INTO objekt VALUES (7, 'flat', now(), 12.50)")
+    portal.execute("INSERT INTO bild VALUES (7, 1, '7/a.jpg', '\\x00ff')")
+    portal.execute(
+        'CREATE VIEW feed."Homes" AS'
+        " SELECT nr AS id, andrad AS updated_at, slag AS kind, pris AS price FROM objekt"
+    )
+    portal.execute(
+        "CREATE VIEW feed.pictures AS SELECT objekt AS listing_id, ordning AS position,"
+        " 'https://img.example/' || fil AS url, hash AS version FROM bild"
+    )
+    here = source("kind", "price", source_listings="feed.Homes", source_images="feed.pictures")
+    assert here.check()[:2] == ['feed."Homes": without column active', "feed.pictures: with column version"]
+    (listing,) = here.page(None, 5)
+    assert listing.versioned
+    (photos,) = here.photos(["7"])
+    assert (photos.photos[0].url, photos.photos[0].version) == ("https://img.example/7/a.jpg", "\\x00ff")
+    assert here.documents(["7"]) == {"7": (listing.doc_fp, {"kind": "flat", "price": 12.5})}
+
+
+class TestCopiedColumns:
+    def test_types_come_from_the_catalogue(self, portal: Portal, source: Callable[..., Source]) -> None:
+        types = {
+            "a": ("smallint", "long"),
+            "b": ("bigint[]", "long"),
+            "c": ("numeric(9,2)", "double"),
+            "d": ("real", "double"),
+            "e": ("boolean", "boolean"),
+            "f": ("varchar(3)[]", "keyword"),
+            "g": ("char(3)", "keyword"),
+            "h": ("uuid", "keyword"),
+            "i": ("mood", "keyword"),
+            "j": ("date[]", "date"),
+            "k": ("timestamp", "date"),
+            "l": ("timestamptz", "date"),
+            "m": ("postcode", "keyword"),
+            "n": ("areas", "double"),
+        }
+        portal.execute(
+            "CREATE TYPE mood AS ENUM ('new'); CREATE DOMAIN base AS text; CREATE DOMAIN postcode AS base"
+        )
+        portal.execute("CREATE DOMAIN areas AS float8[]")
+        for name, (kind, _) in types.items():
+            portal.execute(f"ALTER TABLE listings ADD COLUMN {name} {kind}")
+        assert source(*types).copied_columns() == {name: expected for name, (_, expected) in types.items()}
+
+    def test_values_are_ready_for_json(self, portal: Portal, source: Callable[..., Source]) -> None:
+        portal.execute("ALTER TABLE listings ADD seen timestamptz, ADD area float8, ADD local timestamp")
+        portal.execute('ALTER TABLE listings ADD "odd: 100% {name}" text')
+        portal.add(
+            "a",
+            city='å"\\\n',
+            price=-5,
+            rooms="3.50",
+            listed_on="2025-02-03",
+            tags=["x", None],
+            seen="2025-07-01T12:00:00+02:00",
+            local="2025-07-01T12:00:00",
+            area=1e-7,
+        )
+        portal.execute("UPDATE listings SET \"odd: 100% {name}\" = 'x'")
+        here = source(
+            "city", "price", "rooms", "listed_on", "tags", "seen", "area", "local", "id", "odd: 100% {name}"
+        )
+        _, columns = here.documents(["a"])["a"]
+        assert columns == {
+            "city": 'å"\\\n',
+            "price": -5,
+            "rooms": 3.5,
+            "listed_on": "2025-02-03",
+            "tags": ["x", None],
+            "seen": "2025-07-01T10:00:00+00:00",
+            "local": "2025-07-01T12:00:00",
+            "area": 1e-7,
+            "id": "a",
+            "odd: 100% {name}": "x",
+        }
+
+    def test_what_the_index_cannot_take_is_null(self, portal: Portal, source: Callable[..., Source]) -> None:
+        portal.execute("ALTER TABLE listings ADD area float8[], ADD big numeric")
+        portal.add("a", rooms="NaN", listed_on="infinity", area=[1.5, float("inf")], big="1" + "0" * 5000)
+        portal.add("b", rooms="Infinity", listed_on="0044-03-15 BC", big="12345678901234567890")
+        portal.add("c", listed_on="12025-01-01")
+        found = source("rooms", "listed_on", "area", "big").documents(["a", "b", "c"])
+        assert [columns for _, columns in found.values()] == [
+            {"rooms": None, "listed_on": None, "area": [1.5, None], "big": None},
+            {"rooms": None, "listed_on": None, "area": None, "big": 12345678901234567890.0},
+            {"rooms": None, "listed_on": None, "area": None, "big": None},
+        ]
+
+    def test_the_fingerprint_knows_names_and_time_zones(
+        self, portal: Portal, source: Callable[..., Source]
+    ) -> None:
+        portal.add("a", updated_at="2025-07-01T12:00:00+02:00")
+        one, other = source("city").page(None, 1), source("price").page(None, 1)
+        assert one[0].doc_fp != other[0].doc_fp, "both are null, but another column is copied"
+        before = source("updated_at").page(None, 1)
+        name = portal.engine.url.database
+        portal.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")
+        portal.execute(f"ALTER DATABASE {name} SET datestyle = 'German'")
+        fresh = Database(portal.url)
+        assert Source(fresh, load_settings(index_columns=("updated_at",))).page(None, 1) == before
+        fresh.close()
+
+    def test_nothing_is_copied_in_merge_mode(self, source: Callable[..., Source]) -> None:
+        here = source("city", index_mode="merge", elasticsearch_url="http://127.0.0.1:1")
+        assert here.copied_columns() == {}
+
+
+class TestRefusals:
+    """Each mistake is one line that names the table or column and the setting."""
+
+    @pytest.mark.parametrize(
+        ("break_it", "message"),
+        [
+            ("DROP TABLE listing_images", "ENRICH_SOURCE_IMAGES: there is no table or view listing_images"),
+            ("ALTER TABLE listings DROP updated_at", r"no column updated_at .*ENRICH_SOURCE_LISTINGS"),
+            ("ALTER TABLE listing_images DROP url", "no column url .it has: listing_id, position, version"),
+            (
+                "ALTER TABLE listings ALTER updated_at TYPE text",
+                "updated_at .* is of type text, a timestamp is",
+            ),
+            ("ALTER TABLE listings ALTER active TYPE text", "active .* is of type text, a boolean is"),
+            ("ALTER TABLE listing_images ALTER position TYPE numeric", "position .* numeric, an integer is"),
+            ("ALTER TABLE listing_images ALTER url TYPE text[] USING '{}'", r"url .* text\[\], text is"),
+        ],
+    )
+    def test_tables(self, portal: Portal, source: Callable[..., Source], break_it: str, message: str) -> None:
+        portal.execute(break_it)
+        with pytest.raises(SourceError, match=message) as raised:
+            source().check()
+        assert "\n" not in str(raised.value)
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "message"),
+        [
+            ("jsonb", "extra", "ENRICH_INDEX_COLUMNS: column extra .* jsonb, which cannot be copied"),
+            ("point", "extra", "column extra .* point, which"),
+            ("interval[]", "extra", r"column extra .* interval\[\], which"),
+            ("text", "has_balcony", "column has_balcony .* cannot be a field"),
+            ("text", "_id", "column _id .* cannot be a field"),
+            ("text", "a.b", "column a.b .* cannot be a field"),
+        ],
+    )
+    def test_copied_columns(
+        self, portal: Portal, source: Callable[..., Source], kind: str, name: str, message: str
+    ) -> None:
+        portal.execute(f'ALTER TABLE listings ADD "{name}" {kind}')
+        with pytest.raises(SourceError, match=message):
+            source(name, reserved=("has_balcony",)).check()
+
+    def test_a_copied_column_that_is_not_there(self, source: Callable[..., Source]) -> None:
+        with pytest.raises(SourceError, match="no column colour"):
+            source("colour").copied_columns()
+
+    def test_ids_that_are_missing_or_double(self, portal: Portal, source: Callable[..., Source]) -> None:
+        portal.execute("ALTER TABLE listings DROP CONSTRAINT listings_pkey, ALTER id DROP NOT NULL")
+        portal.execute("INSERT INTO listings (id) VALUES ('a'), ('b'), ('a')")
+        with pytest.raises(SourceError, match="2 rows with the id a"):
+            source().check()
+        portal.execute("UPDATE listings SET id = NULL WHERE id = 'a'")
+        with pytest.raises(SourceError, match="a row without an id"):
+            source().check()
+        assert [listing.id for listing in source().page(None, 9)] == ["b"], "a page does without them"
+
+    def test_privileges(self, portal: Portal) -> None:
+        role = f"reader_{portal.engine.url.database}"
+        portal.execute(
+            f"CREATE ROLE {role} LOGIN PASSWORD 'x'; CREATE SCHEMA hidden; CREATE TABLE hidden.t (id int)"
+        )
+        url = on_database(portal.url, str(portal.engine.url.database))
+        database = Database(Portal(url).engine.url.set(username=role, password="x").render_as_string(False))
+
+        def check(**changes: Any) -> Any:
+            return Source(database, load_settings(**changes)).check()
+
+        with pytest.raises(
+            SourceError, match=f"user {role} may not read id of public.listings: GRANT SELECT ON"
+        ):
+            check()
+        portal.execute(f"GRANT SELECT ON listings TO {role}")
+        with pytest.raises(SourceError, match=r"may not read listing_id of public\.listing_images"):
+            check()
+        portal.execute(f"GRANT SELECT (listing_id, position, url, version) ON listing_images TO {role}")
+        assert check()
+        with pytest.raises(SourceError, match=r"hidden.t.*GRANT USAGE"):
+            check(source_listings="hidden.t")
+        database.close()
+        portal.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+    def test_a_table_that_goes_away_during_the_run(
+        self, portal: Portal, source: Callable[..., Source]
+    ) -> None:
+        here = source()
+        here.page(None, 1)
+        portal.execute("DROP TABLE listing_images")
+        with pytest.raises(
+            SourceError, match=r"reading public\.listings and public\.listing_images failed: .*exist"
+        ):
+            here.page(None, 1)
+
+    def test_a_view_that_fails_on_its_data(self, portal: Portal, source: Callable[..., Source]) -> None:
+        portal.add("a", price=0)
+        portal.execute("CREATE VIEW homes AS SELECT id, updated_at, 1 / price AS per FROM listings")
+        with pytest.raises(SourceError, match="division by zero"):
+            source("per", source_listings="homes").check()
+
+
+def test_the_portals_tables_cannot_be_written(portal: Portal, source: Callable[..., Source]) -> None:
+    """Even a view with a function that writes is stopped."""
+    portal.add("a")
+    portal.execute(
+        "CREATE FUNCTION meddle() RETURNS text LANGUAGE sql AS"
+        " $$ UPDATE listings SET city = 'x' RETURNING city $$;"
+        "CREATE VIEW homes AS SELECT id, updated_at, meddle() AS city FROM listings"
+    )
+    with pytest.raises(SourceError, match="read-only transaction"):
+        source("city", source_listings="homes").documents(["a"])
+
+
+def test_without_version_and_without_ignored_parameters(
+    portal: Portal, source: Callable[..., Source]
+) -> None:
+    portal.execute("ALTER TABLE listing_images DROP version")
+    portal.add("b")
+    portal.add("a")
+    portal.execute("INSERT INTO listing_images VALUES ('a', 0, 'http://x/a.jpg?token=1')")
+    here = source(url_ignore_params=())
+    a, b = here.page(None, 5)
+    assert (a.versioned, b.versioned) == (False, True), "without photos there is nothing to revalidate"
+    assert here.photos(["a"])[0].photos[0].shown_url == "http://x/a.jpg?token=1"
+
+
+def test_check_says_what_is_there(portal: Portal, source: Callable[..., Source]) -> None:
+    assert source().check()[-1] == "no active listings"
+    portal.add("a", ["http://x/1.jpg", "http://x/2.jpg"])
+    portal.execute("DROP INDEX listing_images_listing")
+    assert source("city", "price").check() == [
+        "public.listings: with column active",
+        "public.listing_images: with column version",
+        "copied: city (keyword), price (long)",
+        "public.listing_images has no index on listing_id: discovery will be slow",
+        "first listing a: 2 photos",
+    ]
