@@ -1,0 +1,130 @@
+"""Thresholds against cases worked out by hand, intervals against closed forms."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from training.calibrate import (
+    Counts,
+    Share,
+    calibrate_binary,
+    calibrate_classes,
+    choose_aggregation,
+    choose_class_threshold,
+    choose_false,
+    choose_true,
+    cross_fitted,
+)
+
+SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+TRUTH = np.array([0, 0, 0, 1, 0, 1, 0, 1, 1, 1], dtype=bool)
+
+
+def test_clopper_pearson_bounds() -> None:
+    assert Share(0, 0).interval == (0.0, 1.0)
+    # With no errors the bound has a closed form: (alpha / 2) ** (1 / n).
+    low, high = Share(59, 59).interval
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 59)), 1.0)
+    low, high = Share(0, 10).interval
+    assert (low, high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    # 8 of 10, from published tables.
+    assert Share(8, 10).interval == (pytest.approx(0.4439, abs=1e-4), pytest.approx(0.9748, abs=1e-4))
+
+
+def test_counts_at_a_threshold_include_it() -> None:
+    assert Counts.at(SCORES, TRUTH, 0.6) == Counts(tp=4, fp=1, fn=1, tn=4)
+
+
+def test_precision_at_another_prevalence() -> None:
+    counts = Counts(tp=40, fp=5, fn=10, tn=45)  # found 0.8 of those with, 0.1 of those without
+    assert counts.precision.value == pytest.approx(40 / 45)
+    assert counts.precision_at(0.5) == pytest.approx(0.8 / 0.9)
+    assert counts.precision_at(0.3) == pytest.approx(0.24 / (0.24 + 0.07))
+    assert counts.negative_precision_at(0.3) == pytest.approx(0.63 / (0.63 + 0.06))
+
+
+def test_true_threshold_is_the_lowest_that_reaches_the_target() -> None:
+    # Precision by threshold: .8 3/3, .7 3/4, .6 4/5, .5 4/6, .4 5/7, .3 5/8 …
+    assert choose_true(SCORES, TRUTH, prevalence=0.5, target=0.95) == 0.8
+    assert choose_true(SCORES, TRUTH, prevalence=0.5, target=0.8) == 0.6
+    assert choose_true(SCORES, TRUTH, prevalence=0.5, target=0.70) == 0.4
+
+
+def test_true_threshold_must_hold_at_the_expected_prevalence_too() -> None:
+    # At .6: 4 of 5 found, 1 of 5 wrong: .8 at even odds, but .24 / (.24 + .14) = .63 at .3.
+    assert choose_true(SCORES, TRUTH, prevalence=0.3, target=0.8) == 0.8
+
+
+def test_no_true_threshold_where_none_is_good_enough() -> None:
+    assert choose_true(SCORES, ~TRUTH, prevalence=0.3, target=0.95) == 1.0
+
+
+def test_false_threshold_is_the_highest_that_reaches_the_target() -> None:
+    # Below .4 are three homes without it, below .6 four of five, below .8 five of seven.
+    assert choose_false(SCORES, TRUTH, prevalence=0.5, target=0.9) == 0.4
+    assert choose_false(SCORES, TRUTH, prevalence=0.5, target=0.8) == 0.6
+    assert choose_false(SCORES, ~TRUTH, prevalence=0.5, target=0.9) == 0.0
+
+
+def test_cross_fitting_judges_each_fold_at_the_others_threshold() -> None:
+    folds = np.array([0, 1] * 5)
+    thresholds = {0: 0.55, 1: 0.85}
+
+    def choose(scores: np.ndarray, truth: np.ndarray) -> float:
+        return thresholds[0] if 0.1 in scores else thresholds[1]  # 0.1 is in fold 0
+
+    even, odd = folds == 0, folds == 1
+    expected = Counts.at(SCORES[odd], TRUTH[odd], 0.55) + Counts.at(SCORES[even], TRUTH[even], 0.85)
+    assert cross_fitted(choose, SCORES, TRUTH, folds) == expected
+
+
+def test_platt_scaling_undoes_a_known_distortion() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, 20_000)
+    labels = (rng.random(20_000) < expit(logits)).astype(np.int64)
+    distorted = (logits * 3 - 1.5)[:, None]
+    shift, temperature = calibrate_binary(distorted, labels, np.ones(20_000))
+    assert temperature == pytest.approx(3, rel=0.1)
+    assert shift == pytest.approx(1.5, abs=0.15)
+
+
+def test_temperature_undoes_a_known_scale() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 2, (20_000, 4))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    assert calibrate_classes(logits * 2.5, labels, np.ones(20_000)) == pytest.approx(2.5, rel=0.1)
+
+
+def test_aggregation_prefers_the_pooling_that_made_the_truth() -> None:
+    rng = np.random.default_rng(3)
+    homes = [rng.normal(-4, 1, rng.integers(5, 40)) for _ in range(300)]
+    truth = np.array([number % 2 == 0 for number in range(300)])
+    for home in np.flatnonzero(truth):
+        homes[home][0] = rng.normal(3, 2)  # one photo shows it
+    rule, losses = choose_aggregation(homes, truth, np.arange(300) % 5, prevalence=0.5)
+    assert rule.method in ("max", "noisy_or")
+    assert losses["max"] < losses["mean of top 3"]
+    assert rule.slope > 0
+
+
+def test_listing_confidence_is_fitted_at_the_expected_prevalence() -> None:
+    """Homes that say nothing: the confidence must be the prevalence, not the share in the sample."""
+    rng = np.random.default_rng(4)
+    homes = [rng.normal(0, 1, 8) for _ in range(400)]
+    truth = np.arange(400) % 2 == 0
+    rule, _ = choose_aggregation(homes, truth, np.arange(400) % 5, prevalence=0.1)
+    assert expit(rule.intercept + rule.slope * 1.4) == pytest.approx(0.1, abs=0.05)
+
+
+def test_class_threshold_is_the_lowest_that_reaches_the_target() -> None:
+    chances = np.array([0.3, 0.5, 0.6, 0.8, 0.9])
+    right = np.array([0, 0, 1, 1, 1], dtype=bool)
+    assert choose_class_threshold(chances, right, 0.9) == (0.6, Share(3, 3))
+    assert choose_class_threshold(chances, right, 0.6) == (0.0, Share(3, 5))
+    assert choose_class_threshold(np.array([]), np.array([], dtype=bool), 0.9) == (1.0, Share(0, 0))
+
+
+def test_class_threshold_out_of_reach_is_the_most_precise_one() -> None:
+    chances = np.array([0.3, 0.5, 0.6, 0.8, 0.9])
+    right = np.array([0, 1, 0, 1, 0], dtype=bool)
+    assert choose_class_threshold(chances, right, 0.9) == (0.5, Share(2, 4))

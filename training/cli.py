@@ -1,0 +1,87 @@
+"""The `enrich-train` command: make a model bundle from labelled photos."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from enrich.errors import EnrichError
+from training.card import write_card
+from training.features import VIEWS
+from training.fit import FitOptions, fit
+from training.judge import Targets
+
+app = typer.Typer(
+    name="enrich-train",
+    help="Make and judge model bundles.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Make and judge model bundles."""
+
+
+@app.command("fit")
+def fit_command(
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write")],
+    backbone: Annotated[str, typer.Option(help="timm:MODEL")] = FitOptions.backbone,
+    weights: Annotated[str, typer.Option(help="package: from pip; none: untrained, for tests")] = "package",
+    seed: Annotated[int, typer.Option(help="Seed of the folds")] = 0,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(help=f"Views of a photo to learn from: {', '.join(VIEWS)}")
+    ] = None,
+    homes: Annotated[str, typer.Option(help="First folder of the photos of whole homes")] = Targets.homes,
+    prevalence: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of homes expected to have an attribute")
+    ] = Targets.prevalence,
+    precision: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
+    ] = Targets.true_precision,
+    cache: Annotated[Path, typer.Option(help="Folder of cached features")] = FitOptions.cache,
+    card: Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")] = None,
+) -> None:
+    """Fit heads on a frozen backbone, choose thresholds on held-out homes, write the bundle."""
+    targets = Targets(homes=homes, prevalence=prevalence, true_precision=precision)
+    bundle = fit(
+        FitOptions(
+            photos=photos,
+            out=out,
+            backbone=backbone,
+            weights=weights,
+            seed=seed,
+            exclude=tuple(exclude or ()),
+            views=tuple(view or FitOptions.views),
+            cache=cache,
+            targets=targets,
+        )
+    )
+    if card is not None:
+        write_card(bundle, card)
+    console = Console()
+    console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
+    for head in bundle.heads:
+        if head.kind == "binary":
+            found = head.metrics["true"]["cross_fitted"]
+            right, recall = found["precision"], found["recall"]
+            console.print(
+                f"{head.name}: true from {head.true_threshold:.3f}, false below {head.false_threshold:.3f}; "
+                f"on held-out homes precision {right['hits']}/{right['of']}, "
+                f"recall {recall['hits']}/{recall['of']}"
+            )
+
+
+def main() -> None:
+    """Run the command; a mistake ends in one line and its exit code."""
+    try:
+        app()
+    except EnrichError as error:
+        print(f"enrich-train: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)

@@ -1,0 +1,162 @@
+"""The labelled photos: a manifest.csv read, checked, and split by site.
+
+A *group* is one home (or, for data sets of single photos, one photo); a *site* is where several homes may
+come from, with one photographer and one style. Everything held out is held out by site, never by photo.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from enrich.errors import UsageError
+
+UNLABELLED = -1
+REQUIRED = ("path", "group", "split")
+DATASET_SHARE = 0.05
+"""A source with more of the photos than this is a data set of many homes: there the group is the site."""
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Labelled photos, one entry a photo in every array.
+
+    `labels` maps a head's name to int labels of shape [n]: 0/1 for a binary head, the class index for a
+    multiclass head, `UNLABELLED` where nobody looked.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    sha256: tuple[str, ...]
+    group: NDArray[np.str_]
+    site: NDArray[np.str_]
+    split: NDArray[np.str_]
+    collection: NDArray[np.str_]
+    """First folder of the path: which collection of photos it comes from."""
+    licence: NDArray[np.str_]
+    labels: dict[str, NDArray[np.int64]]
+    classes: dict[str, tuple[str, ...]]
+    """Class names of each multiclass head."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class MulticlassColumn:
+    """A manifest column that holds class names, and how its values become classes."""
+
+    column: str
+    classes: tuple[str, ...]
+    merged: dict[str, str]
+    """Value in the manifest -> class it counts as."""
+
+
+ROOM = MulticlassColumn(
+    column="room",
+    classes=(
+        "bathroom",
+        "bedroom",
+        "kitchen",
+        "living_room",
+        "dining_room",
+        "hallway",
+        "exterior",
+        "balcony",
+        "floor_plan",
+        "other",
+    ),
+    merged={"map": "floor_plan", **dict.fromkeys(("stairs", "office", "pool", "empty_room"), "other")},
+)
+
+
+def load_photos(
+    folder: Path,
+    binary: Sequence[str] = ("balcony", "fireplace"),
+    multiclass: MulticlassColumn = ROOM,
+    exclude: Sequence[str] = (),
+) -> PhotoSet:
+    """Read `folder/manifest.csv` and check that every row can be used.
+
+    `exclude` holds path prefixes (`web_catalog`) whose rows are left out.
+
+    Raises:
+        UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
+    """
+    manifest = folder / "manifest.csv"
+    if not manifest.is_file():
+        raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
+    try:
+        table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UsageError(f"{manifest} is not a readable CSV file: {str(error).strip()}") from None
+    needed = (*REQUIRED, *binary, multiclass.column)
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    if exclude:
+        table = table[~table["path"].str.startswith(tuple(exclude))].reset_index(drop=True)
+    if table.empty:
+        raise UsageError(f"{manifest} holds no photo" + (" outside --exclude" if exclude else ""))
+    repeated = table["path"][table["path"].duplicated()]
+    if not repeated.empty:
+        raise UsageError(f"{manifest} names {repeated.iloc[0]} more than once; keep one row a photo")
+    labels = {column: _binary_labels(table, column, manifest) for column in binary}
+    labels[multiclass.column] = _class_labels(table, multiclass, manifest)
+    empty = np.full(len(table), "", dtype=object)
+    return PhotoSet(
+        folder=folder,
+        paths=tuple(table["path"]),
+        sha256=_hash_files(folder, tuple(table["path"])),
+        group=table["group"].to_numpy(dtype=str),
+        site=_sites(table),
+        split=table["split"].to_numpy(dtype=str),
+        collection=table["path"].str.split("/").str[0].to_numpy(dtype=str),
+        licence=np.asarray(table.get("licence", empty), dtype=str),
+        labels=labels,
+        classes={multiclass.column: multiclass.classes},
+    )
+
+
+def _binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[np.int64]:
+    known = {"0": 0, "1": 1, "": UNLABELLED, "0.0": 0, "1.0": 1}
+    wrong = table.loc[~table[column].isin(list(known)), ["path", column]]
+    if not wrong.empty:
+        path, value = wrong.iloc[0]
+        raise UsageError(
+            f"{manifest}: {column} of {path} is {value!r}; write 1, 0, or nothing for not labelled"
+        )
+    return np.asarray(table[column].map(known), dtype=np.int64)
+
+
+def _class_labels(table: pd.DataFrame, head: MulticlassColumn, manifest: Path) -> NDArray[np.int64]:
+    values = table[head.column].replace(head.merged)
+    wrong = table.loc[~values.isin(["", *head.classes]), ["path", head.column]]
+    if not wrong.empty:
+        path, value = wrong.iloc[0]
+        known = ", ".join((*head.classes, *head.merged))
+        raise UsageError(f"{manifest}: {head.column} of {path} is {value!r}; known are {known}, or nothing")
+    index = {name: number for number, name in enumerate(head.classes)} | {"": UNLABELLED}
+    return np.asarray(values.map(index), dtype=np.int64)
+
+
+def _sites(table: pd.DataFrame) -> NDArray[np.str_]:
+    if "source" not in table.columns:
+        return np.asarray(table["group"], dtype=str)
+    share = table["source"].map(table["source"].value_counts(normalize=True))
+    own_site = (table["source"] != "") & (share <= DATASET_SHARE)
+    return np.asarray(table["source"].where(own_site, table["group"]), dtype=str)
+
+
+def _hash_files(folder: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
+    missing = [path for path in paths if not (folder / path).is_file()]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} photos of {folder / 'manifest.csv'} are not there, the first is {missing[0]}; "
+            "take their rows out or put the files back"
+        )
+    return tuple(hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in paths)

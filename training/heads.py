@@ -1,0 +1,196 @@
+"""Linear heads on frozen features: weights per photo, folds by site, held-out logits, the final fit."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from enrich.errors import UsageError
+from training.data import UNLABELLED
+
+FOLDS = 5
+GROUP_CAP = 8
+"""A group counts as at most this many photos of a class: one villa must not be the class."""
+STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+"""Inverse L2 penalties (scikit-learn's C) tried, on standardised features."""
+
+Views = Mapping[str, NDArray[np.float32]]
+"""View -> features [photos, features]; `whole` is what serving sees, the others only train."""
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """weight float32 [outputs, features], bias float32 [outputs]; one output for a binary head."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Logits [photos, outputs]."""
+        return np.asarray(features @ self.weight.T + self.bias, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head fitted on all training photos, and the logits its likes gave to photos they had not seen."""
+
+    name: str
+    head: LinearHead
+    strength: float
+    held_out: NDArray[np.float64]
+    """[photos, outputs]; NaN where a photo is not labelled or not for training."""
+    fold: NDArray[np.int64]
+    """Fold in which a photo was held out; -1 where it was not."""
+    scores: dict[float, float]
+    """Strength tried -> held-out macro average precision."""
+
+
+def fit_head(
+    name: str,
+    labels: NDArray[np.int64],
+    class_names: Sequence[str] | None,
+    views: Views,
+    group: NDArray[np.str_],
+    site: NDArray[np.str_],
+    trainable: NDArray[np.bool_],
+    seed: int,
+) -> FittedHead:
+    """Choose the penalty by folds of whole sites, then fit on all labelled photos that may train.
+
+    `class_names` None: a binary head with labels 0 and 1.
+
+    Raises:
+        UsageError: a class has too few sites to be learnt and held out.
+    """
+    used = np.flatnonzero(trainable & (labels != UNLABELLED))
+    _check_classes(name, labels[used], class_names or ("0", "1"), site[used])
+    outputs = len(class_names) if class_names else 1
+    weight = photo_weights(labels[used], group[used])
+    folds = site_folds(labels[used], site[used], seed)
+    _check_folds(name, labels[used], folds)
+    best: tuple[float, NDArray[np.float64]] | None = None
+    scores: dict[float, float] = {}
+    for strength in STRENGTHS:
+        logits = _held_out_logits(views, used, labels[used], weight, folds, strength, outputs)
+        scores[strength] = macro_average_precision(labels[used], logits, weight)
+        if best is None or scores[strength] > scores[best[0]]:
+            best = (strength, logits)
+    assert best is not None
+    strength, logits = best
+    held_out = np.full((len(labels), logits.shape[1]), np.nan)
+    held_out[used] = logits
+    fold = np.full(len(labels), -1, dtype=np.int64)
+    fold[used] = folds
+    head = _train(views, used, labels[used], weight, strength, outputs)
+    return FittedHead(name, head, strength, held_out, fold, scores)
+
+
+def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Weight per photo: a group's photos of one class weigh `GROUP_CAP` together at most, and the classes are
+    brought half way (by the square root) towards equal weight. The mean is 1."""
+    pair = pd.Series([f"{one}\0{label}" for one, label in zip(group, labels, strict=True)])
+    weight = np.minimum(1.0, GROUP_CAP / pair.map(pair.value_counts()).to_numpy(dtype=np.float64))
+    for label in np.unique(labels):
+        weight[labels == label] /= np.sqrt(weight[labels == label].sum())
+    return np.asarray(weight / weight.mean())
+
+
+def site_folds(labels: NDArray[np.int64], site: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
+    """Fold number per photo; all photos of a site are in one fold, the classes spread evenly."""
+    count = min(FOLDS, len(np.unique(site)))
+    folds = np.empty(len(labels), dtype=np.int64)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, held) in enumerate(splitter.split(labels, labels, site)):
+            folds[held] = number
+    return folds
+
+
+def macro_average_precision(
+    labels: NDArray[np.int64], logits: NDArray[np.float64], weight: NDArray[np.float64]
+) -> float:
+    """Average precision, one class against the rest, averaged over the classes."""
+    if logits.shape[1] == 1:
+        return float(average_precision_score(labels, logits[:, 0], sample_weight=weight))
+    scaled = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    each = [
+        average_precision_score(labels == label, scaled[:, label], sample_weight=weight)
+        for label in np.unique(labels)
+    ]
+    return float(np.mean(each))
+
+
+def _check_classes(
+    name: str, labels: NDArray[np.int64], class_names: Sequence[str], site: NDArray[np.str_]
+) -> None:
+    for number, class_name in enumerate(class_names):
+        sites = len(np.unique(site[labels == number]))
+        if sites < 2:
+            raise UsageError(
+                f"head {name}: class {class_name} has training photos of {sites} sites, 2 are needed: "
+                "one to learn from and one to check on; label more photos in manifest.csv"
+            )
+
+
+def _check_folds(name: str, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
+    if any(len(np.unique(labels[folds != number])) < 2 for number in np.unique(folds)):
+        raise UsageError(
+            f"head {name}: its classes come from too few sites to hold one out; label photos of more sites"
+        )
+
+
+def _held_out_logits(
+    views: Views,
+    used: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    folds: NDArray[np.int64],
+    strength: float,
+    outputs: int,
+) -> NDArray[np.float64]:
+    logits = np.full((len(used), outputs), np.nan)
+    for number in np.unique(folds):
+        learn, held = folds != number, folds == number
+        head = _train(views, used[learn], labels[learn], weight[learn], strength, outputs)
+        logits[held] = head.logits(views["whole"][used[held]])
+    return logits
+
+
+def _train(
+    views: Views,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    strength: float,
+    outputs: int,
+) -> LinearHead:
+    mean = views["whole"][rows].mean(axis=0)
+    scale = views["whole"][rows].std(axis=0) + 1e-3
+    stacked = np.concatenate([(view[rows] - mean) / scale for view in views.values()])
+    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(
+            stacked,
+            np.tile(labels, len(views)),
+            sample_weight=np.tile(weight / len(views), len(views)),
+        )
+    coefficients, intercepts = model.coef_, model.intercept_
+    if outputs > 1:
+        if len(model.classes_) == 2:
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercepts = np.concatenate([-intercepts, intercepts]) / 2
+        # A class that this learning part lacks keeps a logit far below the others.
+        all_coefficients, all_intercepts = np.zeros((outputs, stacked.shape[1])), np.full(outputs, -30.0)
+        all_coefficients[model.classes_], all_intercepts[model.classes_] = coefficients, intercepts
+        coefficients, intercepts = all_coefficients, all_intercepts
+    weight_out = coefficients / scale
+    return LinearHead(weight_out.astype(np.float32), (intercepts - weight_out @ mean).astype(np.float32))

@@ -1,0 +1,231 @@
+"""From a fitted head to its entry in the manifest: calibration, thresholds, and the figures behind them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from training.calibrate import (
+    Counts,
+    Share,
+    calibrate_binary,
+    calibrate_classes,
+    choose_aggregation,
+    choose_class_threshold,
+    choose_false,
+    choose_true,
+    cross_fitted,
+)
+from training.data import PhotoSet
+from training.heads import FittedHead, LinearHead
+from training.homes import MIN_PHOTOS, Homes, whole_homes
+
+FALSE_PHOTOS = 8
+"""`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is judged on such homes."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the thresholds must reach, and where."""
+
+    homes: str = "web_homes"
+    """Collection (first folder of the paths) of whole homes."""
+    prevalence: float = 0.3
+    true_precision: float = 0.95
+    false_precision: float = 0.9
+    class_precision: float = 0.9
+
+
+@dataclass(frozen=True)
+class JudgedHead:
+    """A head as the bundle ships it: tensors and the manifest's entry."""
+
+    head: LinearHead
+    entry: dict[str, Any]
+
+
+def judge_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> JudgedHead:
+    """Calibrate a binary head on held-out photos of whole homes and choose its thresholds.
+
+    Raises:
+        UsageError: too few homes with or without the attribute.
+    """
+    labels = photos.labels[fitted.name]
+    homes = whole_homes(photos, fitted.name, fitted.fold, targets.homes)
+    in_homes = np.concatenate(homes.rows)
+    weight = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in homes.rows])
+    shift, temperature = calibrate_binary(fitted.held_out[in_homes], labels[in_homes], weight)
+    scaled = (fitted.held_out[:, 0] + shift) / temperature
+    chances = expit(scaled)
+    choose = partial(choose_true, prevalence=targets.prevalence, target=targets.true_precision)
+    highest = homes.highest(chances)
+    true_threshold = choose(highest, homes.truth)
+    large = homes.with_photos(FALSE_PHOTOS)
+    false_threshold, false_metrics = _false(large, chances, true_threshold, targets)
+    aggregation, losses = choose_aggregation(
+        [scaled[rows] for rows in homes.rows], homes.truth, homes.fold, targets.prevalence
+    )
+    held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
+    metrics = {
+        "strength": fitted.strength,
+        "photos": _photo_figures(photos, fitted, chances, true_threshold),
+        "homes": {
+            "homes": len(homes.rows),
+            "with": int(homes.truth.sum()),
+            "sites": len(np.unique(homes.site)),
+            "median_photos": float(np.median(homes.sizes)),
+            "prevalence": round(float(homes.truth.mean()), 3),
+            "average_precision": round(float(average_precision_score(homes.truth, highest)), 3),
+        },
+        "true": {
+            "target": targets.true_precision,
+            "prevalence": targets.prevalence,
+            "at_threshold": _counts(Counts.at(highest, homes.truth, true_threshold), targets.prevalence),
+            "cross_fitted": _counts(held_out, targets.prevalence),
+        },
+        "false": false_metrics,
+        "aggregation_log_loss": {name: round(loss, 4) for name, loss in losses.items()},
+    }
+    entry = {
+        "name": fitted.name,
+        "kind": "binary",
+        "temperature": temperature,
+        "thresholds": {"true": true_threshold, "false": false_threshold},
+        "aggregation": asdict(aggregation),
+        "metrics": metrics,
+    }
+    return JudgedHead(replace(fitted.head, bias=(fitted.head.bias + shift).astype(np.float32)), entry)
+
+
+def _false(
+    homes: Homes, chances: NDArray[np.float64], ceiling: float, targets: Targets
+) -> tuple[float, dict[str, Any]]:
+    figures: dict[str, Any] = {
+        "target": targets.false_precision,
+        "homes": len(homes.rows),
+        "photos": FALSE_PHOTOS,
+    }
+    if not len(homes.rows):
+        return 0.0, figures
+    choose = partial(choose_false, prevalence=targets.prevalence, target=targets.false_precision)
+    highest = homes.highest(chances)
+    threshold = min(choose(highest, homes.truth), ceiling)
+    held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
+    figures["at_threshold"] = _counts(Counts.at(highest, homes.truth, threshold), targets.prevalence)
+    figures["cross_fitted"] = _counts(held_out, targets.prevalence)
+    return threshold, figures
+
+
+def _photo_figures(
+    photos: PhotoSet, fitted: FittedHead, chances: NDArray[np.float64], threshold: float
+) -> dict[str, Any]:
+    labels = photos.labels[fitted.name]
+    figures: dict[str, Any] = {}
+    for collection in [None, *np.unique(photos.collection[fitted.fold >= 0])]:
+        rows = fitted.fold >= 0
+        if collection is not None:
+            rows &= photos.collection == collection
+        truth, chance = labels[rows] == 1, chances[rows]
+        figure: dict[str, Any] = {"photos": int(rows.sum()), "with": int(truth.sum())}
+        if truth.any() and not truth.all():
+            figure["average_precision"] = round(float(average_precision_score(truth, chance)), 3)
+            figure["roc_auc"] = round(float(roc_auc_score(truth, chance)), 3)
+        figure["over_threshold_with"] = int((chance[truth] >= threshold).sum())
+        figure["over_threshold_without"] = int((chance[~truth] >= threshold).sum())
+        figures[collection or "all"] = figure
+    return figures
+
+
+def _counts(counts: Counts, prevalence: float) -> dict[str, Any]:
+    return {
+        **asdict(counts),
+        "precision": _share(counts.precision),
+        "precision_at_prevalence": _rounded(counts.precision_at(prevalence)),
+        "recall": _share(counts.recall),
+        "negative_precision": _share(counts.negative_precision),
+        "negative_precision_at_prevalence": _rounded(counts.negative_precision_at(prevalence)),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 4)
+
+
+def _share(share: Share) -> dict[str, Any]:
+    low, high = share.interval
+    return {
+        "hits": share.hits,
+        "of": share.total,
+        "value": _rounded(share.value),
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
+
+
+def judge_classes(
+    photos: PhotoSet, fitted: FittedHead, publish: Mapping[str, bool], targets: Targets
+) -> JudgedHead:
+    """Calibrate a multiclass head on held-out photos of homes and choose a threshold per class.
+
+    Homes are groups of `MIN_PHOTOS` photos or more, of any collection (where there are none: all photos).
+    `publish` maps every class, in the order of the head's outputs, to whether it may be published; a class
+    that cannot reach the precision asked for is not.
+    """
+    labels = photos.labels[fitted.name]
+    rows = _photos_of_homes(photos, fitted)
+    logits, truth = fitted.held_out[rows], labels[rows]
+    groups, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
+    temperature = calibrate_classes(logits, truth, 1 / sizes[inverse])
+    chances = np.exp(log_softmax(logits / temperature, axis=1))
+    top = chances.argmax(axis=1)
+    classes, by_class = [], {}
+    for number, (name, shown) in enumerate(publish.items()):
+        mine = top == number
+        threshold, precision = choose_class_threshold(
+            chances[mine, number], truth[mine] == number, targets.class_precision
+        )
+        found = mine & (chances[:, number] >= threshold)
+        recall = Share(int((found & (truth == number)).sum()), int((truth == number).sum()))
+        reached = precision.total > 0 and precision.value >= targets.class_precision
+        classes.append({"name": name, "publish": shown and reached, "threshold": threshold})
+        by_class[name] = {"precision": _share(precision), "recall": _share(recall)}
+    metrics = {
+        "strength": fitted.strength,
+        "photos": {"photos": len(rows), "homes": len(groups), "target": targets.class_precision},
+        "accuracy": _accuracy(photos, fitted),
+        "classes": by_class,
+        "confusion": [
+            [int(((truth == a) & (top == b)).sum()) for b in range(len(publish))] for a in range(len(publish))
+        ],
+    }
+    entry = {
+        "name": fitted.name,
+        "kind": "multiclass",
+        "classes": classes,
+        "temperature": temperature,
+        "metrics": metrics,
+    }
+    return JudgedHead(fitted.head, entry)
+
+
+def _photos_of_homes(photos: PhotoSet, fitted: FittedHead) -> NDArray[np.int64]:
+    held = np.flatnonzero(fitted.fold >= 0)
+    _, inverse, sizes = np.unique(photos.group[held], return_inverse=True, return_counts=True)
+    of_homes = held[sizes[inverse] >= MIN_PHOTOS]
+    return of_homes if of_homes.size else held
+
+
+def _accuracy(photos: PhotoSet, fitted: FittedHead) -> dict[str, Any]:
+    held = fitted.fold >= 0
+    right = np.zeros(len(photos), dtype=bool)
+    right[held] = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]
+    return {
+        str(name): _share(Share(int(right[rows].sum()), int(rows.sum())))
+        for name in np.unique(photos.collection[held])
+        if (rows := held & (photos.collection == name)).any()
+    }
