@@ -188,7 +188,7 @@ class TestConditions:
         url = photo_server.behave("/a.jpg", status(304))
         assert fetch(url, Validators('"1"')).validators == Validators('"1"')
 
-    @pytest.mark.parametrize("etag", ["x" * 600, "\xe9"])
+    @pytest.mark.parametrize("etag", ["x" * 600, "\xe9", "\xc3\xa9"])
     def test_validators_that_cannot_be_stored_are_dropped(self, photo_server: PhotoServer, etag: str) -> None:
         result = fetch(photo_server.add("/a.jpg", PHOTO, etag=etag))
         assert (result.status, result.validators) == (PhotoStatus.OK, Validators())
