@@ -432,6 +432,14 @@ class TestSharedPhotos:
         enriched(state, "d", ok(photo("broken"), sha("mended")))
         assert [migrated.state(id).status for id in "de"] == ["done", "pending"]
 
+    def test_a_photo_that_is_back_as_it_was_is_back_for_all(self, migrated: Portal, state: State) -> None:
+        migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'b'")
+        for id in "ab":
+            enriched(state, id, failed(photo("x"), PhotoStatus.TIMEOUT))
+        assert state.retry(["a"]) == 1
+        enriched(state, "a", ok(photo("x"), sha("old"), status=PhotoStatus.UNCHANGED))
+        assert [migrated.state(id).status for id in "ab"] == ["done", "pending"]
+
     def test_a_listing_that_is_gone_stays_gone_but_will_not_pass_for_finished(
         self, migrated: Portal, state: State
     ) -> None:
