@@ -9,7 +9,7 @@ statement, so memory is bounded by the page, and unchanged listings cause no wri
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -47,6 +47,11 @@ class Discovery:
     @property
     def unchanged(self) -> int:
         return self.seen - self.new - self.returned - self.changed - self.documents - self.revalidated
+
+    def as_json(self) -> dict[str, int]:
+        """The counts, for logs and the table `run`."""
+        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
+        return {**counts, "unchanged": self.unchanged}
 
 
 def discover(

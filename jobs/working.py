@@ -34,11 +34,9 @@ class RunReport:
 
     def as_json(self) -> dict[str, Any]:
         """For logs and the table `run`."""
-        found = asdict(self.discovery) if self.discovery else {}
-        found.pop("ids", None)
         return {
             **self.figures.as_json(),
-            "discovery": found,
+            "discovery": self.discovery.as_json() if self.discovery else {},
             "documents": asdict(self.published),
             "marked": self.marked,
         }
