@@ -1,0 +1,286 @@
+"""Connecting, and work that survives what happens to a server."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from enrich.database import Database, check_schema, connect, embedded_postgres, parse_url
+from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
+from enrich.schema import SCHEMA_VERSION
+from enrich.settings import load_settings
+from tests.support.postgres import Portal, PostgresServer, on_database
+
+
+class TestUrls:
+    @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+    def test_plain_and_sqlalchemy_urls_are_read(self, scheme: str) -> None:
+        url = parse_url(f"{scheme}://me:p%40ss@db.example:5433/homes?sslmode=require\n")
+        assert (url.drivername, url.password, url.port) == ("postgresql+psycopg2", "p@ss", 5433)
+        assert url.query["sslmode"] == "require"
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "secret",
+            "",
+            "mysql://me:secret@db/homes",
+            "postgresql+asyncpg://me:secret@db/homes",
+            "postgresql://me:secret@db:port/homes",
+            "postgresql://me:top@secret@db/homes",
+        ],
+    )
+    def test_others_are_refused_without_showing_them(self, url: str) -> None:
+        with pytest.raises(SettingsError, match="SOURCE_DATABASE_URL") as raised:
+            Database(url, name="SOURCE_DATABASE_URL")
+        assert "secret" not in str(raised.value)
+
+
+class TestRun:
+    def test_work_is_one_transaction_in_utc(self, portal: Portal) -> None:
+        database = Database(portal.url)
+        portal.execute(f"ALTER DATABASE {portal.engine.url.database} SET timezone = 'Asia/Tokyo'")
+
+        def work(connection: Connection) -> str:
+            connection.execute(text("INSERT INTO listings (id) VALUES ('a')"))
+            return str(connection.execute(text("SHOW timezone")).scalar())
+
+        assert database.run(work) == "UTC"
+        with database.engine.connect() as connection:
+            assert connection.execute(text("SHOW timezone")).scalar() == "Asia/Tokyo", "nothing stays set"
+            assert connection.execute(text("SELECT count(*) FROM listings")).scalar() == 1
+        with pytest.raises(IntegrityError):
+            database.run(work)
+        with pytest.raises(ZeroDivisionError):
+            database.run(lambda c: c.execute(text("INSERT INTO listings (id) VALUES ('b')")) and 1 / 0)
+        assert portal.execute("SELECT id FROM listings") == [("a",)]
+        database.close()
+
+    @pytest.mark.parametrize("state", ["40001", "40P01", "53300", "57P01", "57P03", "08006"])
+    def test_passing_errors_are_tried_again(self, portal: Portal, state: str) -> None:
+        portal.execute("CREATE SEQUENCE tries")
+        fail_twice = text(
+            f"DO $$ BEGIN IF nextval('tries') < 3 THEN RAISE 'x' USING ERRCODE = '{state}'; END IF; END $$"
+        )
+
+        def work(connection: Connection) -> None:
+            connection.execute(text("INSERT INTO listings (id) VALUES ('a')"))
+            connection.execute(fail_twice)
+
+        database = Database(portal.url, patience=60)
+        database.run(work)
+        assert portal.execute("SELECT (SELECT last_value FROM tries), (SELECT count(*) FROM listings)") == [
+            (3, 1)
+        ]
+        database.close()
+
+    def test_a_lost_connection_does_the_work_once(self, portal: Portal) -> None:
+        database = Database(portal.url, patience=60)
+        attempts = []
+
+        def work(connection: Connection) -> None:
+            connection.execute(text("INSERT INTO listings (id) VALUES ('a')"))
+            attempts.append(connection.execute(text("SELECT pg_backend_pid()")).scalar())
+            if len(attempts) == 1:
+                portal.execute("SELECT pg_terminate_backend(:pid, 10000)", pid=attempts[0])
+            connection.execute(text("INSERT INTO listings (id) VALUES ('b')"))
+
+        database.run(work)
+        assert len(attempts) == 2
+        assert portal.execute("SELECT count(*) FROM listings") == [(2,)]
+        database.close()
+
+    def test_two_that_wait_for_each_other_both_succeed(self, portal: Portal) -> None:
+        for id in ("a", "b"):
+            portal.add(id, price=0)
+        database = Database(portal.url, patience=60)
+        both_hold_one = threading.Barrier(2)
+
+        def raise_prices(first: str, second: str) -> None:
+            tries = []
+
+            def work(connection: Connection) -> None:
+                update = text("UPDATE listings SET price = price + 1 WHERE id = :id")
+                connection.execute(update, {"id": first})
+                if not tries:
+                    tries.append(1)
+                    both_hold_one.wait()
+                connection.execute(update, {"id": second})
+
+            database.run(work)
+
+        threads = [threading.Thread(target=raise_prices, args=pair) for pair in (("a", "b"), ("b", "a"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert portal.execute("SELECT price FROM listings") == [(2,), (2,)]
+        database.close()
+
+    @pytest.mark.parametrize("how", ["fast", "immediate"])
+    def test_a_restart_of_the_server_is_waited_for(self, postgres_server: PostgresServer, how: str) -> None:
+        database = Database(postgres_server.url, patience=120)
+        database.run(lambda connection: connection.execute(text("CREATE TABLE t (n int)")))
+        postgres_server.stop(how)
+        starter = threading.Timer(0.5, postgres_server.start)
+        starter.start()
+        database.run(lambda connection: connection.execute(text("INSERT INTO t VALUES (1)")))
+        starter.join()
+        assert database.run(
+            lambda connection: connection.execute(text("SELECT n FROM t")).scalars().all()
+        ) == [1]
+        database.close()
+
+    def test_an_outage_ends_when_patience_does(self, postgres_server: PostgresServer) -> None:
+        database = Database(postgres_server.url, patience=0.3)
+        database.ping()
+        postgres_server.stop()
+        with pytest.raises(OutageError, match=r"DATABASE_URL.* gave no answer .*start the command again"):
+            database.run(lambda connection: None)
+        database.close()
+
+
+class TestPing:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                {"host": "127.0.0.1", "port": 1, "query": {}},
+                "127.0.0.1:1, database enrich.* nothing answers there",
+            ),
+            ({"host": "nowhere.invalid", "query": {}}, "nowhere.invalid.* no such host"),
+            ({"database": "nothing"}, "database nothing, .* no such database"),
+            ({"username": "locked"}, "user locked: wrong user or password"),
+            ({"username": "nobody"}, "user nobody: no such user"),
+            ({"query": {"host": "/nowhere"}}, "at /nowhere, .* nothing answers there"),
+        ],
+    )
+    def test_each_mistake_is_one_clear_line(
+        self, locked_server: PostgresServer, change: dict[str, object], message: str
+    ) -> None:
+        url = parse_url(locked_server.url).set(password="secret", **change)  # type: ignore[arg-type]
+        database = Database(url.render_as_string(hide_password=False))
+        with pytest.raises(SourceError, match=f"{message}.* Check DATABASE_URL") as raised:
+            database.ping()
+        assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
+        assert raised.value.exit_code == 2
+
+    def test_the_right_password_is_let_in(self, locked_server: PostgresServer) -> None:
+        url = parse_url(locked_server.url).set(username="locked", password="ri:gh@t/")
+        Database(url.render_as_string(hide_password=False)).ping()
+
+    def test_a_full_server_is_waited_for(self, portal: Portal) -> None:
+        role = f"full_{portal.engine.url.database}"
+        portal.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x' CONNECTION LIMIT 0")
+        url = portal.engine.url.set(username=role, password="x", drivername="postgresql")
+        database = Database(url.render_as_string(hide_password=False), patience=60)
+        timer = threading.Timer(0.3, lambda: portal.execute(f"ALTER ROLE {role} CONNECTION LIMIT 5"))
+        timer.start()
+        database.ping()
+        timer.join()
+        database.close()
+        portal.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture(scope="module")
+def locked_server() -> Iterator[PostgresServer]:
+    """A server where the user `locked` needs a password."""
+    server = PostgresServer(Path(tempfile.mkdtemp(prefix="enrich-own-")))
+    rules = server.home / "postgres" / "pg_hba.conf"
+    rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
+    database = Database(server.url)
+    database.run(lambda c: c.execute(text("CREATE ROLE locked LOGIN PASSWORD 'ri:gh@t/'")))
+    database.run(lambda c: c.execute(text("SELECT pg_reload_conf()")))
+    database.close()
+    yield server
+    server.destroy()
+
+
+class TestConnect:
+    def test_state_and_source_are_one_unless_told_otherwise(self, portal: Portal, database_url: str) -> None:
+        state, source = connect(load_settings(database_url=portal.url, outage_seconds=7))
+        assert state is source and state.patience == 7
+        state, replica = connect(load_settings(database_url=portal.url, source_database_url=database_url))
+        assert replica.url.database == parse_url(database_url).database
+        assert (state.name, replica.name) == ("DATABASE_URL", "SOURCE_DATABASE_URL")
+        for database in (source, state, replica):
+            database.close()
+
+    def test_a_replica_that_is_not_there_is_named(self, portal: Portal) -> None:
+        wrong = on_database(portal.url, "nothing")
+        with pytest.raises(SourceError, match=r"no such database\. Check SOURCE_DATABASE_URL"):
+            connect(load_settings(database_url=portal.url, source_database_url=wrong))
+
+
+class TestEmbedded:
+    def test_without_a_url_a_server_of_our_own_is_started_and_kept(
+        self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+        state, _ = connect(load_settings(home=postgres_server.home))
+        assert state.url.database == "enrich"
+        state.run(lambda connection: connection.execute(text("CREATE TABLE kept (n int)")))
+        script = (
+            "import sys; from pathlib import Path; from enrich.database import *;"
+            "d = Database(embedded_postgres(Path(sys.argv[1])));"
+            "d.run(lambda c: c.exec_driver_sql('INSERT INTO kept VALUES (1)'))"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", script, str(postgres_server.home)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (other.returncode, other.stderr) == (0, ""), "and says nothing"
+        assert state.run(lambda connection: connection.execute(text("SELECT n FROM kept")).scalar()) == 1
+        state.close()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")
+    def test_root_is_kept_out_of_other_folders(self) -> None:
+        with pytest.raises(SettingsError, match="ENRICH_HOME: as root"):
+            embedded_postgres(Path("/opt/enrich-test"))
+        assert not Path("/opt/enrich-test").exists()
+
+    def test_a_folder_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(SettingsError, match=r"does not start in .*file"):
+            embedded_postgres(tmp_path / "file")
+
+
+class TestSchema:
+    def test_the_current_one_is_accepted(self, database: Database) -> None:
+        check_schema(database)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ("DROP SCHEMA enrichment CASCADE", "is missing: run `enrich migrate`"),
+            ("DELETE FROM enrichment.alembic_version", "is missing: run `enrich migrate`"),
+            (
+                "UPDATE enrichment.alembic_version SET version_num = '0000'",
+                f"version 0000, {SCHEMA_VERSION} is needed",
+            ),
+            ("UPDATE enrichment.alembic_version SET version_num = '9999'", "9999, .* update the program"),
+        ],
+    )
+    def test_others_are_not(self, migrated: Portal, database: Database, change: str, message: str) -> None:
+        migrated.execute(change)
+        with pytest.raises(SchemaError, match=message):
+            check_schema(database)
+
+    def test_one_that_may_not_be_read_is_named(self, migrated: Portal) -> None:
+        role = f"stranger_{migrated.engine.url.database}"
+        migrated.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        url = migrated.engine.url.set(username=role, password="x", drivername="postgresql")
+        database = Database(url.render_as_string(hide_password=False))
+        with pytest.raises(SchemaError, match=r"permission denied for schema enrichment.*docs/database\.md"):
+            check_schema(database)
+        database.close()
+        migrated.execute(f"DROP ROLE {role}")
