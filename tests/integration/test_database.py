@@ -104,7 +104,7 @@ class TestRun:
         both_hold_one = threading.Barrier(2)
 
         def raise_prices(first: str, second: str) -> None:
-            tries = []
+            tries: list[int] = []
 
             def work(connection: Connection) -> None:
                 update = text("UPDATE listings SET price = price + 1 WHERE id = :id")

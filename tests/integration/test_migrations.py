@@ -10,13 +10,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 import migrations
-from enrich.database import Database, check_schema
+from enrich.database import Database, check_schema, parse_url
 from enrich.discover import discover
 from enrich.errors import SchemaError
 from enrich.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE, metadata
 from enrich.settings import load_settings
 from enrich.source import Source
-from tests.support.postgres import Portal, parse_url
+from tests.support.postgres import Portal
 
 CATALOGUE = f"""
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -157,7 +157,7 @@ class TestView:
         self.enriched(migrated, "gone", f'{{"fields": {fields}}}', status="gone")
         self.enriched(migrated, "waiting", None)
         self.enriched(migrated, "null", "null")
-        nothing = {
+        nothing: dict[str, Any] = {
             "has_balcony": None,
             "balcony_confidence": None,
             "has_fireplace": None,

@@ -35,7 +35,7 @@ def source(database: Database) -> Callable[..., Source]:
 
 _NAME = st.text(st.sampled_from("aXé.-*+(|\\$ "), max_size=4).map(lambda name: name + "z")
 _URL = st.one_of(
-    st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
     st.lists(
         st.sampled_from(["?", "&", "#", "=", "\n", "a", "token", "X-Amz-Date", "X-Amz-", "se", "sig=1"])
     ).map("".join),

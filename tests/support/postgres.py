@@ -37,7 +37,7 @@ class Portal:
         self.url = url
         self.engine = create_engine(parse_url(url))
 
-    def execute(self, sql: str, **params: Any) -> Sequence[Row[Any]]:
+    def execute(self, sql: str, **params: Any) -> Any:
         """Run one statement in a transaction of its own; rows, if it gives any."""
         with self.engine.begin() as connection:
             result = connection.execute(text(sql), params)
@@ -102,7 +102,7 @@ class PostgresServer:
         data = self.home / "postgres"
         server = get_server(data, start=False)
         user = server.system_user
-        command = [server.bin_path / "pg_ctl", "-D", data, "-m", mode, "-w", "stop"]
+        command: list[str | Path] = [server.bin_path / "pg_ctl", "-D", data, "-m", mode, "-w", "stop"]
         subprocess.run(command, user=user, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def destroy(self) -> None:
