@@ -173,7 +173,8 @@ class MergeIndex:
                 ours.pop("listing_id", None)
         position = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
         action = json.dumps({"update": {"_id": write.id, **position}}).encode()
-        return action + b"\n" + encode({"doc": covering(ours, old)})
+        doc = {name: covering(value, old.get(name)) for name, value in ours.items()}
+        return action + b"\n" + encode({"doc": doc})
 
     def _own_fields(self, old: Mapping[str, Any]) -> Iterator[str]:
         """Our fields, but the id, which stays; with those of heads that an earlier bundle had."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from elasticsearch import Elasticsearch
 
+from tests.support.proxy import Proxy
+
 VERSIONS = ("9.2.0", "8.19.21")
 ARTIFACT = "org.elasticsearch.distribution.integ-test-zip:elasticsearch:{}:zip"
 UNPRIVILEGED = 65534  # Elasticsearch refuses to run as root
@@ -244,3 +246,11 @@ def index_name() -> Iterator[str]:
         with Elasticsearch(url) as client:
             for index in client.indices.get(index=f"{name}*", expand_wildcards="all"):
                 client.indices.delete(index=index, ignore_unavailable=True)
+
+
+@pytest.fixture
+def elasticsearch_proxy(elasticsearch_url: str) -> Iterator[Proxy]:
+    """A proxy before the real server, for failures that the real one cannot be made to show."""
+    proxy = Proxy(elasticsearch_url)
+    yield proxy
+    proxy.close()

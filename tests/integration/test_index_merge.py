@@ -1,0 +1,467 @@
+"""Mode merge on real servers: our fields in the portal's documents, and the portal's own left as they are."""
+
+import json
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from enrich.bundle import Head, HeadClass
+from enrich.errors import IndexSetupError
+from enrich.index import IndexLost, IndexUnavailable, Query
+from enrich.index.document import build, reserved
+from enrich.index.merge import MergeIndex
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
+from tests.support.elasticsearch import ElasticsearchServer
+from tests.support.proxy import Answer, Proxy, Request
+
+ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5), HeadClass("other", False, 0.5))
+HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))
+DONE, AWAITING, OUTDATED, RETRY = (
+    WriteStatus.DONE,
+    WriteStatus.AWAITING,
+    WriteStatus.OUTDATED,
+    WriteStatus.RETRY,
+)
+PORTAL = {  # with names that look like ours, and numbers that are easily changed by reading and writing them
+    "title": "Två rum & kök",
+    "price": 3500000,
+    "rooms": 2.50,
+    "monthly": 1e-7,
+    "big": 12345678901234567,
+    "has_garage": True,
+    "garage_confidence": 0.5,
+    "heating_types": ["gas"],
+    "agent": {"name": "A", "phones": ["1", None]},
+    "sold": None,
+}
+MAPPINGS = {
+    "dynamic": "strict",
+    "properties": {
+        "title": {"type": "text"},
+        "price": {"type": "long"},
+        "rooms": {"type": "double"},
+        "monthly": {"type": "double"},
+        "big": {"type": "long"},
+        "has_garage": {"type": "boolean"},
+        "garage_confidence": {"type": "float"},
+        "heating_types": {"type": "keyword"},
+        "agent": {"properties": {"name": {"type": "text"}, "phones": {"type": "keyword"}}},
+        "sold": {"type": "date"},
+    },
+}
+
+
+class PortalIndex:
+    """What the portal does with its own index, by its alias."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        self.client = Elasticsearch(url)
+        self._generation = 0
+        self.rebuild({})
+
+    def rebuild(self, documents: dict[str, Any]) -> None:
+        """A new index with these documents, swapped in behind the alias; the old one removed."""
+        self._generation += 1
+        new = f"{self.name}-v{self._generation}"
+        self.client.indices.create(index=new, mappings=MAPPINGS)
+        for id, document in documents.items():
+            self.client.index(index=new, id=id, document=document)
+        actions: list[dict[str, Any]] = [{"add": {"index": new, "alias": self.name}}]
+        if self._generation > 1:
+            actions.append({"remove_index": {"index": f"{self.name}-v{self._generation - 1}"}})
+        self.client.indices.update_aliases(actions=actions)
+
+    def save(self, *ids: str, **fields: Any) -> None:
+        for id in ids:
+            self.client.index(index=self.name, id=id, document={**PORTAL, **fields})
+
+    def get(self, id: str) -> dict[str, Any]:
+        return dict(self.client.get(index=self.name, id=id)["_source"])
+
+    def own(self, id: str) -> str:
+        """The portal's own fields, in their order, as JSON."""
+        return json.dumps({k: v for k, v in self.get(id).items() if k not in reserved(HEADS)})
+
+
+@pytest.fixture
+def portal_index(elasticsearch_url: str, index_name: str) -> Iterator[PortalIndex]:
+    portal = PortalIndex(elasticsearch_url, index_name)
+    yield portal
+    portal.client.close()
+
+
+@pytest.fixture
+def index(portal_index: PortalIndex, elasticsearch_url: str) -> Iterator[MergeIndex]:
+    index = merge(elasticsearch_url, portal_index.name)
+    index.prepare()
+    yield index
+    index.close()
+
+
+def merge(url: str, name: str, heads: Sequence[Head] = HEADS) -> MergeIndex:
+    return MergeIndex(Elasticsearch(url, max_retries=0), name, heads)
+
+
+def put(id: str, revision: int, heads: Sequence[Head] = HEADS, **changes: Any) -> DocumentWrite:
+    attributes = {
+        "fields": {
+            "has_balcony": True,
+            "balcony_confidence": 0.9,
+            "fireplace_confidence": 0.2,
+            "room_types": ["kitchen"],
+        },
+        "evidence": {"balcony": {"url": "https://img/1.jpg", "position": 1, "confidence": 0.95}},
+        "counts": {"room_counts": {"kitchen": 2}},
+        "photo_count": 4,
+        "photos_seen": 4,
+        "photos_failed": 0,
+    }
+    row: Any = SimpleNamespace(
+        id=id, revision=revision, attributes=attributes | changes, columns={}, bundle_id="b", enriched_at=None
+    )
+    return DocumentWrite(id, revision, build(row, heads, "merge"))
+
+
+def take(id: str, revision: int) -> DocumentWrite:
+    return DocumentWrite(id, revision, None)
+
+
+def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
+    return [result.status for result in results]
+
+
+def lost(index: MergeIndex) -> set[str]:
+    return {id for page in index.lost() for id in page}
+
+
+# What holds on every server version
+
+
+def test_our_fields_come_and_go_and_the_portal_s_stay(
+    elasticsearch_of_each_version: str, index_name: str
+) -> None:
+    portal = PortalIndex(elasticsearch_of_each_version, index_name)
+    index = merge(elasticsearch_of_each_version, index_name)
+    index.prepare()
+    portal.save("1", "2")
+    before = portal.own("1")
+    assert statuses(index.write([put("1", 5), put("2", 5), put("3", 5)])) == [DONE, DONE, AWAITING]
+    document = portal.get("1")
+    assert portal.own("1") == before
+    assert reserved(HEADS) <= set(document)
+    assert document["has_balcony"] is True
+    assert document["has_fireplace"] is None
+    assert document["listing_id"] == "1"
+    assert document["evidence"]["balcony"]["position"] == 1
+    assert document["enrichment"]["revision"] == 5
+    assert statuses(index.write([take("1", 6), take("3", 6)])) == [DONE, DONE]
+    document = portal.get("1")
+    assert portal.own("1") == before
+    assert {document[name] for name in reserved(HEADS) - {"listing_id"}} == {None}
+
+
+def test_the_higher_revision_wins_and_a_repeated_write_changes_nothing(
+    elasticsearch_of_each_version: str, index_name: str
+) -> None:
+    portal = PortalIndex(elasticsearch_of_each_version, index_name)
+    index = merge(elasticsearch_of_each_version, index_name)
+    index.prepare()
+    portal.save("1")
+    index.write([put("1", 5)])
+    written = portal.client.get(index=index_name, id="1")
+    assert statuses(index.write([put("1", 5)])) == [DONE]
+    (late,) = index.write([put("1", 4)])
+    assert (late.status, late.index_revision) == (OUTDATED, 5)
+    (late,) = index.write([take("1", 4)])
+    assert (late.status, late.index_revision) == (OUTDATED, 5)
+    assert portal.client.get(index=index_name, id="1").body == written.body
+    index.write([take("1", 6)])
+    written = portal.client.get(index=index_name, id="1")
+    assert statuses(index.write([take("1", 6)])) == [DONE]
+    assert portal.client.get(index=index_name, id="1").body == written.body
+    assert statuses(index.write([put("1", 7)])) == [DONE]
+
+
+def test_documents_that_the_portal_wrote_anew_are_found_and_completed(
+    elasticsearch_of_each_version: str, index_name: str
+) -> None:
+    portal = PortalIndex(elasticsearch_of_each_version, index_name)
+    index = merge(elasticsearch_of_each_version, index_name)
+    identity = index.prepare()
+    portal.save("1", "2")
+    assert lost(index) == {"1", "2"}
+    index.write([put("1", 5), put("2", 5)])
+    assert lost(index) == set()
+    portal.save("2", price=1)
+    assert lost(index) == {"2"}
+    assert statuses(index.write([put("2", 5)])) == [DONE]
+    assert portal.get("2")["has_balcony"] is True
+    assert portal.get("2")["price"] == 1
+    portal.rebuild({"1": PORTAL, "2": PORTAL, "3": PORTAL})
+    assert index.prepare() != identity
+    assert lost(index) == {"1", "2", "3"}
+    assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
+    assert lost(index) == {"3"}
+
+
+# Objects merge in a partial update: nothing old may stay
+
+
+def test_nothing_of_an_earlier_write_is_left_standing(index: MergeIndex, portal_index: PortalIndex) -> None:
+    portal_index.save("1")
+    index.write([put("1", 5)])
+    changed: dict[str, Any] = {
+        "evidence": {"balcony": {"override": True}},
+        "counts": {"room_counts": {"bathroom": 1}},
+    }
+    index.write([put("1", 6, **changed)])
+    document = portal_index.get("1")
+    assert {k: v for k, v in document["evidence"]["balcony"].items() if v is not None} == {"override": True}
+    assert {k: v for k, v in document["room_counts"].items() if v is not None} == {"bathroom": 1}
+    index.write([put("1", 7, evidence={})])
+    assert portal_index.get("1")["evidence"] == {"balcony": None, "fireplace": None, "room": None}
+
+
+def test_fields_of_a_head_that_the_bundle_no_longer_has_are_nulled(
+    index: MergeIndex, portal_index: PortalIndex, elasticsearch_url: str
+) -> None:
+    wider = merge(elasticsearch_url, portal_index.name, (*HEADS, Head("pool", "binary")))
+    wider.prepare()
+    portal_index.save("1", "2")
+    fields = {"has_pool": True, "pool_confidence": 0.8}
+    wider.write([put(id, 5, (*HEADS, Head("pool", "binary")), fields=fields) for id in "12"])
+    assert portal_index.get("1")["has_pool"] is True
+    index.write([put("1", 6), take("2", 6)])
+    for id in "12":
+        document = portal_index.get(id)
+        assert document["has_pool"] is document["pool_confidence"] is None
+        assert document["has_garage"] is True
+
+
+def test_the_portal_s_own_listing_id_is_left_alone(
+    elasticsearch_url: str, portal_index: PortalIndex, index_name: str
+) -> None:
+    properties = {"listing_id": {"type": "long"}, "title": {"type": "text"}}
+    portal_index.client.indices.create(index=f"{index_name}-long", mappings={"properties": properties})
+    portal_index.client.index(index=f"{index_name}-long", id="1", document={"listing_id": 1, "title": "x"})
+    portal_index.client.index(index=f"{index_name}-long", id="2", document={"title": "y"})
+    index = merge(elasticsearch_url, f"{index_name}-long")
+    index.prepare()
+    assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
+    found = portal_index.client.mget(index=f"{index_name}-long", ids=["1", "2"])["docs"]
+    assert [document["_source"].get("listing_id") for document in found] == [1, None]
+    index.write([take("1", 6)])
+    assert portal_index.client.get(index=f"{index_name}-long", id="1")["_source"]["listing_id"] == 1
+
+
+# Setting up
+
+
+def test_prepare_adds_our_fields_to_the_mapping_and_nothing_else(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    assert "fields that will be added" in index.check()[-1]
+    identity = index.prepare()
+    (found,) = portal_index.client.indices.get(index=portal_index.name).values()
+    assert found["settings"]["index"]["uuid"] == identity
+    fields = found["mappings"]["properties"]
+    assert found["mappings"]["dynamic"] == "strict"
+    assert set(fields) == set(MAPPINGS["properties"]) | reserved(HEADS)
+    assert fields["title"] == {"type": "text"}
+    assert len(index.check()) == 1
+    changing = len(elasticsearch_proxy.sent("_mapping"))
+    assert index.prepare() == identity
+    assert len(elasticsearch_proxy.sent("_mapping")) == changing == 1
+
+
+def test_a_mapping_that_contradicts_ours_is_refused_by_field(
+    portal_index: PortalIndex, elasticsearch_url: str, index_name: str
+) -> None:
+    properties = {"room_types": {"type": "text"}, "photo_count": {"type": "long"}}
+    portal_index.client.indices.create(index=f"{index_name}-bad", mappings={"properties": properties})
+    index = merge(elasticsearch_url, f"{index_name}-bad")
+    for step in (index.prepare, index.check):
+        with pytest.raises(
+            IndexSetupError, match="field room_types is of type text, keyword is needed"
+        ) as error:
+            step()
+        assert "photo_count" not in str(error.value)  # long holds every integer
+
+
+def test_a_missing_index_is_refused_and_not_made(
+    portal_index: PortalIndex, elasticsearch_url: str, index_name: str
+) -> None:
+    index = merge(elasticsearch_url, f"{index_name}-none")
+    for step in (index.prepare, index.check):
+        with pytest.raises(IndexSetupError, match=f"there is no index or alias {index_name}-none"):
+            step()
+    assert not portal_index.client.indices.exists(index=f"{index_name}-none")
+
+
+def test_an_alias_of_several_indices_is_refused(
+    index: MergeIndex, portal_index: PortalIndex, index_name: str
+) -> None:
+    portal_index.client.indices.create(index=f"{index_name}-extra", aliases={index_name: {}})
+    with pytest.raises(IndexSetupError, match="several indices"):
+        index.prepare()
+    with pytest.raises(IndexLost):
+        index.write([put("1", 5)])
+
+
+def test_an_index_that_is_gone_is_lost_and_not_made(
+    index: MergeIndex, portal_index: PortalIndex, index_name: str
+) -> None:
+    portal_index.client.indices.delete(index=f"{index_name}-v1")
+    with pytest.raises(IndexLost):
+        index.write([put("1", 5)])
+    assert not portal_index.client.indices.exists(index=index_name)
+
+
+def test_a_portal_s_index_without_an_alias_works_too(elasticsearch_url: str, index_name: str) -> None:
+    with Elasticsearch(elasticsearch_url) as client:
+        client.indices.create(index=index_name)
+        client.index(index=index_name, id="1", document={"title": "x"})
+        index = merge(elasticsearch_url, index_name)
+        index.prepare()
+        assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, AWAITING]
+        assert not client.exists(index=index_name, id="2")
+
+
+# Failing
+
+
+def test_a_portal_that_writes_in_between_loses_nothing(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    portal_index.save("1", "2")
+    prices = iter(range(1, 3))
+
+    def in_between(request: Request) -> Answer | None:
+        if "_bulk" in request.path and (price := next(prices, None)):
+            portal_index.save("1", price=price)
+        return None
+
+    elasticsearch_proxy.answer = in_between
+    assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
+    document = portal_index.get("1")
+    assert (document["price"], document["has_balcony"]) == (2, True)
+
+
+def test_a_document_that_is_written_to_all_the_time_is_put_off(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    portal_index.save("1", "2")
+
+    def in_between(request: Request) -> Answer | None:
+        if "_bulk" in request.path:
+            portal_index.save("1")
+        return None
+
+    elasticsearch_proxy.answer = in_between
+    assert statuses(index.write([put("1", 5), put("2", 5)])) == [RETRY, DONE]
+
+
+def test_a_document_deleted_in_between_is_awaited(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    portal_index.save("1")
+
+    def in_between(request: Request) -> Answer | None:
+        if "_bulk" in request.path:
+            portal_index.client.delete(index=portal_index.name, id="1")
+        return None
+
+    elasticsearch_proxy.answer = in_between
+    assert statuses(index.write([put("1", 5)])) == [AWAITING]
+
+
+def test_one_refused_document_does_not_hold_up_the_others(
+    index: MergeIndex, portal_index: PortalIndex
+) -> None:
+    portal_index.save("1", "2", "3")
+    broken = put("2", 5, photo_count="many")
+    unsendable = put("3", 5, photo_count=float("nan"))
+    results = index.write([put("1", 5), broken, unsendable])
+    assert statuses(results) == [DONE, WriteStatus.REFUSED, WriteStatus.REFUSED]
+    assert "photo_count" in (results[1].error or "")
+
+
+def test_a_blocked_index_is_tried_again(index: MergeIndex, portal_index: PortalIndex) -> None:
+    portal_index.save("1")
+    portal_index.client.indices.put_settings(index=portal_index.name, settings={"index.blocks.write": True})
+    assert statuses(index.write([put("1", 5)])) == [RETRY]
+    portal_index.client.indices.put_settings(index=portal_index.name, settings={"index.blocks.write": None})
+    assert statuses(index.write([put("1", 5)])) == [DONE]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_overloaded_server_is_unavailable(
+    elasticsearch_proxy: Proxy, portal_index: PortalIndex, status: int
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    elasticsearch_proxy.always(status)
+    for call in (index.prepare, lambda: index.write([put("1", 5)]), lambda: lost(index)):
+        with pytest.raises(IndexUnavailable):
+            call()
+
+
+def test_a_stopped_server_is_unavailable(elasticsearch_server: ElasticsearchServer, index_name: str) -> None:
+    portal = PortalIndex(elasticsearch_server.url, index_name)
+    portal.save("1")
+    index = merge(elasticsearch_server.url, index_name)
+    identity = index.prepare()
+    elasticsearch_server.stop()
+    for call in (index.prepare, lambda: index.write([put("1", 5)]), lambda: lost(index)):
+        with pytest.raises(IndexUnavailable):
+            call()
+    elasticsearch_server.start()
+    assert index.prepare() == identity
+    assert statuses(index.write([put("1", 5)])) == [DONE]
+
+
+def test_lost_documents_come_in_pages(
+    index: MergeIndex, portal_index: PortalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.index.merge.PAGE", 10)
+    ids = [f"n{number}" for number in range(25)]
+    portal_index.save(*ids)
+    pages = list(index.lost())
+    assert [len(page) for page in pages] == [10, 10, 5]
+    assert {id for page in pages for id in page} == set(ids)
+
+
+def test_lost_works_without_the_privilege_to_refresh(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    portal_index.save("1")
+    portal_index.client.indices.refresh(index=portal_index.name)
+    elasticsearch_proxy.answer = lambda r: Answer(403) if "_refresh" in r.path else None
+    assert lost(index) == {"1"}
+
+
+def test_search_finds_the_portal_s_documents_by_our_fields_and_theirs(
+    index: MergeIndex, portal_index: PortalIndex
+) -> None:
+    portal_index.save("1", "2")
+    portal_index.save("3", price=7)
+    index.write([put("1", 5), put("3", 5)])
+    portal_index.client.indices.refresh(index=portal_index.name)
+    hits = index.search(Query(has=("balcony",), types={"room": ("kitchen",)}))
+    assert [document["listing_id"] for document in hits.documents] == ["1", "3"]
+    hits = index.search(Query(has=("balcony",), where={"price": "7", "title": "rum"}))
+    assert [document["listing_id"] for document in hits.documents] == ["3"]
+    assert hits.documents[0]["agent"] == PORTAL["agent"]
