@@ -6,6 +6,7 @@ by id. Workers that share photos then wait for each other instead of standing in
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -50,6 +51,10 @@ _LOCK = text("""
     SELECT key, status, sha256 FROM enrichment.photo WHERE key = ANY(:keys) ORDER BY key FOR NO KEY UPDATE
 """)
 
+_LOCK_TO_READ = text("""
+    SELECT key, status, sha256 FROM enrichment.photo WHERE key = ANY(:keys) ORDER BY key FOR SHARE
+""")
+
 _UPDATE = text("""
     UPDATE enrichment.photo AS p SET
         status = r.status,
@@ -65,11 +70,6 @@ _UPDATE = text("""
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(key text, status text, sha256 text, version text,
         etag text, last_modified text, failures integer, retry_hours integer, error text)
     WHERE p.key = r.key
-""")
-
-_SHARE = text("""
-    SELECT key, sha256 FROM enrichment.photo
-    WHERE key = ANY(:keys) AND sha256 IS NOT NULL ORDER BY key FOR SHARE
 """)
 
 # The join, rather than `@> ANY`, lets Postgres look each photo up in the index on `photos`.
@@ -137,45 +137,45 @@ def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
         connection.execute(_SAVE_SCORES, {"rows": json.dumps(rows, allow_nan=False)})
 
 
-def save(connection: Connection, results: Iterable[PhotoResult]) -> dict[str, str]:
-    """Record how the requested photos ended; answer the keys whose photo is another than before.
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What came of saving a listing's photos."""
 
-    Returns URL key -> sha256 now, for keys that had other bytes or a failure on record. Their rows stay
-    locked until the transaction ends.
-    """
-    asked = sorted((r for r in results if r.requested), key=lambda r: r.status.ok)
-    by_key = {r.photo.key: r for r in asked}  # one row per key; a good answer outdoes a failure
-    if not by_key:
-        return {}
-    rows = {key: _row(result) for key, result in by_key.items()}
-    added = connection.execute(_ADD, {"rows": json.dumps(list(rows.values()))})
-    known = rows.keys() - {row.key for row in added}
-    if not known:
-        return {}
-    changed: dict[str, str] = {}
-    updates: list[dict[str, Any]] = []
-    for before in connection.execute(_LOCK, {"keys": sorted(known)}):
-        row = rows[before.key]
-        other = before.sha256 != row["sha256"]
-        if other and by_key[before.key].status is PhotoStatus.UNCHANGED:
-            continue  # another worker saw newer bytes since our question: its answer stands
-        updates.append(row)
-        if row["status"] == "ok" and (other or before.status != "ok"):
-            changed[before.key] = row["sha256"]
-    connection.execute(_UPDATE, {"rows": json.dumps(updates)})
-    return changed
+    changed: dict[str, str]
+    """URL key -> sha256 now, of photos that had other bytes, or a failure, on record."""
+    current: bool
+    """Whether all good results are what is on record now: no other worker saw other bytes."""
 
 
-def share(connection: Connection, results: Iterable[PhotoResult]) -> bool:
-    """Whether the good photos are still what state has for their keys.
+def save(connection: Connection, results: Iterable[PhotoResult]) -> Saved:
+    """Record how the requested photos ended, and compare the others with what is on record.
 
-    The rows stay locked against change until the transaction ends, so that whoever changes one afterwards
+    The rows of all of them stay locked until the transaction ends, so that whoever changes one afterwards
     finds this listing among its holders.
     """
-    good = {r.photo.key: r.sha256 for r in results if r.status.ok}
-    if not good:
-        return True
-    return all(row.sha256 == good[row.key] for row in connection.execute(_SHARE, {"keys": sorted(good)}))
+    # One result per key: a good one outdoes a failure, and of good ones the one that was asked for counts.
+    by_key = {r.photo.key: r for r in sorted(results, key=lambda r: (r.status.ok, r.requested))}
+    rows = {key: _row(result) for key, result in by_key.items() if result.requested}
+    added: set[str] = set()
+    if rows:
+        added.update(connection.execute(_ADD, {"rows": json.dumps(list(rows.values()))}).scalars())
+    lock = _LOCK if rows.keys() - added else _LOCK_TO_READ
+    changed: dict[str, str] = {}
+    updates: list[dict[str, Any]] = []
+    current = True
+    for before in connection.execute(lock, {"keys": sorted(by_key.keys() - added)}):
+        result, row = by_key[before.key], rows.get(before.key)
+        other = before.sha256 != result.sha256
+        if row is None or (other and result.status is PhotoStatus.UNCHANGED):
+            # Not asked for; or another worker saw newer bytes since we asked: its answer stands.
+            current &= not (result.status.ok and other and before.sha256 is not None)
+            continue
+        updates.append(row)
+        if result.sha256 is not None and result.status.ok and (other or before.status != "ok"):
+            changed[before.key] = result.sha256
+    if updates:
+        connection.execute(_UPDATE, {"rows": json.dumps(updates)})
+    return Saved(changed, current)
 
 
 def ask_holders_again(connection: Connection, changed: Mapping[str, str], besides: str) -> None:

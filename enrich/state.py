@@ -181,7 +181,8 @@ class State(Requeue, Overrides):
         """Record how requested photos ended. Other listings that hold a changed photo become pending."""
 
         def work(connection: Connection) -> None:
-            photos.ask_holders_again(connection, photos.save(connection, results), except_listing)
+            saved = photos.save(connection, results)
+            photos.ask_holders_again(connection, saved.changed, except_listing)
 
         self._database.run(work)
 
@@ -195,13 +196,12 @@ class State(Requeue, Overrides):
 
         def work(connection: Connection) -> None:
             photos.save_scores(connection, [r.score for r in result.results if r.score])
-            changed = photos.save(connection, result.results)
-            current = photos.share(connection, result.results)
-            photos.ask_holders_again(connection, changed, result.claim.id)
+            saved = photos.save(connection, result.results)
+            photos.ask_holders_again(connection, saved.changed, result.claim.id)
             row = connection.execute(_locked(result.claim)).one_or_none()
             if row is None:
                 raise _StaleClaim
-            changes = _work_left(result, row, current) | _findings(connection, result, row)
+            changes = _work_left(result, row, saved.current) | _findings(connection, result, row)
             connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
 
         try:

@@ -57,9 +57,11 @@ class TestForgive:
 
     def test_only_listings_in_retry_are_touched(self, migrated: Portal, state: State) -> None:
         add(migrated, "a", "b")
-        enriched(state, "a")
+        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
+        migrated.execute("UPDATE enrichment.listing SET status = 'done' WHERE id = 'a'")
         quarantined(state, "b")
         state.forgive(["a", "b"])
+        assert not state.photo_states([photo("x").key])[photo("x").key].retry_due
         assert statuses(migrated) == {"a": "done", "b": "quarantined"}
         assert state.claimable() == 0
 
@@ -68,7 +70,7 @@ class TestRetry:
     @pytest.fixture(autouse=True)
     def _listings(self, migrated: Portal, state: State) -> None:
         add(migrated, "done", "retry", "quarantined", "gone")
-        enriched(state, "done", failed(photo("done"), PhotoStatus.GONE))
+        enriched(state, "done", failed(photo("done"), PhotoStatus.GONE), ok(photo("good", 1), sha("1")))
         enriched(state, "retry", failed(photo("retry"), PhotoStatus.NOT_FOUND))
         quarantined(state, "quarantined")
         migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'gone'")
@@ -94,7 +96,9 @@ class TestRetry:
     ) -> None:
         assert state.retry(["done", "gone", "nobody"]) == 1
         assert statuses(migrated)["done"] == "pending"
-        assert state.photo_states([photo("done").key])[photo("done").key].retry_due
+        known = state.photo_states([photo("done").key, photo("good").key])
+        assert known[photo("done").key].retry_due
+        assert not known[photo("good").key].retry_due
         assert statuses(migrated)["retry"] == "retry"
 
 

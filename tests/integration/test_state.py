@@ -393,6 +393,13 @@ class TestSharedPhotos:
         state.complete(result(other, [ok(photo("x"), sha("old"), requested=False)]))
         assert migrated.state("b").status == "pending"
 
+    def test_a_leased_one_that_could_not_see_it_is_done_again(self, migrated: Portal, state: State) -> None:
+        migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'b'")
+        other = claim_one(state, "b")
+        enriched(state, "a", ok(photo("x"), sha("new")))
+        state.complete(result(other, [failed(photo("x"), PhotoStatus.GONE)]))
+        assert migrated.state("b").status == "pending"
+
     def test_a_first_enrichment_with_the_old_bytes_is_done_again(
         self, migrated: Portal, state: State
     ) -> None:
@@ -454,7 +461,7 @@ class TestSharedPhotos:
         holding = result(claim_one(state, "d"), [ok(photo("x"), sha("old"), requested=False)])
         changing = Thread(target=enriched, args=(state, "a", ok(photo("x"), sha("new"))))
         with migrated.engine.begin() as connection:  # d's completion, stopped in the middle
-            assert photos.share(connection, holding.results)
+            assert photos.save(connection, holding.results).current
             changing.start()
             wait_for_lock(migrated, changing)
             key = photo("x").key
@@ -465,27 +472,35 @@ class TestSharedPhotos:
         changing.join()
         assert migrated.state("d").status == "pending"
 
+    @pytest.mark.parametrize("asks", ["each for all", "each for one"])
     def test_workers_that_change_each_others_photos_at_once_all_get_through(
-        self, migrated: Portal, state: State, caplog: pytest.LogCaptureFixture
+        self, migrated: Portal, state: State, caplog: pytest.LogCaptureFixture, asks: str
     ) -> None:
         ids = [f"s{n}" for n in range(8)]
         shared = [photo(f"shared{n}", n) for n in range(8)]
         add(migrated, *ids)
-        for id in ids:
-            enriched(state, id, *(ok(p, sha(f"{p.position}-0")) for p in shared))
+
+        def seen(number: int, version: int) -> list[PhotoResult]:
+            """What worker `number` saw: the new bytes of what it asked for, else what is on record."""
+            known = state.photo_states([p.key for p in shared])
+            mine = [p for p in shared if asks == "each for all" or p.position == number]
+            return [
+                ok(p, sha(f"{p.position}-{version}"))
+                if p in mine
+                else ok(p, known[p.key].sha256 or "", requested=False)
+                for p in shared
+            ]
+
+        enriched(state, "s0", *(ok(p, sha(f"{p.position}-0")) for p in shared))
         for version in (1, 2, 3):
             state.mark_backfill(ids)
-            claims = state.claim(8, ids)
-            work = [
-                result(claim, [ok(p, sha(f"{p.position}-{version}")) for p in shared]) for claim in claims
-            ]
+            work = [result(claim, seen(n, version)) for n, claim in enumerate(state.claim(8, ids))]
             with ThreadPoolExecutor(8) as pool:
                 assert all(pool.map(state.complete, work))
-            while claims := state.claim(8, ids):
-                known = state.photo_states([p.key for p in shared])
-                for claim in claims:
-                    again = [ok(p, known[p.key].sha256 or "", requested=False) for p in shared]
-                    assert state.complete(result(claim, again))
+        while state.claimable(ids):
+            migrated.execute("UPDATE enrichment.listing SET not_before = NULL WHERE status = 'pending'")
+            for claim in state.claim(8, ids):
+                assert state.complete(result(claim, seen(-1, 3) if asks == "each for one" else seen(0, 3)))
         for id in ids:
             assert migrated.state(id).status == "done"
             assert {p["sha256"] for p in migrated.state(id).photos} == {sha(f"{n}-3") for n in range(8)}
