@@ -6,7 +6,7 @@ document leaves a tombstone that keeps its revision.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from math import isfinite, nan
 
 from sqlalchemy import Connection, Text, cast, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -110,16 +110,20 @@ class EmbeddedIndex:
         es_type = self._copied.get(name, "keyword")
         if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
             return cast(table.c.document[name].astext, Text).startswith(value, autoescape=True)
-        wanted: Any = value
-        if es_type != "keyword":
-            try:
-                wanted = json.loads(value)
-            except ValueError:
-                wanted = None
-            if not isinstance(wanted, bool if es_type == "boolean" else int | float):
-                raise UsageError(f"{name} is of type {es_type}: {value!r} is not")
+        wanted = value if es_type == "keyword" else _read(name, es_type, value)
         column = table.c.document[name]
         return or_(column == cast(wanted, JSONB), column.contains([wanted]))
 
     def close(self) -> None:
         """Nothing to release: the database is the caller's."""
+
+
+def _read(name: str, es_type: str, value: str) -> bool | int | float:
+    """A number or boolean that a person typed."""
+    try:
+        wanted: bool | int | float = json.loads(value)
+    except ValueError:
+        wanted = nan
+    if type(wanted) not in ((bool,) if es_type == "boolean" else (int, float)) or not isfinite(wanted):
+        raise UsageError(f"{name} is of type {es_type}: {value!r} is not")
+    return wanted

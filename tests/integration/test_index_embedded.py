@@ -1,0 +1,192 @@
+"""The embedded index keeps the promises of mode own: versions with tombstones, and the same search."""
+
+import random
+from collections.abc import Sequence
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from enrich.bundle import Head, HeadClass
+from enrich.database import Database
+from enrich.errors import UsageError
+from enrich.index import Query
+from enrich.index.elasticsearch import connect
+from enrich.index.merge import MergeIndex
+from enrich.index.open import open_index
+from enrich.index.own import OwnIndex
+from enrich.index.postgres import EmbeddedIndex
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
+from enrich.settings import load_settings
+
+ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5))
+HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))
+COPIED = {"city": "keyword", "price": "long", "listed_on": "date", "furnished": "boolean", "tags": "keyword"}
+DONE, OUTDATED = WriteStatus.DONE, WriteStatus.OUTDATED
+
+
+@pytest.fixture
+def index(database: Database) -> EmbeddedIndex:
+    index = EmbeddedIndex(database, "homes", HEADS, COPIED)
+    index.prepare()
+    return index
+
+
+def put(id: str, revision: int, **fields: Any) -> DocumentWrite:
+    return DocumentWrite(id, revision, {"listing_id": id, **fields})
+
+
+def take(id: str, revision: int) -> DocumentWrite:
+    return DocumentWrite(id, revision, None)
+
+
+def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
+    return [result.status for result in results]
+
+
+def ids(index: EmbeddedIndex, query: Query) -> str:
+    hits = index.search(query)
+    assert hits.total == len(hits.documents)
+    return "".join(document["listing_id"] for document in hits.documents)
+
+
+def test_the_higher_revision_wins_and_a_repeated_write_is_done(index: EmbeddedIndex) -> None:
+    assert statuses(index.write([put("1", 5, price=1), put("2", 5), take("3", 5)])) == [DONE] * 3
+    assert statuses(index.write([put("1", 5, price=1), put("2", 6), take("3", 5)])) == [DONE] * 3
+    late, ahead = index.write([put("1", 4, price=9), take("2", 5)])
+    assert (late.status, late.index_revision) == (OUTDATED, 5)
+    assert (ahead.status, ahead.index_revision) == (OUTDATED, 6)
+    assert index.search(Query(where={"listing_id": "1"})).documents == ({"listing_id": "1", "price": 1},)
+
+
+def test_a_removed_document_comes_back_only_at_a_higher_revision(index: EmbeddedIndex) -> None:
+    index.write([put("1", 5)])
+    assert statuses(index.write([take("1", 8)])) == [DONE]
+    assert ids(index, Query()) == ""
+    (late,) = index.write([put("1", 7)])
+    assert (late.status, late.index_revision) == (OUTDATED, 8)
+    assert statuses(index.write([put("1", 9)])) == [DONE]
+    assert ids(index, Query()) == "1"
+
+
+def test_what_json_cannot_hold_is_refused_and_does_not_hold_up_the_others(index: EmbeddedIndex) -> None:
+    results = index.write([put("1", 5, price=float("nan")), put("2", 5)])
+    assert statuses(results) == [WriteStatus.REFUSED, DONE]
+
+
+def test_aliases_are_apart(database: Database, index: EmbeddedIndex) -> None:
+    other = EmbeddedIndex(database, "other", HEADS, COPIED)
+    assert other.prepare() != index.prepare()
+    index.write([put("1", 5)])
+    assert other.search(Query()).total == 0
+    assert statuses(other.write([put("1", 3)])) == [DONE]
+    assert "homes with 1 documents" in index.check()[0]
+
+
+def test_writers_side_by_side_end_with_the_last_revision(index: EmbeddedIndex) -> None:
+    results: list[WriteResult] = []
+
+    def work(seed: int) -> None:
+        shuffled = random.Random(seed)
+        for revision in shuffled.sample(range(1, 31), 30):
+            names = shuffled.sample("abcdef", 6)
+            results.extend(index.write([put(name, revision, price=revision) for name in names]))
+
+    threads = [Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3 * 30 * 6
+    assert {document["price"] for document in index.search(Query()).documents} == {30}
+
+
+@pytest.fixture
+def homes(index: EmbeddedIndex) -> EmbeddedIndex:
+    index.write(
+        [
+            put(
+                "a",
+                5,
+                has_balcony=True,
+                balcony_confidence=0.7,
+                room_types=["kitchen"],
+                city="Solna",
+                price=3,
+            ),
+            put(
+                "b", 5, has_balcony=True, balcony_confidence=0.9, room_types=["kitchen", "bathroom"], price=4
+            ),
+            put("c", 5, has_balcony=False, balcony_confidence=0.1, room_types=[], city="Solna", price=3),
+            put(
+                "d", 5, has_balcony=True, balcony_confidence=0.9, has_fireplace=True, fireplace_confidence=0.6
+            ),
+            put(
+                "e",
+                5,
+                balcony_confidence=0.5,
+                furnished=True,
+                listed_on="2026-03-01T10:00:00Z",
+                tags=["x", "y"],
+            ),
+        ]
+    )
+    return index
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (Query(), "abcde"),
+        (Query(has=("balcony",)), "bda"),
+        (Query(has=("balcony", "fireplace")), "d"),
+        (Query(types={"room": ("kitchen",)}), "ab"),
+        (Query(types={"room": ("kitchen", "bathroom")}), "b"),
+        (Query(has=("balcony",), types={"room": ("kitchen",)}, where={"city": "Solna"}), "a"),
+        (Query(where={"price": "3"}), "ac"),
+        (Query(where={"furnished": "true"}), "e"),
+        (Query(where={"listed_on": "2026-03-01"}), "e"),
+        (Query(where={"tags": "y"}), "e"),
+        (Query(where={"city": "x' OR true --"}), ""),
+        (Query(where={"listed_on": "%"}), ""),
+    ],
+)
+def test_search_answers_a_buyer_s_filter_most_confident_first(
+    homes: EmbeddedIndex, query: Query, found: str
+) -> None:
+    assert ids(homes, query) == found
+
+
+def test_search_counts_beyond_what_it_shows(homes: EmbeddedIndex) -> None:
+    hits = homes.search(Query(has=("balcony",), limit=1))
+    assert hits.total == 3
+    assert [document["listing_id"] for document in hits.documents] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        (Query(has=("sauna",)), "no attribute 'sauna'"),
+        (Query(where={"town": "Solna"}), "no field 'town'; there is: city, furnished"),
+        (Query(where={"price": "cheap"}), "price is of type long: 'cheap' is not"),
+        (Query(where={"price": "NaN"}), "price is of type long: 'NaN' is not"),
+        (Query(where={"price": "true"}), "price is of type long: 'true' is not"),
+        (Query(where={"furnished": "1"}), "furnished is of type boolean: '1' is not"),
+    ],
+)
+def test_search_by_what_is_not_there_is_a_usage_error(homes: EmbeddedIndex, query: Query, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        homes.search(query)
+
+
+def test_settings_choose_the_index(database: Database, elasticsearch_url: str, index_name: str) -> None:
+    def opened(**settings: Any) -> object:
+        values = load_settings(_env_file=None, index=index_name, **settings)
+        index = open_index(values, database, HEADS, COPIED)
+        index.close()
+        return type(index)
+
+    assert opened(elasticsearch_url=None) is EmbeddedIndex
+    assert opened(elasticsearch_url=elasticsearch_url) is OwnIndex
+    assert opened(elasticsearch_url=elasticsearch_url, index_mode="merge") is MergeIndex
+    connect(load_settings(_env_file=None, elasticsearch_url=elasticsearch_url)).close()
