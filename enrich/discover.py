@@ -75,7 +75,8 @@ def discover(
         dry_run: write nothing, and list the ids of what would change.
 
     Raises:
-        RemovalGuardError: too much would leave the index; nothing is removed, all else is recorded.
+        RemovalGuardError: too much would leave the index, or too many listings would lose all their photos;
+            nothing is removed, all else is recorded.
         SourceError, OutageError: from reading.
     """
     comparison = _Comparison(source, state, settings, run_id, revalidate, dry_run)
@@ -136,8 +137,8 @@ WHERE listing.id IS NULL OR listing.status = 'gone' OR {_PHOTOS} OR {_DOCUMENT} 
 _RANGE = """(CAST(:after AS text) IS NULL OR listing.id > :after)
   AND (CAST(:last AS text) IS NULL OR listing.id <= :last)"""
 _NAMED = "listing.id = ANY(CAST(:ids AS text[]))"
-_MISSING = f"""listing.status <> 'gone'
-  AND NOT EXISTS (SELECT FROM {_SOURCE} WHERE s.id = listing.id)"""
+_MISSING = """listing.status <> 'gone' AND NOT EXISTS (
+    SELECT FROM json_array_elements_text(CAST(:seen AS json)) AS s(id) WHERE s.id COLLATE "C" = listing.id)"""
 
 _INSERT = f"""
 INSERT INTO {SCHEMA}.listing (id, photo_fp, doc_fp, updated_at, columns, priority, revalidate, pending_since)
@@ -189,6 +190,11 @@ _REMOVE = f"""{_UPDATE} status = 'gone', requested = listing.requested + 1, leas
 WHERE missing_run = :run AND status <> 'gone'"""
 
 
+# Published from photos, and now without any.
+_EMPTIED = f"""
+SELECT count(*) FROM {_SOURCE} JOIN {SCHEMA}.listing ON listing.id = s.id
+WHERE listing.status <> 'gone' AND listing.published_revision IS NOT NULL AND listing.photo_fp_done <> ''"""
+
 _UNSTAGE = f"{_UPDATE} missing_run = NULL WHERE missing_run = :run"
 
 _WITH_DOCUMENT = ("new", "returned", "changed", "documents")
@@ -220,6 +226,8 @@ class _Comparison:
         self._settings = settings
         self._dry_run = dry_run
         self._leaving = 0
+        self._emptied = 0
+        self._photos_seen = False
         self._params = {
             "run": run_id,
             "revalidate": revalidate,
@@ -230,7 +238,8 @@ class _Comparison:
     def compare(self, page: _Page) -> None:
         """Compare a page of the source with our rows, and write down what differs."""
         params = self._params | {"page": _as_json(page.listings)}
-        scope = params | {"after": page.after, "last": page.last, "ids": list(page.ids or ())}
+        seen = json.dumps([listing.id for listing in page.listings])
+        scope = params | {"after": page.after, "last": page.last, "ids": list(page.ids or ()), "seen": seen}
         missing = f"{_NAMED if page.ids is not None else _RANGE} AND {_MISSING}"
 
         def work(state: Connection) -> tuple[dict[str, str], list[Any]]:
@@ -244,6 +253,7 @@ class _Comparison:
         kinds, absent = self._state.run(work)
         self.found.seen += len(page.listings)
         self._count(kinds)
+        self._count_emptied(page.listings)
         if self._dry_run:
             self.found.ids.setdefault("removed", []).extend(id for id, _ in absent)
             self._leaving += sum(published for _, published in absent)
@@ -256,6 +266,13 @@ class _Comparison:
             setattr(self.found, kind, getattr(self.found, kind) + len(ids))
             if self._dry_run:
                 self.found.ids.setdefault(kind, []).extend(ids)
+
+    def _count_emptied(self, listings: Sequence[SourceListing]) -> None:
+        bare = [listing for listing in listings if not listing.photo_fp]
+        self._photos_seen |= len(bare) < len(listings)
+        if bare:
+            params = {"page": _as_json(bare)}
+            self._emptied += self._state.run(lambda state: state.execute(text(_EMPTIED), params).scalar_one())
 
     def _record(self, listings: Sequence[SourceListing], kinds: dict[str, str]) -> None:
         documents = self._source.documents([id for id, kind in kinds.items() if kind in _WITH_DOCUMENT])
@@ -281,6 +298,8 @@ class _Comparison:
     def remove(self, allowed: bool, whole: bool) -> None:
         """Remove what is missing, unless that is more than the removal guard allows.
 
+        A listing that lost all its photos counts as well: its document would stay, but empty.
+
         Raises:
             RemovalGuardError: it is, and nothing was removed.
         """
@@ -288,8 +307,13 @@ class _Comparison:
         removed, leaving = figures.removed, figures.leaving
         if self._dry_run:
             removed, leaving = len(self.found.ids.get("removed", ())), self._leaving
-        nothing = whole and self.found.seen == 0
-        refusal = _refusal(self._settings.max_removed, leaving, figures.published, nothing)
+        refusal = _refusal(self._settings.max_removed, leaving, self._emptied, figures.published)
+        if whole and self.found.seen == 0 and figures.published:
+            refusal = (
+                f"the source has no active listings at all, and {figures.published} documents are published"
+            )
+        elif whole and not self._photos_seen and self._emptied:
+            refusal = f"the source has no photos at all, and {self._emptied} documents were made from photos"
         if refusal and not allowed:
             if not self._dry_run:
                 self._state.run(lambda state: state.execute(text(_UNSTAGE), self._params))
@@ -302,16 +326,15 @@ class _Comparison:
             self._state.run(lambda state: state.execute(text(_REMOVE), self._params))
 
 
-def _refusal(max_removed: str, leaving: int, published: int, nothing: bool) -> str | None:
+def _refusal(max_removed: str, leaving: int, emptied: int, published: int) -> str | None:
     """Why so many removals are not to be believed; None where they are."""
-    if nothing and published:
-        return f"the source has no active listings at all, and {published} documents are published"
     share, number = parse_max_removed(max_removed)
     limit = max(FEW, int(share * published)) if number is None else number
-    if leaving <= limit:
+    if leaving + emptied <= limit:
         return None
+    without = f" and {emptied} would lose all their photos" if emptied else ""
     return (
-        f"{leaving} of {published} published documents would be removed, more than the {limit} that "
+        f"{leaving} of {published} published documents would be removed{without}, more than the {limit} that "
         f"ENRICH_MAX_REMOVED={max_removed} allows"
     )
 
