@@ -1,0 +1,115 @@
+"""A rise in removals stops the run instead of emptying the index."""
+
+import pytest
+
+from enrich.errors import RemovalGuardError
+from tests.support.harness import World
+
+MANY = 30
+
+
+@pytest.fixture
+def settled(world: World) -> World:
+    """Thirty listings, three of them with photos, published."""
+    for number in range(MANY):
+        world.listing(f"{number:02}", *(["kitchen", "balcony"] if number < 3 else []), city="Solna")
+    assert world.run().published.written == MANY
+    world.photos.forget()
+    return world
+
+
+def test_tables_emptied_by_mistake(settled: World) -> None:
+    before = settled.versions()
+    settled.portal.execute("CREATE TABLE saved AS SELECT * FROM listings")
+    settled.portal.execute("CREATE TABLE saved_images AS SELECT * FROM listing_images")
+    settled.portal.execute("TRUNCATE listings, listing_images")
+    for _ in range(2):  # a second try is no way around it
+        stopped = settled.enrich("run")
+        assert stopped.returncode == 3
+        assert str(MANY) in stopped.stderr and "--allow-removals" in stopped.stderr
+        assert "Traceback" not in stopped.stderr
+        assert settled.versions() == before
+
+    settled.portal.execute("INSERT INTO listings SELECT * FROM saved")
+    settled.portal.execute("INSERT INTO listing_images SELECT * FROM saved_images")
+    restored = settled.run()
+    assert restored.exit_code == 0 and restored.published.written == restored.published.removed == 0
+    assert settled.versions() == before and settled.requests() == 0
+
+
+def test_nothing_left_and_meant(settled: World) -> None:
+    settled.portal.execute("TRUNCATE listings, listing_images")
+    allowed = settled.enrich("run", "--allow-removals")
+    assert allowed.returncode == 0, allowed.stderr
+    assert settled.documents() == {}
+    assert set(settled.statuses().values()) == {"gone"}
+
+
+def test_allowing_removals_counts_once(settled: World) -> None:
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '25'")
+    assert settled.run(allow_removals=True).published.removed == 25
+    settled.fixed["max_removed"] = "2"
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '28'")
+    with pytest.raises(RemovalGuardError):
+        settled.run()
+
+
+def test_images_emptied_by_mistake(settled: World) -> None:
+    """No listing leaves, but every document would lose what its photos showed."""
+    before = settled.versions()
+    settled.portal.execute("CREATE TABLE saved_images AS SELECT * FROM listing_images")
+    settled.portal.execute("TRUNCATE listing_images")
+    for _ in range(2):
+        with pytest.raises(RemovalGuardError, match=r"no photos at all, and 3 documents"):
+            settled.run()
+        assert settled.versions() == before
+    settled.portal.execute("INSERT INTO listing_images SELECT * FROM saved_images")
+    restored = settled.run()
+    assert restored.exit_code == 0 and settled.requests() == 0
+    assert settled.versions() == before
+
+
+def test_many_listings_without_their_photos_count_as_removals(settled: World) -> None:
+    settled.fixed["max_removed"] = "2"
+    before = settled.versions()
+    settled.portal.execute("DELETE FROM listing_images WHERE listing_id IN ('00', '01')")
+    settled.portal.remove("29")
+    with pytest.raises(RemovalGuardError, match=r"1 of 30 .* removed and 2 would lose all their photos"):
+        settled.run()
+    assert settled.versions() == before
+    settled.run(allow_removals=True)
+    assert "29" not in settled.documents() and settled.documents()["00"]["photo_count"] == 0
+    assert settled.run().figures.listings == 0
+
+
+def test_many_deactivated_at_once_trip_the_guard_and_a_few_do_not(settled: World) -> None:
+    before = settled.versions()
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '21'")
+    with pytest.raises(RemovalGuardError, match=rf"\b21 of {MANY}\b.*--allow-removals"):
+        settled.run()
+    assert settled.versions() == before
+    assert set(settled.statuses().values()) == {"done"}
+    settled.portal.execute("UPDATE listings SET active = true WHERE id = '20'")
+    assert settled.run().published.removed == 20
+    assert settled.documents().keys() == {f"{number:02}" for number in range(20, MANY)}
+
+
+@pytest.mark.parametrize(("max_removed", "most"), [("3", 3), ("90%", 27)])
+def test_the_limit_is_a_setting(settled: World, max_removed: str, most: int) -> None:
+    settled.fixed["max_removed"] = max_removed
+    settled.portal.execute("UPDATE listings SET active = false WHERE id <= :last", last=f"{most:02}")
+    with pytest.raises(RemovalGuardError, match=rf"{most + 1} of {MANY}.*ENRICH_MAX_REMOVED={max_removed}"):
+        settled.run()
+    settled.portal.execute("UPDATE listings SET active = true WHERE id = :last", last=f"{most:02}")
+    assert settled.run().published.removed == most
+
+
+def test_what_is_new_comes_in_after_the_guard_tripped(settled: World) -> None:
+    saved = settled.portal.execute("SELECT id FROM listings WHERE id < '25'")
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '25'")
+    settled.listing("new", "bedroom")
+    with pytest.raises(RemovalGuardError):
+        settled.run()
+    settled.portal.execute("UPDATE listings SET active = true")
+    assert len(saved) == 25 and settled.run().published.written == 1
+    assert settled.documents()["new"]["room_types"] == ["bedroom"]
