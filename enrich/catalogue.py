@@ -44,7 +44,9 @@ _COLUMNS = text(
     SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS shown, e.oid IS NOT NULL AS is_array,
            CASE WHEN coalesce(e.typtype, t.typtype) = 'e' THEN 'enum' ELSE coalesce(e.typname, t.typname) END
              AS type,
-           a.attcollation AS collation, has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS readable,
+           (SELECT format('%I.%I', n.nspname, k.collname) FROM pg_collation k
+             JOIN pg_namespace n ON n.oid = k.collnamespace WHERE k.oid = a.attcollation) AS collation,
+           has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS readable,
            EXISTS (SELECT FROM pg_index x WHERE x.indrelid = :oid AND x.indkey[0] = a.attnum) AS indexed
     FROM pg_attribute a
     JOIN based b ON b.attnum = a.attnum
@@ -64,7 +66,8 @@ class Column:
     array: bool
     shown: str
     """The type as people write it."""
-    collation: int
+    collation: str | None
+    """Its quoted name; None for types that have none."""
     readable: bool
     indexed: bool
     """An index starts with it."""
@@ -120,10 +123,9 @@ class PortalTables:
 
     @property
     def joinable(self) -> bool:
-        """Whether `listing_id` and `id` compare as they are, so that an index can be used."""
+        """Whether `listing_id` and `id` compare as they are, so that an index on `listing_id` can be used."""
         one, other = self.images.columns["listing_id"], self.listings.columns["id"]
-        alike = any(one.type in kind and other.type in kind for kind in _ALIKE)
-        return alike and one.collation == other.collation
+        return any(one.type in kind and other.type in kind for kind in _ALIKE)
 
 
 def read_portal(connection: Connection, settings: Settings, reserved: Collection[str]) -> PortalTables:

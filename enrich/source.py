@@ -188,6 +188,8 @@ class Source:
         copied = {column.sql: f"c{n}" for n, column in enumerate(tables.copied)}
         named = ", ".join(f"p.{alias} AS {column}" for column, alias in copied.items())
         order = "i.position, i.shown, i.version"
+        collation = tables.images.columns["listing_id"].collation
+        collate = f"COLLATE {collation}" if collation else ""
         return {
             "listings": tables.listings.sql,
             "images": tables.images.sql,
@@ -197,7 +199,7 @@ class Source:
             "document": f"CROSS JOIN LATERAL (SELECT {named}) c",
             "doc_fp": "encode(sha256(convert_to(to_jsonb(c)::text, 'UTF8')), 'hex')" if copied else "''",
             "listing_id": "i.listing_id" if tables.joinable else 'i.listing_id::text COLLATE "C"',
-            "join_to": "p.native" if tables.joinable else "p.id",
+            "join_to": f"p.native {collate}" if tables.joinable else "p.id",
             "shown": strip_sql("i.url", self._ignore),
             "version": "i.version::text" if "version" in tables.images.columns else "NULL::text",
             "order": order,

@@ -141,6 +141,9 @@ def test_a_fingerprint_does_not_depend_on_how_rows_lie(portal: Portal, source: C
         ("char(4)", "char(4)", ["a", "bb"]),
         ('text COLLATE "C"', "text", ["a", "b"]),
         ("text", 'text COLLATE "C"', ["a", "b"]),
+        ('text COLLATE "POSIX"', 'text COLLATE "C"', ["a", "b"]),
+        ("text", "integer", ["10", "9"]),
+        ("uuid", "char(36)", ["00000000-0000-0000-0000-0000000000aa"]),
     ],
 )
 def test_ids_of_any_type(
