@@ -86,7 +86,10 @@ def test_the_higher_revision_wins_and_a_repeated_write_is_done(
     index = own(elasticsearch_of_each_version, index_name)
     index.prepare()
     assert statuses(index.write([put("1", 5, price=1), put("2", 5), take("3", 5)])) == [DONE] * 3
-    assert statuses(index.write([put("1", 5, price=1), put("2", 6), take("3", 5)])) == [DONE] * 3
+    with Elasticsearch(elasticsearch_of_each_version) as client:
+        written = client.get(index=index_name, id="1").body
+        assert statuses(index.write([put("1", 5, price=1), put("2", 6), take("3", 5)])) == [DONE] * 3
+        assert client.get(index=index_name, id="1").body == written
     late, ahead = index.write([put("1", 4, price=9), take("2", 5)])
     assert (late.status, late.index_revision) == (OUTDATED, 5)
     assert (ahead.status, ahead.index_revision) == (OUTDATED, 6)
@@ -136,6 +139,25 @@ def test_without_its_alias_nothing_is_written_and_no_index_appears(
         assert not client.indices.exists(index=index_name)
     index.prepare()
     assert statuses(index.write([write])) == [DONE]
+
+
+def test_an_alias_that_goes_while_a_delete_is_under_way_is_not_blocked(
+    elasticsearch_proxy: Proxy, client: Elasticsearch, index_name: str
+) -> None:
+    index = own(elasticsearch_proxy.url, index_name)
+    identity = index.prepare()
+    (name,) = client.indices.get(index=index_name)
+
+    def in_between(request: Request) -> Answer | None:
+        if "_bulk" in request.path:
+            client.indices.delete(index=name)
+        return None
+
+    elasticsearch_proxy.answer = in_between
+    index.write([take("1", 5)])
+    elasticsearch_proxy.clear()
+    assert not client.indices.exists(index=index_name)
+    assert index.prepare() != identity
 
 
 def test_processes_that_start_at_once_make_one_index(
