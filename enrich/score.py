@@ -1,5 +1,6 @@
 """Score: one pass of each backbone over a batch of decoded photos feeds all of its heads."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from enrich.bundle import Bundle, Member
 from enrich.errors import BundleError, SettingsError
@@ -103,6 +105,8 @@ class _MemberModel:
         self._mean = torch.tensor(member.preprocessing.mean, device=device).reshape(channels) * 255
         self._std = torch.tensor(member.preprocessing.std, device=device).reshape(channels) * 255
         self._try(path, member.backbone)
+        with torch.inference_mode():
+            self._backbone = _fold_batch_norms(self._backbone, self._noise())
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] to float32 logits [N, outputs of all heads]."""
@@ -118,6 +122,11 @@ class _MemberModel:
             scores[head.name] = tuple(row[start : start + head.outputs])
             start += head.outputs
         return scores
+
+    def _noise(self) -> Tensor:
+        shape = (2, 3, *self.preprocessing.size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._device)
+        return noise.to(memory_format=torch.channels_last)
 
     def _try(self, path: Path, backbone: str) -> None:
         height, width = self.preprocessing.size
@@ -179,6 +188,40 @@ def _load(backbone: nn.Module, tensors: dict[str, Tensor], path: Path, name: str
     if missing or unexpected:
         problem, key = ("missing", missing[0]) if missing else ("not known to it", unexpected[0])
         raise BundleError(f"{path}: weights are not those of {name}: {key!r} is {problem}; export it again")
+
+
+def _fold_batch_norms(backbone: nn.Module, pictures: Tensor) -> nn.Module:
+    """The backbone with batch norms folded into the convolutions that they follow: a third less time on CPUs.
+
+    Which follows which is seen by running it on `pictures`. Where the folded features of these differ by
+    more than rounding (a convolution that feeds something else besides), the backbone is left as it is.
+    """
+    folded = copy.deepcopy(backbone)
+    outputs: list[tuple[nn.Conv2d, Tensor]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            outputs.append((module, output))
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs.extend((conv, module) for conv, made in outputs if made is inputs[0])
+
+    hooks = [module.register_forward_hook(watch) for module in folded.modules()]
+    folded(pictures)
+    for hook in hooks:
+        hook.remove()
+    places = {child: (parent, name) for parent in folded.modules() for name, child in parent.named_children()}
+    for conv, norm in pairs:
+        if norm.running_mean is None or norm.running_var is None:
+            return backbone
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        # timm's batch norms carry the activation that comes after them.
+        setattr(*places[norm], getattr(norm, "act", nn.Identity()))
+    wanted, found = backbone(pictures), folded(pictures)
+    same = (wanted - found).norm() <= 1e-4 * wanted.norm()
+    return folded.to(memory_format=torch.channels_last) if same else backbone
 
 
 def _device(wanted: str) -> torch.device:

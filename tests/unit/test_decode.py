@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import enrich.decode
-from enrich.bundle import Preprocessing
+from enrich.bundle import Preprocessing, load_bundle, probabilities
 from enrich.decode import decode, dhash
 from enrich.records import Decoded, PhotoStatus
+from enrich.score import Scorer
+from enrich.settings import STARTER_BUNDLE
 from tests.support.bundles import draw, draw_bytes
 
 HALF = (0.5, 0.5, 0.5)
@@ -99,6 +102,7 @@ def test_pictures_are_turned_upright(orientation: int, format: str) -> None:
         assert np.abs(found[place] - colour).max() <= 12
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_does_not_cost_the_photo() -> None:
     data = saved(halves(RED, BLUE), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xffgarbage")
     assert_halves(data, RED, BLUE, within=8)
@@ -313,7 +317,7 @@ def test_dhash_is_signed_and_stays_near_for_the_same_scene() -> None:
     assert dhash(brighter_to_the_right.rotate(180)) == 0
 
 
-def detailed(size: tuple[int, int] = (1280, 960)) -> Image.Image:
+def detailed(size: tuple[int, int] = (1600, 1200)) -> Image.Image:
     """Hard edges at all angles and fine texture: harder on scaled decoding than a photo."""
     picture = draw("bathroom", 3, size)
     pen = ImageDraw.Draw(picture)
@@ -342,10 +346,35 @@ def test_scaled_decoding_saves_work_and_stays_within_its_tolerance(
 
     monkeypatch.setattr(Image.Image, "convert", spy)
     scaled = decoded(data, MODEL, FULL_CROP)
-    assert (640, 480) in sizes
-    assert (1280, 960) not in sizes
+    assert (800, 600) in sizes
+    assert (1600, 1200) not in sizes
     monkeypatch.setattr(enrich.decode, "DRAFT_MARGIN", 1e6)
     full = decoded(data, MODEL, FULL_CROP)
-    assert (1280, 960) in sizes
+    assert (1600, 1200) in sizes
     for one, other in zip(scaled.pixels, full.pixels, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 3
+
+
+def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos enlarged to 1280 px, as portals serve them; decisions by the starter bundle's heads."""
+    bundle = load_bundle(STARTER_BUNDLE)
+    scorer = Scorer(bundle, device="cpu", precision="fp32")
+    places = sorted((shared / "photos" / "web_homes").rglob("*.jpg"))[::60][:20]
+    files = []
+    for place in places:
+        picture = Image.open(place).convert("RGB")
+        scale = 1280 / max(picture.size)
+        larger = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+        files.append(saved(larger, "JPEG", quality=88))
+    small = [decode(data, bundle.preprocessings, CAP).pixels for data in files]
+    monkeypatch.setattr(enrich.decode, "DRAFT_MARGIN", 1e6)
+    full = [decode(data, bundle.preprocessings, CAP).pixels for data in files]
+    assert 0 < max(np.abs(a[0].astype(int) - b[0]).mean() for a, b in zip(small, full, strict=True)) < 3
+    scores = list(zip(scorer.score(small), scorer.score(full), strict=True))
+    for member in bundle.members:
+        for head in member.heads:
+            pairs = [[probabilities(head, s[member.model_id][head.name]) for s in pair] for pair in scores]
+            moved = np.array([np.abs(one - other).max() for one, other in pairs])
+            assert np.quantile(moved, 0.9) < 0.05, head.name

@@ -1,5 +1,6 @@
 """The scorer answers for each photo what its model says, in whatever company the photo comes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 import enrich.score
 from enrich.bundle import Bundle, probabilities, write_bundle
 from enrich.errors import BundleError, SettingsError
-from enrich.score import Scorer, build_backbone
+from enrich.score import Scorer, _fold_batch_norms, build_backbone
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -239,6 +241,49 @@ def test_backbones_end_at_the_features_before_their_classifier(name: str, size: 
     with torch.inference_mode():
         pooled = build_backbone(name).eval()(torch.zeros(1, 3, size, size))
     assert pooled.shape == (1, features)
+
+
+class Branching(nn.Module):
+    """A convolution that feeds a batch norm and something else: not to be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        made = self.conv(pictures)
+        return (self.norm(made) + made.sigmoid()).mean((2, 3))
+
+
+def trained_a_little(backbone: nn.Module) -> nn.Module:
+    """Batch norms that do something, as after training."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(1))
+            module.bias.data.fill_(0.1)
+    return backbone.eval()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "left"),
+    [
+        (lambda: build_backbone("timm:tf_efficientnet_lite0"), 0),
+        (lambda: build_backbone("timm:test_resnet"), 0),
+        (lambda: build_backbone("torchvision:resnet18"), 0),
+        (lambda: build_backbone("torchvision:densenet121"), 62),  # those before a convolution stay
+        (Branching, 1),
+    ],
+)
+def test_folding_batch_norms_keeps_the_features(backbone: Callable[[], nn.Module], left: int) -> None:
+    plain = trained_a_little(backbone())
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        wanted = plain(pictures)
+        folded = _fold_batch_norms(plain, pictures)
+        other = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+        assert torch.allclose(folded(other), plain(other), rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+        assert torch.equal(plain(pictures), wanted)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == left
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
