@@ -36,8 +36,10 @@ class Backbone:
     """sha256 over name, tensors and preprocessing: names the cached features."""
 
 
-def load_backbone(name: str, weights: str = "package", seed: int = 0) -> Backbone:
+def load_backbone(name: str, weights: str = "package", size: int = 0, seed: int = 0) -> Backbone:
     """Build `timm:<model>` with the weights of its pip package, or untrained (`weights="none"`, seeded).
+
+    `size`: side of the input in pixels; 0: the one that the backbone was pretrained with.
 
     Raises:
         UsageError: unknown backbone, no package for it, or the package is not installed.
@@ -49,10 +51,10 @@ def load_backbone(name: str, weights: str = "package", seed: int = 0) -> Backbon
     torch.manual_seed(seed)
     module = build_backbone(name)
     if weights == "package":
-        size = _copy_packaged(name, module)
+        pretrained_size = _copy_packaged(name, module)
     elif weights == "none":
         config = timm.get_pretrained_cfg(model_name)
-        size = int(config.input_size[1]) if config else 224
+        pretrained_size = int(config.input_size[1]) if config else 224
     else:
         raise UsageError(f"--weights {weights}: use package (from pip) or none (untrained, for tests)")
     tensors = {
@@ -62,8 +64,9 @@ def load_backbone(name: str, weights: str = "package", seed: int = 0) -> Backbon
     }
     module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    side = size or pretrained_size
     preprocessing = Preprocessing(
-        size=(size, size),
+        size=(side, side),
         resize="squash",
         interpolation="bicubic",
         mean=(LITE_MEAN,) * 3,

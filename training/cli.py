@@ -33,6 +33,9 @@ def fit_command(
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write")],
     backbone: Annotated[str, typer.Option(help="timm:MODEL")] = FitOptions.backbone,
     weights: Annotated[str, typer.Option(help="package: from pip; none: untrained, for tests")] = "package",
+    size: Annotated[
+        int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
+    ] = FitOptions.size,
     seed: Annotated[int, typer.Option(help="Seed of the folds")] = 0,
     exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
     view: Annotated[
@@ -56,6 +59,7 @@ def fit_command(
             out=out,
             backbone=backbone,
             weights=weights,
+            size=size,
             seed=seed,
             exclude=tuple(exclude or ()),
             views=tuple(view or FitOptions.views),

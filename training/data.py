@@ -17,8 +17,8 @@ from enrich.errors import UsageError
 
 UNLABELLED = -1
 REQUIRED = ("path", "group", "split")
-DATASET_SHARE = 0.05
-"""A source with more of the photos than this is a data set of many homes: there the group is the site."""
+DATASET_GROUPS = 100
+"""A source with as many groups is a data set gathered from many places: there the group is the site."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def _class_labels(table: pd.DataFrame, head: MulticlassColumn, manifest: Path) -
 def _sites(table: pd.DataFrame) -> NDArray[np.str_]:
     if "source" not in table.columns:
         return np.asarray(table["group"], dtype=str)
-    share = table["source"].map(table["source"].value_counts(normalize=True))
-    own_site = (table["source"] != "") & (share <= DATASET_SHARE)
+    groups = table["source"].map(table.groupby("source")["group"].nunique())
+    own_site = (table["source"] != "") & (groups < DATASET_GROUPS)
     return np.asarray(table["source"].where(own_site, table["group"]), dtype=str)
 
 

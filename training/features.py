@@ -40,8 +40,12 @@ def extract(
     """Features of every photo under every view: view -> float32 [photos, features].
 
     Raises:
-        UsageError: a photo cannot be decoded.
+        UsageError: an unknown view, or a photo that cannot be decoded.
     """
+    unknown = set(views) - set(VIEWS)
+    if unknown or "whole" not in views:
+        wrong = ", ".join(sorted(unknown)) or "without whole"
+        raise UsageError(f"--view {wrong}: give whole, which serving sees, and any of {', '.join(VIEWS[1:])}")
     cache.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(cache / f"{backbone.key}.sqlite")) as store:
         store.execute(

@@ -35,6 +35,8 @@ class FitOptions:
     out: Path
     backbone: str = "timm:tf_efficientnet_lite0"
     weights: str = "package"
+    size: int = 0
+    """Side of the input in pixels; 0: the backbone's own."""
     seed: int = 0
     exclude: tuple[str, ...] = ()
     views: tuple[str, ...] = ("whole", "flip")
@@ -51,7 +53,7 @@ def fit(options: FitOptions) -> Bundle:
         BundleError: `options.out` holds something that is not a bundle.
     """
     photos = load_photos(options.photos, BINARY, ROOM, options.exclude)
-    backbone = load_backbone(options.backbone, options.weights, options.seed)
+    backbone = load_backbone(options.backbone, options.weights, options.size, options.seed)
     views = extract(backbone, photos, options.views, options.cache)
     trainable = photos.split == "train"
     heads: dict[str, LinearHead] = {}
@@ -118,7 +120,7 @@ def command(options: FitOptions) -> str:
     """The command that repeats this fit, with its paths left to the reader."""
     default = FitOptions(options.photos, options.out)
     parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
-    for option in ("backbone", "weights", "seed"):
+    for option in ("backbone", "weights", "size", "seed"):
         if getattr(options, option) != getattr(default, option):
             parts.append(f"--{option} {getattr(options, option)}")
     parts += [f"--exclude {prefix}" for prefix in options.exclude]

@@ -1,0 +1,320 @@
+"""`enrich-train fit` on drawn photos, from a manifest to a bundle that serves; and what it refuses."""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from enrich.bundle import Bundle, load_bundle, probabilities
+from enrich.decode import decode
+from enrich.score import Scorer
+from training.backbones import load_backbone
+from training.cli import main
+from training.data import ROOM, load_photos
+from training.features import extract
+from training.fit import FitOptions, command
+from training.heads import FittedHead, fit_head
+
+BACKBONE = "timm:test_resnet"
+UNTRAINED = ("--backbone", BACKBONE, "--weights", "none")
+HOMES, LISTINGS = 24, 3
+COLUMNS = ("path", "group", "split", "room", "balcony", "fireplace", "source", "licence")
+
+
+def draw(path: Path, room: str, fireplace: bool, seed: int) -> None:
+    """A picture whose colour tells the room, with a red square where there is a fireplace."""
+    noise = np.random.default_rng(seed)
+    hue = int(255 * ROOM.classes.index(room) / len(ROOM.classes))
+    base = np.array(Image.new("HSV", (96, 72), (hue, 200, 200)).convert("RGB"), dtype=np.int64)
+    if fireplace:
+        base[20:60, 30:70] = (255, 40, 0)
+    pixels = (base + noise.integers(-25, 26, base.shape)).clip(0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=92)
+
+
+def draw_homes(folder: Path) -> Path:
+    """Homes with a photo of every room class but `balcony`, which half have; every third has a fireplace."""
+    rows = []
+    for home in range(HOMES + LISTINGS):
+        for number, room in enumerate(ROOM.classes):
+            if room == "balcony" and home % 2:
+                continue
+            fireplace = room == "living_room" and home % 3 == 0
+            path = f"web_homes/home{home}/{number}.jpg"
+            draw(folder / path, room, fireplace, seed=home * 100 + number)
+            labels = [room, int(room == "balcony"), int(fireplace)]
+            if room == "hallway":
+                labels[1:] = ["", ""]  # nobody looked for a balcony or a fireplace here
+            split = "train" if home < HOMES else "listing"
+            rows.append([path, f"home{home}", split, *labels, f"site{home // 2}", "ours"])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return folder
+
+
+def run_fit(*arguments: object) -> tuple[int, str]:
+    """Exit code and stderr of `enrich-train fit` with these arguments, as its console script runs it."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr(sys, "argv", ["enrich-train", "fit", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), said.getvalue()
+    return 0, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_homes(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def made(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, Path]:
+    """The bundle of one fit, its model card and its cache."""
+    work = tmp_path_factory.mktemp("work")
+    where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
+    code, said = run_fit(photos_dir, *where, *UNTRAINED)
+    assert code == 0, said
+    return load_bundle(work / "bundle"), work / "card.md", work / "cache"
+
+
+def test_a_bundle_comes_out_that_serves_what_it_learnt(
+    made: tuple[Bundle, Path, Path], tmp_path: Path
+) -> None:
+    bundle = made[0]
+    assert [head.name for head in bundle.heads] == ["balcony", "fireplace", "room"]
+    room = next(head for head in bundle.heads if head.name == "room")
+    assert {kind.name for kind in room.classes if not kind.publish} >= {
+        "balcony",
+        "exterior",
+        "floor_plan",
+        "other",
+    }
+    scorer, member = Scorer(bundle, "cpu", "fp32"), bundle.members[0]
+    right = 0
+    for number, name in enumerate(ROOM.classes):
+        draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
+        decoded = decode((tmp_path / "new.jpg").read_bytes(), bundle.preprocessings, 10**6)
+        scores = scorer.score([decoded.pixels])[0][member.model_id]
+        right += int(probabilities(room, scores["room"]).argmax()) == number
+    assert right >= 8
+
+
+def test_figures_and_conditions_are_in_the_manifest_and_on_the_card(made: tuple[Bundle, Path, Path]) -> None:
+    bundle, card, _ = made
+    balcony = bundle.heads[0]
+    assert 0 < balcony.false_threshold <= balcony.true_threshold <= 1
+    assert balcony.metrics["homes"] == {
+        "homes": HOMES,
+        "with": HOMES // 2,
+        "sites": HOMES // 2,
+        "median_photos": 8.5,
+        "prevalence": 0.5,
+        "average_precision": balcony.metrics["homes"]["average_precision"],
+    }
+    fair = balcony.metrics["true"]["cross_fitted"]
+    assert fair["tp"] + fair["fp"] + fair["fn"] + fair["tn"] == HOMES
+    assert fair["tp"] >= HOMES // 4
+    # Hallways are not labelled: they are among no head's held-out photos.
+    assert balcony.metrics["photos"]["all"]["photos"] == HOMES * 8 + HOMES // 2
+    listing = bundle.manifest["training"]["listing_split"]
+    assert (listing["homes"], listing["room"]["kitchen"]["homes"]) == (LISTINGS, LISTINGS)
+    text = card.read_text()
+    for said in (
+        f"({fair['precision']['hits']} of {fair['precision']['of']})",
+        "For evaluation and demonstration",
+        f"--backbone {BACKBONE} --weights none",
+        f"{balcony.true_threshold:.4f}",
+    ):
+        assert said in text
+
+
+def test_serving_gives_the_logits_that_training_saw(
+    made: tuple[Bundle, Path, Path], photos_dir: Path
+) -> None:
+    bundle, _, cache = made
+    photos = load_photos(photos_dir)
+    views = extract(load_backbone(BACKBONE, "none"), photos, ("whole", "flip"), cache)
+    trainable = photos.split == "train"
+    labels = photos.labels["room"]
+    fitted = fit_head("room", labels, ROOM.classes, views, photos.group, photos.site, trainable, 0)
+    expected = fitted.head.logits(views["whole"])
+    scorer, member = Scorer(bundle, "cpu", "fp32"), bundle.members[0]
+    for row in range(0, len(photos), 17):
+        decoded = decode((photos_dir / photos.paths[row]).read_bytes(), bundle.preprocessings, 10**6)
+        served = scorer.score([decoded.pixels])[0][member.model_id]["room"]
+        np.testing.assert_allclose(served, expected[row], atol=2e-3)
+
+
+def test_a_site_has_no_say_in_its_own_held_out_predictions(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other features for one site's photos change what other folds are told, not those of its own fold."""
+    photos = load_photos(photos_dir)
+    whole = extract(load_backbone(BACKBONE, "none"), photos, ("whole",), made[2])["whole"]
+    mine, trainable = photos.site == "site3", photos.split == "train"
+
+    def held_out(features: np.ndarray) -> FittedHead:
+        labels, views = photos.labels["balcony"], {"whole": features}
+        return fit_head("balcony", labels, None, views, photos.group, photos.site, trainable, 0)
+
+    monkeypatch.setattr("training.heads.STRENGTHS", (0.01,))
+    before = held_out(whole)
+    after = held_out(np.where(mine[:, None], whole[::-1], whole))
+    fold = before.fold[mine].max()
+    same_fold = (before.fold == fold) & ~mine
+    other_folds = (before.fold >= 0) & (before.fold != fold)
+    np.testing.assert_array_equal(before.held_out[same_fold], after.held_out[same_fold])
+    assert (before.held_out[other_folds] != after.held_out[other_folds]).any()
+
+
+def test_cached_features_are_not_computed_again(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the backbone ran")
+
+    monkeypatch.setattr("training.features.run_backbone", refuse)
+    photos = load_photos(photos_dir)
+    backbone = load_backbone(BACKBONE, "none")
+    assert extract(backbone, photos, ("whole", "flip"), made[2])["flip"].shape[0] == len(photos)
+    with pytest.raises(AssertionError, match="the backbone ran"):
+        extract(load_backbone(BACKBONE, "none", seed=1), photos, ("whole",), made[2])
+
+
+def test_a_stopped_extraction_goes_on_where_it_was(
+    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import training.features
+
+    photos = load_photos(photos_dir)
+    backbone = load_backbone(BACKBONE, "none")
+    real, scored = training.features.run_backbone, []
+
+    def counting(backbone: object, images: list[object]) -> object:
+        scored.append(len(images))
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return real(backbone, images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("training.features.run_backbone", counting)
+    with pytest.raises(KeyboardInterrupt):
+        extract(backbone, photos, ("whole",), tmp_path)
+    stopped = sum(scored[:2])
+    scored[:] = [0] * 10
+    matrix = extract(backbone, photos, ("whole",), tmp_path)["whole"]
+    assert sum(scored) == len(set(photos.sha256)) - stopped
+    monkeypatch.undo()
+    np.testing.assert_array_equal(matrix, extract(backbone, photos, ("whole",), tmp_path / "fresh")["whole"])
+
+
+def edit_manifest(folder: Path, change: dict[str, str] | None = None, drop: str = "") -> None:
+    """Set columns of every row, or drop one column."""
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [column for column in COLUMNS if column != drop]
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**row, **(change or {})} for row in rows)
+
+
+def break_column(folder: Path) -> str:
+    edit_manifest(folder, drop="fireplace")
+    return "lacks the column fireplace"
+
+
+def break_files(folder: Path) -> str:
+    (folder / "web_homes/home0/0.jpg").unlink()
+    return "the first is web_homes/home0/0.jpg"
+
+
+def break_classes(folder: Path) -> str:
+    edit_manifest(folder, {"balcony": "0"})
+    return "head balcony: class 1 has training photos of 0 sites"
+
+
+def break_room(folder: Path) -> str:
+    edit_manifest(folder, {"room": "kitchen"})
+    return "head room: class bathroom has training photos of 0 sites"
+
+
+def break_photo(folder: Path) -> str:
+    (folder / "web_homes/home0/0.jpg").write_bytes(b"<html>not found</html>")
+    return "0.jpg cannot be used (unsupported_format"
+
+
+@pytest.mark.parametrize("broken", [break_column, break_files, break_classes, break_room, break_photo])
+def test_bad_photos_end_in_one_line_and_write_nothing(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, broken: Callable[[Path], str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos_dir, folder)
+    said = broken(folder)
+    out = tmp_path / "bundle"
+    code, error = run_fit(folder, "--out", out, "--cache", made[2], *UNTRAINED)
+    assert (code, error.strip().count("\n")) == (2, 0)
+    assert said in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--backbone", "timm:no_such_model"), "--backbone timm:no_such_model"),
+        (("--backbone", BACKBONE), "no pip package brings its weights"),
+        (("--backbone", BACKBONE, "--weights", "hub"), "--weights hub"),
+        (
+            ("--backbone", BACKBONE, "--weights", "none", "--homes", "villas"),
+            "villas holds fewer than 2 homes",
+        ),
+        ((*UNTRAINED, "--view", "upside-down"), "--view upside-down"),
+    ],
+)
+def test_bad_options_end_in_one_line(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    code, error = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", made[2], *options)
+    assert (code, error.strip().count("\n")) == (2, 0)
+    assert said in error
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_command_on_the_card_names_every_option_that_differs() -> None:
+    plain = FitOptions(Path("photos"), Path("out"))
+    assert command(plain) == "enrich-train fit PHOTOS_DIR --out DIR"
+    chosen = replace(
+        plain, seed=3, exclude=("web_catalog",), targets=replace(plain.targets, true_precision=0.9)
+    )
+    assert command(chosen).endswith("--seed 3 --exclude web_catalog --precision 0.9")
+
+
+def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
+    starter = Path(__file__).parents[2] / "enrich" / "starter"
+    bundle = load_bundle(starter)
+    assert sum(path.stat().st_size for path in starter.iterdir()) <= 15_000_000
+    for head in bundle.heads[:2]:
+        chosen = head.metrics["true"]["at_threshold"]
+        assert chosen["precision"]["value"] >= 0.95
+        assert chosen["precision_at_prevalence"] >= 0.95
+        assert set(head.metrics["true"]["cross_fitted"]["precision"]) == {
+            "hits",
+            "of",
+            "value",
+            "low",
+            "high",
+        }
+    card = (starter.parents[1] / "docs" / "model-card.md").read_text()
+    assert bundle.bundle_id[:12] in card
+    assert json.dumps(bundle.manifest["training"]["targets"]["prevalence"]) in card
