@@ -125,9 +125,10 @@ class Pipeline:
                     await self._with_helpers(self._claim_all(ids, limit))
             except BaseExceptionGroup as group:
                 error = _first(group)
+                self._savers.shutdown()  # so that what is saved or claimed just now is dealt with too
                 if isinstance(error, ErrorBudgetError):
                     failed = {listing for listing, transient in self._attempts if transient}
-                    await self._in(self._savers, self._state.forgive, sorted(failed))
+                    self._state.forgive(sorted(failed))
                 else:
                     forgive = isinstance(error, EnrichError)  # else the listing in hand may be what breaks it
                 raise error from None
@@ -150,7 +151,7 @@ class Pipeline:
         async with asyncio.TaskGroup() as group:
             while not self._stopping() and (limit is None or taken < limit):
                 size = CLAIM_SIZE if limit is None else min(CLAIM_SIZE, limit - taken)
-                claims = await self._in(self._savers, self._state.claim, size, ids)
+                claims = await self._in(self._savers, self._claim, size, ids)
                 if claims:
                     taken += len(claims)
                     await self._start(claims, group)
@@ -162,8 +163,12 @@ class Pipeline:
                 else:
                     return
 
-    async def _start(self, claims: list[Claim], group: asyncio.TaskGroup) -> None:
+    def _claim(self, size: int, ids: Sequence[str] | None) -> list[Claim]:
+        claims = self._state.claim(size, ids)
         self._open.update((claim.id, claim) for claim in claims)
+        return claims
+
+    async def _start(self, claims: list[Claim], group: asyncio.TaskGroup) -> None:
         with self.figures.timed("read"):
             found = await self._in(self._savers, self._source.photos, [claim.id for claim in claims])
             keys = sorted({photo.key for listing in found for photo in listing.photos})
