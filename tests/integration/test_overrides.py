@@ -7,20 +7,19 @@ import pytest
 
 from enrich.database import Database
 from enrich.errors import UsageError
-from enrich.records import Claim
 from enrich.state import State
-from tests.support.enriched import add, result, wait_for_lock
+from tests.support.enriched import (
+    add,
+    claim_one,
+    result,
+    wait_for_lock,
+)
 from tests.support.postgres import Portal
 
 
 @pytest.fixture
 def state(database: Database) -> State:
     return State(database, lease_seconds=60, max_attempts=3)
-
-
-def claim_one(state: State) -> Claim:
-    (claim,) = state.claim(1, ["a"])
-    return claim
 
 
 def fields(portal: Portal) -> dict[str, Any]:

@@ -6,21 +6,24 @@ import pytest
 
 from enrich import requeue
 from enrich.database import Database
-from enrich.records import PhotoResult, PhotoStatus
+from enrich.records import PhotoStatus
 from enrich.schema import BACKFILL, NIGHTLY
 from enrich.state import State
-from tests.support.enriched import BUNDLE, add, failed, ok, photo, result, sha
+from tests.support.enriched import (
+    add,
+    enriched,
+    failed,
+    ok,
+    photo,
+    result,
+    sha,
+)
 from tests.support.postgres import Portal
 
 
 @pytest.fixture
 def state(database: Database) -> State:
     return State(database, lease_seconds=60, max_attempts=3)
-
-
-def enriched(state: State, id: str, *results: PhotoResult, bundle_id: str = BUNDLE) -> None:
-    (claim,) = state.claim(1, [id])
-    assert state.complete(result(claim, results, bundle_id=bundle_id))
 
 
 def quarantined(state: State, id: str) -> None:

@@ -17,6 +17,7 @@ from enrich.records import (
     PhotoStatus,
     Validators,
 )
+from enrich.state import State
 from enrich.urls import url_key
 from tests.support.postgres import Portal
 
@@ -89,3 +90,13 @@ def wait_for_lock(portal: Portal, thread: Thread) -> None:
     )
     while thread.is_alive() and portal.execute(sql)[0][0] == 0:
         sleep(0.02)
+
+
+def claim_one(state: State, id: str = "a") -> Claim:
+    (claim,) = state.claim(1, [id])
+    return claim
+
+
+def enriched(state: State, id: str = "a", *results: PhotoResult, **fields: Any) -> None:
+    """Claim and complete a listing."""
+    assert state.complete(result(claim_one(state, id), results, **fields))
