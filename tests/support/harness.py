@@ -168,6 +168,11 @@ class World:
         query = {"bool": {"filter": list(filters)}}
         return {hit["_id"] for hit in self._hits(query)}
 
+    def drop_indices(self) -> None:
+        """Remove whatever is in the index of this world, as if it had never been."""
+        for name in self.elasticsearch.indices.get(index=f"{self.index}*", expand_wildcards="all"):
+            self.elasticsearch.indices.delete(index=name, ignore_unavailable=True)
+
     def _hits(self, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         try:
             self.elasticsearch.indices.refresh(index=self.index)
@@ -199,8 +204,7 @@ class World:
         for process in self._started:
             process.kill()
             process.communicate()
-        for name in self.elasticsearch.indices.get(index=f"{self.index}*", expand_wildcards="all"):
-            self.elasticsearch.indices.delete(index=name, ignore_unavailable=True)
+        self.drop_indices()
         self.elasticsearch.close()
 
 
