@@ -93,6 +93,7 @@ def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     again = write_bundle(bundle.folder, bundle.manifest, {"tiny.safetensors": halved})
     assert again.bundle_id != bundle.bundle_id
+    assert again.members[0].model_id != bundle.members[0].model_id
     weight = again.tensors(again.members[0])["head.room.weight"]
     assert weight.dtype == np.float32
     assert (weight == tiny_tensors()["head.room.weight"].astype(np.float16)).all()
