@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg2
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from enrich.database import Database, check_schema, connect, embedded_postgres, parse_url
+from enrich.database import Database, check_schema, connect, embedded_postgres, parse_url, passing
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
 from enrich.schema import SCHEMA_VERSION
 from enrich.settings import load_settings
@@ -96,6 +97,12 @@ class TestRun:
         assert len(attempts) == 2
         assert portal.execute("SELECT count(*) FROM listings") == [(2,)]
         database.close()
+
+    def test_what_the_driver_knows_to_be_a_lost_connection_is_passing(self) -> None:
+        """Made by hand: psycopg2 raises this without a state only when the server dies in mid-answer."""
+        cause = psycopg2.DatabaseError("error with status PGRES_TUPLES_OK and no message from the libpq")
+        assert passing(DatabaseError("", {}, cause, connection_invalidated=True))
+        assert not passing(DatabaseError("", {}, cause))
 
     def test_two_that_wait_for_each_other_both_succeed(self, portal: Portal) -> None:
         for id in ("a", "b"):
