@@ -13,12 +13,13 @@ from typing import Any
 
 import typer
 
-from enrich.errors import EnrichError
+from enrich.errors import EnrichError, UsageError
 from enrich.index import IndexUnavailable
 from jobs import logs
 from jobs.redact import Redactor
 
 BUG, INTERRUPTED = 70, 130
+FORBIDDEN = "42501"  # Postgres: insufficient privilege
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +44,10 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
     except typer.Abort:
         return INTERRUPTED
     except Exception as error:
+        if getattr(getattr(error, "orig", None), "pgcode", None) == FORBIDDEN:
+            reason = str(getattr(error, "orig", "")).splitlines()[0]
+            say(f"Postgres: {reason}. GRANT it, see docs/database.md; `enrich check` lists what is missing")
+            return UsageError.exit_code
         if (code := _usage(error, say)) is not None:
             return code
         if _verbose.is_set():

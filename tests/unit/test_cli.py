@@ -32,6 +32,7 @@ from jobs.views.demo import show_homes
 from jobs.views.search import show_hits
 from jobs.views.settings import rows, show_settings
 from jobs.views.status import duration
+from tests.support.command import logging_restored
 
 HEADS = (
     Head("balcony", "binary"),
@@ -44,14 +45,8 @@ ENCODED = "s3cret%2Fpa55%40w%C3%B6rd"
 
 @pytest.fixture(autouse=True)
 def _logging_restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in logs.OURS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
+    with logging_restored():
+        yield
 
 
 @pytest.fixture
