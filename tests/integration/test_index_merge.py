@@ -242,20 +242,24 @@ def test_fields_of_a_head_that_the_bundle_no_longer_has_are_nulled(
         assert document["has_garage"] is True
 
 
+@pytest.mark.parametrize("es_type", ["long", "keyword"])
 def test_the_portal_s_own_listing_id_is_left_alone(
-    elasticsearch_url: str, portal_index: PortalIndex, index_name: str
+    elasticsearch_url: str, portal_index: PortalIndex, index_name: str, es_type: str
 ) -> None:
-    properties = {"listing_id": {"type": "long"}, "title": {"type": "text"}}
+    properties = {"listing_id": {"type": es_type}, "title": {"type": "text"}}
     portal_index.client.indices.create(index=f"{index_name}-long", mappings={"properties": properties})
-    portal_index.client.index(index=f"{index_name}-long", id="1", document={"listing_id": 1, "title": "x"})
+    portal_index.client.index(index=f"{index_name}-long", id="1", document={"listing_id": 77, "title": "x"})
     portal_index.client.index(index=f"{index_name}-long", id="2", document={"title": "y"})
     index = merge(elasticsearch_url, f"{index_name}-long")
     index.prepare()
     assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
     found = portal_index.client.mget(index=f"{index_name}-long", ids=["1", "2"])["docs"]
-    assert [document["_source"].get("listing_id") for document in found] == [1, None]
+    assert [document["_source"].get("listing_id") for document in found] == [
+        77,
+        "2" if es_type == "keyword" else None,
+    ]
     index.write([take("1", 6)])
-    assert portal_index.client.get(index=f"{index_name}-long", id="1")["_source"]["listing_id"] == 1
+    assert portal_index.client.get(index=f"{index_name}-long", id="1")["_source"]["listing_id"] == 77
 
 
 # Setting up
@@ -320,6 +324,37 @@ def test_an_index_that_is_gone_is_lost_and_not_made(
     with pytest.raises(IndexLost):
         index.write([put("1", 5)])
     assert not portal_index.client.indices.exists(index=index_name)
+
+
+def test_an_index_that_goes_while_it_is_written_to_is_not_made(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    portal_index.save("1")
+
+    def in_between(request: Request) -> Answer | None:
+        if "_bulk" in request.path:
+            portal_index.client.indices.delete(index=f"{portal_index.name}-v1")
+        return None
+
+    elasticsearch_proxy.answer = in_between
+    with pytest.raises(IndexLost):
+        index.write([put("1", 5)])
+    assert not portal_index.client.indices.exists(index=portal_index.name)
+
+
+def test_what_is_there_already_is_read_and_not_written(
+    portal_index: PortalIndex, elasticsearch_proxy: Proxy
+) -> None:
+    index = merge(elasticsearch_proxy.url, portal_index.name)
+    index.prepare()
+    portal_index.save("1", "2")
+    index.write([put("1", 5), put("2", 5)])
+    index.write([take("2", 6)])
+    written = len(elasticsearch_proxy.sent("_bulk"))
+    assert statuses(index.write([put("1", 5), take("2", 7), put("3", 5)])) == [DONE, DONE, AWAITING]
+    assert len(elasticsearch_proxy.sent("_bulk")) == written == 2
 
 
 def test_a_portal_s_index_without_an_alias_works_too(elasticsearch_url: str, index_name: str) -> None:

@@ -417,6 +417,7 @@ def test_refused_credentials_are_one_clear_line(elasticsearch_proxy: Proxy, stat
 def test_a_busy_server_is_no_setup_error(elasticsearch_proxy: Proxy) -> None:
     elasticsearch_proxy.always(503)
     connect(settings(elasticsearch_proxy.url)).close()
+    assert len(elasticsearch_proxy.requests) == 1  # waiting and repeating is the caller's
 
 
 def test_a_missing_ca_file_is_named() -> None:
