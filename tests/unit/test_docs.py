@@ -1,0 +1,78 @@
+"""The documentation names every command, every option and every setting, with the defaults that hold."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from enrich.settings import STARTER_BUNDLE, Settings, variable
+from jobs.cli import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+COMMANDS = typer.main.get_group(app).commands
+EVERYWHERE = {"--help", "--verbose"}
+
+
+def setting_row(name: str) -> str:
+    """A setting's row in docs/settings.md."""
+    field = Settings.model_fields[name]
+    default: Any = field.get_default(call_default_factory=True)
+    if default == STARTER_BUNDLE:
+        text = "the starter bundle"
+    elif name == "home":
+        text = f"`{Path('/tmp') / default.relative_to(tempfile.gettempdir())}`"
+    else:
+        text = f"`{','.join(default) if isinstance(default, tuple) else default}`"
+    return f"| `{variable(name)}` | {'' if default in (None, ()) else text} | {field.description} |"
+
+
+def sections() -> dict[str, str]:
+    """Command -> what docs/commands.md says of it."""
+    parts = re.split(r"^## enrich (\w+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_command_has_its_section_and_no_other() -> None:
+    assert set(sections()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_option_is_documented_and_no_other(command: str) -> None:
+    options = {name for option in COMMANDS[command].params for name in option.opts if name.startswith("--")}
+    known = set(re.findall(r"`(--[a-z-]+)", sections()[command]))
+    # An option of another command may be mentioned too, in passing; this one's must be.
+    everything = {name for c in COMMANDS.values() for option in c.params for name in option.opts}
+    assert options - EVERYWHERE <= known <= everything
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_is_in_the_operations_guide(command: str) -> None:
+    assert f"`enrich {command}" in (DOCS / "operations.md").read_text()
+
+
+def test_the_options_of_all_commands_are_documented() -> None:
+    opening = (DOCS / "commands.md").read_text().partition("\n## ")[0]
+    for option in typer.main.get_group(app).params:
+        assert option.opts[0] == "--help" or option.opts[0] in opening
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default_and_meaning(name: str) -> None:
+    assert setting_row(name) in (DOCS / "settings.md").read_text().splitlines()
+
+
+def test_no_document_names_a_setting_that_is_not_there() -> None:
+    known = {variable(name) for name in Settings.model_fields} | {"ENRICH_SHARED"}
+    for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
+        named = set(re.findall(r"\bENRICH_[A-Z_]+[A-Z]\b(?!_?\*)", path.read_text()))
+        assert named <= known, path.name
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
