@@ -67,7 +67,10 @@ def test_up_down_and_up_again(portal: Portal) -> None:
 
 
 def test_hosts_that_start_at_once_migrate_once(database_url: str) -> None:
-    script = "import sys, migrations; sys.stdin.readline(); print(migrations.upgrade(sys.argv[1]))"
+    script = (
+        "import sys, migrations; migrations.head(); print('ready', flush=True); sys.stdin.readline();"
+        "print(migrations.upgrade(sys.argv[1]))"
+    )
     hosts = [
         subprocess.Popen(
             [sys.executable, "-c", script, database_url],
@@ -78,6 +81,8 @@ def test_hosts_that_start_at_once_migrate_once(database_url: str) -> None:
         )
         for _ in range(4)
     ]
+    for host in hosts:
+        assert host.stdout is not None and host.stdout.readline() == "ready\n"
     for host in hosts:
         assert host.stdin is not None
         host.stdin.write("go\n")
