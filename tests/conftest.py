@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.support.elasticsearch",
     "tests.support.photo_server",
     "tests.support.harness",
+    "tests.support.gate",
 ]
 
 
