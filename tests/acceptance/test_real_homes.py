@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -64,8 +65,7 @@ def enriched(
     """All homes served over HTTP and listed in a portal, then enriched by the commands, in fp32."""
     homes, demo = real_homes(shared), {home.id: home for home in shipped()}
     with portal_of(postgres_url, _templates["portal"]) as portal, PhotoServer() as photos:
-        world = World(portal, photos, elasticsearch_url, "test-real-homes", STARTER_BUNDLE)
-        world.drop_indices()
+        world = World(portal, photos, elasticsearch_url, f"test-homes-{uuid4().hex[:8]}", STARTER_BUNDLE)
         for id, rows in homes.items():
             files = [shared / "photos" / row["path"] for row in rows]
             portal.add(id, [photos.add(f"/{id}/{file.name}", file=file, etag='"1"') for file in files])

@@ -150,7 +150,7 @@ class World:
         for hit in self._hits():
             document = hit["_source"]
             for name in ("revision", "enriched_at"):
-                document.get("enrichment", {}).pop(name, None)
+                (document.get("enrichment") or {}).pop(name, None)
             found[hit["_id"]] = document
         return found
 
@@ -161,7 +161,7 @@ class World:
     def writes(self) -> int:
         """Documents written and deleted at the index since it was created, whatever became of them."""
         figures = self.elasticsearch.indices.stats(index=self.index, metric="indexing")["_all"]["primaries"]
-        return int(figures["indexing"]["index_total"] + figures["indexing"]["delete_total"])
+        return sum(figures["indexing"][name] for name in ("index_total", "index_failed", "delete_total"))
 
     def matching(self, *filters: Mapping[str, Any]) -> set[str]:
         """Ids of the documents that match all of these filters (Elasticsearch queries)."""
