@@ -52,8 +52,8 @@ def show_homes(
     out.print()
     out.print(table)
     out.print(
-        "✓ yes   ✗ no   ? unknown: with fewer than "
-        f"{min_photos_false} photos a home is never said to lack something (ENRICH_MIN_PHOTOS_FALSE)"
+        "✓ yes  ✗ no  ? unknown, for no home is said to lack something on fewer than "
+        f"{min_photos_false} photos (ENRICH_MIN_PHOTOS_FALSE)"
     )
     if known:
         mistakes = [line for home in homes for line in _mistakes(home, found.get(home.id, {}), heads)]

@@ -44,16 +44,17 @@ def report_lines(report: RunReport) -> list[str]:
         f"failed: {listed(plain['failures'])}"
     )
     lines.append(f"documents  {_counts(plain['documents'])}")
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
     speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
-    work = f" (seconds over all requests and threads: {stages})" if stages else ""
-    lines.append(f"took       {duration(plain['seconds'])}{speed}{work}")
+    lines.append(f"took       {duration(plain['seconds'])}{speed}")
+    if plain["stage_seconds"]:
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
+        lines.append(f"work       {stages} (seconds, over all requests and threads)")
     return lines
 
 
 def _found(discovery: Mapping[str, int]) -> str:
-    named = {_KINDS.get(kind, kind): count for kind, count in discovery.items() if kind != "seen"}
-    return f"found      {discovery['seen']:,} listings: {_counts(named)}"
+    named = {_KINDS.get(kind, kind): count for kind, count in discovery.items() if kind != "seen" and count}
+    return f"found      {discovery['seen']:,} listings: {_counts(named) or 'nothing to do'}"
 
 
 def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:

@@ -20,37 +20,36 @@ def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence
     binary = [head.name for head in heads if head.kind == "binary"]
     multiclass = [head.name for head in heads if head.kind == "multiclass"]
     columns = list(dict.fromkeys([*columns, *query.where]))
-    table = Table(header_style="bold", show_lines=True)
+    table = Table(header_style="bold")
     for title in ("listing", *columns, *binary, *(f"{name} types" for name in multiclass)):
         table.add_column(title)
-    table.add_column("evidence", overflow="fold")
     for document in hits.documents:
         table.add_row(
             escape(str(document["listing_id"])),
             *(_text(document.get(name)) for name in columns),
             *(mark(document.get(f"has_{name}"), document.get(f"{name}_confidence")) for name in binary),
             *(_types(document, name) for name in multiclass),
-            "\n".join(evidence(document, query.has or binary)),
         )
     out.print(table)
+    for document in hits.documents:
+        for line in _evidence(document, query.has or binary):
+            out.print(line, soft_wrap=True)  # URLs stay whole
     shown = "" if hits.total == len(hits.documents) else f", {len(hits.documents)} shown (--limit)"
     noun = "listing" if hits.total == 1 else "listings"
     out.print(f"{hits.total:,} {noun}{_asked(query)}{shown}.")
 
 
-def evidence(document: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
+def _evidence(document: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
     """A line for each head that a photo, or a person, decided."""
-    lines = []
+    id, lines = escape(str(document["listing_id"])), []
     for name in heads:
         found = (document.get("evidence") or {}).get(name)
         if not found:
             continue
-        if found.get("override"):
-            lines.append(f"{name}: set by a person")
-        else:
-            lines.append(
-                f"{name}: photo {found['position']} {found['confidence']:.2f} {escape(found['url'])}"
-            )
+        decided = "set by a person"
+        if not found.get("override"):
+            decided = f"photo {found['position']} {found['confidence']:.2f} {escape(found['url'])}"
+        lines.append(f"  {id} {name}: {decided}")
     return lines
 
 

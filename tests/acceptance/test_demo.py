@@ -15,7 +15,7 @@ from enrich.demo.homes import PHOTOS
 from tests.support.bundles import draw_bytes
 
 CHECKOUT = Path(__file__).parents[2]
-TIMINGS = re.compile(r"took .*|:\d{4,5}(?=[/\s])|enrich_demo_\d+")
+TIMINGS = re.compile(r"took .*|work .*|:\d{4,5}(?=[/\s])|enrich_demo_\d+")
 
 
 def enrich(*args: str, home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
