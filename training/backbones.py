@@ -3,6 +3,7 @@
 Heads are fitted on features of the rounded backbone, so that what was measured is what is served.
 """
 
+import copy
 import hashlib
 import importlib
 import json
@@ -57,13 +58,6 @@ def load_backbone(name: str, weights: str = "package", size: int = 0, seed: int 
         pretrained_size = int(config.input_size[1]) if config else 224
     else:
         raise UsageError(f"--weights {weights}: use package (from pip) or none (untrained, for tests)")
-    tensors = {
-        key: tensor.to(torch.float16).contiguous()
-        for key, tensor in module.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
-    module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     side = size or pretrained_size
     preprocessing = Preprocessing(
         size=(side, side),
@@ -72,6 +66,30 @@ def load_backbone(name: str, weights: str = "package", size: int = 0, seed: int 
         mean=(LITE_MEAN,) * 3,
         std=(LITE_STD,) * 3,
     )
+    return _rounded(name, module, preprocessing)
+
+
+def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
+    """A copy of `backbone` with the tensors `learnt` in place of its own, in half precision too.
+
+    Raises:
+        UsageError: a tensor does not fit half precision.
+    """
+    module = copy.deepcopy(backbone.module)
+    module.load_state_dict(learnt, strict=False)
+    if not all(torch.isfinite(tensor.half()).all() for tensor in learnt.values()):
+        raise UsageError("finetuning diverged: weights beyond half precision; fit again with --finetune none")
+    return _rounded(backbone.name, module, backbone.preprocessing)
+
+
+def _rounded(name: str, module: torch.nn.Module, preprocessing: Preprocessing) -> Backbone:
+    tensors = {
+        key: tensor.to(torch.float16).contiguous()
+        for key, tensor in module.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
+    module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Backbone(name, module, tensors, preprocessing, _key(name, tensors, preprocessing))
 
 

@@ -18,7 +18,7 @@ MIN_BACKING = 59
 def write_card(bundle: Bundle, path: Path) -> None:
     """Write the model card of a bundle that `fit` made, as Markdown."""
     training = bundle.manifest["training"]
-    parts = [_opening(bundle, training), _data(training)]
+    parts = [_opening(bundle, training), _data(training), _comparison(training)]
     for head in bundle.heads:
         parts.append(_binary(head) if head.kind == "binary" else _classes(head))
     parts += [_listing(training), _limits(bundle)]
@@ -31,8 +31,8 @@ def _opening(bundle: Bundle, training: dict[str, Any]) -> str:
     return f"""# Model card: {bundle.name}
 
 Made {bundle.manifest["created"]}, bundle `{bundle.bundle_id[:12]}…`; written by the fit itself, so change the fit, not
-this page. Heads: {heads}, linear, on the frozen backbone `{bundle.members[0].backbone}` with ImageNet weights
-(Apache-2.0), rounded to half precision before anything was fitted or measured.
+this page. Heads: {heads}, linear, on the backbone `{bundle.members[0].backbone}` with ImageNet weights
+(Apache-2.0), {_how(training)}.
 
 **For evaluation and demonstration.** It was trained on research-only and third-party photos; for production, retrain on
 photos of your own. All figures on this page come from one command:
@@ -41,9 +41,34 @@ photos of your own. All figures on this page come from one command:
 {training["command"]} --card docs/model-card.md
 ```
 
-"Held out" means: predicted by a head that saw no photo of that site (five folds of whole sites; a site is one web site,
-or one home of a larger data set). "Cross-fitted" means that the threshold, too, was chosen without that site. Brackets
+"Held out" means: predicted by a model that saw no photo of that site ({training["folds"]} folds of whole sites; a site is one web
+site, or one home of a larger data set). "Cross-fitted" means that the threshold, too, was chosen without that site. Brackets
 are exact (Clopper-Pearson) 95 % intervals.
+"""
+
+
+def _how(training: dict[str, Any]) -> str:
+    if training["finetune"] == "none":
+        return "frozen, rounded to half precision before anything was fitted or measured"
+    return "its upper stages and all heads finetuned together, shipped in half precision"
+
+
+def _comparison(training: dict[str, Any]) -> str:
+    rows = [
+        [name, how, figure["photos"], figure["homes"], f"{figure['found']} of {figure['of']}"]
+        for name, pair in training["comparison"].items()
+        for how, figure in pair.items()
+    ]
+    if not rows:
+        return ""
+    target, homes = training["targets"]["true_precision"], training["targets"]["homes"]
+    return f"""## What finetuning is worth
+
+The same folds, once with linear heads on the frozen backbone and once finetuned: average precision of the held-out
+photos of `{homes}` and of its homes by their highest photo, and the homes found at a precision of {target}
+(on logits as they come, with the threshold chosen on these homes).
+
+{_table(["head", "backbone", "photos", "homes", "homes found"], rows)}
 """
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.console import Console
 from enrich.errors import EnrichError
 from training.card import write_card
 from training.features import VIEWS
+from training.finetune import Recipe
 from training.fit import FitOptions, fit
 from training.judge import Targets
 
@@ -38,8 +39,16 @@ def fit_command(
     ] = FitOptions.size,
     seed: Annotated[int, typer.Option(help="Seed of the folds")] = 0,
     exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    finetune: Annotated[
+        Literal["top", "none"], typer.Option(help="Whether the upper stages of the backbone learn, too")
+    ] = FitOptions.finetune,
+    samples: Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
+    drawn: Annotated[
+        int, typer.Option(min=0, max=9, help="Augmented views per photo that finetuning learns from")
+    ] = FitOptions.drawn,
     view: Annotated[
-        list[str] | None, typer.Option(help=f"Views of a photo to learn from: {', '.join(VIEWS)}")
+        list[str] | None,
+        typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
     ] = None,
     homes: Annotated[str, typer.Option(help="First folder of the photos of whole homes")] = Targets.homes,
     prevalence: Annotated[
@@ -51,7 +60,7 @@ def fit_command(
     cache: Annotated[Path, typer.Option(help="Folder of cached features")] = FitOptions.cache,
     card: Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")] = None,
 ) -> None:
-    """Fit heads on a frozen backbone, choose thresholds on held-out homes, write the bundle."""
+    """Fit heads on a backbone, choose thresholds on held-out homes, write the bundle."""
     targets = Targets(homes=homes, prevalence=prevalence, true_precision=precision)
     bundle = fit(
         FitOptions(
@@ -61,6 +70,9 @@ def fit_command(
             weights=weights,
             size=size,
             seed=seed,
+            finetune=finetune,
+            drawn=drawn,
+            recipe=Recipe(samples=samples),
             exclude=tuple(exclude or ()),
             views=tuple(view or FitOptions.views),
             cache=cache,

@@ -1,24 +1,26 @@
 """Fit: from labelled photos to a bundle with its figures.
 
-Features of a frozen backbone, one linear head per question, calibrated and judged on sites the heads had not
-seen; then the finished bundle is run as serving runs it, for the figures of split `listing` and of bf16.
+A backbone, frozen or finetuned, and one linear head per question, calibrated and judged on sites not seen
+before; then the finished bundle is run as serving runs it, for the figures of split `listing` and of bf16.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from enrich.bundle import Bundle, write_bundle
+from training import together
 from training.backbones import Backbone, load_backbone
 from training.data import ROOM, PhotoSet, load_photos
 from training.features import extract
-from training.heads import LinearHead, fit_head
-from training.judge import Targets, judge_binary, judge_classes
+from training.finetune import Recipe
+from training.heads import FOLDS, FittedHead, fit_head
+from training.judge import JudgedHead, Targets, judge_binary, judge_classes
 from training.serve import bf16_delta, listing_figures
 
 BINARY = ("balcony", "fireplace")
@@ -40,6 +42,11 @@ class FitOptions:
     seed: int = 0
     exclude: tuple[str, ...] = ()
     views: tuple[str, ...] = ("whole", "flip")
+    """What heads on a frozen backbone learn from."""
+    finetune: Literal["top", "none"] = "none"
+    drawn: int = 1
+    """Augmented views per photo, beside the whole one, that finetuning learns from."""
+    recipe: Recipe = field(default_factory=Recipe)
     cache: Path = Path("runs/features")
     targets: Targets = field(default_factory=Targets)
     name: str = "starter"
@@ -54,49 +61,78 @@ def fit(options: FitOptions) -> Bundle:
     """
     photos = load_photos(options.photos, BINARY, ROOM, options.exclude)
     backbone = load_backbone(options.backbone, options.weights, options.size, options.seed)
-    views = extract(backbone, photos, options.views, options.cache)
-    trainable = photos.split == "train"
-    heads: dict[str, LinearHead] = {}
-    entries: list[dict[str, Any]] = []
-    for name in (*BINARY, ROOM.column):
-        classes = photos.classes.get(name)
-        fitted = fit_head(
-            name, photos.labels[name], classes, views, photos.group, photos.site, trainable, options.seed
+    names = (*BINARY, ROOM.column)
+    comparison: dict[str, Any] = {}
+    fitted: Sequence[FittedHead]
+    if options.finetune == "top":
+        made = together.fit_together(
+            photos,
+            names,
+            backbone,
+            options.recipe,
+            options.targets,
+            options.drawn,
+            options.cache,
+            options.seed,
         )
+        backbone, fitted, comparison = made.backbone, made.heads, made.comparison
+    else:
+        fitted = _on_frozen(options, photos, names, backbone)
+    judged = []
+    for head in fitted:
+        classes = photos.classes.get(head.name)
         if classes is None:
-            judged = judge_binary(photos, fitted, options.targets)
+            judged.append(judge_binary(photos, head, options.targets))
         else:
             publish = {label: label not in UNPUBLISHED for label in classes}
-            judged = judge_classes(photos, fitted, publish, options.targets)
-        heads[name] = judged.head
-        entries.append(judged.entry)
-    return _write(options, photos, backbone, heads, entries)
+            judged.append(judge_classes(photos, head, publish, options.targets))
+    return _write(options, photos, backbone, judged, comparison)
+
+
+def _on_frozen(
+    options: FitOptions, photos: PhotoSet, names: Sequence[str], backbone: Backbone
+) -> list[FittedHead]:
+    views = extract(backbone, photos, options.views, options.cache)
+    trainable = photos.split == "train"
+    return [
+        fit_head(
+            name,
+            photos.labels[name],
+            photos.classes.get(name),
+            views,
+            photos.group,
+            photos.site,
+            trainable,
+            options.seed,
+        )
+        for name in names
+    ]
 
 
 def _write(
     options: FitOptions,
     photos: PhotoSet,
     backbone: Backbone,
-    heads: dict[str, LinearHead],
-    entries: list[dict[str, Any]],
+    judged: Sequence[JudgedHead],
+    comparison: dict[str, Any],
 ) -> Bundle:
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
-    for name, head in heads.items():
-        tensors[f"head.{name}.weight"] = torch.from_numpy(head.weight)
-        tensors[f"head.{name}.bias"] = torch.from_numpy(head.bias)
+    for one in judged:
+        tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.head.weight)
+        tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.head.bias)
     member: dict[str, Any] = {
         "backbone": backbone.name,
         "weights": WEIGHTS_FILE,
         "preprocessing": asdict(backbone.preprocessing),
         "bf16": None,
-        "heads": entries,
+        "heads": [one.entry for one in judged],
     }
     manifest: dict[str, Any] = {
         "name": options.name,
         "description": "Balcony, fireplace and rooms from photos of homes: for evaluation and demonstration",
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],
-        "training": _training(options, photos),
+        "training": _training(options, photos) | {"comparison": comparison},
     }
     bundle = write_bundle(options.out, manifest, {WEIGHTS_FILE: tensors})
     member["bf16"] = {"delta_p999": bf16_delta(bundle, photos, options.targets.homes, options.seed)}
@@ -108,6 +144,9 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
     return {
         "command": command(options),
         "seed": options.seed,
+        "finetune": options.finetune,
+        "folds": FOLDS if options.finetune == "none" else together.FOLDS,
+        "recipe": asdict(options.recipe) if options.finetune == "top" else {},
         "views": list(options.views),
         "excluded": list(options.exclude),
         "collections": _collections(photos),
@@ -120,9 +159,11 @@ def command(options: FitOptions) -> str:
     """The command that repeats this fit, with its paths left to the reader."""
     default = FitOptions(options.photos, options.out)
     parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
-    for option in ("backbone", "weights", "size", "seed"):
+    for option in ("backbone", "weights", "size", "seed", "finetune", "drawn"):
         if getattr(options, option) != getattr(default, option):
             parts.append(f"--{option} {getattr(options, option)}")
+    if options.recipe.samples != default.recipe.samples:
+        parts.append(f"--samples {options.recipe.samples}")
     parts += [f"--exclude {prefix}" for prefix in options.exclude]
     if options.views != default.views:
         parts += [f"--view {view}" for view in options.views]

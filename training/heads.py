@@ -43,7 +43,8 @@ class FittedHead:
 
     name: str
     head: LinearHead
-    strength: float
+    strength: float | None
+    """Inverse L2 penalty; None: the head was learnt together with the backbone."""
     held_out: NDArray[np.float64]
     """[photos, outputs]; NaN where a photo is not labelled or not for training."""
     fold: NDArray[np.int64]
@@ -70,7 +71,7 @@ def fit_head(
         UsageError: a class has too few sites to be learnt and held out.
     """
     used = np.flatnonzero(trainable & (labels != UNLABELLED))
-    _check_classes(name, labels[used], class_names or ("0", "1"), site[used])
+    check_classes(name, labels[used], class_names or ("0", "1"), site[used])
     outputs = len(class_names) if class_names else 1
     weight = photo_weights(labels[used], group[used])
     folds = site_folds(labels[used], site[used], seed)
@@ -78,7 +79,7 @@ def fit_head(
     best: tuple[float, NDArray[np.float64]] | None = None
     scores: dict[float, float] = {}
     for strength in STRENGTHS:
-        logits = _held_out_logits(views, used, labels[used], weight, folds, strength, outputs)
+        logits = held_out_logits(views, used, labels[used], weight, folds, strength, outputs)
         scores[strength] = macro_average_precision(labels[used], logits, weight)
         if best is None or scores[strength] > scores[best[0]]:
             best = (strength, logits)
@@ -102,9 +103,11 @@ def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray
     return np.asarray(weight / weight.mean())
 
 
-def site_folds(labels: NDArray[np.int64], site: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
+def site_folds(
+    labels: NDArray[np.int64], site: NDArray[np.str_], seed: int, folds_wanted: int = FOLDS
+) -> NDArray[np.int64]:
     """Fold number per photo; all photos of a site are in one fold, the classes spread evenly."""
-    count = min(FOLDS, len(np.unique(site)))
+    count = min(folds_wanted, len(np.unique(site)))
     folds = np.empty(len(labels), dtype=np.int64)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -128,9 +131,14 @@ def macro_average_precision(
     return float(np.mean(each))
 
 
-def _check_classes(
+def check_classes(
     name: str, labels: NDArray[np.int64], class_names: Sequence[str], site: NDArray[np.str_]
 ) -> None:
+    """Refuse a head with a class that cannot be both learnt and held out; `labels` of training photos.
+
+    Raises:
+        UsageError: which class of which head.
+    """
     for number, class_name in enumerate(class_names):
         sites = len(np.unique(site[labels == number]))
         if sites < 2:
@@ -147,7 +155,7 @@ def _check_folds(name: str, labels: NDArray[np.int64], folds: NDArray[np.int64])
         )
 
 
-def _held_out_logits(
+def held_out_logits(
     views: Views,
     used: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -156,6 +164,8 @@ def _held_out_logits(
     strength: float,
     outputs: int,
 ) -> NDArray[np.float64]:
+    """Logits [used, outputs], each fold's by a head fitted on the others; `labels`, `weight` and `folds` are
+    [used], too."""
     logits = np.full((len(used), outputs), np.nan)
     for number in np.unique(folds):
         learn, held = folds != number, folds == number

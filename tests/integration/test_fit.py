@@ -26,6 +26,8 @@ from training.heads import FittedHead, fit_head
 
 BACKBONE = "timm:test_resnet"
 UNTRAINED = ("--backbone", BACKBONE, "--weights", "none")
+SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
+FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280")
 HOMES, LISTINGS = 24, 3
 COLUMNS = ("path", "group", "split", "room", "balcony", "fireplace", "source", "licence")
 
@@ -179,6 +181,58 @@ def test_a_site_has_no_say_in_its_own_held_out_predictions(
     assert (before.held_out[other_folds] != after.held_out[other_folds]).any()
 
 
+@pytest.fixture(scope="module")
+def finetuned(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, Path]:
+    """The bundle of one finetuning, its model card and its cache."""
+    work = tmp_path_factory.mktemp("finetuned")
+    where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
+    code, said = run_fit(photos_dir, *where, *FINETUNE)
+    assert code == 0, said
+    return load_bundle(work / "bundle"), work / "card.md", work / "cache"
+
+
+def test_a_finetuned_bundle_serves_the_weights_that_learnt(
+    finetuned: tuple[Bundle, Path, Path], photos_dir: Path
+) -> None:
+    bundle, card, _ = finetuned
+    untrained = load_backbone("timm:tf_efficientnet_lite0", "none", size=64)
+    served = bundle.tensors(bundle.members[0])
+    changed = {
+        name
+        for name, tensor in untrained.tensors.items()
+        if not np.array_equal(served[f"backbone.{name}"], tensor.float().numpy())
+    }
+    assert "conv_head.weight" in changed
+    assert all(name.startswith(("blocks.5", "blocks.6", "conv_head", "bn2")) for name in changed)
+    balcony, member = bundle.heads[0], bundle.members[0]
+    assert balcony.metrics["homes"]["average_precision"] > 0.8
+    scorer, chances = Scorer(bundle, "cpu", "fp32"), []
+    for room in ("balcony", "kitchen"):
+        data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
+        scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id]
+        chances.append(float(probabilities(balcony, scores["balcony"])[0]))
+    assert chances[0] > chances[1], "a photo of split listing, never trained on"
+    comparison = bundle.manifest["training"]["comparison"]
+    assert set(comparison) == {"balcony", "fireplace"}
+    assert set(comparison["balcony"]) == {"frozen", "finetuned"}
+    assert "What finetuning is worth" in card.read_text()
+    assert "--finetune top" in card.read_text()
+
+
+def test_a_finished_finetuning_is_not_done_again(
+    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("it learnt again")
+
+    monkeypatch.setattr("training.finetune._Run.step", refuse)
+    monkeypatch.setattr("training.activations._front", refuse)
+    code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", finetuned[2], *FINETUNE)
+    assert code == 0, said
+    again = load_bundle(tmp_path / "bundle")
+    assert again.members[0].model_id == finetuned[0].members[0].model_id
+
+
 def test_cached_features_are_not_computed_again(
     made: tuple[Bundle, Path, Path], photos_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +334,7 @@ def test_bad_photos_end_in_one_line_and_write_nothing(
             "villas holds fewer than 2 homes",
         ),
         ((*UNTRAINED, "--view", "upside-down"), "--view upside-down"),
+        ((*UNTRAINED, "--finetune", "top"), "--finetune none"),
     ],
 )
 def test_bad_options_end_in_one_line(

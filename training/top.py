@@ -1,0 +1,117 @@
+"""The upper blocks of an EfficientNet-Lite, trainable on a CPU in minutes.
+
+Batch norm keeps its statistics and is folded into the convolution before it; depthwise kernels stay as
+pretrained (their gradient costs more than all the rest and they hold 2 % of the weights). What learns: the
+1x1 convolutions, and every scale and shift behind them.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+
+from enrich.errors import UsageError
+
+START = 5
+"""The first of timm's stages that learns; what comes before gives the cached activations."""
+
+
+class _Depthwise(torch.autograd.Function):
+    """Depthwise convolution of a padded input with a fixed kernel.
+
+    Its gradient is again a depthwise convolution, which is many times faster here than torch's own backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.stride, ctx.shape = stride, x.shape
+        return F.conv2d(x, kernel.to(x.dtype), None, stride, groups=len(kernel))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (kernel,) = ctx.saved_tensors
+        batch, channels, height, width = ctx.shape
+        side, stride = kernel.shape[-1], ctx.stride
+        if stride > 1:
+            rows, columns = ((size - 1) * stride + 1 for size in grad.shape[2:])
+            spread = grad.new_zeros(batch, rows, columns, channels).permute(0, 3, 1, 2)
+            spread[:, :, ::stride, ::stride] = grad
+            grad = spread
+        around = (side - 1, width - grad.shape[3], side - 1, height - grad.shape[2])
+        grad = F.pad(grad, around).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(grad, kernel.flip(2, 3).to(grad.dtype), groups=channels), None, None
+
+
+def check_supported(module: nn.Module, name: str) -> None:
+    """Refuse a backbone that is not built of EfficientNet-Lite's plain inverted residuals.
+
+    Raises:
+        UsageError: with what can be done instead.
+    """
+    stages = getattr(module, "blocks", None)
+    plain = isinstance(stages, nn.Sequential) and len(stages) > START
+    if plain:
+        upper = [block for stage in stages[START:] for block in stage]  # type: ignore[index]
+        plain = all(type(block).__name__ == "InvertedResidual" for block in upper)
+        plain &= all(isinstance(getattr(block, "se", nn.Identity()), nn.Identity) for block in upper)
+    if not plain:
+        raise UsageError(f"--finetune top cannot train {name}: use an EfficientNet-Lite, or --finetune none")
+
+
+def front(module: Any, pictures: Tensor) -> Tensor:
+    """Activations [n, channels, h, w] that the trainable stages start from; `pictures` normalised."""
+    x = module.bn1(module.conv_stem(pictures))
+    for stage in module.blocks[:START]:
+        x = stage(x)
+    return x  # type: ignore[no-any-return]
+
+
+def features(module: Any, x: Tensor) -> Tensor:
+    """Pooled features float [n, width] from `front`'s activations; the same numbers as timm's own pass."""
+    for stage in module.blocks[START:]:
+        for block in stage:
+            y = _pointwise(block.conv_pw, block.bn1, x)
+            y = _depthwise(block.conv_dw, block.bn2, y)
+            y = _pointwise(block.conv_pwl, block.bn3, y)
+            x = y + x if block.has_skip else y
+    return _pointwise(module.conv_head, module.bn2, x).mean((2, 3)).float()
+
+
+def trainable(module: Any) -> dict[str, nn.Parameter]:
+    """The parameters that `features` learns, by timm's names; all others are set not to learn."""
+    module.requires_grad_(False)
+    chosen = {}
+    for name, parameter in module.named_parameters():
+        stage = name.split(".")[1] if name.startswith("blocks.") else ""
+        upper = stage.isdecimal() and int(stage) >= START
+        if (upper and ".conv_dw." not in name and not name.endswith(".bn2.weight")) or name.startswith(
+            ("conv_head.", "bn2.")
+        ):
+            parameter.requires_grad_(True)
+            chosen[name] = parameter
+    return chosen
+
+
+def _scale(norm: Any) -> Tensor:
+    return norm.weight / torch.sqrt(norm.running_var + norm.eps)  # type: ignore[no-any-return]
+
+
+def _pointwise(conv: Any, norm: Any, x: Tensor) -> Tensor:
+    scale = _scale(norm)
+    weight, bias = conv.weight[:, :, 0, 0] * scale[:, None], norm.bias - norm.running_mean * scale
+    return norm.act(F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2))  # type: ignore[no-any-return]
+
+
+def _depthwise(conv: Any, norm: Any, x: Tensor) -> Tensor:
+    scale = _scale(norm).detach()
+    if type(conv).__name__ == "Conv2dSame":
+        x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+    else:
+        x = F.pad(x, (conv.padding[1],) * 2 + (conv.padding[0],) * 2)
+    kernel = conv.weight.detach() * scale[:, None, None, None]
+    y = _Depthwise.apply(x.contiguous(memory_format=torch.channels_last), kernel, conv.stride[0])
+    bias = norm.bias - norm.running_mean * scale
+    return norm.act(y + bias.to(y.dtype)[:, None, None])  # type: ignore[no-any-return]
