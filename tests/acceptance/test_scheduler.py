@@ -1,0 +1,185 @@
+"""The worker: runs by its cron expression, one at a time, beside another one, and until it is told to end."""
+
+import itertools
+import signal
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from enrich.errors import SettingsError
+from enrich.settings import load_settings
+from jobs.worker import trigger
+from tests.support.gate import Gate
+from tests.support.harness import World, until
+
+STOCKHOLM = ZoneInfo("Europe/Stockholm")
+EVERY = 2  # seconds between starts
+OFTEN = {"cron": f"*/{EVERY} * * * * *", "fetch_timeout": 120.0}
+MISSED = 4 * EVERY + 1  # seconds in which several starts are missed
+
+
+@pytest.fixture
+def house(world: World, gate: Gate) -> World:
+    """One home, whose photo waits at the gate."""
+    gate.holds(world.photos, *world.listing("house", "balcony"))
+    return world
+
+
+def runs(world: World) -> list[Any]:
+    """The runs, by their start: `started_at`, `finished_at`, `exit_code`."""
+    query = "SELECT started_at, finished_at, exit_code FROM enrichment.run ORDER BY started_at"
+    return list(world.portal.execute(query))
+
+
+def finished(world: World) -> list[Any]:
+    return [run for run in runs(world) if run.finished_at]
+
+
+def now(world: World) -> datetime:
+    moment: datetime = world.portal.execute("SELECT clock_timestamp()")[0][0]
+    return moment
+
+
+def pass_by(world: World, seconds: float) -> None:
+    """Wait until the database's clock is so much later."""
+    end = now(world) + timedelta(seconds=seconds)
+    until(lambda: now(world) > end, f"{seconds} s are over")
+
+
+def assert_one_at_a_time(found: Sequence[Any]) -> None:
+    for before, after in itertools.pairwise(found):
+        assert before.finished_at is not None and after.started_at >= before.finished_at
+    assert {run.exit_code for run in found if run.finished_at} == {0}
+
+
+def ended(worker: "subprocess.Popen[str]") -> str:
+    """Tell a worker to end, and wait until it has; its log."""
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=60)
+    assert worker.returncode == 0, err
+    assert "Traceback" not in err
+    return err
+
+
+def test_runs_do_not_overlap_and_late_ones_are_not_made_up_for_one_by_one(house: World, gate: Gate) -> None:
+    worker = house.start("worker", **OFTEN)
+    until(house.requests, "the first run is under way")
+    pass_by(house, MISSED)
+    assert len(runs(house)) == 1, "no run beside the one that takes long"
+    gate.open()
+    until(lambda: len(finished(house)) >= 3, "runs follow")
+
+    found = finished(house)
+    assert_one_at_a_time(found)
+    since = (found[-1].finished_at - found[0].finished_at).total_seconds()
+    assert len(found) - 1 <= since / EVERY + 2, "as many as the clock asked for"
+    assert "run finished" in ended(worker)
+    assert house.documents()["house"]["has_balcony"] is True
+    assert house.requests() == 1
+
+
+def test_what_was_missed_while_the_machine_slept_is_one_run(house: World, gate: Gate) -> None:
+    gate.open()
+    worker = house.start("worker", **OFTEN)
+    until(lambda: finished(house), "the first run is over")
+    until(lambda: all(run.finished_at for run in runs(house)), "no run is under way")
+    worker.send_signal(signal.SIGSTOP)
+    asleep = now(house)
+    pass_by(house, MISSED)
+    awake = now(house)
+    worker.send_signal(signal.SIGCONT)
+    until(lambda: len([run for run in finished(house) if run.started_at > awake]) >= 4, "it goes on")
+
+    after = [run for run in finished(house) if run.started_at > awake]
+    assert (after[-1].started_at - awake).total_seconds() > 2 * EVERY, "one for all that was missed"
+    assert not [run for run in runs(house) if asleep < run.started_at < awake]
+    assert_one_at_a_time(finished(house))
+    ended(worker)
+
+
+def test_a_second_worker_waits_and_takes_over(house: World, gate: Gate) -> None:
+    first = house.start("worker", **OFTEN)
+    until(house.requests, "the first worker's run is under way")
+    second = house.start("worker", **OFTEN)
+    assert second.stderr is not None
+    until(lambda: "worker started" in (second.stderr.readline() if second.stderr else ""), "it is there too")
+    pass_by(house, 2 * EVERY)
+    assert len(runs(house)) == 1 and second.poll() is None, "it waits"
+
+    ended(first)
+    until(lambda: house.requests() == 2, "the second one goes on where the first one ended")
+    gate.open()
+    until(lambda: len(finished(house)) >= 3, "the second one's runs follow")
+    assert_one_at_a_time(runs(house)[:3])
+    assert house.documents()["house"]["has_balcony"] is True
+    ended(second)
+
+
+def test_sigterm_ends_it_within_the_batch(house: World, gate: Gate) -> None:
+    house.listing("flat", "kitchen")
+    worker = house.start("worker", **OFTEN)
+    until(lambda: house.statuses().get("flat") == "done", "a run is under way")
+    until(lambda: house.requests("/house/0.jpg"), "a photo hangs")
+    log = ended(worker)
+    assert "worker stopped" in log
+    assert house.statuses() == {"flat": "done", "house": "pending"}
+    assert house.portal.execute("SELECT count(token) FROM enrichment.lock") == [(0,)]
+    assert_one_at_a_time(finished(house))
+    assert len(finished(house)) == len(runs(house)) == 1
+    gate.open()
+    assert house.run().exit_code == 0
+    assert house.documents().keys() == {"house", "flat"}
+
+
+def test_a_run_that_fails_does_not_end_the_worker(house: World, gate: Gate) -> None:
+    gate.open()
+    worker = house.start("worker", **OFTEN)
+    until(lambda: finished(house), "the first run is over")
+    house.portal.execute("ALTER TABLE listings RENAME COLUMN price TO cost")
+    assert worker.stderr is not None
+    until(lambda: "ended early" in (worker.stderr.readline() if worker.stderr else ""), "a run fails")
+    house.portal.execute("ALTER TABLE listings RENAME COLUMN cost TO price")
+    house.listing("flat", "kitchen")
+    until(lambda: "flat" in house.documents(), "a later run does its work")
+    ended(worker)
+
+
+def fires(cron: str | None, start: datetime, days: int) -> list[datetime]:
+    """When the worker would run, from `start` on for so many days, in Stockholm's time."""
+    given = {} if cron is None else {"cron": cron}
+    when = trigger(load_settings(**given))
+    found: list[datetime] = []
+    moment = when.get_next_fire_time(None, start)
+    while moment < start + timedelta(days=days):
+        found.append(moment.astimezone(STOCKHOLM))
+        moment = when.get_next_fire_time(moment, moment + timedelta(seconds=1))
+    return found
+
+
+@pytest.mark.parametrize(
+    "start",
+    [datetime(2026, 10, 22, tzinfo=STOCKHOLM), datetime(2027, 3, 25, tzinfo=STOCKHOLM)],
+    ids=["back", "forth"],
+)
+def test_by_default_it_runs_once_a_night_also_when_the_clock_changes(start: datetime) -> None:
+    found = fires(None, start, 7)
+    assert [(fire.date() - start.date()).days for fire in found] == list(range(7))
+    assert {(fire.hour, fire.minute) for fire in found} == {(3, 30)}
+    offsets = {fire.utcoffset() for fire in found}
+    assert len(offsets) == 2, "the clock does change in these days"
+
+
+def test_six_fields_begin_with_seconds() -> None:
+    start = datetime(2026, 5, 1, tzinfo=STOCKHOLM)
+    found = fires("*/30 0 4 * * mon", start, 7)
+    assert {fire.strftime("%a %H:%M:%S") for fire in found} == {"Mon 04:00:00", "Mon 04:00:30"}
+
+
+@pytest.mark.parametrize("cron", ["every night", "61 3 * * *", "* * * *", ""])
+def test_an_expression_that_cannot_be_read_is_one_clear_line(cron: str) -> None:
+    with pytest.raises(SettingsError, match=r"ENRICH_CRON=.*five cron fields"):
+        trigger(load_settings(cron=cron))
