@@ -152,6 +152,12 @@ def read_portal(connection: Connection, settings: Settings, reserved: Collection
 
 
 def _copied(listings: Table, names: Collection[str], reserved: Collection[str]) -> tuple[Column, ...]:
+    for name in names:
+        if name not in listings.columns:
+            raise SourceError(
+                f"{variable('index_columns')}: {listings.sql} has no column {name} "
+                f"(it has: {', '.join(listings.columns)}); correct the name or take it out"
+            )
     columns = tuple(listings.column(name) for name in names)
     for column in columns:
         where = f"{variable('index_columns')}: column {column.name} of {listings.sql}"

@@ -14,7 +14,7 @@ from enrich.discover import discover
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from jobs.services import Services, open_services
-from jobs.working import DISCOVER, RunReport, enrich_and_publish, recorded
+from jobs.working import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,21 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with open_services(settings) as services, recorded(services, "backfill", report) as run_id:
-        # Where a nightly run is under way it does the discovering.
-        with suppress(BusyError), services.runs.hold(DISCOVER, settings.lease_seconds):
-            report.discovery = discover(services.source, services.database, settings, run_id, ids=options.ids)
-            report.marked = _mark(services, options)
-        enrich_and_publish(services, report, stop, ids=options.ids)
+    with open_services(settings) as services:
+        check_index(services)
+        with recorded(services, "backfill", report) as run_id:
+            _discover_and_mark(services, options, report, run_id)
+            enrich_and_publish(services, report, stop, ids=options.ids)
     return report
+
+
+def _discover_and_mark(services: Services, options: BackfillOptions, report: RunReport, run_id: int) -> None:
+    # Where a nightly run is under way it does the discovering.
+    with suppress(BusyError), services.runs.hold(DISCOVER, services.settings.lease_seconds):
+        report.discovery = discover(
+            services.source, services.database, services.settings, run_id, ids=options.ids
+        )
+        report.marked = _mark(services, options)
 
 
 def _mark(services: Services, options: BackfillOptions) -> int | None:

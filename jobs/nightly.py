@@ -8,7 +8,7 @@ from enrich.discover import discover
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from jobs.services import Services, open_services
-from jobs.working import DISCOVER, LOCK_POLL, RunReport, enrich_and_publish, recorded
+from jobs.working import DISCOVER, LOCK_POLL, RunReport, check_index, enrich_and_publish, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
     """
     report = RunReport()
     with open_services(settings) as services:
+        check_index(services)
         while not stop.is_set():
             try:
                 with services.runs.hold(DISCOVER, settings.lease_seconds):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from enrich.discover import Discovery
 from enrich.errors import BusyError, EnrichError
 from enrich.figures import Figures
+from enrich.index import IndexUnavailable
 from enrich.pipeline import Pipeline
 from enrich.publish import Publisher, PublishFigures
 from jobs.progress import shown
@@ -40,6 +41,16 @@ class RunReport:
             "documents": asdict(self.published),
             "marked": self.marked,
         }
+
+
+def check_index(services: Services) -> None:
+    """Find out that the index cannot be used before anything is written.
+
+    Raises:
+        IndexSetupError: it cannot be used as set up. One that is only busy is waited for later.
+    """
+    with suppress(IndexUnavailable):
+        services.index.check()
 
 
 @contextmanager

@@ -57,13 +57,22 @@ def connect(settings: Settings) -> Elasticsearch:
         ) from None
     try:
         with reachable(client):
-            client.options(request_timeout=10).indices.exists(index=settings.index)
+            answer = client.options(request_timeout=10).indices.exists(index=settings.index)
+        # The client itself looks at the product only where the answer is a good one.
+        if answer.meta.headers.get("x-elastic-product") != "Elasticsearch":
+            raise _not_elasticsearch(address(client))
     except IndexUnavailable:
         pass  # it is there, but busy: whoever uses it waits
     except BaseException:
         client.close()
         raise
     return client
+
+
+def _not_elasticsearch(where: str) -> IndexSetupError:
+    return IndexSetupError(
+        f"what answers at {where} is not Elasticsearch (8.19 or later): check ELASTICSEARCH_URL"
+    )
 
 
 @contextmanager
@@ -94,9 +103,7 @@ def answers(client: Elasticsearch) -> Iterator[None]:
     try:
         yield
     except UnsupportedProductError:
-        raise IndexSetupError(
-            f"what answers at {where} is not Elasticsearch (8.19 or later): check ELASTICSEARCH_URL"
-        ) from None
+        raise _not_elasticsearch(where) from None
     except ApiError as error:
         reason = reason_of(error)
         if error.status_code == 401:
