@@ -1,24 +1,20 @@
 """`enrich-train fit` on drawn photos, from a manifest to a bundle that serves; and what it refuses."""
 
-import contextlib
 import csv
-import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from enrich.bundle import Bundle, load_bundle, probabilities
 from enrich.decode import decode
 from enrich.score import Scorer
+from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, run_fit
 from training.backbones import load_backbone
-from training.cli import main
 from training.data import ROOM, load_photos
 from training.features import extract
 from training.fit import FitOptions, command
@@ -26,54 +22,6 @@ from training.heads import FittedHead, fit_head
 
 BACKBONE = "timm:test_resnet"
 UNTRAINED = ("--backbone", BACKBONE, "--weights", "none")
-SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
-FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280")
-HOMES, LISTINGS = 24, 3
-COLUMNS = ("path", "group", "split", "room", "balcony", "fireplace", "source", "licence")
-
-
-def draw(path: Path, room: str, fireplace: bool, seed: int) -> None:
-    """A picture whose colour tells the room, with a red square where there is a fireplace."""
-    noise = np.random.default_rng(seed)
-    hue = int(255 * ROOM.classes.index(room) / len(ROOM.classes))
-    base = np.array(Image.new("HSV", (96, 72), (hue, 200, 200)).convert("RGB"), dtype=np.int64)
-    if fireplace:
-        base[20:60, 30:70] = (255, 40, 0)
-    pixels = (base + noise.integers(-25, 26, base.shape)).clip(0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=92)
-
-
-def draw_homes(folder: Path) -> Path:
-    """Homes with a photo of every room class but `balcony`, which half have; every third has a fireplace."""
-    rows = []
-    for home in range(HOMES + LISTINGS):
-        for number, room in enumerate(ROOM.classes):
-            if room == "balcony" and home % 2:
-                continue
-            fireplace = room == "living_room" and home % 3 == 0
-            path = f"web_homes/home{home}/{number}.jpg"
-            draw(folder / path, room, fireplace, seed=home * 100 + number)
-            labels = [room, int(room == "balcony"), int(fireplace)]
-            if room == "hallway":
-                labels[1:] = ["", ""]  # nobody looked for a balcony or a fireplace here
-            split = "train" if home < HOMES else "listing"
-            rows.append([path, f"home{home}", split, *labels, f"site{home // 2}", "ours"])
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
-    return folder
-
-
-def run_fit(*arguments: object) -> tuple[int, str]:
-    """Exit code and stderr of `enrich-train fit` with these arguments, as its console script runs it."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
-        patch.setattr(sys, "argv", ["enrich-train", "fit", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0), said.getvalue()
-    return 0, said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -179,58 +127,6 @@ def test_a_site_has_no_say_in_its_own_held_out_predictions(
     other_folds = (before.fold >= 0) & (before.fold != fold)
     np.testing.assert_array_equal(before.held_out[same_fold], after.held_out[same_fold])
     assert (before.held_out[other_folds] != after.held_out[other_folds]).any()
-
-
-@pytest.fixture(scope="module")
-def finetuned(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, Path]:
-    """The bundle of one finetuning, its model card and its cache."""
-    work = tmp_path_factory.mktemp("finetuned")
-    where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
-    code, said = run_fit(photos_dir, *where, *FINETUNE)
-    assert code == 0, said
-    return load_bundle(work / "bundle"), work / "card.md", work / "cache"
-
-
-def test_a_finetuned_bundle_serves_the_weights_that_learnt(
-    finetuned: tuple[Bundle, Path, Path], photos_dir: Path
-) -> None:
-    bundle, card, _ = finetuned
-    untrained = load_backbone("timm:tf_efficientnet_lite0", "none", size=64)
-    served = bundle.tensors(bundle.members[0])
-    changed = {
-        name
-        for name, tensor in untrained.tensors.items()
-        if not np.array_equal(served[f"backbone.{name}"], tensor.float().numpy())
-    }
-    assert "conv_head.weight" in changed
-    assert all(name.startswith(("blocks.5", "blocks.6", "conv_head", "bn2")) for name in changed)
-    balcony, member = bundle.heads[0], bundle.members[0]
-    assert balcony.metrics["homes"]["average_precision"] > 0.8
-    scorer, chances = Scorer(bundle, "cpu", "fp32"), []
-    for room in ("balcony", "kitchen"):
-        data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
-        scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id]
-        chances.append(float(probabilities(balcony, scores["balcony"])[0]))
-    assert chances[0] > chances[1], "a photo of split listing, never trained on"
-    comparison = bundle.manifest["training"]["comparison"]
-    assert set(comparison) == {"balcony", "fireplace"}
-    assert set(comparison["balcony"]) == {"frozen", "finetuned"}
-    assert "What finetuning is worth" in card.read_text()
-    assert "--finetune top" in card.read_text()
-
-
-def test_a_finished_finetuning_is_not_done_again(
-    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("it learnt again")
-
-    monkeypatch.setattr("training.finetune._Run.step", refuse)
-    monkeypatch.setattr("training.activations._front", refuse)
-    code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", finetuned[2], *FINETUNE)
-    assert code == 0, said
-    again = load_bundle(tmp_path / "bundle")
-    assert again.members[0].model_id == finetuned[0].members[0].model_id
 
 
 def test_cached_features_are_not_computed_again(

@@ -120,6 +120,20 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     )
 
 
+def test_each_step_draws_anew_by_weight_and_from_every_view() -> None:
+    rows, weight = np.array([3, 5, 9]), np.array([1.0, 0.0, 3.0])
+    drawn, views = [], []
+    for step in range(50):
+        chosen, seen = finetuning._draw(rows, weight, ("whole", "drawn1"), 20, [0, step])
+        drawn.append(chosen)
+        views += list(seen)
+    counts = {row: int((np.array(drawn) == row).sum()) for row in (3, 5, 9)}
+    assert counts[5] == 0
+    assert 2.0 < counts[9] / counts[3] < 4.5
+    assert set(views) == {"whole", "drawn1"}
+    assert any((one != drawn[0]).any() for one in drawn)
+
+
 def test_other_backbones_are_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="--finetune none"):
         top.check_supported(torch.nn.Linear(2, 2), "timm:resnet18")
