@@ -98,7 +98,7 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "missing column": (missing_column, ("position", "ENRICH_SOURCE_IMAGES")),
     "no such copied column": (
         lambda world, folder: {"index_columns": ("city", "sauna")},
-        ("no column sauna", "ENRICH_SOURCE_LISTINGS"),
+        ("no column sauna", "ENRICH_INDEX_COLUMNS"),
     ),
     "Postgres is not there": (
         lambda world, folder: url_with(world, **NOWHERE),
