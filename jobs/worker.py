@@ -1,6 +1,7 @@
 """The scheduler: the nightly run from a cron expression, in a process that stays."""
 
 import logging
+import re
 from threading import Event, Thread
 
 from apscheduler.schedulers.blocking import BlockingScheduler
@@ -12,6 +13,9 @@ from jobs.nightly import RunOptions, run
 
 log = logging.getLogger(__name__)
 
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_NUMBERED = re.compile(r"(\*|[0-7])(?:-([0-7]))?(?:/([1-7]))?")
+
 
 def trigger(settings: Settings) -> CronTrigger:
     """The trigger of `ENRICH_CRON`: five fields as in crontab, or six with seconds first.
@@ -21,17 +25,34 @@ def trigger(settings: Settings) -> CronTrigger:
     """
     fields = settings.cron.split()
     try:
+        if len(fields) not in (5, 6):
+            raise ValueError(f"it has {len(fields)} fields")
+        fields[-1] = ",".join(_weekdays(part) for part in fields[-1].split(","))
         if len(fields) == 5:
-            return CronTrigger.from_crontab(settings.cron, timezone=settings.timezone)
-        if len(fields) == 6:
-            names = ("second", "minute", "hour", "day", "month", "day_of_week")
-            return CronTrigger(**dict(zip(names, fields, strict=True)), timezone=settings.timezone)
-        raise ValueError(f"it has {len(fields)} fields")
+            return CronTrigger.from_crontab(" ".join(fields), timezone=settings.timezone)
+        names = ("second", "minute", "hour", "day", "month", "day_of_week")
+        return CronTrigger(**dict(zip(names, fields, strict=True)), timezone=settings.timezone)
     except ValueError as error:
         raise SettingsError(
             f"ENRICH_CRON={settings.cron!r} cannot be read ({error}): write five cron fields such as "
             "'30 3 * * *', or six with seconds first"
         ) from None
+
+
+def _weekdays(part: str) -> str:
+    """Numbered weekdays by name: crontab counts from Sunday (0 and 7), APScheduler from Monday."""
+    found = _NUMBERED.fullmatch(part)
+    if part == "*" or found is None:
+        return part
+    first, last, step = found.groups()
+    if first == "*":
+        first, last = "0", "6"
+    elif last is None:
+        last = "6" if step else first
+    chosen = [WEEKDAYS[day % 7] for day in range(int(first), int(last) + 1, int(step or 1))]
+    if not chosen:
+        raise ValueError(f"the weekdays {part} end before they begin")
+    return ",".join(chosen)
 
 
 def work(settings: Settings, stop: Event) -> None:

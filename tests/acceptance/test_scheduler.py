@@ -4,7 +4,7 @@ import itertools
 import signal
 import subprocess
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -153,10 +153,10 @@ def fires(cron: str | None, start: datetime, days: int) -> list[datetime]:
     given = {} if cron is None else {"cron": cron}
     when = trigger(load_settings(**given))
     found: list[datetime] = []
-    moment = when.get_next_fire_time(None, start)
-    while moment < start + timedelta(days=days):
-        found.append(moment.astimezone(STOCKHOLM))
-        moment = when.get_next_fire_time(moment, moment + timedelta(seconds=1))
+    moment, end = start.astimezone(UTC), start + timedelta(days=days)
+    while (fire := when.get_next_fire_time(None, moment).astimezone(UTC)) < end:
+        found.append(fire.astimezone(STOCKHOLM))
+        moment = fire + timedelta(seconds=1)
     return found
 
 
@@ -179,7 +179,26 @@ def test_six_fields_begin_with_seconds() -> None:
     assert {fire.strftime("%a %H:%M:%S") for fire in found} == {"Mon 04:00:00", "Mon 04:00:30"}
 
 
-@pytest.mark.parametrize("cron", ["every night", "61 3 * * *", "* * * *", ""])
+@pytest.mark.parametrize(
+    ("weekdays", "expected"),
+    [
+        ("0", "Sun"),
+        ("7", "Sun"),
+        ("1-5", "Mon Tue Wed Thu Fri"),
+        ("0-2", "Mon Tue Sun"),
+        ("5-7", "Fri Sat Sun"),
+        ("*/3", "Wed Sat Sun"),
+        ("2,mon", "Mon Tue"),
+        ("sat", "Sat"),
+    ],
+)
+def test_weekdays_are_numbered_as_in_crontab(weekdays: str, expected: str) -> None:
+    monday = datetime(2026, 5, 4, tzinfo=STOCKHOLM)
+    for cron in (f"30 3 * * {weekdays}", f"0 30 3 * * {weekdays}"):
+        assert " ".join(fire.strftime("%a") for fire in fires(cron, monday, 7)) == expected
+
+
+@pytest.mark.parametrize("cron", ["every night", "61 3 * * *", "30 3 * * 8", "30 3 * * 5-1", "* * * *", ""])
 def test_an_expression_that_cannot_be_read_is_one_clear_line(cron: str) -> None:
     with pytest.raises(SettingsError, match=r"ENRICH_CRON=.*five cron fields"):
         trigger(load_settings(cron=cron))
