@@ -217,7 +217,7 @@ def parse_max_removed(text: str) -> tuple[float, int | None]:
         if not 0 <= share <= 1:
             raise ValueError("a share lies between 0% and 100%")
         return share, None
-    if share < 0 or share != int(share):
+    if share < 0 or not share.is_integer():
         raise ValueError("a number of documents is a whole number, 0 or more")
     return 0.0, int(share)
 
