@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,10 @@ def steady(output: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo")
+def home() -> Iterator[Path]:
+    # Not in pytest's folder: every pytest that starts closes that to the user that Postgres runs as.
+    with tempfile.TemporaryDirectory(prefix="enrich-demo-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +139,14 @@ def test_the_kept_demo_explains_a_listing(shown: str, home: Path) -> None:
 
 
 def test_ones_own_pictures_touching_neither_ones_database_nor_ones_index(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, tmp_path: Path, home: Path
 ) -> None:
     for folder, kinds in {"one [b]": ["balcony", "kitchen"], "två": ["fireplace", "kitchen"]}.items():
         (tmp_path / "mine" / folder).mkdir(parents=True)
         for number, kind in enumerate(kinds, start=1):
             (tmp_path / "mine" / folder / f"photo {number}.jpg").write_bytes(draw_bytes(kind, number))
     done = enrich(
-        "demo", "--photos", str(tmp_path / "mine"), home=tmp_path,
+        "demo", "--photos", str(tmp_path / "mine"), home=home,
         ENRICH_BUNDLE=str(tiny_bundle), ENRICH_INDEX_MODE="merge", ENRICH_SOURCE_LISTINGS="other.table",
         DATABASE_URL="postgresql://me:secret@127.0.0.1:1/mine", ELASTICSEARCH_URL="http://127.0.0.1:1",
     )  # fmt: skip
