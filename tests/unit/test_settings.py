@@ -1,0 +1,179 @@
+"""Settings: what people may write in the environment, and what they are told when they write it wrong."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from enrich.errors import SettingsError
+from enrich.settings import (
+    SIGNING_PARAMS,
+    STARTER_BUNDLE,
+    Settings,
+    load_settings,
+    parse_max_removed,
+    variable,
+)
+
+SECRET = "s3cret-pa55"
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The working folder, empty; and no settings in the environment."""
+    for name in set(os.environ) & {variable(field) for field in Settings.model_fields}:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = load_settings()
+    assert settings.database_url is settings.elasticsearch_url is None
+    assert (settings.index, settings.index_mode) == ("listings-enriched", "own")
+    assert (settings.lease_seconds, settings.min_photos_false, settings.allowed_private_hosts) == (60, 8, ())
+    assert settings.url_ignore_params == SIGNING_PARAMS
+    assert settings.bundle == STARTER_BUNDLE and (STARTER_BUNDLE / "manifest.json").is_file()
+    assert (settings.cron, settings.timezone) == ("30 3 * * *", "Europe/Stockholm")
+
+
+def test_variables_are_named_after_their_fields_but_for_the_servers() -> None:
+    names = {variable(field) for field in Settings.model_fields}
+    others = {name for name in names if not name.startswith("ENRICH_")}
+    assert {"DATABASE_URL", "SOURCE_DATABASE_URL", "ELASTICSEARCH_URL"} < others
+    assert all(name.startswith(("DATABASE_", "SOURCE_DATABASE_", "ELASTICSEARCH_")) for name in others)
+    assert variable("max_removed") == "ENRICH_MAX_REMOVED"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("10.0.0.0/8,photos.local", ("10.0.0.0/8", "photos.local")),
+        (" 10.0.0.0/8 , photos.local, ", ("10.0.0.0/8", "photos.local")),
+        ('["10.0.0.0/8", "photos.local"]', ("10.0.0.0/8", "photos.local")),
+        (' ["a,b"] ', ("a,b",)),
+        ("one", ("one",)),
+        ("[]", ()),
+        ("", ()),
+        (" , ", ()),
+    ],
+)
+def test_lists_are_json_or_separated_by_commas(
+    written: str, read: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for field in ("allowed_private_hosts", "index_columns", "url_ignore_params"):
+        monkeypatch.setenv(variable(field), written)
+        assert getattr(load_settings(), field) == read
+
+
+@pytest.mark.parametrize("written", ['["a"', "[1]", '[["a"]]', "[null]"])
+def test_a_list_that_is_no_list_of_names_is_a_mistake(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENRICH_INDEX_COLUMNS", written)
+    with pytest.raises(SettingsError, match=r"^ENRICH_INDEX_COLUMNS: .*\[\"a\",\"b\"\]"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "share", "number"),
+    [
+        ("5%", 0.05, None),
+        (" 12.5% ", 0.125, None),
+        ("0.05", 0.05, None),
+        ("0%", 0.0, None),
+        ("100%", 1.0, None),
+        ("1%", 0.01, None),
+        ("200", 0.0, 200),
+        ("1", 0.0, 1),
+        ("0", 0.0, 0),
+    ],
+)
+def test_most_removed_is_a_share_or_a_number(written: str, share: float, number: int | None) -> None:
+    read = parse_max_removed(written)
+    assert read[0] == pytest.approx(share) and read[1] == number
+    assert load_settings(max_removed=written).max_removed == written
+
+
+@pytest.mark.parametrize("written", ["", "plenty", "101%", "-5%", "-1", "1.5", "%", "nan", "inf", "nan%"])
+def test_most_removed_is_nothing_else(written: str) -> None:
+    with pytest.raises(SettingsError, match=r"^ENRICH_MAX_REMOVED: a (share|number)"):
+        load_settings(max_removed=written)
+
+
+@pytest.mark.parametrize("field", ["database_url", "source_database_url", "elasticsearch_url"])
+def test_secrets_are_not_in_what_settings_look_like(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), f"https://me:{SECRET}@host/x")
+    monkeypatch.setenv("ELASTICSEARCH_API_KEY", SECRET)
+    settings = load_settings()
+    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert SECRET not in shown
+    assert getattr(settings, field).get_secret_value() == f"https://me:{SECRET}@host/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ENRICH_BATCH_SIZE", SECRET, "integer"),
+        ("ENRICH_BATCH_SIZE", "0", "greater than or equal to 1"),
+        ("ENRICH_FETCH_TIMEOUT", "0", "greater than 0"),
+        ("ENRICH_ERROR_BUDGET", "1.5", "less than or equal to 1"),
+        ("ENRICH_INDEX_MODE", SECRET, "'own' or 'merge'"),
+        ("ENRICH_PRECISION", SECRET, "'auto', 'fp32' or 'bf16'"),
+        ("ENRICH_INDEX", "Listings", "lower case"),
+        ("ENRICH_INDEX", "_all", "lower case"),
+        ("ENRICH_SOURCE_LISTINGS", "listings; DROP TABLE x", "schema.name"),
+        ("ENRICH_SOURCE_IMAGES", "a.b.c", "schema.name"),
+        ("ENRICH_TIMEZONE", "Stockholm", "Europe/Stockholm"),
+        ("ENRICH_MAX_REMOVED", SECRET, "such as 5%"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_its_variable_and_not_its_value(
+    name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert message.startswith(f"{name}: ") and says in message and "\n" not in message
+    assert SECRET not in message
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"ENRICH_BATCH_SIZE": "many", "ENRICH_TIMEZONE": "here", "ENRICH_INDEX": "A"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert {part.partition(":")[0] for part in str(caught.value).split("; ")} == set(wrong)
+
+
+@pytest.mark.parametrize("given", ["elasticsearch_username", "elasticsearch_password"])
+def test_user_name_and_password_belong_together(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(given), SECRET)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_merge_mode_needs_an_index_to_merge_into() -> None:
+    with pytest.raises(SettingsError, match="ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL"):
+        load_settings(index_mode="merge")
+    assert load_settings(index_mode="merge", elasticsearch_url="http://h:9200").index_mode == "merge"
+
+
+def test_a_dotenv_file_is_read_and_the_environment_outranks_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text(
+        "ENRICH_BATCH_SIZE=4\nENRICH_INDEX=from-file\nDATABASE_URL=postgresql://h/x\nSOMETHING_ELSE=1\n"
+    )
+    monkeypatch.setenv("ENRICH_INDEX", "from-environment")
+    settings = load_settings(min_photos_false=3)
+    assert (settings.batch_size, settings.index, settings.min_photos_false) == (4, "from-environment", 3)
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://h/x"
+
+
+@pytest.mark.parametrize("table", ["listings", "portal.listings", "_v2$", "Sales.Listings"])
+def test_tables_may_have_a_schema(table: str) -> None:
+    assert load_settings(source_listings=table).source_listings == table
