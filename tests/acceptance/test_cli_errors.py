@@ -175,14 +175,15 @@ def test_a_web_server_is_not_taken_for_an_index(
 
 
 def assert_told(world: World, enrich: Enrich, overrides: dict[str, Any], says: tuple[str, ...]) -> None:
-    """`enrich run` and `enrich check` both say it, and the check writes nothing."""
+    """`enrich run` and `enrich check` both say it and write nothing."""
     environment = world.environment(**overrides)
+    before = everything(world)
     ran = enrich(environment, "run")
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
     assert ran.stderr.startswith("enrich: ") and ran.stderr.count("\n") == 1, ran.stderr
     assert all(part in ran.stderr for part in says), ran.stderr
+    assert everything(world) == before
 
-    before = everything(world)
     checked = enrich(environment, "check")
     assert checked.returncode == 2, checked.stdout
     complaint = "".join(line for line in checked.stdout.splitlines() if line.startswith("✗"))
