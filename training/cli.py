@@ -52,7 +52,8 @@ def fit_command(
     ] = None,
     homes: Annotated[str, typer.Option(help="First folder of the photos of whole homes")] = Targets.homes,
     prevalence: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Share of homes expected to have an attribute")
+        float | None,
+        typer.Option(min=0.01, max=0.99, help="Share of homes with an attribute; default: as held out"),
     ] = Targets.prevalence,
     precision: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")

@@ -36,10 +36,10 @@ class Recipe:
     """How long and how fast. `samples`: photos drawn; the share `alone` of them comes first and teaches
     only the heads."""
 
-    samples: int = 20_000
+    samples: int = 32_000
     alone: float = 0.15
     batch: int = 64
-    top_rate: float = 2e-4
+    top_rate: float = 3e-4
     head_rate: float = 2e-3
     decay: float = 0.02
     dropout: float = 0.2

@@ -44,7 +44,7 @@ class FitOptions:
     views: tuple[str, ...] = ("whole", "flip")
     """What heads on a frozen backbone learn from."""
     finetune: Literal["top", "none"] = "none"
-    drawn: int = 1
+    drawn: int = 2
     """Augmented views per photo, beside the whole one, that finetuning learns from."""
     recipe: Recipe = field(default_factory=Recipe)
     cache: Path = Path("runs/features")

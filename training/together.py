@@ -140,7 +140,7 @@ def _figures(
     in_homes = known & (photos.collection == targets.homes)
     homes = whole_homes(photos, name, np.where(known, fold, -1), targets.homes)
     highest = homes.highest(logits[:, 0])
-    threshold = choose_true(highest, homes.truth, targets.prevalence, targets.true_precision)
+    threshold = choose_true(highest, homes.truth, targets.expected(homes), targets.true_precision)
     # No threshold reaches the precision: choose_true's answer is a probability, these are logits.
     counts = Counts.at(highest, homes.truth, threshold if threshold in highest else np.inf)
     return {

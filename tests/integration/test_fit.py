@@ -1,7 +1,6 @@
 """`enrich-train fit` on drawn photos, from a manifest to a bundle that serves; and what it refuses."""
 
 import csv
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,4 +267,5 @@ def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
         }
     card = (starter.parents[1] / "docs" / "model-card.md").read_text()
     assert bundle.bundle_id[:12] in card
-    assert json.dumps(bundle.manifest["training"]["targets"]["prevalence"]) in card
+    for share, precision in bundle.heads[0].metrics["true"]["precision_elsewhere"].items():
+        assert f"{precision:.3f} at a prevalence of {share}" in card
