@@ -1,4 +1,4 @@
-"""A photo host for benchmarks: `python benchmarks/photo_host.py FOLDER` serves its JPEGs from memory on loopback.
+"""A photo host for benchmarks: `python benchmarks/photo_host.py FOLDER` serves its JPEGs on loopback.
 
 Prints its port, and on each line that it reads, the CPU-seconds that it has spent so far.
 """

@@ -2,8 +2,8 @@
 
     python benchmarks/pipeline.py [--photos ../shared/photos] [--homes 60]
 
-Everything is compared within one run. The photos are real (whole homes), served over HTTP on loopback by another
-process; Postgres is the embedded one; the index is `ELASTICSEARCH_URL`, else the embedded one.
+Everything is compared within one run. The photos are real (whole homes), served over HTTP on loopback by
+another process; Postgres is the embedded one; the index is `ELASTICSEARCH_URL`, else the embedded one.
 
 `ideal` is cores ÷ CPU-seconds per photo, summed over the stages measured alone and over the photo host, which
 runs on the same cores here. On CUDA the ideal is the slowest stage alone.
@@ -28,15 +28,15 @@ from uuid import uuid4
 import numpy as np
 import requests
 import torch
+from bench_database import fresh_database, server
 from photo_host import photo_host
 from PIL import Image
 from sqlalchemy import create_engine, text
 from torchvision import transforms
 
-import migrations
 from enrich.aggregate import aggregate
 from enrich.bundle import Bundle, load_bundle, probabilities
-from enrich.database import embedded_postgres, parse_url
+from enrich.database import parse_url
 from enrich.decode import decode
 from enrich.fetch import Fetcher
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
@@ -49,7 +49,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Home:
-    id: str
+    id: int
     files: tuple[Path, ...]
 
 
@@ -60,9 +60,7 @@ def homes(photos: Path, wanted: int) -> list[Home]:
         for row in csv.DictReader(file):
             if row["path"].startswith("web_homes/"):
                 by_group.setdefault(row["group"], []).append(photos / row["path"])
-    whole = [
-        Home(f"home-{n:03}", tuple(files)) for n, files in enumerate(by_group.values()) if len(files) >= 4
-    ]
+    whole = [Home(n, tuple(files)) for n, files in enumerate(by_group.values()) if len(files) >= 4]
     return whole[:wanted]
 
 
@@ -97,8 +95,11 @@ def stages_alone(
     )
     pixels = [d.pixels for d in decoded]
     scorer.score(pixels[:BATCH])  # warm
-    batches = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
-    score_cpu, score_wall, scores = cpu(lambda: [s for b in batches for s in scorer.score(b)])
+    size = scorer.batch_size(settings.batch_size)
+    batches = [pixels[i : i + size] for i in range(0, len(pixels), size)]
+    with scorer.pool() as pool:
+        score_cpu, score_wall, scored = cpu(lambda: list(pool.map(scorer.score, batches)))
+    scores = [s for batch in scored for s in batch]
     results = [
         PhotoResult(Photo(n, u, str(n), u), PhotoStatus.OK, str(n), PhotoScore(str(n), d.dhash, s))
         for n, (u, d, s) in enumerate(zip(urls, decoded, scores, strict=True))
@@ -121,23 +122,19 @@ def stages_alone(
 
 
 def seeded(database_url: str, chosen: list[Home], url: str, root: Path) -> None:
-    """The portal's tables with these homes, and our schema."""
+    """Fill the portal's tables with these homes."""
     engine = create_engine(parse_url(database_url))
+    rows = [
+        {"id": home.id, "position": n, "url": f"{url}/{file.relative_to(root)}"}
+        for home in chosen
+        for n, file in enumerate(home.files)
+    ]
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE listings (id text PRIMARY KEY, updated_at timestamptz)"))
-        connection.execute(text("CREATE TABLE listing_images (listing_id text, position int, url text)"))
-        connection.execute(text("CREATE INDEX ON listing_images (listing_id)"))
         connection.execute(
             text("INSERT INTO listings VALUES (:id, now())"), [{"id": home.id} for home in chosen]
         )
-        rows = [
-            {"id": home.id, "position": n, "url": f"{url}/{file.relative_to(root)}"}
-            for home in chosen
-            for n, file in enumerate(home.files)
-        ]
         connection.execute(text("INSERT INTO listing_images VALUES (:id, :position, :url)"), rows)
     engine.dispose()
-    migrations.upgrade(database_url)
 
 
 def straightforward(
@@ -179,7 +176,7 @@ def straightforward(
             for head in member.heads
             if head.kind == "binary"
         }
-        write(home.id, {f"has_{name}": chance > 0.5 for name, chance in best.items()})
+        write(str(home.id), {f"has_{name}": chance > 0.5 for name, chance in best.items()})
     return photos / (time.perf_counter() - start)
 
 
@@ -191,17 +188,6 @@ def _document_writer(settings: Settings) -> Callable[[str, dict[str, Any]], None
     client = Elasticsearch(settings.elasticsearch_url.get_secret_value())
     name = f"straightforward-{uuid4().hex[:8]}"
     return lambda id, document: client.index(index=name, id=id, document=document) and None
-
-
-def fresh_database(home: Path) -> str:
-    """A new database on the embedded server."""
-    base = embedded_postgres(home)
-    name = f"bench_{uuid4().hex[:8]}"
-    engine = create_engine(parse_url(base), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return parse_url(base).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
 
 
 def whole_job(
@@ -235,8 +221,7 @@ def main() -> None:
     bundle = load_bundle(options.bundle)
     settings = load_settings(bundle=options.bundle, allowed_private_hosts=("127.0.0.1",))
     cuda = torch.cuda.is_available()
-    with tempfile.TemporaryDirectory(prefix="enrich-bench-") as folder, photo_host(root) as (url, host_cpu):
-        home = Path(folder)
+    with server() as home, photo_host(root) as (url, host_cpu):
         before = host_cpu()
         say(f"{count} photos: stages alone")
         alone = stages_alone(chosen, url, root, settings, bundle)

@@ -17,7 +17,7 @@ class Batcher(Generic[Item, Out]):
     """Collects items of many callers into batches for one function that runs in `executor`.
 
     A batch goes when it is full, when `expected()` says that nothing more is on its way, or when no item has
-    come for `LINGER` seconds.
+    come for `LINGER` seconds. `run` may run several times at once, each time working on a batch of its own.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Batcher(Generic[Item, Out]):
         self._size = size
         self._executor = executor
         self._expected = expected
+        self._collecting = asyncio.Lock()
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Out]]] = asyncio.Queue(maxsize=4 * size)
 
     async def submit(self, item: Item) -> Out:
@@ -43,7 +44,8 @@ class Batcher(Generic[Item, Out]):
         """Work until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            batch = await self._collect()
+            async with self._collecting:  # one at a time, so that batches are full
+                batch = await self._collect()
             try:
                 outputs = await loop.run_in_executor(self._executor, self._work, [item for item, _ in batch])
             except Exception as error:

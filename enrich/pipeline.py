@@ -110,12 +110,15 @@ class Pipeline:
         workers = self._settings.decode_threads or cpu_count() or 1
         with (
             ThreadPoolExecutor(workers, "decode") as self._decoders,
-            ThreadPoolExecutor(1, "score") as scorer,
+            self._scorer.pool() as scorers,
             ThreadPoolExecutor(4, "state") as self._savers,
             ThreadPoolExecutor(1, "heartbeat") as self._heart,
         ):
             self._batcher: Batcher[Decoded, dict[str, Scores]] = Batcher(
-                self._score_batch, self._settings.batch_size, scorer, lambda: self._photos_on_their_way
+                self._score_batch,
+                self._scorer.batch_size(self._settings.batch_size),
+                scorers,
+                lambda: self._photos_on_their_way,
             )
             self._window = asyncio.Semaphore(WINDOW_PER_REQUEST * self._settings.fetch_concurrency)
             self._wake = asyncio.Event()
@@ -140,7 +143,8 @@ class Pipeline:
     async def _with_helpers(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the heartbeat and the batcher; a helper that raises ends it."""
         async with asyncio.TaskGroup() as group:
-            jobs = (self._heartbeat(), self._batcher.run(), self._watch_stop())
+            lanes = [self._batcher.run() for _ in range(self._scorer.lanes)]
+            jobs = (self._heartbeat(), self._watch_stop(), *lanes)
             helpers = [group.create_task(job) for job in jobs]
             await work
             for helper in helpers:
@@ -278,7 +282,9 @@ class Pipeline:
             decoded = await self._in(self._decoders, self._decode, body)
             if not decoded.status.ok:
                 return decoded
-            return PhotoScore(sha, decoded.dhash, await self._batcher.submit(decoded))
+            scores = await self._batcher.submit(decoded)
+            self.figures.scored += 1
+            return PhotoScore(sha, decoded.dhash, scores)
 
         return (await self._score_memo.get(sha, make))[0]
 
@@ -288,9 +294,7 @@ class Pipeline:
 
     def _score_batch(self, batch: Sequence[Decoded]) -> Sequence[dict[str, Scores]]:
         with self.figures.timed("score"):
-            scores = self._scorer.score([decoded.pixels for decoded in batch])
-        self.figures.scored += len(batch)
-        return scores
+            return self._scorer.score([decoded.pixels for decoded in batch])
 
     async def _finish(self, opened: _Open) -> None:
         """Aggregate and save one listing. What breaks on one listing quarantines that listing."""

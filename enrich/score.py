@@ -1,7 +1,9 @@
 """Score: one pass of each backbone over a batch of decoded photos feeds all of its heads."""
 
 import copy
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,8 @@ from enrich.errors import BundleError, SettingsError
 from enrich.records import Scores
 
 Precision = Literal["fp32", "bf16"]
+CPU_BATCH = 8
+"""Photos per pass on one core: the activations of larger batches fall out of its cache."""
 
 
 class Scorer:
@@ -55,6 +59,22 @@ class Scorer:
     def precision(self) -> dict[str, Precision]:
         """What was chosen: model_id -> precision."""
         return {model.model_id: model.precision for model in self._models}
+
+    @property
+    def lanes(self) -> int:
+        """How many batches to score at once: on a CPU one per core, since passes of one thread each get far
+        more out of the cores than one pass of many threads (docs/benchmarks.md); on a GPU one."""
+        return (os.cpu_count() or 1) if self.device.type == "cpu" else 1
+
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads to call `score` from, one per lane."""
+        on_cpu = self.device.type == "cpu"
+        setup = (lambda: torch.set_num_threads(1)) if on_cpu else None
+        return ThreadPoolExecutor(self.lanes, "score", initializer=setup)
+
+    def batch_size(self, wanted: int) -> int:
+        """The photos per batch that suit the device, at most `wanted`."""
+        return min(wanted, CPU_BATCH) if self.device.type == "cpu" else wanted
 
     def score(self, batch: Sequence[tuple[NDArray[np.uint8], ...]]) -> list[dict[str, Scores]]:
         """Logits of every photo, as `{model_id: {head: logits}}`, in order.

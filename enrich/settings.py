@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the bundle's export found it changes no decision"
     )
-    batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch")
+    batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 8)")
     min_photos_false: int = Field(
         8, ge=1, description="Distinct photos seen before an attribute may be false"
     )

@@ -126,8 +126,8 @@ def test_earlier_scores_stand_in_for_a_photo_that_fails_for_now() -> None:
     ("rule", "expected"),
     [
         (Aggregation("max"), 0.8),
-        (Aggregation("topk_mean", k=2), 1 / (1 + 1 / math.sqrt(4 * 0.25))),  # logits of .8 and .2: mean 0
-        (Aggregation("topk_mean", k=9), 1 / (1 + math.exp(-(math.log(4) + math.log(0.25) + math.log(1 / 9)) / 3))),
+        (Aggregation("topk_mean", k=2), 0.5),  # the logits of .8 and .2 cancel out
+        (Aggregation("topk_mean", k=9), 1 / (1 + math.exp(math.log(9) / 3))),  # of all three: -log(9) / 3
         (Aggregation("noisy_or"), 1 - 0.2 * 0.8 * 0.9),
         (Aggregation("max", slope=2.0, intercept=-1.0), 1 / (1 + math.exp(-(2 * math.log(4) - 1)))),
     ],
