@@ -71,7 +71,7 @@ class Publisher:
     def _prepare(self) -> None:
         identity = self._index.prepare()
         if self._outbox.set_target(self._settings.index, self._settings.index_mode, identity):
-            log.info("another index than the last one published to: everything will be published to it")
+            log.info("nothing is known to be in this index yet: everything will be published to it")
         for ids in self._index.lost():
             self._outbox.mark_unpublished(ids)
 
