@@ -89,7 +89,7 @@ def finetune(
     """
     top.check_supported(backbone.module, backbone.name)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_key(backbone, tasks, rows, weight, recipe, seed)[:24]}.pt"
+    path = folder / f"{_key(backbone, tuple(activations), tasks, rows, weight, recipe, seed)[:24]}.pt"
     run = _Run(backbone, tasks, recipe, seed)
     start = run.load(path)
     for step in track(range(start, recipe.steps), "finetune", recipe.steps - start, transient=True):
@@ -235,13 +235,14 @@ def _tensor(x: NDArray[np.float16]) -> Tensor:
 
 def _key(
     backbone: Backbone,
+    views: Sequence[str],
     tasks: Sequence[Task],
     rows: NDArray[np.int64],
     weight: NDArray[np.float64],
     recipe: Recipe,
     seed: int,
 ) -> str:
-    digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, top.START]).encode())
+    digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, top.START, views]).encode())
     for task in tasks:
         digest.update(f"{task.name}{task.outputs}".encode() + task.labels.tobytes())
     digest.update(rows.tobytes() + weight.tobytes())
