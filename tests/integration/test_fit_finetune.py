@@ -13,6 +13,7 @@ from tests.support.fitting import HOMES, draw_homes, run_fit
 from training.backbones import load_backbone
 from training.data import ROOM, load_photos
 
+pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
 SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
 FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280")
 

@@ -48,11 +48,6 @@ def test_every_option_is_documented_and_no_other(command: str) -> None:
     assert options - EVERYWHERE <= known <= everything
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_is_in_the_operations_guide(command: str) -> None:
-    assert f"`enrich {command}" in (DOCS / "operations.md").read_text()
-
-
 def test_the_options_of_all_commands_are_documented() -> None:
     opening = (DOCS / "commands.md").read_text().partition("\n## ")[0]
     for option in typer.main.get_group(app).params:
