@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import cpu_count
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from enrich.aggregate import aggregate
 from enrich.batching import Batcher, Memo
@@ -35,10 +35,12 @@ from enrich.records import (
     PhotoStatus,
     Scores,
 )
-from enrich.score import Scorer
 from enrich.settings import Settings
 from enrich.source import Source
 from enrich.state import State
+
+if TYPE_CHECKING:
+    from enrich.score import Scorer  # loads torch, which a run without changes does not need
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,7 +78,7 @@ class Pipeline:
         state: State,
         source: Source,
         bundle: Bundle,
-        scorer: Scorer,
+        scorer: "Scorer",
         settings: Settings,
         *,
         stopping: Callable[[], bool] = lambda: False,

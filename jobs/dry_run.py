@@ -11,13 +11,13 @@ from enrich import overrides
 from enrich.discover import Discovery, discover
 from enrich.index.document import build
 from enrich.outbox import OutboxRow
-from enrich.pipeline import Pipeline
 from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.state import State
 from enrich.status import details
 from jobs.nightly import RunOptions
 from jobs.services import Services, open_services
+from jobs.working import pipeline_on
 
 ENRICHED = ("new", "returned", "changed", "revalidated")  # kinds of discovery that lead to enrichment
 
@@ -86,21 +86,13 @@ def rehearse(settings: Settings, options: RunOptions, stop: Event) -> Rehearsed:
         waiting = sorted({id for kind in ENRICHED for id in ids.get(kind, ())})[: options.limit]
         rehearsal = _Rehearsal(services, waiting, set(ids.get("revalidated", ())))
         if waiting:
-            _enrich(services, rehearsal, stop)
+            pipeline_on(services, rehearsal, stop.is_set).run()
         changed = ids.get("documents", [])
         columns = services.source.documents([*waiting, *changed])
         rows = [_enriched(services, result, columns) for result in rehearsal.results]
         rows += [_republished(services, id, columns) for id in changed]
         documents = [build(row, services.bundle.heads, settings.index_mode) for row in rows]
         return Rehearsed(discovery, documents, ids.get("removed", []))
-
-
-def _enrich(services: Services, rehearsal: _Rehearsal, stop: Event) -> None:
-    from enrich.score import Scorer  # loads torch
-
-    settings = services.settings
-    scorer = Scorer(services.bundle, settings.device, settings.precision)
-    Pipeline(rehearsal, services.source, services.bundle, scorer, settings, stopping=stop.is_set).run()
 
 
 def _enriched(services: Services, result: ListingResult, columns: dict[str, Any]) -> OutboxRow:

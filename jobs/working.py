@@ -13,6 +13,7 @@ from enrich.figures import Figures
 from enrich.index import IndexUnavailable
 from enrich.pipeline import Pipeline
 from enrich.publish import Publisher, PublishFigures
+from enrich.state import State
 from jobs.progress import shown
 from jobs.services import Services
 
@@ -113,6 +114,19 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
             stop.wait(LOCK_POLL)
 
 
+def pipeline_on(
+    services: Services, state: State, stopping: Callable[[], bool], figures: Figures | None = None
+) -> Pipeline:
+    """The pipeline with the model of the settings, working on `state`."""
+    from enrich.score import Scorer  # loads torch: a night without changes does not need it
+
+    settings = services.settings
+    scorer = Scorer(services.bundle, settings.device, settings.precision)
+    return Pipeline(
+        state, services.source, services.bundle, scorer, settings, stopping=stopping, figures=figures
+    )
+
+
 def _enrich(
     services: Services,
     figures: Figures,
@@ -120,14 +134,9 @@ def _enrich(
     ids: Sequence[str] | None,
     limit: int | None,
 ) -> None:
-    from enrich.score import Scorer  # loads torch: a night without changes does not need it
-
-    settings, state = services.settings, services.state
-    scorer = Scorer(services.bundle, settings.device, settings.precision)
-    pipeline = Pipeline(
-        state, services.source, services.bundle, scorer, settings, stopping=stopping, figures=figures
-    )
-    with shown(figures, lambda: state.claimable(ids), settings.log_interval):
+    state = services.state
+    pipeline = pipeline_on(services, state, stopping, figures)
+    with shown(figures, lambda: state.claimable(ids), services.settings.log_interval):
         pipeline.run(ids=ids, limit=limit)
     figures.quarantined += state.newly_quarantined
 
