@@ -111,9 +111,9 @@ def load_photos(
     return PhotoSet(
         folder=folder,
         paths=tuple(table["path"]),
-        sha256=_hash_files(folder, tuple(table["path"])),
+        sha256=hash_files(folder, tuple(table["path"])),
         group=table["group"].to_numpy(dtype=str),
-        site=_sites(table),
+        site=sites(table),
         split=table["split"].to_numpy(dtype=str),
         collection=table["path"].str.split("/").str[0].to_numpy(dtype=str),
         licence=np.asarray(table.get("licence", empty), dtype=str),
@@ -144,7 +144,8 @@ def _class_labels(table: pd.DataFrame, head: MulticlassColumn, manifest: Path) -
     return np.asarray(values.map(index), dtype=np.int64)
 
 
-def _sites(table: pd.DataFrame) -> NDArray[np.str_]:
+def sites(table: pd.DataFrame) -> NDArray[np.str_]:
+    """The site of each row of a manifest."""
     if "source" not in table.columns:
         return np.asarray(table["group"], dtype=str)
     groups = table["source"].map(table.groupby("source")["group"].nunique())
@@ -152,7 +153,12 @@ def _sites(table: pd.DataFrame) -> NDArray[np.str_]:
     return np.asarray(table["source"].where(own_site, table["group"]), dtype=str)
 
 
-def _hash_files(folder: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
+def hash_files(folder: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """sha256 of every photo file.
+
+    Raises:
+        UsageError: files are missing.
+    """
     missing = [path for path in paths if not (folder / path).is_file()]
     if missing:
         raise UsageError(
