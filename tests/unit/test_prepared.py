@@ -37,7 +37,7 @@ def write(folder: Path) -> Path:
     for one in PHOTOS:
         (folder / one.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / one.path).write_bytes(b"jpeg")
-    write_tables(folder, PHOTOS, DROPPED, {"split": "thesis"})
+    write_tables(folder, PHOTOS, DROPPED, {"split": "thesis"}, {"pairs": []})
     return folder
 
 
@@ -52,6 +52,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "prepared.json").read_text())
     assert summary["counts"]["rooms"]["kitchen"] == {"train": 1, "val": 1}
     assert summary["dropped"]["rooms"]["kitchen"] == {"unopenable": 1}
+    assert summary["pairs"] == []
     assert summary["digest"] == prepared.digest
 
 

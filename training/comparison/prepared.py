@@ -104,9 +104,16 @@ def task_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def write_tables(
-    folder: Path, photos: Sequence[PreparedPhoto], dropped: Sequence[Dropped], options: dict[str, Any]
+    folder: Path,
+    photos: Sequence[PreparedPhoto],
+    dropped: Sequence[Dropped],
+    options: dict[str, Any],
+    remarks: dict[str, Any],
 ) -> None:
-    """Write prepared.csv, dropped.csv and prepared.json beside the photos that are in `folder` already."""
+    """Write prepared.csv, dropped.csv and prepared.json beside the photos that are in `folder` already.
+
+    `remarks`: more entries of prepared.json, for people.
+    """
     table = _csv(
         COLUMNS,
         ((p.task, p.label, p.split, p.path, p.group, p.source, p.sha256, p.width, p.height) for p in photos),
@@ -133,6 +140,7 @@ def write_tables(
             for task, names in classes.items()
         },
         "digest": hashlib.sha256(table).hexdigest(),
+        **remarks,
     }
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
 
