@@ -3,7 +3,7 @@
 Two photos are compared by 128 bits: the perceptual hash (Zauner 2010: low frequencies of the cosine
 transform) and the difference hash of `imagehash`, 64 bits each. Either alone takes rooms of a like layout for
 the same photo long before it has found all copies. The limit of 24 bits was chosen by eye on 6,600 photos of
-homes: up to 25 all pairs were the same view, at 26 to 28 one in three.
+homes: up to 25 bits all 15 pairs were the same view, at 26 to 28 four of 18.
 """
 
 from collections.abc import Mapping, Sequence
