@@ -9,6 +9,7 @@ from rich.console import Console
 
 from enrich.errors import EnrichError
 from training.card import write_card
+from training.evaluate import evaluate_command
 from training.features import VIEWS
 from training.finetune import Recipe
 from training.fit import FitOptions, fit
@@ -93,6 +94,9 @@ def fit_command(
                 f"on held-out homes precision {right['hits']}/{right['of']}, "
                 f"recall {recall['hits']}/{recall['of']}"
             )
+
+
+app.command("evaluate")(evaluate_command)
 
 
 def main() -> None:

@@ -1,0 +1,151 @@
+"""Figures of an evaluation against cases worked out by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enrich.errors import UsageError
+from tests.support.bundles import make_bundle
+from tests.support.evaluating import home_rows, write_manifest
+from training.data import UNLABELLED
+from training.evaluation.labelled import Chosen, load_labelled
+from training.evaluation.measure import find_homes, reliability
+from training.evaluation.trained_on import digest, warnings
+
+SIX = ["kitchen", "bathroom", "bedroom", "other", "balcony", "fireplace"]
+
+
+def files(folder: Path, rows: list[dict[str, str]]) -> None:
+    for row in rows:
+        path = folder / row["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(row["path"].encode())
+
+
+def test_reliability_bins_and_expected_calibration_error() -> None:
+    # Bin 0.2 to 0.3: four answers, one right; bin 0.9 to 1.0, which holds 1.0, too: two of two right.
+    confidence = np.array([0.2, 0.21, 0.22, 0.29, 0.9, 1.0])
+    right = np.array([True, False, False, False, True, True])
+    bins = reliability(confidence, right)
+    assert bins.count.tolist() == [0, 0, 4, 0, 0, 0, 0, 0, 0, 2]
+    assert bins.right[2] == 0.25 and bins.confidence[2] == pytest.approx(0.23)
+    assert bins.error == pytest.approx((4 * 0.02 + 2 * 0.05) / 6)
+
+
+def test_nothing_to_calibrate_has_no_error_figure() -> None:
+    assert np.isnan(reliability(np.empty(0), np.empty(0, dtype=bool)).error)
+
+
+def test_manifest_columns_become_labels_of_the_bundles_heads(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX)
+    rows[0]["balcony"] = ""
+    rows[1]["room"] = "stairs"  # counts as `other`
+    rows[2]["room"] = ""
+    files(tmp_path, rows)
+    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+    assert [head.name for head in found.heads] == ["balcony", "fireplace", "room"]
+    assert found.photos.labels["balcony"].tolist() == [UNLABELLED, 0, 0, 0, 1, 0]
+    assert found.photos.labels["room"].tolist() == [0, 3, UNLABELLED, 3, 3, 3]
+    assert found.remarks == []
+
+
+def test_classes_that_the_bundle_lacks_are_masked_and_said(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX)
+    rows[3]["room"] = rows[4]["room"] = "cellar"
+    files(tmp_path, rows)
+    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+    assert found.photos.labels["room"].tolist() == [0, 1, 2, UNLABELLED, UNLABELLED, 3]
+    assert len(found.remarks) == 1 and "cellar (2)" in found.remarks[0]
+
+
+def test_a_head_without_a_column_is_skipped_and_said(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX)
+    files(tmp_path, rows)
+    write_manifest(tmp_path, rows, ["path", "group", "balcony"])
+    found = load_labelled(tmp_path, make_bundle(tmp_path / "bundle"), Chosen())
+    assert [head.name for head in found.heads] == ["balcony"]
+    assert found.remarks == [
+        "head fireplace is not evaluated: the manifest has no column fireplace",
+        "head room is not evaluated: the manifest has no column room",
+    ]
+
+
+def test_rows_are_chosen_by_split_and_path(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX, split="train") + home_rows(1, SIX) + home_rows(2, SIX)
+    files(tmp_path, rows)
+    bundle = make_bundle(tmp_path / "bundle")
+    found = load_labelled(write_manifest(tmp_path, rows), bundle, Chosen("own", ("homes/2/",)))
+    assert set(found.photos.group) == {"home-1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"balcony": "yes"}, "balcony of homes/0/0.jpg is 'yes'; write 1, 0, or nothing"),
+        ({"path": "homes/0/1.jpg"}, "names homes/0/1.jpg more than once"),
+        ({"path": "homes/0/gone.jpg"}, "1 photos of"),
+    ],
+)
+def test_unusable_rows_are_one_clear_line(tmp_path: Path, change: dict[str, str], says: str) -> None:
+    rows = home_rows(0, SIX)
+    files(tmp_path, rows)
+    rows[0].update(change)
+    with pytest.raises(UsageError, match=says):
+        load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+
+
+def test_no_class_in_common_is_an_error_that_names_both_sides(tmp_path: Path) -> None:
+    rows = [{**row, "room": "cellar"} for row in home_rows(0, SIX)]
+    files(tmp_path, rows)
+    with pytest.raises(UsageError, match=r"room holds cellar, none of which .* kitchen, bathroom"):
+        load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen", "says"),
+    [
+        (["path", "balcony"], Chosen(), "lacks the column group"),
+        (["path", "group"], Chosen(), "column for none of the bundle's heads; name one of balcony, fire"),
+        (["path", "group", "balcony"], Chosen("own"), "no column split; leave out --split"),
+        (["path", "group", "split", "balcony"], Chosen("test"), "no photo of split 'test'; there are own"),
+        (["path", "group", "balcony"], Chosen(None, ("homes/",)), "holds no photo outside --exclude"),
+    ],
+)
+def test_unusable_manifests_are_one_clear_line(
+    tmp_path: Path, columns: list[str], chosen: Chosen, says: str
+) -> None:
+    rows = home_rows(0, SIX)
+    files(tmp_path, rows)
+    with pytest.raises(UsageError, match=says):
+        load_labelled(write_manifest(tmp_path, rows, columns), make_bundle(tmp_path / "bundle"), chosen)
+
+
+def test_homes_are_groups_of_four_labelled_photos_under_the_prefix(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX[:4]) + home_rows(1, SIX[:3]) + home_rows(2, SIX)
+    files(tmp_path, rows)
+    photos = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen()).photos
+    everything = np.ones(len(photos), dtype=bool)
+    assert [home.tolist() for home in find_homes(photos, everything, ())] == [
+        [0, 1, 2, 3],
+        [7, 8, 9, 10, 11, 12],
+    ]
+    assert [home.tolist() for home in find_homes(photos, everything, ("homes/2",))] == [[7, 8, 9, 10, 11, 12]]
+    without_one = everything.copy()
+    without_one[0] = False
+    assert [len(home) for home in find_homes(photos, without_one, ())] == [6]
+
+
+def test_photos_learnt_from_are_warned_of_and_held_out_ones_are_not(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX, split="train") + home_rows(1, SIX, split="own")
+    files(tmp_path, rows)
+    bundle = make_bundle(tmp_path / "bundle")
+    photos = load_labelled(write_manifest(tmp_path, rows), bundle, Chosen()).photos
+    assert warnings(bundle, photos) == []
+    bundle.manifest["training"] = {"collections": {"homes": {"trained_on": 6}, "scenes": {"trained_on": 9}}}
+    assert len(warnings(bundle, photos)) == 1
+    assert "learnt from 6 of these 12 photos, by its manifest (homes)" in warnings(bundle, photos)[0]
+    held_out = load_labelled(tmp_path, bundle, Chosen("own")).photos
+    assert warnings(bundle, held_out) == []
+    bundle.manifest["rethresholded"] = {"photos_sha256": digest(held_out.sha256[::-1])}
+    assert "thresholds were chosen on these very photos" in warnings(bundle, held_out)[0]

@@ -1,0 +1,244 @@
+"""From whole homes that a bundle has not seen to the temperature, thresholds and aggregation of a head."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+from sklearn.metrics import average_precision_score
+
+from enrich.aggregate import distinct_views
+from enrich.bundle import Bundle, Head
+from training.calibrate import (
+    Counts,
+    calibrate_classes,
+    choose_aggregation,
+    choose_class_threshold,
+    choose_false,
+    choose_true,
+    cross_fitted,
+)
+from training.data import UNLABELLED, PhotoSet
+from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes, rounded, share
+from training.evaluation.scored import MIN_PHOTOS_FALSE, Rows, Scored
+from training.heads import FOLDS, site_folds
+from training.homes import MIN_PHOTOS
+
+FEWEST_HOMES = 10
+"""With it and without it, each: fewer homes cannot carry a threshold."""
+FEWEST_PHOTOS = 20
+"""Of each published class of a multiclass head."""
+PROVEN = 59
+"""Homes found without an error that show a precision of 0.95 at 95 % one-sided confidence; fewer cannot."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the new thresholds must reach, on which homes."""
+
+    precision: float = 0.95
+    prevalence: float | None = None
+    """Share of homes with an attribute; None: as among the homes here."""
+    false_precision: float = 0.9
+    class_precision: float = 0.9
+    homes: tuple[str, ...] = ()
+    """Path prefixes of whole homes; empty: every group with enough photos."""
+
+
+@dataclass(frozen=True)
+class _Homes:
+    """Whole homes labelled for one head: arrays with one entry a home."""
+
+    rows: list[Rows]
+    truth: Truth
+    fold: NDArray[np.int64]
+    folds_of: str
+    """`site`, or `home` where there are too few sites."""
+    sites: int
+
+
+def adjust_binary(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
+) -> tuple[dict[str, Any], str]:
+    """Fields of a binary head's manifest entry, none where there are too few homes, and a line for people."""
+    homes = _whole_homes(photos, scored, head, aim)
+    having, lacking = int(homes.truth.sum()), int((~homes.truth).sum())
+    if min(having, lacking) < FEWEST_HOMES:
+        return {}, (
+            f"thresholds left as they were: {having} homes with it and {lacking} without "
+            f"(of {MIN_PHOTOS} labelled photos or more), {FEWEST_HOMES} of each are needed; label more homes"
+        )
+    logits = scored.logits(bundle, head)[:, 0]
+    temperature = _temperature(logits, photos.labels[head.name], homes)
+    scaled = logits / temperature
+    highest = np.array([expit(scaled[rows].max()) for rows in homes.rows])
+    expected = float(homes.truth.mean()) if aim.prevalence is None else aim.prevalence
+    choose = partial(choose_true, prevalence=expected, target=aim.precision)
+    true_threshold = choose(highest, homes.truth)
+    fair = cross_fitted(choose, highest, homes.truth, homes.fold)
+    false_threshold, false_figures = _false(homes, highest, true_threshold, expected, aim)
+    views = [_views(scored, scaled, rows) for rows in homes.rows]
+    aggregation, losses = choose_aggregation(views, homes.truth, homes.fold, expected)
+    metrics = {
+        "homes": _described(homes, highest),
+        "true": {
+            "target": aim.precision,
+            "prevalence": round(expected, 3),
+            "at_threshold": counted(Counts.at(highest, homes.truth, true_threshold), expected),
+            "cross_fitted": counted(fair, expected),
+            "precision_elsewhere": {str(one): rounded(fair.precision_at(one)) for one in PREVALENCES},
+            "proven": fair.precision.total >= PROVEN and fair.precision.value >= aim.precision,
+        },
+        "false": false_figures,
+        "aggregation_log_loss": {name: round(loss, 4) for name, loss in losses.items()},
+    }
+    fields = {
+        "temperature": temperature,
+        "thresholds": {"true": true_threshold, "false": false_threshold},
+        "aggregation": asdict(aggregation),
+        "metrics": metrics,
+    }
+    return fields, _line(head, true_threshold, false_threshold, fair)
+
+
+def _line(head: Head, true_threshold: float, false_threshold: float, fair: Counts) -> str:
+    proof = "" if fair.precision.total >= PROVEN else f" (an estimate: fewer than {PROVEN} homes were found)"
+    return (
+        f"true from {true_threshold:.3f} (was {head.true_threshold:.3f}), false below {false_threshold:.3f} "
+        f"(was {head.false_threshold:.3f}); cross-fitted precision {fair.precision.hits} of "
+        f"{fair.precision.total}, recall {fair.recall.hits} of {fair.recall.total}{proof}"
+    )
+
+
+def _whole_homes(photos: PhotoSet, scored: Scored, head: Head, aim: Aim) -> _Homes:
+    labels = photos.labels[head.name]
+    rows = find_homes(photos, (labels != UNLABELLED) & scored.readable, aim.homes)
+    truth = np.array([(labels[home] == 1).any() for home in rows], dtype=bool)
+    site = np.array([photos.site[home[0]] for home in rows], dtype=str)
+    fold, folds_of = np.zeros(len(rows), dtype=np.int64), "home"
+    if min(truth.sum(), (~truth).sum()) >= FEWEST_HOMES:
+        fold, folds_of = _folds(truth, site)
+    return _Homes(rows, truth, fold, folds_of, len(np.unique(site)))
+
+
+def _folds(truth: Truth, site: NDArray[np.str_]) -> tuple[NDArray[np.int64], str]:
+    """Folds of whole sites; of single homes where sites are too few or uneven to leave one out."""
+    labels = truth.astype(np.int64)
+    fold = site_folds(labels, site, seed=0)
+    if len(np.unique(site)) >= FOLDS and all(np.ptp(labels[fold != one]) for one in np.unique(fold)):
+        return fold, "site"
+    return site_folds(labels, np.arange(len(truth)).astype(str), seed=0), "home"
+
+
+def _temperature(logits: Floats, labels: NDArray[np.int64], homes: _Homes) -> float:
+    """The temperature with the least log loss on the photos of these homes, each home weighing the same.
+
+    Towards targets a little short of 0 and 1 (Platt 1999), so that few, cleanly told homes do not make the
+    model sure of everything. No shift as in `fit`: that would be another bias, hence another model.
+    """
+    rows = np.concatenate(homes.rows)
+    weight = np.concatenate([np.full(len(home), 1 / len(home)) for home in homes.rows])
+    having = labels[rows] == 1
+    target = np.where(having, (having.sum() + 1) / (having.sum() + 2), 1 / ((~having).sum() + 2))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits[rows] / np.exp(log_temperature)
+        each = target * np.logaddexp(0.0, -scaled) + (1 - target) * np.logaddexp(0.0, scaled)
+        return float(np.average(each, weights=weight))
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.1, 10.0]), method="bounded").x))
+
+
+def _false(
+    homes: _Homes, highest: Floats, ceiling: float, expected: float, aim: Aim
+) -> tuple[float, dict[str, Any]]:
+    large = np.array([len(rows) >= MIN_PHOTOS_FALSE for rows in homes.rows])
+    score, truth, fold = highest[large], homes.truth[large], homes.fold[large]
+    figures: dict[str, Any] = {
+        "target": aim.false_precision,
+        "homes": int(large.sum()),
+        "photos": MIN_PHOTOS_FALSE,
+    }
+    if min(truth.sum(), (~truth).sum()) < FEWEST_HOMES:
+        return 0.0, figures
+    choose = partial(choose_false, prevalence=expected, target=aim.false_precision)
+    threshold = min(choose(score, truth), ceiling)
+    figures["at_threshold"] = counted(Counts.at(score, truth, threshold), expected)
+    figures["cross_fitted"] = counted(cross_fitted(choose, score, truth, fold), expected)
+    return threshold, figures
+
+
+def _views(scored: Scored, scaled: Floats, rows: Rows) -> Floats:
+    """The highest logit of each view of a home, as `aggregate` pools them."""
+    seen = [scored.results[row].score for row in rows]
+    views = distinct_views([score.dhash for score in seen if score])
+    highest = np.full(max(views) + 1, -np.inf)
+    np.maximum.at(highest, views, scaled[rows])
+    return np.asarray(highest[np.isfinite(highest)])
+
+
+def _described(homes: _Homes, highest: Floats) -> dict[str, Any]:
+    sizes = [len(rows) for rows in homes.rows]
+    return {
+        "homes": len(sizes),
+        "with": int(homes.truth.sum()),
+        "sites": homes.sites,
+        "folds_of": homes.folds_of,
+        "photos": sum(sizes),
+        "median_photos": float(np.median(sizes)),
+        "fewest_photos": min(sizes),
+        "most_photos": max(sizes),
+        "prevalence": round(float(homes.truth.mean()), 3),
+        "average_precision": rounded(average_precision_score(homes.truth, highest)),
+    }
+
+
+def counted(counts: Counts, prevalence: float) -> dict[str, Any]:
+    """Counts of homes as JSON, with exact intervals, and what they mean at `prevalence`."""
+    return {
+        **asdict(counts),
+        "precision": share(counts.precision),
+        "precision_at_prevalence": rounded(counts.precision_at(prevalence)),
+        "recall": share(counts.recall),
+        "negative_precision": share(counts.negative_precision),
+        "negative_precision_at_prevalence": rounded(counts.negative_precision_at(prevalence)),
+    }
+
+
+def adjust_classes(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
+) -> tuple[dict[str, Any], str]:
+    """As `adjust_binary`, for a multiclass head: its temperature, and thresholds of its classes."""
+    labels = photos.labels[head.name]
+    homes = find_homes(photos, (labels != UNLABELLED) & scored.readable, aim.homes)
+    rows = np.concatenate(homes) if homes else np.empty(0, np.int64)
+    for number, kind in enumerate(head.classes):
+        count = int((labels[rows] == number).sum())
+        if kind.publish and count < FEWEST_PHOTOS:
+            return {}, f"left as it was: {count} photos of {kind.name} in homes, {FEWEST_PHOTOS} are needed"
+    logits, truth = scored.logits(bundle, head)[rows], labels[rows]
+    weight = np.concatenate([np.full(len(home), 1 / len(home)) for home in homes])
+    temperature = calibrate_classes(logits, truth, weight)
+    chances = np.exp(logits / temperature - np.logaddexp.reduce(logits / temperature, axis=1, keepdims=True))
+    answer = chances.argmax(axis=1)
+    classes: list[dict[str, Any]] = []
+    by_class = {}
+    for number, kind in enumerate(head.classes):
+        mine = answer == number
+        threshold, precision = choose_class_threshold(
+            chances[mine, number], truth[mine] == number, aim.class_precision
+        )
+        reached = precision.total > 0 and precision.value >= aim.class_precision
+        classes.append({"name": kind.name, "publish": kind.publish and reached, "threshold": threshold})
+        by_class[kind.name] = {"precision": share(precision)}
+    figures = {"photos": len(rows), "homes": len(homes), "target": aim.class_precision}
+    fields = {
+        "temperature": temperature,
+        "classes": classes,
+        "metrics": {"photos": figures, "classes": by_class},
+    }
+    published = [kind["name"] for kind in classes if kind["publish"]]
+    return fields, f"{len(rows)} photos of {len(homes)} homes; published: {', '.join(published) or 'none'}"

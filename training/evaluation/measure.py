@@ -1,0 +1,290 @@
+"""Figures of a bundle's answers: of photos, and of the listings that homes would be.
+
+Shares carry exact (Clopper-Pearson) 95 % intervals. They count photos or homes as they are in the manifest,
+unweighted; only `at_prevalence` looks at another mix of homes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from enrich.bundle import Bundle, Head
+from training.calibrate import Counts, Share
+from training.data import UNLABELLED, PhotoSet
+from training.evaluation.scored import Rows, Scored
+from training.homes import MIN_PHOTOS
+
+Floats = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+
+BINS = 10
+PREVALENCES = (0.1, 0.2, 0.3, 0.5)
+MAX_COLLECTIONS = 20
+"""With more first folders than this (a folder a home), they are no collections to tell apart."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidences in `BINS` bins of equal width: mean confidence and share that is right, NaN where empty."""
+
+    confidence: Floats
+    right: Floats
+    count: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Naeini et al. 2015): |confidence - share right|, weighted by count."""
+        filled = self.count > 0
+        gaps = np.abs(self.confidence[filled] - self.right[filled])
+        return float(np.average(gaps, weights=self.count[filled])) if filled.any() else float("nan")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Scores beside the truth, of photos or of homes; `score` is what thresholds act on."""
+
+    truth: Truth
+    score: Floats
+    confidence: Floats
+
+
+@dataclass(frozen=True)
+class BinaryMeasured:
+    """A binary head: its figures for metrics.json, and what the pictures are drawn from."""
+
+    head: Head
+    figures: dict[str, Any]
+    photos: Answers
+    rows: Rows
+    """Photo `i` of `photos` is row `rows[i]` of the photo set."""
+    homes: Answers
+
+
+@dataclass(frozen=True)
+class ClassesMeasured:
+    """A multiclass head; `confusion[truth, answer]` counts photos."""
+
+    head: Head
+    figures: dict[str, Any]
+    confusion: NDArray[np.int64]
+    photos: Answers
+    """Truth: whether the most probable class is right."""
+
+
+def find_homes(photos: PhotoSet, usable: Truth, prefixes: Sequence[str]) -> list[Rows]:
+    """Rows of each home: groups with at least `MIN_PHOTOS` usable photos, of paths that start so."""
+    if prefixes:
+        usable = usable & np.array([path.startswith(tuple(prefixes)) for path in photos.paths])
+    rows = np.flatnonzero(usable)
+    _, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
+    return [rows[inverse == group] for group in np.flatnonzero(sizes >= MIN_PHOTOS)]
+
+
+def measure_binary(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
+) -> BinaryMeasured:
+    """Photo and listing figures of a binary head; photos without its label take no part in its homes."""
+    labels = photos.labels[head.name]
+    rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
+    chance = scored.chances(bundle, head)[:, 0]
+    truth = labels == 1
+    answers = Answers(truth[rows], chance[rows], chance[rows])
+    figures: dict[str, Any] = {"kind": "binary", "photos": _photo_figures(head, answers)}
+    figures["collections"] = {
+        name: _photo_figures(head, Answers(truth[part], chance[part], chance[part]))
+        for name, part in _by_collection(photos, rows)
+    }
+    homes = find_homes(photos, labels != UNLABELLED, prefixes)
+    figures["listings"], of_homes = _listing_figures(bundle, scored, head, homes, truth, chance)
+    return BinaryMeasured(head, figures, answers, rows, of_homes)
+
+
+def _photo_figures(head: Head, photos: Answers) -> dict[str, Any]:
+    at_true = Counts.at(photos.score, photos.truth, head.true_threshold)
+    at_half = Counts.at(photos.score, photos.truth, 0.5)
+    below = Counts.at(photos.score, photos.truth, head.false_threshold)
+    return {
+        "photos": len(photos.truth),
+        "with": int(photos.truth.sum()),
+        "accuracy": share(Share(at_true.tp + at_true.tn, len(photos.truth))),
+        "accuracy_at_half": share(Share(at_half.tp + at_half.tn, len(photos.truth))),
+        **_ranking(photos.truth, photos.score),
+        "true_threshold": head.true_threshold,
+        "precision": share(at_true.precision),
+        "recall": share(at_true.recall),
+        "false_threshold": head.false_threshold,
+        "negative_precision": share(below.negative_precision),
+        "calibration_error": rounded(reliability(photos.confidence, photos.truth).error),
+    }
+
+
+def _listing_figures(
+    bundle: Bundle, scored: Scored, head: Head, homes: list[Rows], truth: Truth, chance: Floats
+) -> tuple[dict[str, Any], Answers]:
+    homes = [rows for rows in homes if scored.readable[rows].any()]
+    listings = [scored.listing(bundle, rows).fields for rows in homes]
+    having = np.array([truth[rows].any() for rows in homes], dtype=bool)
+    highest = np.array([np.nanmax(chance[rows]) for rows in homes], dtype=np.float64)
+    confidence = np.array([one[f"{head.name}_confidence"] for one in listings], dtype=np.float64)
+    answers = Answers(having, highest, confidence)
+    if not homes:
+        return {"homes": 0}, answers
+    has = [one[f"has_{head.name}"] for one in listings]
+    said_true = np.array([answer is True for answer in has])
+    said_false = np.array([answer is False for answer in has])
+    found = Counts.at(said_true.astype(np.float64), having, 0.5)
+    not_ruled_out = Counts.at(1.0 - said_false, having, 0.5)
+    figures: dict[str, Any] = {
+        "homes": len(homes),
+        "with": int(having.sum()),
+        "photos": int(sum(len(rows) for rows in homes)),
+        "median_photos": float(np.median([len(rows) for rows in homes])),
+        "prevalence": round(float(having.mean()), 3),
+        **_ranking(having, highest),
+        "confidence": _ranking(having, confidence),
+        "outcomes": {
+            words: {
+                "true": int((said_true & kind).sum()),
+                "unknown": int((~said_true & ~said_false & kind).sum()),
+                "false": int((said_false & kind).sum()),
+            }
+            for words, kind in (("with", having), ("without", ~having))
+        },
+        "precision": share(found.precision),
+        "recall": share(found.recall),
+        "negative_precision": share(not_ruled_out.negative_precision),
+        "at_prevalence": {
+            str(prevalence): {
+                "precision": rounded(found.precision_at(prevalence)),
+                "negative_precision": rounded(not_ruled_out.negative_precision_at(prevalence)),
+            }
+            for prevalence in PREVALENCES
+        },
+        "calibration_error": rounded(reliability(confidence, having).error),
+    }
+    return figures, answers
+
+
+def _ranking(truth: Truth, score: Floats) -> dict[str, Any]:
+    """What does not depend on a threshold; None where only one kind is there."""
+    if not truth.any() or truth.all():
+        return {"roc_auc": None, "average_precision": None, "recall_at_precision_95": None}
+    precision, recall, _ = precision_recall_curve(truth, score)
+    return {
+        "roc_auc": rounded(float(roc_auc_score(truth, score))),
+        "average_precision": rounded(float(average_precision_score(truth, score))),
+        "recall_at_precision_95": rounded(float(recall[precision >= 0.95].max())),
+    }
+
+
+def measure_classes(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
+) -> ClassesMeasured:
+    """Photo and listing figures of a multiclass head."""
+    labels = photos.labels[head.name]
+    rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
+    chance = scored.chances(bundle, head)[rows]
+    answer, highest = chance.argmax(axis=1), chance.max(axis=1)
+    right = answer == labels[rows]
+    confusion = np.zeros((head.outputs, head.outputs), dtype=np.int64)
+    np.add.at(confusion, (labels[rows], answer), 1)
+    thresholds = np.array([kind.threshold for kind in head.classes])
+    figures: dict[str, Any] = {
+        "kind": "multiclass",
+        "photos": len(rows),
+        "accuracy": share(Share(int(right.sum()), len(rows))),
+        "calibration_error": rounded(reliability(highest, right).error),
+        "classes": _class_figures(head, labels[rows], answer, highest >= thresholds[answer]),
+        "confusion": confusion.tolist(),
+        "collections": {
+            name: {"photos": len(part), "accuracy": share(Share(int(correct.sum()), len(part)))}
+            for name, part in _by_collection(photos, rows)
+            for correct in [right[np.isin(rows, part)]]
+        },
+        "listings": _named(bundle, scored, head, labels, find_homes(photos, labels != UNLABELLED, prefixes)),
+    }
+    return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
+
+
+def _class_figures(
+    head: Head, labels: NDArray[np.int64], answer: NDArray[np.int64], sure: Truth
+) -> dict[str, Any]:
+    """Each class: most probable at all, and at or above the threshold that it counts from."""
+    figures = {}
+    for number, kind in enumerate(head.classes):
+        mine, said = labels == number, answer == number
+        at_all = Counts(
+            int((said & mine).sum()),
+            int((said & ~mine).sum()),
+            int((~said & mine).sum()),
+            int((~said & ~mine).sum()),
+        )
+        over = Share(int((said & sure & mine).sum()), int((said & sure).sum()))
+        figures[kind.name] = {
+            "photos": int(mine.sum()),
+            "recall": share(at_all.recall),
+            "precision": share(at_all.precision),
+            "publish": kind.publish,
+            "threshold": kind.threshold,
+            "precision_over_threshold": share(over),
+            "recall_over_threshold": share(Share(over.hits, int(mine.sum()))),
+        }
+    return figures
+
+
+def _named(
+    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: list[Rows]
+) -> dict[str, Any]:
+    """Per published class: homes that have such a photo against those whose document would name it."""
+    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] for rows in homes]
+    figures: dict[str, Any] = {"homes": len(homes)}
+    for number, kind in enumerate(head.classes):
+        if not kind.publish or not homes:
+            continue
+        having = np.array([(labels[rows] == number).any() for rows in homes])
+        said = np.array([isinstance(answer, list) and kind.name in answer for answer in answers])
+        counts = Counts.at(said.astype(np.float64), having, 0.5)
+        figures[kind.name] = {
+            "homes": int(having.sum()),
+            "recall": share(counts.recall),
+            "precision": share(counts.precision),
+        }
+    return figures
+
+
+def reliability(confidence: Floats, right: Truth) -> Reliability:
+    """Bins of a reliability diagram; `confidence` in 0..1."""
+    place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, weights=confidence, minlength=BINS) / count
+        share_right = np.bincount(place, weights=right.astype(np.float64), minlength=BINS) / count
+    return Reliability(mean, share_right, count)
+
+
+def _by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:
+    names = np.unique(photos.collection[rows])
+    if not 1 < len(names) <= MAX_COLLECTIONS:
+        return []
+    return [(str(name) or "(no folder)", rows[photos.collection[rows] == name]) for name in names]
+
+
+def share(value: Share) -> dict[str, Any]:
+    """A share as JSON."""
+    low, high = value.interval
+    return {
+        "hits": value.hits,
+        "of": value.total,
+        "value": rounded(value.value),
+        "low": rounded(low),
+        "high": rounded(high),
+    }
+
+
+def rounded(value: float) -> float | None:
+    """Four digits; None for NaN."""
+    return None if np.isnan(value) else round(float(value), 4)

@@ -1,0 +1,99 @@
+"""Photos through the serving path: decode, score, aggregate."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from enrich.aggregate import aggregate
+from enrich.bundle import Bundle, Head, probabilities
+from enrich.decode import decode
+from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
+from enrich.score import Scorer
+from training.data import PhotoSet
+
+BATCH = 32
+MAX_PIXELS = 100_000_000
+MIN_PHOTOS_FALSE = 8
+"""What ENRICH_MIN_PHOTOS_FALSE is unless set."""
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What serving makes of the photos, in their order."""
+
+    results: tuple[PhotoResult, ...]
+    device: str
+    precision: str
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        return np.array([result.status.ok for result in self.results], dtype=bool)
+
+    def logits(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
+        """Logits [photos, outputs], before temperature; NaN for photos that could not be read."""
+        model = next(member.model_id for member in bundle.members if head in member.heads)
+        missing = (float("nan"),) * head.outputs
+        return np.array(
+            [r.score.by_model[model][head.name] if r.score else missing for r in self.results],
+            dtype=np.float64,
+        )
+
+    def chances(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
+        """Calibrated probabilities [photos, outputs]; NaN for photos that could not be read."""
+        with np.errstate(invalid="ignore"):
+            return probabilities(head, self.logits(bundle, head))
+
+    def listing(self, bundle: Bundle, rows: Rows) -> Attributes:
+        """What the job would publish of a listing with these photos."""
+        return aggregate(bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
+
+
+def score_all(bundle: Bundle, photos: PhotoSet, device: str, console: Console) -> Scored:
+    """Decode and score all photos, with a progress bar; a photo that cannot be read gets its status."""
+    scorer = Scorer(bundle, device)
+    results: list[PhotoResult] = []
+    size = scorer.batch_size(BATCH)
+    starts = range(0, len(photos), size)
+
+    def work(start: int) -> list[PhotoResult]:
+        return _score_batch(bundle, scorer, photos, range(start, min(start + size, len(photos))))
+
+    with scorer.pool() as pool, Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("photos", total=len(photos))
+        for done in _ahead([pool.submit(work, start) for start in starts]):
+            results += done
+            progress.advance(bar, len(done))
+    return Scored(tuple(results), str(scorer.device), ", ".join(sorted(set(scorer.precision.values()))))
+
+
+def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResult]]:
+    try:
+        for future in waiting:
+            yield future.result()
+    finally:  # after Ctrl-C or an error: do not score the rest first
+        for future in waiting:
+            future.cancel()
+
+
+def _score_batch(bundle: Bundle, scorer: Scorer, photos: PhotoSet, rows: Sequence[int]) -> list[PhotoResult]:
+    decoded = [
+        decode((photos.folder / photos.paths[row]).read_bytes(), bundle.preprocessings, MAX_PIXELS)
+        for row in rows
+    ]
+    answers = iter(scorer.score([photo.pixels for photo in decoded if photo.status.ok]))
+    results = []
+    for row, photo in zip(rows, decoded, strict=True):
+        place = Photo(row, "", photos.sha256[row], photos.paths[row])
+        sha = photos.sha256[row]
+        if photo.status is not PhotoStatus.OK:
+            results.append(PhotoResult(place, photo.status, sha, error=photo.error))
+            continue
+        results.append(PhotoResult(place, photo.status, sha, PhotoScore(sha, photo.dhash, next(answers))))
+    return results
