@@ -9,6 +9,7 @@ from rich.console import Console
 
 from enrich.errors import EnrichError
 from training.card import write_card
+from training.comparison.prepare_command import prepare_command
 from training.evaluate import evaluate_command
 from training.features import VIEWS
 from training.finetune import Recipe
@@ -97,6 +98,7 @@ def fit_command(
 
 
 app.command("evaluate")(evaluate_command)
+app.command("prepare")(prepare_command)
 
 
 def main() -> None:

@@ -10,9 +10,14 @@ import typer.main
 
 from enrich.settings import STARTER_BUNDLE, Settings, variable
 from jobs.cli import app
+from training.cli import app as training_app
 
 DOCS = Path(__file__).parents[2] / "docs"
-COMMANDS = typer.main.get_group(app).commands
+COMMANDS = {
+    f"{program} {name}": command
+    for program, programs in (("enrich", app), ("enrich-train", training_app))
+    for name, command in typer.main.get_group(programs).commands.items()
+}
 EVERYWHERE = {"--help", "--verbose"}
 
 
@@ -31,7 +36,7 @@ def setting_row(name: str) -> str:
 
 def sections() -> dict[str, str]:
     """Command -> what docs/commands.md says of it."""
-    parts = re.split(r"^## enrich (\w+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^## (enrich(?:-train)? \w+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -43,8 +48,15 @@ def test_every_command_has_its_section_and_no_other() -> None:
 def test_every_option_is_documented_and_no_other(command: str) -> None:
     options = {name for option in COMMANDS[command].params for name in option.opts if name.startswith("--")}
     known = set(re.findall(r"`(--[a-z-]+)", sections()[command]))
-    # An option of another command may be mentioned too, in passing; this one's must be.
-    everything = {name for c in COMMANDS.values() for option in c.params for name in option.opts}
+    # An option of another command of the program may be mentioned too, in passing; this one's must be.
+    program = command.split()[0]
+    everything = {
+        name
+        for other, c in COMMANDS.items()
+        if other.split()[0] == program
+        for option in c.params
+        for name in option.opts
+    }
     assert options - EVERYWHERE <= known <= everything
 
 
