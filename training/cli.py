@@ -9,7 +9,9 @@ from rich.console import Console
 
 from enrich.errors import EnrichError
 from training.card import write_card
+from training.comparison.compare_command import compare_command
 from training.comparison.prepare_command import prepare_command
+from training.comparison.report import report_command
 from training.evaluate import evaluate_command
 from training.features import VIEWS
 from training.finetune import Recipe
@@ -99,6 +101,8 @@ def fit_command(
 
 app.command("evaluate")(evaluate_command)
 app.command("prepare")(prepare_command)
+app.command("compare")(compare_command)
+app.command("report")(report_command)
 
 
 def main() -> None:
