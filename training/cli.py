@@ -13,6 +13,7 @@ from training.comparison.compare_command import compare_command
 from training.comparison.prepare_command import prepare_command
 from training.comparison.report import report_command
 from training.evaluate import evaluate_command
+from training.export import export_command
 from training.features import VIEWS
 from training.finetune import Recipe
 from training.fit import FitOptions, fit
@@ -100,6 +101,7 @@ def fit_command(
 
 
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 app.command("prepare")(prepare_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)

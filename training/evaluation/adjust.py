@@ -134,18 +134,22 @@ def _folds(truth: Truth, site: NDArray[np.str_]) -> tuple[NDArray[np.int64], str
 
 
 def _temperature(logits: Floats, labels: NDArray[np.int64], homes: _Homes) -> float:
-    """The temperature with the least log loss on the photos of these homes, each home weighing the same.
-
-    Towards targets a little short of 0 and 1 (Platt 1999), so that few, cleanly told homes do not make the
-    model sure of everything. No shift as in `fit`: that would be another bias, hence another model.
-    """
+    """Of the photos of these homes, each home weighing the same."""
     rows = np.concatenate(homes.rows)
     weight = np.concatenate([np.full(len(home), 1 / len(home)) for home in homes.rows])
-    having = labels[rows] == 1
+    return fit_temperature(logits[rows], labels[rows] == 1, weight)
+
+
+def fit_temperature(logits: Floats, having: Truth, weight: Floats) -> float:
+    """The temperature, 0.1 to 10, of a binary head with the least weighted log loss.
+
+    Towards targets a little short of 0 and 1 (Platt 1999), so that few, cleanly told photos do not make the
+    model sure of everything. No shift as in `fit`: that would be another bias, hence another model.
+    """
     target = np.where(having, (having.sum() + 1) / (having.sum() + 2), 1 / ((~having).sum() + 2))
 
     def loss(log_temperature: float) -> float:
-        scaled = logits[rows] / np.exp(log_temperature)
+        scaled = logits / np.exp(log_temperature)
         each = target * np.logaddexp(0.0, -scaled) + (1 - target) * np.logaddexp(0.0, scaled)
         return float(np.average(each, weights=weight))
 
