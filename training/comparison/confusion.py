@@ -29,8 +29,8 @@ class Confusion:
     classes: tuple[str, ...]
     counts: NDArray[np.int64]
     """[classes, classes]: rows are the truth, columns what was predicted."""
-    homes: int
-    """Groups that the photos come from."""
+    groups: int
+    """Homes that the photos come from."""
 
     @property
     def of_classes(self) -> list[Share]:
@@ -77,8 +77,8 @@ def _read(run: Any) -> Confusion:
             "make the run again"
         )
     counts = confusion_matrix(table["truth"], table["predicted"], labels=list(classes))
-    homes = table["group"].nunique()
-    return Confusion(run.task, run.mode, run.label, run.kind, run.digest, classes, counts, homes)
+    groups = table["group"].nunique()
+    return Confusion(run.task, run.mode, run.label, run.kind, run.digest, classes, counts, groups)
 
 
 def _cell(share: Share) -> str:

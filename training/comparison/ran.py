@@ -1,6 +1,6 @@
 """What a comparison consists of: runs, photos, options and versions; and what is missing in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import PurePath
 
@@ -10,6 +10,7 @@ import pandas as pd
 from training.comparison import thesis
 from training.comparison.confusion import Confusion
 from training.comparison.gathered import Gathered
+from training.comparison.repeating import commands
 from training.comparison.tables import NONE, markdown
 
 CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
@@ -17,10 +18,15 @@ MATRICES = "Confusion matrices (no predictions.csv)"
 
 
 def what_was_run(gathered: Gathered, found: Sequence[Confusion]) -> str:
-    """Runs, photos, then the options and versions of the results folders beside each other."""
+    """Runs, photos, the commands, then the options and versions of the results folders beside each other."""
     parts = []
     if len(gathered.runs):
         parts += [_runs(gathered.runs), _photos(gathered, found)]
+    again = commands(gathered)
+    if again:
+        parts.append(
+            f"The same again (PHOTOS: the labelled photos, PREPARED: a new folder):\n\n```\n{again}\n```"
+        )
     options = {name: _flat(settings) for name, settings in gathered.settings.items() if settings}
     if options:
         rows = [
@@ -54,27 +60,24 @@ def _runs(runs: pd.DataFrame) -> str:
 
 
 def _photos(gathered: Gathered, found: Sequence[Confusion]) -> str:
-    """Photos of each task; of the validation photos the classes where predictions tell."""
+    """Photos of each task, by class where settings or predictions tell."""
     rows = []
-    key = ["task", "digest", "split", "train_photos", "val_photos"]
-    for (task, digest, split, train, val), _ in gathered.runs.groupby(key, sort=False):
+    key = ["task", "digest", "split", "train_photos", "val_photos", "folder"]
+    for (task, digest, split, train, val, folder), _ in gathered.runs.groupby(key, sort=False):
+        counts = gathered.settings[folder].get("dataset", {}).get("counts", {}).get(task, {})
+        learnt = _classes({name: sides["train"] for name, sides in counts.items()})
         one = next((one for one in found if (one.task, one.digest) == (task, digest)), None)
-        counted = zip(one.classes, one.counts.sum(axis=1), strict=True) if one else ()
-        classes = ", ".join(f"{name} {count}" for name, count in counted) or NONE
-        homes = one.homes if one else NONE
-        rows.append([task, split or NONE, train, val, classes, homes, digest[:8] or NONE])
+        checked = _classes(dict(zip(one.classes, one.counts.sum(axis=1), strict=True))) if one else ""
+        groups = one.groups if one else NONE
+        rows.append([task, split or NONE, f"{train}{learnt}", f"{val}{checked}", groups, digest[:8] or NONE])
     if not rows:
         return ""
-    header = [
-        "task",
-        "split",
-        "training photos",
-        "validation photos",
-        "of them",
-        "validation groups",
-        "data set",
-    ]
-    return markdown(header, rows, figures=False)
+    header = ["task", "split", "training photos", "validation photos", "validation groups", "data set"]
+    return markdown(header, dict.fromkeys(map(tuple, rows)), figures=False)
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
 
 
 def missing(gathered: Gathered, found: Sequence[Confusion]) -> str:

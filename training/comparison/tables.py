@@ -1,6 +1,6 @@
 """The thesis's six tables, with its figures beside ours, and the Markdown that all tables are written in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from training.comparison.gathered import SCRATCH, Gathered, in_order
 NONE = "–"
 
 
-def markdown(header: Sequence[object], rows: Sequence[Sequence[object]], figures: bool = True) -> str:
+def markdown(header: Sequence[object], rows: Iterable[Sequence[object]], figures: bool = True) -> str:
     """A Markdown table; all columns but the first are set to the right where they are `figures`."""
     rule = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [header, rule, *rows])

@@ -1,0 +1,224 @@
+"""The report as files: figures and links, classes with intervals, what is missing, nothing half written."""
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.main import get_command
+
+from enrich.errors import UsageError
+from tests.support.compared import (
+    RUN_ROW,
+    add_epochs,
+    add_predictions,
+    add_settings,
+    results_folder,
+)
+from tests.unit.test_report import cells, section, written
+from training.comparison import thesis
+from training.comparison.compare_command import compare_command
+from training.comparison.gathered import gather
+from training.comparison.plots import colours
+from training.comparison.prepare_command import prepare_command
+from training.comparison.report import report_command
+from training.comparison.results import RunRow, TimingRow
+
+COUNTS = {
+    ("balcony", "balcony"): 9,
+    ("balcony", "indoor"): 1,
+    ("indoor", "indoor"): 20,
+    ("indoor", "balcony"): 0,
+}
+LITE = replace(RUN_ROW, architecture="timm:tf_efficientnet_lite0", weights="package", epochs=3)
+
+
+def grid(tasks: Sequence[str] = thesis.TASKS) -> list[RunRow]:
+    return [replace(RUN_ROW, task=task, mode=mode) for task in tasks for mode in thesis.MODES]
+
+
+def images(page: Path) -> list[Path]:
+    """What the page shows, as paths."""
+    return [page.parent / link for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())]
+
+
+def test_twelve_figures_where_epochs_are_there(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", grid())
+    for run in grid():
+        add_epochs(folder, run)
+    written(tmp_path, folder)
+    found = images(tmp_path / "report" / "report.md")
+    assert [path.name for path in found] == [
+        f"{metric}-{task}-{mode}.png"
+        for task in thesis.TASKS
+        for mode in ("feature-extraction", "finetuning")
+        for metric in ("loss", "accuracy")
+    ]
+    assert all(path.stat().st_size < 60_000 for path in found)
+
+
+def test_a_page_by_name_has_its_figures_in_a_folder_named_like_it(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_epochs(folder, RUN_ROW)
+    page = tmp_path / "docs" / "thesis-comparison.md"
+    report_command([folder], out=page)
+    assert {path.relative_to(page.parent).as_posix() for path in images(page)} == {
+        "thesis-comparison/loss-balcony-finetuning.png",
+        "thesis-comparison/accuracy-balcony-finetuning.png",
+    }
+    assert {path.name for path in page.parent.iterdir()} == {page.name, page.stem}
+    assert set(images(page)) == set((page.parent / page.stem).iterdir()), "and nothing else is left there"
+    assert str(tmp_path) not in page.read_text(), "no path of this machine"
+    before = {path: path.read_bytes() for path in images(page)}
+    report_command([folder], out=page)
+    assert {path: path.read_bytes() for path in images(page)} == before, "the same results, the same bytes"
+
+
+def test_an_architecture_has_one_colour_whatever_else_was_run() -> None:
+    few, many = colours(["densenet121", "timm:a"]), colours([*thesis.ARCHITECTURES, "timm:a", "timm:b"])
+    assert few["densenet121"] == many["densenet121"] and few["timm:a"] == many["timm:a"]
+    assert len(set(many.values())) == 7
+
+
+def test_curves_from_scratch_have_figures_of_their_own(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "one", [RUN_ROW])
+    add_epochs(folder, RUN_ROW)
+    scratch = replace(RUN_ROW, weights="none")
+    other = results_folder(tmp_path / "two", [scratch])
+    add_epochs(other, scratch)
+    text = written(tmp_path, folder, other)
+    assert "![Balcony, finetuning, from scratch: loss](loss-balcony-finetuning-from-scratch.png)" in text
+    assert len(images(tmp_path / "report" / "report.md")) == 4
+
+
+def test_a_curve_shows_the_figures_of_its_run(tmp_path: Path) -> None:
+    sizes = []
+    for name, losses in (("one", (0.7, 0.5, 0.4)), ("two", (0.7, 0.5, 0.9))):
+        folder = results_folder(tmp_path / name, [RUN_ROW])
+        add_epochs(folder, RUN_ROW, losses)
+        report_command([folder], out=tmp_path / f"{name}-report")
+        with Image.open(tmp_path / f"{name}-report" / "loss-balcony-finetuning.png") as image:
+            sizes.append(image.convert("RGB").tobytes())
+    assert sizes[0] != sizes[1]
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    alexnet = replace(RUN_ROW, architecture="alexnet")
+    folder = results_folder(tmp_path / "results", [RUN_ROW, alexnet])
+    add_epochs(folder, RUN_ROW)
+    add_predictions(folder, RUN_ROW, COUNTS)
+    lines = section(written(tmp_path, folder), "Missing").strip().splitlines()
+    assert lines == [
+        "- Runs of balcony, feature extraction.",
+        "- Curves of loss and accuracy (no epochs.csv, or not in it) of balcony, finetuning: AlexNet.",
+        "- Confusion matrices (no predictions.csv) of balcony, finetuning: AlexNet.",
+        "- Runs of fireplace.",
+        "- Runs of rooms.",
+        "- Timings by steps (`compare --timing-steps`): the ratios are of whole runs.",
+    ]
+
+
+def test_epochs_without_a_figure_leave_a_gap_and_a_line(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_epochs(folder, RUN_ROW)
+    table = (folder / "epochs.csv").read_text()
+    (folder / "epochs.csv").write_text(table.replace(",0.7,", ",,"))
+    text = written(tmp_path, folder)
+    assert "- Figures of 1 epochs of balcony, finetuning, ResNet-18: gaps in its curves." in text
+
+
+def test_classes_have_exact_intervals(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_predictions(folder, RUN_ROW, COUNTS)
+    text = written(tmp_path, folder)
+    # By the definition: P(X >= 9 | 0.55498) = P(X <= 9 | 0.99747) = 0.025 of 10; 0.025 ** (1 / 20) = 0.83157.
+    assert [
+        "ResNet-18",
+        "90.0 % (9 of 10) [55.5, 99.7]",
+        "100.0 % (20 of 20) [83.2, 100.0]",
+        "96.7 % (29 of 30) [82.8, 99.9]",
+    ] in cells(text)
+    assert (tmp_path / "report" / "confusion-balcony-finetuning.png").is_file()
+
+
+def test_photos_are_counted_by_class(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_predictions(folder, RUN_ROW, COUNTS)
+    counts = {"balcony": {"balcony": {"train": 558, "val": 10}, "indoor": {"train": 442, "val": 20}}}
+    add_settings(folder, dataset={"digest": "d" * 64, "options": {"split": "thesis"}, "counts": counts})
+    rows = cells(section(written(tmp_path, folder), "What was run"))
+    seen = ["1000 (balcony 558, indoor 442)", "250 (balcony 10, indoor 20)", "15", "dddddddd"]
+    assert ["balcony", "thesis", *seen] in rows
+
+
+def test_a_split_that_is_not_the_thesis_s_is_said_in_every_row(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_predictions(folder, RUN_ROW, COUNTS)
+    add_settings(folder, dataset={"digest": "d" * 64, "options": {"split": "group"}})
+    text = written(tmp_path, folder)
+    assert [row[0] for row in cells(section(text, "Balcony, finetuning"))[1:3]] == [
+        "ResNet-18, split by group",
+        "AlexNet",
+    ]
+    assert "pretrained, 30 epochs, split by group (1 runs)" in text
+
+
+def test_the_split_of_other_photos_is_not_taken_for_a_run_s(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_predictions(folder, RUN_ROW, COUNTS, dataset_digest="e" * 64)
+    add_settings(folder, dataset={"digest": "d" * 64, "options": {"split": "group"}})
+    assert list(gather([folder]).runs["split"]) == [""]
+
+
+def test_the_commands_that_repeat_it_are_commands(tmp_path: Path) -> None:
+    timing = TimingRow("balcony", "resnet18", "finetuning", 1, 20, 32, 100.0, 200.0, 10.0, "a GPU", 4)
+    folder = results_folder(tmp_path / "results", [RUN_ROW, LITE], [timing])
+    add_settings(folder)
+    for run in (RUN_ROW, LITE):
+        add_predictions(folder, run, COUNTS)
+    lines = re.search(r"```\n(.*?)```", written(tmp_path, folder), re.DOTALL)
+    assert lines is not None
+    known: dict[str, Callable[..., None]] = {"prepare": prepare_command, "compare": compare_command}
+    said = []
+    for line in lines[1].splitlines():
+        program, name, *words = shlex.split(line)
+        app = typer.Typer()
+        app.command()(known[name])
+        said.append((program, name, get_command(app).make_context(name, words).params))
+    assert [(program, name) for program, name, _ in said] == [
+        ("enrich-train", "prepare"),
+        *[("enrich-train", "compare")] * 3,
+    ]
+    prepare, full, lite, steps = (params for _, _, params in said)
+    assert prepare["split"] == "thesis" and prepare["task"] == ["balcony"]
+    assert (full["architecture"], full["epochs"], full["weights"]) == (["resnet18"], 30, "imagenet")
+    assert (lite["architecture"], lite["epochs"], lite["weights"]) == ([LITE.architecture], 3, "package")
+    assert (steps["timing_steps"], steps["rounds"], steps["out"]) == (20, 1, Path("results"))
+
+
+def test_nothing_is_replaced_when_predictions_do_not_fit(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    add_epochs(folder, RUN_ROW)
+    own = add_predictions(folder, RUN_ROW, COUNTS)
+    written(tmp_path, folder)
+    before = {path: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+    table = (own / "predictions.csv").read_text()
+    (own / "predictions.csv").write_text(table.replace("indoor,indoor", "patio,indoor"))
+    add_epochs(folder, RUN_ROW, (0.1, 0.1, 0.1))
+    with pytest.raises(
+        UsageError, match=r"predictions\.csv names patio, but its classes are balcony, indoor"
+    ):
+        written(tmp_path, folder)
+    assert {path: path.read_bytes() for path in (tmp_path / "report").iterdir()} == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    (tmp_path / "report").write_text("in the way")
+    with pytest.raises(UsageError, match=r"--out .*report cannot be written"):
+        written(tmp_path, folder)
+    assert (tmp_path / "report").read_text() == "in the way"
