@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
@@ -163,8 +163,18 @@ def test_cap_and_thesis_sizes(tmp_path: Path) -> None:
     assert any(note.startswith(warning) for note in outcome.notes)
 
 
+def test_a_class_whose_only_validation_photo_is_doubtful(tmp_path: Path, alike: dict[str, int]) -> None:
+    root = class_folders(tmp_path / "photos", {"t/a": 4, "t/b": 4})
+    alike |= {"b/00.jpg": 0, "b/03.jpg": (1 << 26) - 1}
+    with pytest.raises(UsageError, match="class b of task t has no photo left to validate with"):
+        prepare(PrepareOptions(root, tmp_path / "out", width=60, min_width=40))
+
+
+@pytest.mark.parametrize("split", ["thesis", "group"])
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_class_without_two_usable_photos(tmp_path: Path, count: int) -> None:
+def test_a_class_without_two_usable_photos(
+    tmp_path: Path, count: int, split: Literal["thesis", "group"]
+) -> None:
     root = class_folders(tmp_path / "photos", {"t/a": 5, "t/b": count})
     (root / "t/b/bad.jpg").write_bytes(b"")
     save_picture(root / "t/b/small.jpg", 99, 39, 39)
@@ -173,7 +183,7 @@ def test_a_class_without_two_usable_photos(tmp_path: Path, count: int) -> None:
         r"\(dropped: 1 unopenable, 1 too_small\); add photos, or lower --min-width"
     )
     with pytest.raises(UsageError, match=message):
-        prepare(PrepareOptions(root, tmp_path / "out", width=60, min_width=40))
+        prepare(PrepareOptions(root, tmp_path / "out", Rules(split=split), width=60, min_width=40))
     assert not (tmp_path / "out").exists()
 
 

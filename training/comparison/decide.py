@@ -74,7 +74,7 @@ def decide(
     kept = decision.kept()
     decision.sides = dict(zip(kept, _split([candidates[i] for i in kept], rules), strict=True))
     _drop_straddling(decision)
-    _check_classes(decision)
+    _check_validation(decision)
     return decision
 
 
@@ -146,3 +146,13 @@ def _check_classes(decision: Decision) -> None:
             f"class {label} of task {decision.task} has {left.count(label)} usable photos, two are the least "
             f"(dropped: {why or 'none'}); {advice}"
         )
+
+
+def _check_validation(decision: Decision) -> None:
+    validating = {decision.candidates[i].label for i, side in decision.sides.items() if side == "val"}
+    for label in dict.fromkeys(candidate.label for candidate in decision.candidates):
+        if label not in validating:
+            raise UsageError(
+                f"class {label} of task {decision.task} has no photo left to validate with: those it had are "
+                "perhaps copies of others that train; add photos, or lower --near"
+            )
