@@ -4,7 +4,7 @@ import csv
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -275,9 +275,23 @@ def test_the_command_prints_what_was_kept_and_dropped(options: PrepareOptions) -
     assert read_prepared(options.out).options["width"] == 60
 
 
+def test_progress_counts_every_photo_looked_at_and_written(options: PrepareOptions) -> None:
+    (options.photos / "t/a/corrupt.jpg").write_bytes(b"")
+    seen: list[str] = []
+    totals = {}
+
+    def watch(what: str, total: int) -> Callable[[], None]:
+        totals[what] = total
+        return lambda: seen.append(what)
+
+    prepare(options, watch)
+    assert Counter(seen) == totals == {"looking": 21, "writing": 20}
+
+
 def test_photos_narrower_than_the_width_are_dropped_unless_told(options: PrepareOptions) -> None:
     app = typer.Typer()
     app.command()(prepare_command)
     result = CliRunner().invoke(app, [str(options.photos), "--out", str(options.out), "--width", "97"])
     assert isinstance(result.exception, UsageError)
+    assert result.output == ""
     assert "dropped: 10 too_small" in str(result.exception)

@@ -55,19 +55,26 @@ def prepare_command(
         min_width=width if min_width is None else min_width,
         overwrite=overwrite,
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-
-        def watch(what: str, total: int) -> Callable[[], None]:
-            bar = progress.add_task(what, total=total)
-            return lambda: progress.advance(bar)
-
-        outcome = prepare(options, watch)
+    outcome = _with_bars(options)
     console = Console()
     console.print(_table(outcome))
     for note in outcome.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     console.print(f"{len(outcome.photos)} photos prepared in {out}", soft_wrap=True, markup=False)
+
+
+def _with_bars(options: PrepareOptions) -> Outcome:
+    terminal = Console(stderr=True)
+    if not terminal.is_interactive:  # elsewhere a progress bar leaves empty lines
+        return prepare(options)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True) as progress:
+
+        def watch(what: str, total: int) -> Callable[[], None]:
+            bar = progress.add_task(what, total=total)
+            return lambda: progress.advance(bar)
+
+        return prepare(options, watch)
 
 
 def _table(outcome: Outcome) -> Table:
