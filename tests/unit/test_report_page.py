@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
-from PIL import Image
 from typer.main import get_command
 
 from enrich.errors import UsageError
@@ -23,7 +23,7 @@ from tests.unit.test_report import cells, section, written
 from training.comparison import thesis
 from training.comparison.compare_command import compare_command
 from training.comparison.gathered import gather
-from training.comparison.plots import colours
+from training.comparison.plots import colours, curve_figure
 from training.comparison.prepare_command import prepare_command
 from training.comparison.report import report_command
 from training.comparison.results import RunRow, TimingRow
@@ -95,15 +95,28 @@ def test_curves_from_scratch_have_figures_of_their_own(tmp_path: Path) -> None:
     assert len(images(tmp_path / "report" / "report.md")) == 4
 
 
-def test_a_curve_shows_the_figures_of_its_run(tmp_path: Path) -> None:
-    sizes = []
-    for name, losses in (("one", (0.7, 0.5, 0.4)), ("two", (0.7, 0.5, 0.9))):
-        folder = results_folder(tmp_path / name, [RUN_ROW])
-        add_epochs(folder, RUN_ROW, losses)
-        report_command([folder], out=tmp_path / f"{name}-report")
-        with Image.open(tmp_path / f"{name}-report" / "loss-balcony-finetuning.png") as image:
-            sizes.append(image.convert("RGB").tobytes())
-    assert sizes[0] != sizes[1]
+def test_curves_show_the_epochs_validation_solid_and_training_dashed(tmp_path: Path) -> None:
+    alexnet = replace(RUN_ROW, architecture="alexnet")
+    folder = results_folder(tmp_path / "results", [RUN_ROW, alexnet])
+    for run, losses in ((RUN_ROW, (0.7, 0.5, 0.4)), (alexnet, (0.9, 0.8))):
+        add_epochs(folder, run, losses)
+    axes = curve_figure(gather([folder]).epochs, "loss", "Loss", colours([])).axes[0]
+    drawn = [
+        (
+            line.get_color(),
+            line.get_linestyle(),
+            np.asarray(line.get_xdata()).tolist(),
+            np.asarray(line.get_ydata(), dtype=float).round(6).tolist(),
+        )
+        for line in axes.lines
+    ]
+    assert drawn == [
+        ("tab:blue", "-", [1, 2, 3], [0.7, 0.5, 0.4]),
+        ("tab:blue", "--", [1, 2, 3], [0.8, 0.6, 0.5]),
+        ("tab:orange", "-", [1, 2], [0.9, 0.8]),
+        ("tab:orange", "--", [1, 2], [1.0, 0.9]),
+    ]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss (cross-entropy)")
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

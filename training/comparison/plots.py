@@ -1,6 +1,6 @@
 """The report's figures: loss and accuracy over the epochs, and confusion matrices.
 
-The same results give the same bytes: no date and no version is in a file.
+The same results give the same bytes: pixels are all that is saved.
 """
 
 import io
@@ -52,11 +52,15 @@ def draw_curves(gathered: Gathered, folder: Path) -> dict[str, str]:
                 for metric in METRICS if len(curves) else ():
                     file, title = _names(metric, task, mode, scratch)
                     drawn[file] = title
-                    _save(_curves(curves, metric, title, colour), folder / file)
+                    _save(curve_figure(curves, metric, title, colour), folder / file)
     return drawn
 
 
-def _curves(epochs: pd.DataFrame, metric: str, title: str, colour: dict[str, str]) -> Figure:
+def curve_figure(epochs: pd.DataFrame, metric: str, title: str, colour: dict[str, str]) -> Figure:
+    """Curves of one task and mode: of each `label` the validation, solid, and the training, dashed.
+
+    `metric`: a key of `METRICS`. `colour`: see `colours`. Of several seeds the mean.
+    """
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     scale = 100 if metric == "accuracy" else 1
@@ -129,7 +133,7 @@ def _matrices(found: Sequence[Confusion], title: str) -> Figure:
 def _save(figure: Figure, path: Path) -> None:
     """A small file: 64 colours are enough for lines and letters."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(drawn, format="png", dpi=110)
     with Image.open(drawn) as image:
         image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
