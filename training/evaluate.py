@@ -68,6 +68,9 @@ def evaluate_command(
     if rethreshold_to is not None:
         check_target(rethreshold_to)
     prefixes = tuple(homes or ())
+    for prefix in prefixes:
+        if not any(path.startswith(prefix) for path in labelled.photos.paths):
+            raise UsageError(f"--homes {prefix}: no path of the chosen photos starts so")
     lines = trained_on.warnings(loaded, labelled.photos)
     for line in lines:
         console.print(f"[bold yellow]Mind:[/] {line}", highlight=False, soft_wrap=True)

@@ -31,8 +31,10 @@ from training.evaluation.measure import share
 HEAD_NAMES = {"rooms": "room"}
 PRECISION, PREVALENCE = 0.95, 0.1
 """Of validation photos at the `true` threshold, were a tenth of the photos to show it: a listing has many."""
-CLASS_PRECISION, LEAST_CERTAIN = 0.9, 0.9
-"""A task without a class for the rest calls every photo something: only what it is sure of counts."""
+CLASS_PRECISION = 0.9
+LEAST_CERTAIN = 0.9
+"""No threshold is lower: a task without a class for the rest calls every photo something, and one validation
+photo that happens to come first proves nothing."""
 NOTE = (
     "thresholds from single validation photos of the comparison, which also chose the epoch: no claim about "
     "listings; choose them on whole homes with enrich-train evaluate --rethreshold"
@@ -168,7 +170,7 @@ def _binary(name: str, having: str, lacking: str, predictions: pd.DataFrame, met
     # A network that has learnt its few photos by heart is never too unsure of itself.
     temperature = max(1.0, fit_temperature(logits, truth, np.ones(len(truth))))
     chance = np.exp(-np.logaddexp(0.0, -logits / temperature))
-    threshold = max(0.5, choose_true(chance, truth, PREVALENCE, PRECISION))
+    threshold = max(LEAST_CERTAIN, choose_true(chance, truth, PREVALENCE, PRECISION))
     counts = Counts.at(chance, truth, threshold)
     metrics["photos"] = {
         "photos": len(truth),

@@ -95,11 +95,11 @@ def write_run(
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict[str, nn.Module], str]:
     """Two runs of two architectures in one bundle, the models themselves, and what the command said."""
     folder = tmp_path_factory.mktemp("export")
-    pairs = [[p, 1 - p] for p in (0.99, 0.97, 0.9, 0.8, 0.3, 0.2, 0.1, 0.02)]
+    pairs = [[p, 1 - p] for p in (*[0.9999] * 60, 0.9995, *[0.0001] * 59)]
     threes = [[0.97, 0.02, 0.01], [0.95, 0.03, 0.02], [0.01, 0.98, 0.01], [0.2, 0.1, 0.7], [0.6, 0.3, 0.1]]
     rooms = ["kitchen", "kitchen", "bathroom", "bedroom", "bathroom"]
     models = {
-        "balcony": write_run(folder, BALCONY, 64, ["balcony"] * 3 + ["indoor"] * 5, pairs),
+        "balcony": write_run(folder, BALCONY, 64, ["balcony"] * 60 + ["indoor"] * 60, pairs),
         "room": write_run(folder, ROOMS, 96, rooms, threes),
     }
     runs = ["--run", "balcony/torchvision:shufflenet_v2_x0_5/finetuning"]
@@ -165,19 +165,22 @@ def test_thresholds_are_of_validation_photos_and_careful(
     exported: tuple[Bundle, dict[str, nn.Module], str],
 ) -> None:
     balcony, room = exported[0].heads
-    # Photos: .99 .97 .9 have one, .8 has none: from .9 on all are right. `false` is never said.
-    calibrated = 1 / (1 + np.exp(-np.log(0.9 / 0.1) / balcony.temperature))
-    assert balcony.true_threshold == pytest.approx(calibrated, abs=1e-4)
+    # A photo without one has .9995, so the lowest that is safe is .9999; `false` is never said.
+    calibrated = 1 / (1 + np.exp(-np.log(0.9999 / 0.0001) / balcony.temperature))
+    assert balcony.true_threshold == pytest.approx(calibrated, abs=1e-6) and calibrated > 0.9
     assert balcony.false_threshold == 0.0 and balcony.temperature >= 1
-    assert balcony.metrics["photos"]["precision"] == {
-        "hits": 3,
-        "of": 3,
-        "value": 1.0,
-        "low": pytest.approx(0.2924, abs=1e-4),
-        "high": 1.0,
-    }
+    photos = balcony.metrics["photos"]
+    assert (photos["precision"]["hits"], photos["precision"]["of"], photos["recall"]["of"]) == (60, 60, 60)
+    assert photos["precision"]["low"] == pytest.approx(0.025 ** (1 / 60), abs=1e-4)
     assert all(kind.threshold >= 0.9 for kind in room.classes)
     assert [kind.publish for kind in room.classes][2] is False  # bedroom: one photo, not sure of it
+
+
+def test_one_photo_that_comes_first_by_chance_makes_no_low_threshold(tmp_path: Path) -> None:
+    write_run(tmp_path, BALCONY, 64, ["balcony", "indoor", "indoor"], [[0.6, 0.4], [0.5, 0.5], [0.4, 0.6]])
+    given = ["--run", "balcony/shufflenet_v2_x0_5/finetuning", "--out", tmp_path / "bundle"]
+    assert run_train("export", tmp_path, *given)[0] == 0
+    assert load_bundle(tmp_path / "bundle").heads[0].true_threshold == 0.9
 
 
 @pytest.mark.parametrize("name", ["resnet18", "alexnet", "vgg11_bn", "densenet121", "inception_v3"])

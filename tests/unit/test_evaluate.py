@@ -104,6 +104,28 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+def test_heads_with_nothing_to_judge_are_said_to_have_nothing(tmp_path: Path) -> None:
+    rows = [{**row, "balcony": "", "room": ""} for row in home_rows(0, PLAIN[:3])]
+    for row, what in zip(rows, PLAIN[:3], strict=True):
+        draw_photo(tmp_path, row, what, seed=1)
+    make_bundle(tmp_path / "bundle")
+    write_manifest(tmp_path, rows)
+    code, said = run_train("evaluate", tmp_path / "bundle", tmp_path, "--out", tmp_path / "out")
+    assert code == 0, said
+    heads = json.loads((tmp_path / "out" / "metrics.json").read_text())["heads"]
+    assert heads["balcony"]["photos"]["photos"] == heads["room"]["photos"] == 0
+    assert heads["fireplace"]["listings"] == {"homes": 0}
+    assert "No group has enough labelled photos" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_prefix_of_homes_without_photos_is_an_error(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    draw_homes(tmp_path / "photos", [WITH])
+    options = ["--out", tmp_path / "out", "--homes", "house/"]
+    code, said = run_train("evaluate", tmp_path / "bundle", tmp_path / "photos", *options)
+    assert code == 2 and "--homes house/: no path of the chosen photos starts so" in said
+
+
 @pytest.fixture(scope="module")
 def adjusted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A bundle, 12 homes with a balcony and 12 without, and the bundle re-thresholded on them (`new`)."""
