@@ -175,7 +175,7 @@ def test_pretrained_and_from_scratch_are_never_compared_with_each_other(tmp_path
     rows = thesis_rows()
     mixed = [replace(row, weights="none") if row.architecture == "vgg11_bn" else row for row in rows]
     text = reported(tmp_path, mixed)
-    assert "pretrained, 30 epochs (24 runs)" in text and "from scratch, 30 epochs (6 runs)" in text
+    assert "pretrained, 30 epochs (runs: 24)" in text and "from scratch, 30 epochs (runs: 6)" in text
 
 
 def test_another_number_of_epochs_is_said_and_its_time_not_set_off(tmp_path: Path) -> None:
@@ -223,10 +223,11 @@ def test_timings_by_steps_give_the_ratios_with_their_spread(tmp_path: Path) -> N
 
 def test_times_of_two_devices_are_not_mixed(tmp_path: Path) -> None:
     here = [replace(TIMING_ROW, mode=mode) for mode in thesis.MODES]
-    there = [replace(row, device="another GPU", epoch_seconds=99.0) for row in here]
+    there = [replace(row, device="cpu (4 threads)", epoch_seconds=99.0) for row in here]
     folders = [results_folder(tmp_path / f"{n}", [], rows) for n, rows in enumerate((here, there))]
     text = page(gather(folders), gather([thesis.FOLDER]), [], Drawn((), ()))
-    assert text.count("### Measured by timing steps on") == 2
+    assert "### Measured by timing steps on a GPU, 4 threads, batch 32\n" in text
+    assert "### Measured by timing steps on cpu (4 threads), batch 32\n" in text
     assert "9.90" not in text
 
 

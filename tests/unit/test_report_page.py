@@ -177,7 +177,7 @@ def test_a_split_that_is_not_the_thesis_s_is_said_in_every_row(tmp_path: Path) -
         "ResNet-18, split by group",
         "AlexNet",
     ]
-    assert "pretrained, 30 epochs, split by group (1 runs)" in text
+    assert "pretrained, 30 epochs, split by group (runs: 1)" in text
 
 
 def test_the_split_of_other_photos_is_not_taken_for_a_run_s(tmp_path: Path) -> None:

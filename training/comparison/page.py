@@ -73,7 +73,7 @@ def _findings(gathered: Gathered) -> str:
     parts, runs = [], gathered.runs
     for kind in KINDS:
         for peers, own in runs[runs["kind"] == kind].groupby("peers", sort=False):
-            parts.append(f"Accuracy, {peers} ({len(own)} runs):")
+            parts.append(f"Accuracy, {peers} (runs: {len(own)}):")
             if kind == SCRATCH:
                 parts.append(
                     "The thesis's networks were pretrained, so nothing is judged by networks from scratch."

@@ -82,9 +82,7 @@ def times_of(gathered: Gathered) -> list[Times]:
     if not gathered.timings.empty:
         measured = gathered.timings.assign(seconds=gathered.timings["epoch_seconds"])
         return [
-            Times(
-                f"measured by timing steps on {_named(device)}, {threads} threads, batch {batch}", table, True
-            )
+            Times(f"measured by timing steps on {_with(device, threads)}, batch {batch}", table, True)
             for (device, threads, batch), table in measured.groupby(
                 ["device", "threads", "batch"], sort=False
             )
@@ -150,6 +148,11 @@ def _table(times: Times, reference: Times | None, pairs: dict[tuple[str, str], t
 
 def _or_none(ratio: Ratio | None) -> str:
     return NONE if ratio is None else str(ratio)
+
+
+def _with(device: str, threads: int) -> str:
+    """A device with the threads it was fed by; the name of a CPU says them itself."""
+    return _named(device) if "threads" in device else f"{_named(device)}, {threads} threads"
 
 
 def _named(device: object) -> str:
