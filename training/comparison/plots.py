@@ -111,7 +111,7 @@ def draw_confusions(found: Sequence[Confusion], folder: Path) -> dict[str, str]:
 def _matrices(found: Sequence[Confusion], title: str) -> Figure:
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(3.2 * columns, 3.1 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(3.2 * columns, 5.5), 3.1 * rows + 0.4), layout="constrained")
     figure.suptitle(title)
     for n, one in enumerate(found):
         axes = figure.add_subplot(rows, columns, n + 1)
