@@ -9,6 +9,7 @@ from rich.console import Console
 
 from enrich.errors import UsageError
 from training.comparison.compare import Machine, compare
+from training.comparison.memory import keep_memory
 from training.comparison.plan import Choice, Recipe
 from training.comparison.timing import measure
 from training.comparison.weights import WeightSource
@@ -57,6 +58,8 @@ def compare_command(
     if weights_dir is not None and weights != "imagenet":
         raise UsageError(f"--weights-dir holds ImageNet weights: leave out --weights {weights}")
     machine = _machine(device, workers, save_seconds)
+    if machine.device.type == "cpu":
+        keep_memory()
     chosen = "bf16" if precision == "auto" and machine.device.type == "cuda" else precision
     recipe = Recipe(epochs, batch, rate, momentum, "fp32" if chosen == "auto" else chosen)
     choice = Choice(
