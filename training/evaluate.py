@@ -76,7 +76,8 @@ def evaluate_command(
         console.print(f"[bold yellow]Mind:[/] {line}", highlight=False, soft_wrap=True)
     for line in labelled.remarks:
         console.print(line, highlight=False, soft_wrap=True)
-    scored = score_all(loaded, labelled.photos, device, console)
+    # Thresholds are chosen on exact scores, whatever this device would serve with.
+    scored = score_all(loaded, labelled.photos, device, console, "fp32" if rethreshold_to else "auto")
     measured = measure(loaded, labelled, scored, prefixes)
     metrics = {
         **_described(loaded, labelled, scored, {"split": split, "exclude": exclude or []}, prefixes),
@@ -189,15 +190,15 @@ def _described(
 
 
 def _summary(measured: Sequence[Measured]) -> Table:
-    table = Table(show_edge=False, pad_edge=False)
-    for column in ("head", "photos (with)", "AP", "homes (with)", "precision", "recall"):
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("head", "photos\n(with)", "\nAP", "homes\n(with)", "\nprecision", "\nrecall"):
         table.add_column(column, no_wrap=True)
     for one in measured:
         figures = one.figures
         if isinstance(one, ClassesMeasured):
-            table.add_row(
-                one.head.name, str(figures["photos"]), "", "", f"photos {_short(figures['accuracy'])}"
-            )
+            right = figures["accuracy"]["value"]
+            told = "" if right is None else f"{right:.1%} right"
+            table.add_row(one.head.name, str(figures["photos"]), "", "", "", told)
             continue
         photos, listings = figures["photos"], figures["listings"]
         row = [f"{photos['photos']} ({photos['with']})", number(photos["average_precision"])]

@@ -51,6 +51,7 @@ def rethreshold(bundle: Bundle, labelled: Labelled, scored: Scored, aim: Aim, ou
             changed.append(head.name)
     if not any(head.kind == "binary" for head in labelled.heads if head.name in changed):
         raise UsageError("no new bundle: " + "; ".join(lines))
+    _scale_bf16(bundle, manifest)
     manifest["rethresholded"] = {
         "from_bundle": bundle.bundle_id,
         "date": datetime.now(UTC).date().isoformat(),
@@ -64,6 +65,18 @@ def rethreshold(bundle: Bundle, labelled: Labelled, scored: Scored, aim: Aim, ou
         *lines,
         f"bundle {made.bundle_id[:12]} written to {out}; weights as before, nothing is scored again",
     ]
+
+
+def _scale_bf16(bundle: Bundle, manifest: dict[str, Any]) -> None:
+    """A lower temperature makes more of the same change in a logit, so of what bf16 changes, too."""
+    for member, entry in zip(bundle.members, manifest["members"], strict=True):
+        if entry.get("bf16"):
+            sharper = max(
+                before.temperature / after["temperature"]
+                for before, after in zip(member.heads, entry["heads"], strict=True)
+            )
+            delta = entry["bf16"]["delta_p999"] * max(1.0, sharper)
+            entry["bf16"]["delta_p999"] = min(1.0, round(delta, 5))
 
 
 def _write(bundle: Bundle, manifest: dict[str, Any], out: Path) -> Bundle:

@@ -55,9 +55,11 @@ class Scored:
         return aggregate(bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
 
 
-def score_all(bundle: Bundle, photos: PhotoSet, device: str, console: Console) -> Scored:
+def score_all(
+    bundle: Bundle, photos: PhotoSet, device: str, console: Console, precision: str = "auto"
+) -> Scored:
     """Decode and score all photos, with a progress bar; a photo that cannot be read gets its status."""
-    scorer = Scorer(bundle, device)
+    scorer = Scorer(bundle, device, precision)
     results: list[PhotoResult] = []
     size = scorer.batch_size(BATCH)
     starts = range(0, len(photos), size)
