@@ -18,8 +18,9 @@ from enrich.bundle import Bundle, load_bundle
 from enrich.errors import UsageError
 from training.evaluation import trained_on
 from training.evaluation.adjust import Aim
+from training.evaluation.classes import ClassesMeasured, measure_classes
 from training.evaluation.labelled import Chosen, Labelled, load_labelled
-from training.evaluation.measure import BinaryMeasured, ClassesMeasured, measure_binary, measure_classes
+from training.evaluation.measure import BinaryMeasured, measure_binary
 from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_reliability
 from training.evaluation.report import number, write_report
 from training.evaluation.rethreshold import check_target, rethreshold

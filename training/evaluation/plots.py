@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from training.calibrate import Counts, Share
-from training.evaluation.measure import Answers, BinaryMeasured, ClassesMeasured, Reliability, reliability
+from training.evaluation.classes import ClassesMeasured
+from training.evaluation.measure import Answers, BinaryMeasured, Reliability, reliability
 
 matplotlib.use("Agg")
 
