@@ -1,6 +1,7 @@
 """The five architectures: published sizes, the right head replaced, the right weights learning."""
 
 import hashlib
+import logging
 import socket
 from pathlib import Path
 
@@ -138,6 +139,19 @@ def test_a_hub_out_of_reach_is_one_line_with_file_address_and_folder(
     said = str(error.value)
     assert "\n" not in said and "://" in said and "--weights-dir" in said
     assert said.count("vgg11_bn-6002323d.pth") == 2 and str(tmp_path / "checkpoints") in said
+
+
+def test_timms_hub_out_of_reach_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*arguments: object, **options: object) -> None:
+        logging.getLogger("huggingface_hub.utils").warning("retrying")
+        raise OSError("no connection")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(UsageError, match=r"timm:resnet18 cannot be had from timm's hub \(no connection\)"):
+        check_weights("timm:resnet18", WeightSource())
+    assert capfd.readouterr().err == ""
 
 
 def test_a_missing_local_file_is_named(tmp_path: Path) -> None:

