@@ -11,6 +11,7 @@ from enrich.errors import UsageError
 from training.comparison.compare import Machine, compare
 from training.comparison.memory import keep_memory
 from training.comparison.plan import Choice, Recipe
+from training.comparison.results import TimingRow
 from training.comparison.timing import measure
 from training.comparison.weights import WeightSource
 
@@ -67,19 +68,22 @@ def compare_command(
     )
     if timing_steps:
         for row in measure(prepared, out, choice, recipe, machine, timing_steps, rounds):
-            line = (
-                f"task={row.task} architecture={row.architecture} mode={row.mode} round={row.round} "
-                f"train_images_per_second={row.train_images_per_second:.1f} "
-                f"val_images_per_second={row.val_images_per_second:.1f} "
-                f"epoch_seconds={row.epoch_seconds:.1f}"
-            )
-            Console(stderr=True).print(line, soft_wrap=True, markup=False, highlight=False)
+            _say(row)
         Console().print(f"timings in {out}", soft_wrap=True)
         return
     source = WeightSource(weights, weights_dir)
     left = compare(prepared, out, choice, source, recipe, machine, resume)
     others = f"; {left} runs are left to other processes that are at them" if left else ""
     Console().print(f"results in {out}{others}", soft_wrap=True)
+
+
+def _say(row: TimingRow) -> None:
+    line = (
+        f"task={row.task} architecture={row.architecture} mode={row.mode} round={row.round} "
+        f"train_images_per_second={row.train_images_per_second:.1f} "
+        f"val_images_per_second={row.val_images_per_second:.1f} epoch_seconds={row.epoch_seconds:.1f}"
+    )
+    Console(stderr=True).print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _machine(device: str, workers: int, save_seconds: float) -> Machine:
