@@ -74,9 +74,9 @@ def evaluate_command(
             raise UsageError(f"--homes {prefix}: no path of the chosen photos starts so")
     lines = trained_on.warnings(loaded, labelled.photos)
     for line in lines:
-        console.print(f"[bold yellow]Mind:[/] {line}", highlight=False, soft_wrap=True)
+        console.print(f"Mind: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for line in labelled.remarks:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     # Thresholds are chosen on exact scores, whatever this device would serve with.
     scored = score_all(loaded, labelled.photos, device, console, "fp32" if rethreshold_to else "auto")
     measured = measure(loaded, labelled, scored, prefixes)
@@ -88,11 +88,11 @@ def evaluate_command(
     }
     write_out(out, metrics, measured, labelled)
     console.print(_summary(measured))
-    console.print(f"report, figures and pictures are in {out}", highlight=False, soft_wrap=True)
+    console.print(f"report, figures and pictures are in {out}", markup=False, highlight=False, soft_wrap=True)
     if rethreshold_to is not None:
         aim = Aim(precision=precision, prevalence=prevalence, homes=prefixes)
         for line in rethreshold(loaded, labelled, scored, aim, rethreshold_to):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def measure(bundle: Bundle, labelled: Labelled, scored: Scored, prefixes: Sequence[str]) -> list[Measured]:

@@ -63,9 +63,13 @@ def export_command(
                 f"true from {head.true_threshold:.3f}" if head.kind == "binary" else "classes published: "
             )
             counts += ", ".join(kind.name for kind in head.classes if kind.publish)
-            console.print(f"{head.name} ({member.backbone}): {counts}", highlight=False, soft_wrap=True)
-    console.print(f"bundle {bundle.bundle_id[:12]} written to {out}", highlight=False, soft_wrap=True)
-    console.print(f"Mind: {NOTE}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{head.name} ({member.backbone}): {counts}", markup=False, highlight=False, soft_wrap=True
+            )
+    console.print(
+        f"bundle {bundle.bundle_id[:12]} written to {out}", markup=False, highlight=False, soft_wrap=True
+    )
+    console.print(f"Mind: {NOTE}", markup=False, highlight=False, soft_wrap=True)
 
 
 def parse_run(given: str) -> RunKey:
