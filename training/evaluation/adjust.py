@@ -87,10 +87,10 @@ def adjust_binary(
         "true": {
             "target": aim.precision,
             "prevalence": round(expected, 3),
+            "basis": "homes" if fair.precision.total >= PROVEN else "few homes",
             "at_threshold": counted(Counts.at(highest, homes.truth, true_threshold), expected),
             "cross_fitted": counted(fair, expected),
             "precision_elsewhere": {str(one): rounded(fair.precision_at(one)) for one in PREVALENCES},
-            "proven": fair.precision.total >= PROVEN and fair.precision.value >= aim.precision,
         },
         "false": false_figures,
         "aggregation_log_loss": {name: round(loss, 4) for name, loss in losses.items()},
