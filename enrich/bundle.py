@@ -33,6 +33,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1, le=2048)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Pool = Literal["avg", "max", "avgmax", "catavgmax"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.safetensors$")]
 
 _CLOSED = ConfigDict(extra="forbid")
@@ -100,6 +101,13 @@ class Head:
         """Logits of this head per photo."""
         return 1 if self.kind == "binary" else len(self.classes)
 
+    @property
+    def precision_basis(self) -> str:
+        """What backs the precision of `true`: `homes`, `simulated` (too few real homes), or `not stated`."""
+        true = self.metrics.get("true")
+        basis = true.get("basis") if isinstance(true, dict) else None
+        return basis if isinstance(basis, str) else "not stated"
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -111,6 +119,8 @@ class Member:
     preprocessing: Preprocessing
     heads: tuple[Head, ...]
     bf16_ok: bool
+    pool: Pool | None = None
+    """How a timm backbone pools its last feature map; None: its own way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,11 @@ class Bundle:
     name: str
     members: tuple[Member, ...]
     manifest: dict[str, Any] = field(hash=False)
+
+    @property
+    def notice(self) -> str:
+        """What whoever runs the bundle on a database of their own is told once a run; may be empty."""
+        return str(self.manifest.get("notice", ""))
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -152,6 +167,7 @@ class _MemberSpec(BaseModel):
     model_config = _CLOSED
     backbone: Annotated[str, Field(pattern=r"^(timm|torchvision):[A-Za-z0-9_.]+$")]
     weights: FileName
+    pool: Pool | None = None
     preprocessing: Preprocessing
     bf16: _Bf16 | None = None
     heads: Annotated[tuple[Head, ...], Field(min_length=1)]
@@ -163,6 +179,7 @@ class _Manifest(BaseModel):
     format: Literal[1]
     name: Annotated[str, Field(min_length=1, max_length=100)]
     description: str = ""
+    notice: str = ""
     created: str = ""
     files: dict[FileName, Sha256]
     members: Annotated[tuple[_MemberSpec, ...], Field(min_length=1)]
@@ -294,6 +311,8 @@ def _contradictions(manifest: _Manifest, content: dict[str, Any]) -> list[str]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"two heads are called {name!r}; give each head a name of its own")
     for spec in manifest.members:
+        if spec.pool is not None and not spec.backbone.startswith("timm:"):
+            problems.append(f"{spec.weights}: pool is for timm backbones; leave it out")
         if spec.preprocessing.resize == "squash" and spec.preprocessing.crop_ratio != 1:
             problems.append(f"{spec.weights}: crop_ratio has no meaning with resize 'squash'; leave it out")
     stated = [head.get("thresholds") or {} for spec in content["members"] for head in spec["heads"]]
@@ -314,12 +333,14 @@ def _contradictions(manifest: _Manifest, content: dict[str, Any]) -> list[str]:
 
 
 def _member(spec: _MemberSpec, weights_sha256: str) -> Member:
-    identity = {
+    identity: dict[str, Any] = {
         "backbone": spec.backbone,
         "weights": weights_sha256,
         "preprocessing": asdict(spec.preprocessing),
         "heads": [[head.name, head.kind, [kind.name for kind in head.classes]] for head in spec.heads],
     }
+    if spec.pool is not None:
+        identity["pool"] = spec.pool
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return Member(
         model_id=hashlib.sha256(canonical.encode()).hexdigest(),
@@ -328,6 +349,7 @@ def _member(spec: _MemberSpec, weights_sha256: str) -> Member:
         preprocessing=spec.preprocessing,
         heads=spec.heads,
         bf16_ok=spec.bf16 is not None and spec.bf16.delta_p999 <= MAX_BF16_DELTA,
+        pool=spec.pool,
     )
 
 

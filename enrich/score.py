@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import timm
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from enrich.bundle import Bundle, Member
+from enrich.bundle import Bundle, Member, Pool
 from enrich.errors import BundleError, SettingsError
 from enrich.records import Scores
 
@@ -116,7 +116,7 @@ class _MemberModel:
         self.precision = precision
         self._device = device
         self._heads = member.heads
-        backbone = build_backbone(member.backbone)
+        backbone = build_backbone(member.backbone, member.pool)
         _load(backbone, tensors, path, member.backbone)
         self._backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
         self._weight = torch.cat([tensors[f"head.{head.name}.weight"] for head in member.heads]).to(device)
@@ -161,8 +161,10 @@ class _MemberModel:
             ) from error
 
 
-def build_backbone(name: str) -> nn.Module:
+def build_backbone(name: str, pool: Pool | None = None) -> nn.Module:
     """The backbone `timm:…` or `torchvision:…` without its classifier: pictures in, pooled features out.
+
+    `pool` replaces the way in which a timm backbone pools its last feature map.
 
     Untrained. Training builds it the same way, so that its parameter names are those of the bundle.
 
@@ -171,7 +173,8 @@ def build_backbone(name: str) -> nn.Module:
     """
     library, _, model_name = name.partition(":")
     if library == "timm" and timm.is_model(model_name):
-        model: nn.Module = timm.create_model(model_name, pretrained=False, num_classes=0)
+        pooling: dict[str, Any] = {"global_pool": pool} if pool else {}
+        model: nn.Module = timm.create_model(model_name, pretrained=False, num_classes=0, **pooling)
         return model
     if library == "torchvision" and model_name in torchvision.models.list_models(module=torchvision.models):
         slow_or_aux = {"init_weights": False, "aux_logits": False}

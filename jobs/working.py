@@ -1,5 +1,6 @@
 """The part that the nightly run and the backfill share: enrich what is claimable while publishing it."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from enrich.publish import Publisher, PublishFigures
 from enrich.state import State
 from jobs.progress import shown
 from jobs.services import Services
+
+log = logging.getLogger(__name__)
 
 PUBLISH_EVERY = 5.0  # seconds between looks at the outbox while listings are enriched
 LOCK_PATIENCE = 600.0  # seconds to wait for another process's publish at the end of a run
@@ -57,6 +60,8 @@ def check_index(services: Services) -> None:
 @contextmanager
 def recorded(services: Services, kind: str, report: RunReport) -> Iterator[int]:
     """Keep the run in the table `run`, with how it ended; yields its id."""
+    if services.bundle.notice and services.settings.database_url is not None:
+        log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
     run_id = services.runs.start_run(kind, services.bundle.bundle_id)
     error: str | None = None
     report.exit_code = 70

@@ -13,7 +13,7 @@ from pathlib import Path
 import timm
 import torch
 
-from enrich.bundle import Preprocessing
+from enrich.bundle import Pool, Preprocessing
 from enrich.errors import UsageError
 from enrich.score import build_backbone
 
@@ -38,14 +38,22 @@ class Backbone:
     tensors: dict[str, torch.Tensor]
     """Half precision, by the module's own names; `module` holds exactly these values in fp32."""
     preprocessing: Preprocessing
+    pool: Pool | None
+    width: int
+    """Features per photo."""
     key: str
-    """sha256 over name, tensors and preprocessing: names the cached features."""
+    """sha256 over name, pooling, tensors and preprocessing: names the cached features."""
 
 
-def load_backbone(name: str, weights: str = "package", size: int = 0, seed: int = 0) -> Backbone:
+def load_backbone(
+    name: str, weights: str = "package", size: int = 0, seed: int = 0, pool: Pool | None = None
+) -> Backbone:
     """Build `timm:<model>` with the weights of its pip package, or untrained (`weights="none"`, seeded).
 
-    `size`: side of the input in pixels; 0: the one that the backbone was pretrained with.
+    `weights="hub"`: timm's own weights, from its hub.
+
+    `size`: side of the input in pixels; 0: the one that the backbone was pretrained with. `pool`: None: the
+    backbone's own.
 
     Raises:
         UsageError: unknown backbone, no package for it, or the package is not installed.
@@ -54,24 +62,41 @@ def load_backbone(name: str, weights: str = "package", size: int = 0, seed: int 
     if prefix != "timm" or not timm.is_model(model_name):
         known = next(iter(PACKAGED))
         raise UsageError(f"--backbone {name}: write timm:MODEL with a model that timm knows, such as {known}")
+    config = timm.get_pretrained_cfg(model_name)
     torch.manual_seed(seed)
-    module = build_backbone(name)
+    module = build_backbone(name, pool)
     if weights == "package":
         pretrained_size = _copy_packaged(name, module)
+    elif weights == "hub":
+        pretrained_size = _copy_hub(name, module)
     elif weights == "none":
-        config = timm.get_pretrained_cfg(model_name)
         pretrained_size = int(config.input_size[1]) if config else 224
     else:
-        raise UsageError(f"--weights {weights}: use package (from pip) or none (untrained, for tests)")
+        raise UsageError(
+            f"--weights {weights}: use package (from pip), hub (timm's) or none (untrained, for tests)"
+        )
     side = size or pretrained_size
+    mean, std = ((LITE_MEAN,) * 3, (LITE_STD,) * 3) if name in PACKAGED else _colours(model_name)
     preprocessing = Preprocessing(
         size=(side, side),
         resize="squash",
         interpolation="bicubic",
-        mean=(LITE_MEAN,) * 3,
-        std=(LITE_STD,) * 3,
+        mean=mean,
+        std=std,
     )
-    return _rounded(name, module, preprocessing)
+    return _rounded(name, module, preprocessing, pool)
+
+
+Channels = tuple[float, float, float]
+
+
+def _colours(model_name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation per channel that timm's weights of the model were trained with."""
+    config = timm.get_pretrained_cfg(model_name)
+    if config is None:
+        return (LITE_MEAN,) * 3, (LITE_STD,) * 3
+    (r, g, b), (r_std, g_std, b_std) = config.mean, config.std
+    return (r, g, b), (r_std, g_std, b_std)
 
 
 def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
@@ -84,10 +109,10 @@ def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
     module.load_state_dict(learnt, strict=False)
     if not all(torch.isfinite(tensor.half()).all() for tensor in learnt.values()):
         raise UsageError("finetuning diverged: weights beyond half precision; fit again with --finetune none")
-    return _rounded(backbone.name, module, backbone.preprocessing)
+    return _rounded(backbone.name, module, backbone.preprocessing, backbone.pool)
 
 
-def _rounded(name: str, module: torch.nn.Module, preprocessing: Preprocessing) -> Backbone:
+def _rounded(name: str, module: torch.nn.Module, preprocessing: Preprocessing, pool: Pool | None) -> Backbone:
     tensors = {
         key: tensor.to(torch.float16).contiguous()
         for key, tensor in module.state_dict().items()
@@ -95,7 +120,26 @@ def _rounded(name: str, module: torch.nn.Module, preprocessing: Preprocessing) -
     }
     module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return Backbone(name, module, tensors, preprocessing, _key(name, tensors, preprocessing))
+    side = preprocessing.size
+    with torch.inference_mode():
+        width = int(module(torch.zeros(1, 3, *side)).flatten(1).shape[1])
+    return Backbone(
+        name, module, tensors, preprocessing, pool, width, _key(name, tensors, preprocessing, pool)
+    )
+
+
+def _copy_hub(name: str, module: torch.nn.Module) -> int:
+    """Copy timm's own weights into `module`; returns the input size."""
+    try:
+        theirs = timm.create_model(name.partition(":")[2], pretrained=True, num_classes=0)
+    except Exception as error:  # whatever the hub's client raises where there is no network
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"the weights of {name} cannot be fetched from timm's hub ({reason}); fetch them where "
+            f"there is a network, or use a backbone that pip brings: {', '.join(PACKAGED)}"
+        ) from None
+    module.load_state_dict(theirs.state_dict())
+    return int(theirs.pretrained_cfg["input_size"][1])  # type: ignore[index]
 
 
 def _copy_packaged(name: str, module: torch.nn.Module) -> int:
@@ -123,8 +167,8 @@ def _copy_packaged(name: str, module: torch.nn.Module) -> int:
     return size
 
 
-def _key(name: str, tensors: dict[str, torch.Tensor], preprocessing: Preprocessing) -> str:
-    digest = hashlib.sha256(json.dumps([name, asdict(preprocessing)], sort_keys=True).encode())
+def _key(name: str, tensors: dict[str, torch.Tensor], preprocessing: Preprocessing, pool: Pool | None) -> str:
+    digest = hashlib.sha256(json.dumps([name, pool or "", asdict(preprocessing)], sort_keys=True).encode())
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].numpy().tobytes())
     return digest.hexdigest()

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from enrich.bundle import MAX_BF16_DELTA, Bundle, Head
-
-MIN_BACKING = 59
-"""With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot show it."""
+from training.judge import MIN_BACKING
 
 
 def write_card(bundle: Bundle, path: Path) -> None:
@@ -34,8 +32,7 @@ Made {bundle.manifest["created"]}, bundle `{bundle.bundle_id[:12]}…`; written 
 this page. Heads: {heads}, linear, on the backbone `{bundle.members[0].backbone}` with ImageNet weights
 (Apache-2.0), {_how(training)}.
 
-**For evaluation and demonstration.** It was trained on research-only and third-party photos; for production, retrain on
-photos of your own. All figures on this page come from one command:
+{_notice(bundle)}All figures on this page come from one command:
 
 ```
 {training["command"]} --card docs/model-card.md
@@ -47,10 +44,15 @@ are exact (Clopper-Pearson) 95 % intervals.
 """
 
 
+def _notice(bundle: Bundle) -> str:
+    return f"**{bundle.notice[:1].upper()}{bundle.notice[1:]}.**\n" if bundle.notice else ""
+
+
 def _how(training: dict[str, Any]) -> str:
     if training["finetune"] == "none":
         return "frozen, rounded to half precision before anything was fitted or measured"
-    return "its upper stages and all heads finetuned together, shipped in half precision"
+    part = "its upper stages" if training["finetune"] == "top" else "all of it"
+    return f"{part} and all heads finetuned together, shipped in half precision"
 
 
 def _comparison(training: dict[str, Any]) -> str:
@@ -66,19 +68,20 @@ def _comparison(training: dict[str, Any]) -> str:
 
 The same folds, once with linear heads on the frozen backbone and once finetuned: average precision of the held-out
 photos of `{homes}` and of its homes by their highest photo, and the homes found at a precision of {target}
-(on logits as they come, with the threshold chosen on these homes). How long to finetune, and on how many views, was
-chosen between two recipes and their mean in these folds: the gain is a little flattered by that.
+(on logits as they come, with the threshold chosen on these homes). The recipe was chosen among four in these folds: the
+gain is a little flattered by that.
 
 {_table(["head", "backbone", "photos", "homes", "homes found"], rows)}
 """
 
 
 def _data(training: dict[str, Any]) -> str:
+    heads = training["binary"]
     rows = [
-        [name, c["photos"], c["trained_on"], c["groups"], c["sites"], c["balcony"], c["fireplace"]]
+        [name, *(c[key] for key in ("photos", "trained_on", "groups", "sites", *heads))]
         for name, c in training["collections"].items()
     ]
-    header = ["collection", "photos", "trained on", "homes", "sites", "balcony", "fireplace"]
+    header = ["collection", "photos", "trained on", "homes", "sites", *heads]
     licences = "\n".join(f"- {count} photos: {name}" for name, count in training["licences"].items())
     return f"""## Photos
 
@@ -92,7 +95,7 @@ def _data(training: dict[str, Any]) -> str:
 
 def _binary(head: Head) -> str:
     metrics = head.metrics
-    homes, true, false = metrics["homes"], metrics["true"], metrics["false"]
+    homes, true, false, simulated = (metrics[key] for key in ("homes", "true", "false", "simulated"))
     chosen, fair = true["at_threshold"], true["cross_fitted"]
     backing = fair["precision"]["of"]
     photo_rows = [
@@ -114,19 +117,27 @@ def _binary(head: Head) -> str:
 
 Judged on {homes["homes"]} whole homes of {homes["sites"]} sites, {homes["with"]} of them with it (prevalence {homes["prevalence"]}), {homes["median_photos"]:.0f} photos in the median.
 
-- **true** from photo probability {head.true_threshold:.4f}: the lowest threshold with listing-level precision ≥ {true["target"]}
-  on these homes, at a prevalence of {true["prevalence"]}. There: precision {_share(chosen["precision"])},
-  recall {_share(chosen["recall"])}.
+- **true** from photo probability {head.true_threshold:.4f}: the lowest threshold with a listing-level precision ≥ {true["target"]} at a
+  prevalence of {true["prevalence"]}, both on these homes (alone: {true["on_homes_alone"]:.4f}) and on simulated listings of {simulated["chosen_at"]} photos (alone:
+  {true["on_simulated_alone"]:.4f}). On these homes: precision {_share(chosen["precision"])}, at prevalence {true["prevalence"]}
+  {_number(chosen["precision_at_prevalence"])}; recall {_share(chosen["recall"])}.
 - Cross-fitted, the figure to expect elsewhere: precision {_share(fair["precision"])}, at prevalence {true["prevalence"]} {_number(fair["precision_at_prevalence"])};
   recall {_share(fair["recall"])}.
 - Where fewer homes have it, more of the finds are wrong. The same error rates make a precision of
   {elsewhere}.
-  For a stricter threshold fit with `--prevalence`.
+  For another threshold fit with `--prevalence`, or derive it from homes of your own: `enrich-train evaluate --rethreshold`.
 {_backing(backing)}
 {_false(head, false)}
 - Average precision of homes by their highest photo: {homes["average_precision"]}.
 - `{head.name}_confidence`: {_pooling(rule.method, rule.k)}, then slope {rule.slope:.3f} and intercept {rule.intercept:.3f}, fitted at prevalence {true["prevalence"]}.
   Cross-fitted log loss of what was tried: {", ".join(f"{name} {loss}" for name, loss in metrics["aggregation_log_loss"].items())}.
+
+Simulated listings ({simulated["listings"]} of each size, a share of {simulated["prevalence"]} with it, 1 to 3 of their photos showing it; from held-out photos):
+
+{_simulated(simulated)}
+
+Behind them are {simulated["positive_homes"]["of"]} homes with it, found in {_share(simulated["positive_homes"])} of the cases, and photos of {simulated["negative_homes"]} homes
+without; of those photos {_share(simulated["negative_photos_over"])} are over the threshold.
 
 Held-out photos at that threshold:
 
@@ -138,9 +149,17 @@ def _backing(homes: int) -> str:
     if homes >= MIN_BACKING:
         return f"- {homes} predicted homes back the precision."
     return (
-        f"- Only {homes} predicted homes back the precision; {MIN_BACKING} without an error are the fewest that can show 0.95. "
-        "It is an estimate, not a guarantee."
+        f"- **Simulated**: only {homes} predicted homes back the precision, and {MIN_BACKING} without an error are the fewest that can\n"
+        "  show 0.95. It is an estimate, not a guarantee."
     )
+
+
+def _simulated(figures: dict[str, Any]) -> str:
+    rows = [
+        [size, *(_number(one[key]) for key in ("precision", "recall", "negative_precision"))]
+        for size, one in figures["by_photos"].items()
+    ]
+    return _table(["photos", "precision of true", "recall", "precision of false"], rows)
 
 
 def _false(head: Head, false: dict[str, Any]) -> str:

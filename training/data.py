@@ -5,9 +5,11 @@ come from, with one photographer and one style. Everything held out is held out 
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from enrich.errors import UsageError
 
 UNLABELLED = -1
 REQUIRED = ("path", "group", "split")
+HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
 DATASET_GROUPS = 100
 """A source with as many groups is a data set gathered from many places: there the group is the site."""
 
@@ -44,6 +47,10 @@ class PhotoSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def within(self, collection: str) -> NDArray[np.bool_]:
+        """Which photos are of `collection`; of all collections, where it is empty."""
+        return self.collection == collection if collection else np.ones(len(self), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,12 @@ def load_photos(
     binary: Sequence[str] = ("balcony", "fireplace"),
     multiclass: MulticlassColumn = ROOM,
     exclude: Sequence[str] = (),
+    more: Mapping[str, Path] = MappingProxyType({}),
 ) -> PhotoSet:
     """Read `folder/manifest.csv` and check that every row can be used.
 
-    `exclude` holds path prefixes (`web_catalog`) whose rows are left out.
+    `exclude` holds path prefixes (`web_catalog`) whose rows are left out. `more`: binary heads beside those
+    of the manifest, by name, each with a CSV file of `path,label`; what it does not name is not labelled.
 
     Raises:
         UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
@@ -90,10 +99,7 @@ def load_photos(
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
-    try:
-        table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UsageError(f"{manifest} is not a readable CSV file: {str(error).strip()}") from None
+    table = _read(manifest)
     needed = (*REQUIRED, *binary, multiclass.column)
     missing = [column for column in needed if column not in table.columns]
     if missing:
@@ -107,6 +113,8 @@ def load_photos(
         raise UsageError(f"{manifest} names {repeated.iloc[0]} more than once; keep one row a photo")
     labels = {column: _binary_labels(table, column, manifest) for column in binary}
     labels[multiclass.column] = _class_labels(table, multiclass, manifest)
+    for name, path in more.items():
+        labels[name] = _labels_beside(table, name, path)
     empty = np.full(len(table), "", dtype=object)
     return PhotoSet(
         folder=folder,
@@ -120,6 +128,39 @@ def load_photos(
         labels=labels,
         classes={multiclass.column: multiclass.classes},
     )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
+
+
+def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int64]:
+    """Labels from a file of its own, in the order of the manifest's rows."""
+    if not re.fullmatch(HEAD_NAME, name) or name in (*table.columns, ROOM.column):
+        raise UsageError(
+            f"--head {name}: a name is made of a to z, 0 to 9 and _, begins with a letter, and is no "
+            "column of manifest.csv"
+        )
+    if not path.is_file():
+        raise UsageError(f"--head {name}: {path} is missing; it needs the columns path, label")
+    stated = _read(path)
+    if not {"path", "label"} <= set(stated.columns):
+        raise UsageError(f"{path} needs the columns path, label; it has {', '.join(stated.columns)}")
+    unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
+    if not unknown.empty:
+        raise UsageError(
+            f"{path}: {len(unknown)} photos are not in manifest.csv, the first is {unknown.iloc[0]}; add "
+            "them there, or take their rows out"
+        )
+    repeated = stated["path"][stated["path"].duplicated()]
+    if not repeated.empty:
+        raise UsageError(f"{path} names {repeated.iloc[0]} more than once; keep one row a photo")
+    _binary_labels(stated, "label", path)
+    by_path = stated.set_index("path")["label"]
+    return _binary_labels(table[["path"]].assign(label=table["path"].map(by_path).fillna("")), "label", path)
 
 
 def _binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[np.int64]:

@@ -86,14 +86,19 @@ def _view(arrays: Sequence[NDArray[np.uint8]], view: str, height: int, width: in
     return np.ascontiguousarray(larger[top : top + height, left : left + width])
 
 
+def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> torch.Tensor:
+    """uint8 [n, h, w, 3] to the model's input, float32 [n, 3, h, w] in channels_last layout."""
+    mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def run_backbone(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Features float32 [n, features] of uint8 images [h, w, 3]."""
-    mean = torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1)
-    std = torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1)
-    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
-    batch = batch.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        result: NDArray[np.float32] = backbone.module(batch).numpy()
+        made = backbone.module(normalised(np.stack(images), backbone.preprocessing))
+        result: NDArray[np.float32] = made.numpy()
     return result
 
 

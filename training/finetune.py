@@ -1,7 +1,8 @@
-"""Finetuning: the upper stages of the backbone and all heads learn together, from cached activations.
+"""Finetuning: the upper stages of the backbone and all heads learn together.
 
-Each photo is drawn as often as its labels weigh, under one of its views; a photo without a label for a head
-has no say there. What is drawn depends on seed and step alone, so a run that was killed ends as any other.
+Each photo is drawn as often as its labels weigh, each time drawn anew (`training.augment`); a photo without
+a label for a head has no say there. What is drawn depends on seed and step alone, so a run that was killed
+ends as any other.
 """
 
 import copy
@@ -12,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,15 +22,14 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from training import top
+from training import augment, top
 from training.backbones import Backbone
 from training.data import UNLABELLED
+from training.features import normalised, pixels
 from training.heads import LinearHead
 
-Activations = Mapping[str, NDArray[np.float16]]
-"""View -> [photos, h, w, channels]: what `top.front` made of it; `whole` is what serving sees."""
-
 CHECKPOINT_STEPS = 25
+PREDICT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,19 @@ class Recipe:
     """How long and how fast. `samples`: photos drawn; the share `alone` of them comes first and teaches
     only the heads."""
 
-    samples: int = 32_000
-    alone: float = 0.15
-    batch: int = 64
-    top_rate: float = 3e-4
-    head_rate: float = 2e-3
-    decay: float = 0.02
-    dropout: float = 0.2
+    part: Literal["top", "all"] = "top"
+    """What of the backbone learns: the upper stages of an EfficientNet-Lite, or all of any backbone."""
+    samples: int = 24_000
+    alone: float = 0.08
+    batch: int = 32
+    top_rate: float = 2.5e-4
+    stage_decay: float = 0.75
+    """The learning rate of a stage, as a part of that of the stage above it."""
+    head_rate: float = 1e-3
+    decay: float = 0.05
+    dropout: float = 0.25
     smoothing: float = 0.03
-    average: float = 0.98
+    average: float = 0.99
     """Weights are averaged over steps with this memory; the average is what is kept."""
 
     @property
@@ -71,7 +76,7 @@ class Finetuned:
 
 def finetune(
     backbone: Backbone,
-    activations: Activations,
+    paths: Sequence[Path],
     tasks: Sequence[Task],
     rows: NDArray[np.int64],
     weight: NDArray[np.float64],
@@ -79,81 +84,77 @@ def finetune(
     seed: int,
     folder: Path,
 ) -> Finetuned:
-    """Learn from the photos `rows`, drawn by `weight` [rows].
+    """Learn from the photos `paths[rows]`, drawn by `weight` [rows].
 
     `folder` keeps checkpoints: the same call goes on where it was stopped, and one that had finished returns
     at once.
 
     Raises:
-        UsageError: the backbone is not one that can be finetuned.
+        UsageError: the backbone is not one that can be finetuned, or a photo cannot be decoded.
     """
-    top.check_supported(backbone.module, backbone.name)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_key(backbone, tuple(activations), tasks, rows, weight, recipe, seed)[:24]}.pt"
+    path = folder / f"{_key(backbone, paths, tasks, rows, weight, recipe, seed)[:24]}.pt"
     run = _Run(backbone, tasks, recipe, seed)
     start = run.load(path)
-    for step in track(range(start, recipe.steps), "finetune", recipe.steps - start, transient=True):
-        chosen, views = _draw(rows, weight, tuple(activations), recipe.batch, [seed, step])
-        x = np.stack([activations[view][row] for row, view in zip(chosen, views, strict=True)])
-        run.step(step, x, {task.name: task.labels[chosen] for task in tasks})
+    draws = _draws(range(start, recipe.steps), rows, weight, recipe.batch, seed)
+    made = augment.batches(paths, backbone.preprocessing, draws, seed)
+    for step, (chosen, pictures) in track(
+        enumerate(made, start), "finetune", recipe.steps - start, transient=True
+    ):
+        run.step(step, pictures, {task.name: task.labels[chosen] for task in tasks})
         if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == recipe.steps:
             run.save(path, step + 1)
     return run.result()
 
 
 def predict(
-    backbone: Backbone, finetuned: Finetuned, whole: NDArray[np.float16], rows: NDArray[np.int64]
+    backbone: Backbone, finetuned: Finetuned, paths: Sequence[Path], rows: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Logits [rows, outputs] of each head, in fp32."""
+    """Logits [rows, outputs] of each head for the photos as serving sees them, in fp32."""
     module = copy.deepcopy(backbone.module)
     module.load_state_dict(finetuned.tensors, strict=False)
-    vectors = features(module, whole, rows)
+    parts = []
+    for start in range(0, len(rows), PREDICT_BATCH):
+        chosen = rows[start : start + PREDICT_BATCH]
+        pictures = np.stack([pixels(paths[row], backbone.preprocessing, ("whole",))[0] for row in chosen])
+        with torch.inference_mode():
+            parts.append(module(normalised(pictures, backbone.preprocessing)).numpy())
+    vectors = np.concatenate(parts)
     return {name: head.logits(vectors) for name, head in finetuned.heads.items()}
-
-
-def features(module: nn.Module, whole: NDArray[np.float16], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Features [rows, width] of activations, in fp32."""
-    with torch.inference_mode():
-        parts = [
-            top.features(module, _tensor(whole[rows[start : start + 64]])).numpy()
-            for start in range(0, len(rows), 64)
-        ]
-    return np.concatenate(parts)
 
 
 class _Run:
     """Model, optimiser and averaged weights of one finetuning."""
 
     def __init__(self, backbone: Backbone, tasks: Sequence[Task], recipe: Recipe, seed: int) -> None:
-        self._recipe, self._seed = recipe, seed
-        self._module = copy.deepcopy(backbone.module)
-        upper = top.trainable(self._module)
-        width: int = self._module.num_features  # type: ignore[assignment]
-        heads = {task.name: nn.Linear(width, task.outputs) for task in tasks}
+        self._recipe, self._seed, self._preprocessing = recipe, seed, backbone.preprocessing
+        self._learner = top.LEARNERS[recipe.part](copy.deepcopy(backbone.module), backbone.name)
+        upper = self._learner.parameters()
+        heads = {task.name: nn.Linear(backbone.width, task.outputs) for task in tasks}
         for head in heads.values():
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self._heads = nn.ModuleDict(heads)
         self._learnt = upper | {f"head.{name}": p for name, p in self._heads.named_parameters()}
         self._average = {name: p.detach().clone() for name, p in self._learnt.items()}
+        stages: list[dict[str, Any]] = [
+            {"params": [upper[name]], "share": recipe.stage_decay ** self._learner.depth(name)}
+            for name in upper
+        ]
         self._optimiser = torch.optim.AdamW(
-            [{"params": list(upper.values())}, {"params": list(self._heads.parameters())}],
-            weight_decay=recipe.decay,
+            [*stages, {"params": list(self._heads.parameters())}], weight_decay=recipe.decay
         )
 
-    def step(self, step: int, x: NDArray[np.float16], labels: Mapping[str, NDArray[np.int64]]) -> float:
+    def step(self, step: int, pictures: NDArray[np.uint8], labels: Mapping[str, NDArray[np.int64]]) -> float:
         recipe = self._recipe
         torch.manual_seed(self._seed * 1_000_003 + step)
         alone = step < recipe.alone * recipe.steps
-        done = step / recipe.steps
-        cosine = 0.5 * (1 + math.cos(math.pi * done))
-        top_group, head_group = self._optimiser.param_groups
-        top_group["lr"] = (
-            0.0 if alone else recipe.top_rate * cosine * min(1.0, (done - recipe.alone) * 20 + 0.1)
-        )
-        head_group["lr"] = recipe.head_rate * cosine
-        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(not alone):
-            vectors = top.features(self._module, _tensor(x))
+        self._set_rates(step)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                x = self._learner.front(normalised(pictures, self._preprocessing)).float()
+            with torch.set_grad_enabled(not alone):
+                vectors = self._learner.features(x)
         vectors = F.dropout(vectors, recipe.dropout)
         loss = sum(
             (
@@ -169,6 +170,15 @@ class _Run:
         for name, parameter in self._learnt.items():
             self._average[name].lerp_(parameter.detach(), 1 - memory)
         return float(loss.detach())
+
+    def _set_rates(self, step: int) -> None:
+        recipe, done = self._recipe, step / self._recipe.steps
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        warm = min(1.0, max(0.0, (done - recipe.alone) * 20 + 0.1))
+        *stages, heads = self._optimiser.param_groups
+        for group in stages:
+            group["lr"] = 0.0 if done < recipe.alone else recipe.top_rate * group["share"] * cosine * warm
+        heads["lr"] = recipe.head_rate * cosine
 
     def load(self, path: Path) -> int:
         """Take up the checkpoint at `path`; returns the step to go on with."""
@@ -217,33 +227,26 @@ def _loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     return 2 * F.binary_cross_entropy_with_logits(logits[known, 0], target)
 
 
-def _draw(
-    rows: NDArray[np.int64],
-    weight: NDArray[np.float64],
-    views: Sequence[str],
-    count: int,
-    seed: Sequence[int],
-) -> tuple[NDArray[np.int64], Iterator[str]]:
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(rows, count, p=weight / weight.sum())
-    return chosen, iter(rng.choice(views, count))
-
-
-def _tensor(x: NDArray[np.float16]) -> Tensor:
-    return torch.from_numpy(np.asarray(x)).float().permute(0, 3, 1, 2)
+def _draws(
+    steps: range, rows: NDArray[np.int64], weight: NDArray[np.float64], count: int, seed: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    chance = weight / weight.sum()
+    for step in steps:
+        yield step, np.random.default_rng([seed, step]).choice(rows, count, p=chance)
 
 
 def _key(
     backbone: Backbone,
-    views: Sequence[str],
+    paths: Sequence[Path],
     tasks: Sequence[Task],
     rows: NDArray[np.int64],
     weight: NDArray[np.float64],
     recipe: Recipe,
     seed: int,
 ) -> str:
-    digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, top.START, views]).encode())
+    digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, top.START]).encode())
     for task in tasks:
         digest.update(f"{task.name}{task.outputs}".encode() + task.labels.tobytes())
+    digest.update("\n".join(str(paths[row]) for row in rows).encode())
     digest.update(rows.tobytes() + weight.tobytes())
     return digest.hexdigest()

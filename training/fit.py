@@ -4,8 +4,8 @@ A backbone, frozen or finetuned, and one linear head per question, calibrated an
 before; then the finished bundle is run as serving runs it, for the figures of split `listing` and of bf16.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from enrich.bundle import Bundle, write_bundle
-from training import together
+from enrich.bundle import Bundle, Pool, write_bundle
+from enrich.errors import UsageError
 from training.backbones import Backbone, load_backbone
 from training.data import ROOM, PhotoSet, load_photos
 from training.features import extract
@@ -22,11 +22,18 @@ from training.finetune import Recipe
 from training.heads import FOLDS, FittedHead, fit_head
 from training.judge import JudgedHead, Targets, judge_binary, judge_classes
 from training.serve import bf16_delta, listing_figures
+from training.together import FOLDS as FINETUNE_FOLDS
+from training.together import Plan, fit_together
 
 BINARY = ("balcony", "fireplace")
+TARGET_FLAGS = {
+    "homes": "homes",
+    "prevalence": "prevalence",
+    "photos": "photos-per-listing",
+    "true_precision": "precision",
+}
 UNPUBLISHED = frozenset({"exterior", "balcony", "floor_plan", "other"})
 """Room classes that keep photos out of the published ones; as answers they would help nobody."""
-WEIGHTS_FILE = "lite0.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,21 @@ class FitOptions:
     exclude: tuple[str, ...] = ()
     views: tuple[str, ...] = ("whole", "flip")
     """What heads on a frozen backbone learn from."""
-    finetune: Literal["top", "none"] = "none"
-    drawn: int = 2
-    """Augmented views per photo, beside the whole one, that finetuning learns from."""
+    pool: Pool | None = None
+    """How the backbone pools its last feature map; None: its own way."""
+    heads: Mapping[str, Path] = field(default_factory=dict)
+    """Binary heads beside those of the manifest: name -> file of labels."""
+    finetune: Literal["top", "all", "none"] = "none"
     recipe: Recipe = field(default_factory=Recipe)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
+    jobs: int = 0
+    """Finetunings side by side; 0: as many as there are cores."""
     cache: Path = Path("runs/features")
     targets: Targets = field(default_factory=Targets)
-    name: str = "starter"
+    name: str = "listing photos"
+    notice: str = ""
+    """What whoever runs the bundle on a database of their own is told once a run."""
 
 
 def fit(options: FitOptions) -> Bundle:
@@ -59,22 +74,20 @@ def fit(options: FitOptions) -> Bundle:
         UsageError: the photos, the labels or the backbone cannot be used; nothing was written.
         BundleError: `options.out` holds something that is not a bundle.
     """
-    photos = load_photos(options.photos, BINARY, ROOM, options.exclude)
-    backbone = load_backbone(options.backbone, options.weights, options.size, options.seed)
-    names = (*BINARY, ROOM.column)
+    photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads)
+    if options.targets.homes and not photos.within(options.targets.homes).any():
+        raise UsageError(
+            f"--homes {options.targets.homes}: no photo's path begins with that folder; name the folder of "
+            'whole homes, or "" where every group is one'
+        )
+    backbone = load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
+    names = (*BINARY, *options.heads, ROOM.column)
     comparison: dict[str, Any] = {}
     fitted: Sequence[FittedHead]
-    if options.finetune == "top":
-        made = together.fit_together(
-            photos,
-            names,
-            backbone,
-            options.recipe,
-            options.targets,
-            options.drawn,
-            options.cache,
-            options.seed,
-        )
+    if options.finetune != "none":
+        recipe = replace(options.recipe, part=options.finetune)
+        plan = Plan(recipe, options.shares, options.cache, options.seed, options.jobs)
+        made = fit_together(photos, names, backbone, plan, options.targets)
         backbone, fitted, comparison = made.backbone, made.heads, made.comparison
     else:
         fitted = _on_frozen(options, photos, names, backbone)
@@ -116,28 +129,31 @@ def _write(
     judged: Sequence[JudgedHead],
     comparison: dict[str, Any],
 ) -> Bundle:
+    file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
     for one in judged:
         tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.head.weight)
         tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.head.bias)
     member: dict[str, Any] = {
         "backbone": backbone.name,
-        "weights": WEIGHTS_FILE,
+        "weights": file,
+        **({"pool": backbone.pool} if backbone.pool else {}),
         "preprocessing": asdict(backbone.preprocessing),
         "bf16": None,
         "heads": [one.entry for one in judged],
     }
     manifest: dict[str, Any] = {
         "name": options.name,
-        "description": "Balcony, fireplace and rooms from photos of homes: for evaluation and demonstration",
+        "description": f"{', '.join(one.entry['name'] for one in judged)} from photos of homes",
+        **({"notice": options.notice} if options.notice else {}),
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],
         "training": _training(options, photos) | {"comparison": comparison},
     }
-    bundle = write_bundle(options.out, manifest, {WEIGHTS_FILE: tensors})
+    bundle = write_bundle(options.out, manifest, {file: tensors})
     member["bf16"] = {"delta_p999": bf16_delta(bundle, photos, options.targets.homes, options.seed)}
     manifest["training"]["listing_split"] = listing_figures(bundle, photos)
-    return write_bundle(options.out, manifest, {WEIGHTS_FILE: tensors})
+    return write_bundle(options.out, manifest, {file: tensors})
 
 
 def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
@@ -145,13 +161,14 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
         "command": command(options),
         "seed": options.seed,
         "finetune": options.finetune,
-        "folds": FOLDS if options.finetune == "none" else together.FOLDS,
-        "recipe": asdict(options.recipe) if options.finetune == "top" else {},
+        "folds": FOLDS if options.finetune == "none" else FINETUNE_FOLDS,
+        "recipe": asdict(options.recipe) if options.finetune != "none" else {},
         "views": list(options.views),
         "excluded": list(options.exclude),
         "collections": _collections(photos),
         "licences": _counted(photos.licence),
         "targets": asdict(options.targets),
+        "binary": [name for name in photos.labels if name not in photos.classes],
     }
 
 
@@ -159,18 +176,25 @@ def command(options: FitOptions) -> str:
     """The command that repeats this fit, with its paths left to the reader."""
     default = FitOptions(options.photos, options.out)
     parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
-    for option in ("backbone", "weights", "size", "seed", "finetune", "drawn"):
+    for option in ("backbone", "weights", "size", "pool", "seed", "finetune"):
         if getattr(options, option) != getattr(default, option):
             parts.append(f"--{option} {getattr(options, option)}")
     if options.recipe.samples != default.recipe.samples:
         parts.append(f"--samples {options.recipe.samples}")
+    parts += [f"--head {name}=LABELS.csv" for name in options.heads]
+    parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
     parts += [f"--exclude {prefix}" for prefix in options.exclude]
     if options.views != default.views:
         parts += [f"--view {view}" for view in options.views]
-    for option in ("homes", "prevalence", "true_precision"):
+    for option, flag in TARGET_FLAGS.items():
         value = getattr(options.targets, option)
         if value != getattr(default.targets, option):
-            parts.append(f"--{option.removeprefix('true_')} {value}")
+            parts.append(f"--{flag} {value}")
+    parts += [
+        f'--{option} "{getattr(options, option)}"'
+        for option in ("name", "notice")
+        if getattr(options, option) != getattr(default, option)
+    ]
     return " ".join(parts)
 
 
@@ -183,7 +207,11 @@ def _collections(photos: PhotoSet) -> dict[str, Any]:
             "trained_on": int((rows & (photos.split == "train")).sum()),
             "groups": len(np.unique(photos.group[rows])),
             "sites": len(np.unique(photos.site[rows])),
-            **{head: int((photos.labels[head][rows] == 1).sum()) for head in BINARY},
+            **{
+                head: int((labels[rows] == 1).sum())
+                for head, labels in photos.labels.items()
+                if head not in photos.classes
+            },
         }
     return figures
 

@@ -39,20 +39,21 @@ class Homes:
 
 
 def whole_homes(photos: PhotoSet, head: str, fold: NDArray[np.int64], collection: str) -> Homes:
-    """The held-out homes of `collection` for a binary head.
+    """The held-out homes of `collection` (empty: of all) for a binary head.
 
     Raises:
         UsageError: no homes with the attribute, or none without.
     """
     labels = photos.labels[head]
-    usable = (photos.collection == collection) & (labels != UNLABELLED) & (fold >= 0)
+    usable = photos.within(collection) & (labels != UNLABELLED) & (fold >= 0)
     groups, counts = np.unique(photos.group[usable], return_counts=True)
     rows = tuple(np.flatnonzero(usable & (photos.group == group)) for group in groups[counts >= MIN_PHOTOS])
     truth = np.array([bool((labels[index] == 1).any()) for index in rows], dtype=bool)
     for wanted, words in ((True, "with"), (False, "without")):
         if np.count_nonzero(truth == wanted) < 2:
             raise UsageError(
-                f"head {head}: no threshold can be chosen, {collection} holds fewer than 2 homes {words} "
+                f"head {head}: no threshold can be chosen, {collection or 'the manifest'} holds "
+                f"fewer than 2 homes {words} "
                 f"it with {MIN_PHOTOS} labelled photos; label more, or name the folder of homes in --homes"
             )
     first = [int(index[0]) for index in rows]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from training import simulate
 from training.calibrate import (
     Counts,
     Share,
@@ -28,6 +28,10 @@ from training.homes import MIN_PHOTOS, Homes, whole_homes
 FALSE_PHOTOS = 8
 """`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is judged on such homes."""
 
+MIN_BACKING = 59
+"""With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot
+show it. A claim that fewer predicted homes back is called simulated."""
+
 OTHER_PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 """Where the precision of `true` is stated, too: the rarer an attribute, the more of the finds are wrong."""
 
@@ -37,16 +41,14 @@ class Targets:
     """What the thresholds must reach, and where."""
 
     homes: str = "web_homes"
-    """Collection (first folder of the paths) of whole homes."""
-    prevalence: float | None = None
-    """Share of homes expected to have an attribute; None: as many as among the homes held out."""
+    """Collection (first folder of the paths) of whole homes; empty: every group is one."""
+    prevalence: float = 0.3
+    """Share of listings expected to have an attribute."""
+    photos: int = 25
+    """Photos per listing, for simulated listings that thresholds must hold on."""
     true_precision: float = 0.95
     false_precision: float = 0.9
     class_precision: float = 0.9
-
-    def expected(self, homes: Homes) -> float:
-        """The prevalence that the thresholds for `homes` are chosen at."""
-        return float(homes.truth.mean()) if self.prevalence is None else self.prevalence
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,14 @@ def judge_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> Judg
     shift, temperature = calibrate_binary(fitted.held_out[in_homes], labels[in_homes], weight)
     scaled = (fitted.held_out[:, 0] + shift) / temperature
     chances = expit(scaled)
-    expected = targets.expected(homes)
-    choose = partial(choose_true, prevalence=expected, target=targets.true_precision)
-    highest = homes.highest(chances)
-    true_threshold = choose(highest, homes.truth)
-    large = homes.with_photos(FALSE_PHOTOS)
-    false_threshold, false_metrics = _false(large, chances, true_threshold, expected, targets)
+    thresholds, decided = _thresholds(photos, fitted, homes, chances, targets)
     aggregation, losses = choose_aggregation(
-        [scaled[rows] for rows in homes.rows], homes.truth, homes.fold, expected
+        [scaled[rows] for rows in homes.rows], homes.truth, homes.fold, targets.prevalence
     )
-    held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
+    highest = homes.highest(chances)
     metrics = {
         "strength": fitted.strength,
-        "photos": _photo_figures(photos, fitted, chances, true_threshold),
+        "photos": _photo_figures(photos, fitted, chances, thresholds["true"]),
         "homes": {
             "homes": len(homes.rows),
             "with": int(homes.truth.sum()),
@@ -91,31 +88,69 @@ def judge_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> Judg
             "prevalence": round(float(homes.truth.mean()), 3),
             "average_precision": round(float(average_precision_score(homes.truth, highest)), 3),
         },
-        "true": {
-            "target": targets.true_precision,
-            "prevalence": round(expected, 3),
-            "at_threshold": _counts(Counts.at(highest, homes.truth, true_threshold), expected),
-            "cross_fitted": _counts(held_out, expected),
-            "precision_elsewhere": {
-                str(share): _rounded(held_out.precision_at(share)) for share in OTHER_PREVALENCES
-            },
-        },
-        "false": false_metrics,
+        **decided,
         "aggregation_log_loss": {name: round(loss, 4) for name, loss in losses.items()},
     }
     entry = {
         "name": fitted.name,
         "kind": "binary",
         "temperature": temperature,
-        "thresholds": {"true": true_threshold, "false": false_threshold},
+        "thresholds": thresholds,
         "aggregation": asdict(aggregation),
         "metrics": metrics,
     }
     return JudgedHead(replace(fitted.head, bias=(fitted.head.bias + shift).astype(np.float32)), entry)
 
 
+def _thresholds(
+    photos: PhotoSet, fitted: FittedHead, homes: Homes, chances: NDArray[np.float64], targets: Targets
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The thresholds that hold both on whole homes and on simulated listings, and their figures."""
+    expected, highest = targets.prevalence, homes.highest(chances)
+    drawn = simulate.pool(photos, fitted.name, fitted.fold, targets.homes)
+    listings = {
+        size: simulate.simulate(drawn, chances, size, expected, seed=0)
+        for size in sorted({*simulate.SIZES, targets.photos})
+    }
+    of_size = listings[targets.photos]
+    least = choose_true(of_size.highest, of_size.truth, expected, targets.true_precision)
+
+    def choose(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+        return max(choose_true(scores, truth, expected, targets.true_precision), least)
+
+    true = choose(highest, homes.truth)
+    held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
+    backing = held_out.precision.total
+    most = min(
+        [true]
+        + [
+            choose_false(one.highest, one.truth, expected, targets.false_precision)
+            for size, one in listings.items()
+            if size >= FALSE_PHOTOS
+        ]
+    )
+    false, false_figures = _false(homes.with_photos(FALSE_PHOTOS), chances, most, targets)
+    figures = {
+        "true": {
+            "target": targets.true_precision,
+            "prevalence": round(expected, 3),
+            "basis": "homes" if backing >= MIN_BACKING else "simulated",
+            "on_homes_alone": choose_true(highest, homes.truth, expected, targets.true_precision),
+            "on_simulated_alone": least,
+            "at_threshold": _counts(Counts.at(highest, homes.truth, true), expected),
+            "cross_fitted": _counts(held_out, expected),
+            "precision_elsewhere": {
+                str(share): _rounded(held_out.precision_at(share)) for share in OTHER_PREVALENCES
+            },
+        },
+        "false": false_figures,
+        "simulated": _simulated(drawn, chances, listings, true, false, targets),
+    }
+    return {"true": true, "false": false}, figures
+
+
 def _false(
-    homes: Homes, chances: NDArray[np.float64], ceiling: float, expected: float, targets: Targets
+    homes: Homes, chances: NDArray[np.float64], ceiling: float, targets: Targets
 ) -> tuple[float, dict[str, Any]]:
     figures: dict[str, Any] = {
         "target": targets.false_precision,
@@ -124,13 +159,48 @@ def _false(
     }
     if not len(homes.rows):
         return 0.0, figures
-    choose = partial(choose_false, prevalence=expected, target=targets.false_precision)
+    expected = targets.prevalence
+
+    def choose(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+        return min(choose_false(scores, truth, expected, targets.false_precision), ceiling)
+
     highest = homes.highest(chances)
-    threshold = min(choose(highest, homes.truth), ceiling)
+    threshold = choose(highest, homes.truth)
     held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
     figures["at_threshold"] = _counts(Counts.at(highest, homes.truth, threshold), expected)
     figures["cross_fitted"] = _counts(held_out, expected)
     return threshold, figures
+
+
+def _simulated(
+    drawn: simulate.Pool,
+    chances: NDArray[np.float64],
+    listings: Mapping[int, simulate.Simulated],
+    true: float,
+    false: float,
+    targets: Targets,
+) -> dict[str, Any]:
+    """Figures of simulated listings, and of the independent homes behind them: thousands of listings drawn
+    from a hundred homes know no more than the hundred."""
+    by_size = {}
+    for size, one in listings.items():
+        found, ruled_out = (Counts.at(one.highest, one.truth, threshold) for threshold in (true, false))
+        by_size[str(size)] = {
+            "precision": _rounded(found.precision.value),
+            "recall": _rounded(found.recall.value),
+            "negative_precision": _rounded(ruled_out.negative_precision.value),
+        }
+    found_homes = sum(bool((chances[rows] >= true).any()) for rows in drawn.positive)
+    wrong = int((chances[drawn.negative] >= true).sum())
+    return {
+        "prevalence": targets.prevalence,
+        "listings": simulate.LISTINGS,
+        "chosen_at": targets.photos,
+        "by_photos": by_size,
+        "positive_homes": _share(Share(found_homes, len(drawn.positive))),
+        "negative_homes": drawn.negative_homes,
+        "negative_photos_over": _share(Share(wrong, len(drawn.negative))),
+    }
 
 
 def _photo_figures(

@@ -37,10 +37,9 @@ def score_photos(bundle: Bundle, photos: PhotoSet, rows: Rows, precision: str) -
 def bf16_delta(bundle: Bundle, photos: PhotoSet, collection: str, seed: int) -> float:
     """99.9th percentile over photos of the largest change of any probability from fp32 to bf16.
 
-    Measured on `BF16_PHOTOS` random photos of `collection` (of all photos, where it has none).
+    Measured on `BF16_PHOTOS` random photos of `collection` (empty: of all).
     """
-    rows = np.flatnonzero(photos.collection == collection)
-    rows = rows if rows.size else np.arange(len(photos))
+    rows = np.flatnonzero(photos.within(collection))
     chosen = np.random.default_rng(seed).permutation(rows)[:BF16_PHOTOS]
     exact, rounded = (score_photos(bundle, photos, chosen, precision) for precision in ("fp32", "bf16"))
     changes = [

@@ -3,20 +3,26 @@
 The same folds are also judged with the backbone left frozen, so that the card says what finetuning is worth.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from training.activations import activations
+from training import top
 from training.backbones import Backbone, rounded
 from training.calibrate import Counts, choose_true
 from training.data import UNLABELLED, PhotoSet
-from training.finetune import Activations, Finetuned, Recipe, Task, features, finetune, predict
+from training.features import extract
+from training.finetune import Finetuned, Recipe, Task, finetune, predict
 from training.heads import FittedHead, check_classes, held_out_logits, photo_weights, site_folds
 from training.homes import whole_homes
 from training.judge import Targets
@@ -24,6 +30,18 @@ from training.judge import Targets
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""
 FROZEN_STRENGTH = 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to finetune, beside what. `shares`: collection -> how much a photo of it counts (1 where not
+    named). `jobs`: finetunings side by side, one thread each; 0: as many as there are cores."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    cache: Path = Path("runs/features")
+    seed: int = 0
+    jobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,40 +55,37 @@ class Together:
 
 
 def fit_together(
-    photos: PhotoSet,
-    names: Sequence[str],
-    backbone: Backbone,
-    recipe: Recipe,
-    targets: Targets,
-    drawn: int,
-    cache: Path,
-    seed: int,
+    photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, targets: Targets
 ) -> Together:
     """Finetune once per fold for held-out logits of the heads `names`, then once on all training photos.
 
     Raises:
         UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites.
     """
+    top.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
     tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
     rows = np.flatnonzero(photos.split == "train")
     for task in tasks:
         known = rows[task.labels[rows] != UNLABELLED]
         classes = photos.classes.get(task.name, ("0", "1"))
         check_classes(task.name, task.labels[known], classes, photos.site[known])
-    views = activations(backbone, photos, drawn, cache)
-    weight = _weights(photos, tasks, rows)
     fold = np.full(len(photos), -1, dtype=np.int64)
-    fold[rows] = site_folds(_strata(photos, names)[rows], photos.site[rows], seed, FOLDS)
+    fold[rows] = site_folds(_strata(photos, names)[rows], photos.site[rows], plan.seed, FOLDS)
+    weight = _weights(photos, tasks, rows, plan.shares)
+    held = [rows[fold[rows] == number] for number in range(FOLDS)]
+    work = [
+        _Job(photos, backbone, tasks, weight, plan, fold != number, held[number]) for number in range(FOLDS)
+    ]
+    work.append(_Job(photos, backbone, tasks, weight, plan, fold >= 0, rows[:0]))
+    with _workers(plan.jobs) as run:
+        *by_fold, (final, _) = run(work)
     logits = {task.name: np.full((len(photos), task.outputs), np.nan) for task in tasks}
-    for number in range(FOLDS):
-        learn, held = rows[fold[rows] != number], rows[fold[rows] == number]
-        learnt = finetune(backbone, views, tasks, learn, weight[learn], recipe, seed, cache)
-        for name, values in predict(backbone, learnt, views["whole"], held).items():
-            logits[name][held] = values
-    final = finetune(backbone, views, tasks, rows, weight[rows], recipe, seed, cache)
+    for number, (_, predicted) in enumerate(by_fold):
+        for name, values in predicted.items():
+            logits[name][held[number]] = values
     heads = tuple(_fitted(task, final, logits[task.name], fold) for task in tasks)
     binary = [head for head in heads if head.name not in photos.classes]
-    frozen = _frozen(photos, binary, backbone, views, fold)
+    frozen = _frozen(photos, binary, backbone, plan.cache)
     comparison = {
         head.name: {
             "frozen": _figures(photos, head.name, frozen[head.name], fold, targets),
@@ -81,11 +96,56 @@ def fit_together(
     return Together(rounded(backbone, final.tensors), heads, comparison)
 
 
-def _weights(photos: PhotoSet, tasks: Sequence[Task], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    weight = np.zeros(len(photos))
+@dataclass(frozen=True)
+class _Job:
+    """One finetuning: on the training photos of `learn` [photos], then logits of the photos `held`."""
+
+    photos: PhotoSet
+    backbone: Backbone
+    tasks: Sequence[Task]
+    weight: NDArray[np.float64]
+    plan: Plan
+    learn: NDArray[np.bool_]
+    held: NDArray[np.int64]
+
+    def __call__(self) -> tuple[Finetuned, dict[str, NDArray[np.float64]]]:
+        paths = [self.photos.folder / path for path in self.photos.paths]
+        rows = np.flatnonzero(self.learn & (self.photos.split == "train"))
+        plan = self.plan
+        learnt = finetune(
+            self.backbone, paths, self.tasks, rows, self.weight[rows], plan.recipe, plan.seed, plan.cache
+        )
+        return learnt, predict(self.backbone, learnt, paths, self.held) if self.held.size else {}
+
+
+Result = tuple[Finetuned, dict[str, NDArray[np.float64]]]
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Any]:
+    """A `map` over jobs in processes of one thread each: small convolutions gain little from more threads."""
+    count = min(FOLDS + 1, jobs or len(os.sched_getaffinity(0)))
+    if count == 1:
+        yield lambda work: [job() for job in work]
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield lambda work: list(pool.map(_call, work))
+
+
+def _call(job: _Job) -> Result:
+    return job()
+
+
+def _weights(
+    photos: PhotoSet, tasks: Sequence[Task], rows: NDArray[np.int64], shares: Mapping[str, float]
+) -> NDArray[np.float64]:
+    share = np.array([shares.get(str(name), 1.0) for name in photos.collection])
+    total = np.zeros(len(photos))
     for task in tasks:
         known = rows[task.labels[rows] != UNLABELLED]
-        weight[known] += photo_weights(task.labels[known], photos.group[known])
+        total[known] += photo_weights(task.labels[known], photos.group[known])
+    weight: NDArray[np.float64] = total * share
     return weight
 
 
@@ -111,16 +171,10 @@ def _fitted(task: Task, final: Finetuned, logits: NDArray[np.float64], fold: NDA
 
 
 def _frozen(
-    photos: PhotoSet,
-    heads: Sequence[FittedHead],
-    backbone: Backbone,
-    views: Activations,
-    fold: NDArray[np.int64],
+    photos: PhotoSet, heads: Sequence[FittedHead], backbone: Backbone, cache: Path
 ) -> dict[str, NDArray[np.float64]]:
     """Held-out logits of linear heads on the backbone as pretrained, in the same folds."""
-    rows = np.flatnonzero(fold >= 0)
-    vectors = np.zeros((len(photos), int(backbone.module.num_features)), dtype=np.float32)  # type: ignore[arg-type]
-    vectors[rows] = features(backbone.module, views["whole"], rows)
+    vectors = extract(backbone, photos, ("whole",), cache)
     logits = {}
     for head in heads:
         used = np.flatnonzero(head.fold >= 0)
@@ -128,7 +182,7 @@ def _frozen(
         weight = photo_weights(labels, photos.group[used])
         logits[head.name] = np.full((len(photos), 1), np.nan)
         logits[head.name][used] = held_out_logits(
-            {"whole": vectors}, used, labels, weight, fold[used], FROZEN_STRENGTH, 1
+            vectors, used, labels, weight, head.fold[used], FROZEN_STRENGTH, 1
         )
     return logits
 
@@ -137,10 +191,10 @@ def _figures(
     photos: PhotoSet, name: str, logits: NDArray[np.float64], fold: NDArray[np.int64], targets: Targets
 ) -> dict[str, Any]:
     known = (photos.labels[name] != UNLABELLED) & (fold >= 0)
-    in_homes = known & (photos.collection == targets.homes)
+    in_homes = known & photos.within(targets.homes)
     homes = whole_homes(photos, name, np.where(known, fold, -1), targets.homes)
     highest = homes.highest(logits[:, 0])
-    threshold = choose_true(highest, homes.truth, targets.expected(homes), targets.true_precision)
+    threshold = choose_true(highest, homes.truth, targets.prevalence, targets.true_precision)
     # No threshold reaches the precision: choose_true's answer is a probability, these are logits.
     counts = Counts.at(highest, homes.truth, threshold if threshold in highest else np.inf)
     return {

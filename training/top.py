@@ -1,4 +1,4 @@
-"""The upper blocks of an EfficientNet-Lite, trainable on a CPU in minutes.
+"""What learns in finetuning: the upper blocks of an EfficientNet-Lite, fast on a CPU, or all of any backbone.
 
 Batch norm keeps its statistics and is folded into the convolution before it; depthwise kernels stay as
 pretrained (their gradient costs more than all the rest and they hold 2 % of the weights). What learns: the
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from enrich.errors import UsageError
 
-START = 5
-"""The first of timm's stages that learns; what comes before gives the cached activations."""
+START = 3
+"""The first of timm's stages that learns; what comes before stays as pretrained."""
+LAST = 6
+"""The last of them."""
 
 
 class _Depthwise(torch.autograd.Function):
@@ -45,6 +47,50 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(grad, kernel.flip(2, 3).to(grad.dtype), groups=channels), None, None
 
 
+class LiteTop:
+    """The upper stages of an EfficientNet-Lite learn, from what its lower ones make of a picture."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        check_supported(module, name)
+        self.module = module
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return trainable(self.module)
+
+    def depth(self, name: str) -> int:
+        """How many stages lie between the parameter `name` and the heads."""
+        return LAST - int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0
+
+    def front(self, pictures: Tensor) -> Tensor:
+        return front(self.module, pictures)
+
+    def features(self, x: Tensor) -> Tensor:
+        return features(self.module, x)
+
+
+class Whole:
+    """Every weight of any timm backbone learns; batch norm keeps its statistics."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module = module.requires_grad_(True)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.module.named_parameters())
+
+    def depth(self, name: str) -> int:
+        return 0
+
+    def front(self, pictures: Tensor) -> Tensor:
+        return pictures
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.module(x).flatten(1).float()  # type: ignore[no-any-return]
+
+
+LEARNERS: dict[str, type[LiteTop] | type[Whole]] = {"top": LiteTop, "all": Whole}
+"""What `--finetune` names."""
+
+
 def check_supported(module: nn.Module, name: str) -> None:
     """Refuse a backbone that is not built of EfficientNet-Lite's plain inverted residuals.
 
@@ -58,7 +104,9 @@ def check_supported(module: nn.Module, name: str) -> None:
         plain = all(type(block).__name__ == "InvertedResidual" for block in upper)
         plain &= all(isinstance(getattr(block, "se", nn.Identity()), nn.Identity) for block in upper)
     if not plain:
-        raise UsageError(f"--finetune top cannot train {name}: use an EfficientNet-Lite, or --finetune none")
+        raise UsageError(
+            f"--finetune top cannot train {name}: use --finetune all or none, or an EfficientNet-Lite"
+        )
 
 
 def front(module: Any, pictures: Tensor) -> Tensor:
@@ -77,7 +125,7 @@ def features(module: Any, x: Tensor) -> Tensor:
             y = _depthwise(block.conv_dw, block.bn2, y)
             y = _pointwise(block.conv_pwl, block.bn3, y)
             x = y + x if block.has_skip else y
-    return _pointwise(module.conv_head, module.bn2, x).mean((2, 3)).float()
+    return module.global_pool(_pointwise(module.conv_head, module.bn2, x).float())  # type: ignore[no-any-return]
 
 
 def trainable(module: Any) -> dict[str, nn.Parameter]:

@@ -22,7 +22,13 @@ def as_plain(summary: Summary, runs: Sequence[Run], bundle: Bundle) -> dict[str,
     """All of it for programs."""
     return {
         **asdict(summary),
-        "bundle": {"id": bundle.bundle_id, "name": bundle.name},
+        "bundle": {
+            "id": bundle.bundle_id,
+            "name": bundle.name,
+            "precision_basis": {
+                head.name: head.precision_basis for head in bundle.heads if head.kind == "binary"
+            },
+        },
         "stale_listings": summary.stale(bundle.bundle_id),
         "runs": [asdict(run) for run in runs],
     }
@@ -52,8 +58,21 @@ def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings:
     stale = summary.stale(bundle.bundle_id)
     made = f"; {stale:,} listings made with another: enrich backfill --stale-bundle" if stale else ""
     facts.add_row("bundle", f"{escape(bundle.name)} {bundle.bundle_id[:12]}{made}")
+    facts.add_row("precision of true", "; ".join(_claims(bundle)))
     out.print(facts)
     out.print(_runs(runs) if runs else "No run yet: start one with `enrich run`.")
+
+
+def _claims(bundle: Bundle) -> list[str]:
+    told = {
+        "homes": "backed by real homes",
+        "simulated": "simulated (too few real homes back it)",
+    }
+    return [
+        f"{head.name}: {told.get(head.precision_basis, 'not stated')}"
+        for head in bundle.heads
+        if head.kind == "binary"
+    ]
 
 
 def _runs(runs: Sequence[Run]) -> Table:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.bundles import binary_head, make_bundle, room_head
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World
 from tests.support.photo_server import FINE, status
@@ -115,9 +117,29 @@ def test_status_counts_listings_documents_and_runs(enrich: Command, world: World
     assert told["bundles"] == {told["bundle"]["id"]: 4} and told["stale_listings"] == 0
     (run,) = told["runs"]
     assert (run["kind"], run["exit_code"], run["figures"]["photos"]) == ("run", 0, 8)
+    assert told["bundle"]["precision_basis"] == {"balcony": "not stated", "fireplace": "not stated"}
     text = enrich("status")
+    assert "balcony: not stated" in text
     assert "3 done" in text and "1 in retry" in text and "1 unpublished" in text
     assert "server_error 1" in text and "test" in text
+
+
+def test_a_bundle_says_its_limits_once_a_run_and_what_backs_its_precision(
+    enrich: Command, enrich_here: Enrich, world: World, tmp_path: Path
+) -> None:
+    heads = [binary_head("balcony"), binary_head("fireplace"), room_head()]
+    heads[0]["metrics"] = {"true": {"basis": "simulated"}}
+    heads[1]["metrics"] = {"true": {"basis": "homes"}}
+    made = make_bundle(tmp_path / "bundle", heads=heads)
+    manifest = {**made.manifest, "notice": "trained on research-only photos"}
+    (made.folder / "manifest.json").write_text(json.dumps(manifest))
+    environment = world.environment(bundle=str(made.folder))
+    done = enrich_here(environment, "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("trained on research-only photos") == 1
+    told = enrich_here(environment, "status").stdout
+    assert "balcony: simulated" in told
+    assert "fireplace: backed by real homes" in told
 
 
 def test_retry_brings_a_listing_right_without_waiting(enrich: Command, world: World) -> None:

@@ -15,8 +15,6 @@ from training.calibrate import (
     choose_true,
     cross_fitted,
 )
-from training.homes import Homes
-from training.judge import Targets
 
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 TRUTH = np.array([0, 0, 0, 1, 0, 1, 0, 1, 1, 1], dtype=bool)
@@ -130,10 +128,3 @@ def test_class_threshold_out_of_reach_is_the_most_precise_one() -> None:
     chances = np.array([0.3, 0.5, 0.6, 0.8, 0.9])
     right = np.array([0, 1, 0, 1, 0], dtype=bool)
     assert choose_class_threshold(chances, right, 0.9) == (0.5, Share(2, 4))
-
-
-def test_thresholds_are_chosen_at_the_prevalence_of_the_homes_unless_told_otherwise() -> None:
-    rows = tuple(np.array([number]) for number in range(4))
-    homes = Homes(rows, np.array([True, False, False, False]), np.arange(4), np.array(list("abcd")))
-    assert Targets().expected(homes) == 0.25
-    assert Targets(prevalence=0.1).expected(homes) == 0.1

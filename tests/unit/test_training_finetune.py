@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from enrich.errors import UsageError
+from training import augment, top
 from training import finetune as finetuning
-from training import top
 from training.backbones import Backbone, load_backbone
 from training.data import UNLABELLED
+from training.features import pixels
 from training.finetune import Recipe, Task, finetune, predict
 
 RECIPE = Recipe(samples=96, batch=8, alone=0.25, head_rate=1e-2)
@@ -28,26 +30,30 @@ def pictures() -> torch.Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def activations(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Photos of 4x4 cells; the label lifts some channels everywhere."""
-    rng = np.random.default_rng(0)
-    whole = rng.normal(0, 1, (len(labels), 4, 4, 112)).astype(np.float16)
-    whole[labels == 1, :, :, :20] += 3
-    return {"whole": whole, "other": whole[:, :, ::-1].copy()}
+@pytest.fixture(scope="module")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Photos of noise; every second one, those labelled 1, is red at the bottom."""
+    folder, noise = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    paths = []
+    for number in range(PHOTOS):
+        pixels = noise.integers(0, 200, (80, 80, 3), dtype=np.uint8)
+        if number % 2:
+            pixels[30:] = (250, 20, 10)
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
 
 
-def fit(backbone: Backbone, labels: np.ndarray, folder: Path, seed: int = 0) -> finetuning.Finetuned:
-    task = Task("balcony", labels, 1)
-    return finetune(
-        backbone,
-        activations(labels),
-        [task],
-        np.arange(len(labels)),
-        np.ones(len(labels)),
-        RECIPE,
-        seed,
-        folder,
-    )
+def fit(
+    backbone: Backbone,
+    paths: list[Path],
+    labels: np.ndarray,
+    folder: Path,
+    seed: int = 0,
+    recipe: Recipe = RECIPE,
+) -> finetuning.Finetuned:
+    task, rows = Task("balcony", labels, 1), np.arange(len(labels))
+    return finetune(backbone, paths, [task], rows, np.ones(len(labels)), recipe, seed, folder)
 
 
 def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torch.Tensor) -> None:
@@ -69,36 +75,39 @@ def test_gradients_are_those_of_torch(backbone: Backbone, pictures: torch.Tensor
     torch.testing.assert_close(one.grad, other.grad, rtol=1e-2, atol=1e-3 * float(other.grad.abs().max()))
 
 
-def test_only_the_upper_stages_learn(backbone: Backbone, tmp_path: Path) -> None:
+def test_only_the_upper_stages_learn(backbone: Backbone, drawn_photos: list[Path], tmp_path: Path) -> None:
     labels = np.tile([0, 1], PHOTOS // 2)
     before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
-    learnt = fit(backbone, labels, tmp_path).tensors
+    learnt = fit(backbone, drawn_photos, labels, tmp_path).tensors
     after = backbone.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before), "the backbone given is left alone"
-    assert all(name.startswith(("blocks.5", "blocks.6", "conv_head", "bn2")) for name in learnt)
+    assert all(
+        name.startswith(("blocks.3", "blocks.4", "blocks.5", "blocks.6", "conv_head", "bn2"))
+        for name in learnt
+    )
     assert not any("conv_dw" in name or "running" in name for name in learnt)
     assert any(not torch.equal(before[name], tensor) for name, tensor in learnt.items())
 
 
-def test_it_learns_what_the_labels_say(backbone: Backbone, tmp_path: Path) -> None:
+def test_it_learns_what_the_labels_say(backbone: Backbone, drawn_photos: list[Path], tmp_path: Path) -> None:
     labels = np.tile([0, 1], PHOTOS // 2)
-    learnt = fit(backbone, labels, tmp_path)
-    logits = predict(backbone, learnt, activations(labels)["whole"], np.arange(PHOTOS))["balcony"]
+    learnt = fit(backbone, drawn_photos, labels, tmp_path)
+    logits = predict(backbone, learnt, drawn_photos, np.arange(PHOTOS))["balcony"]
     assert logits[labels == 1].min() > logits[labels == 0].max()
 
 
-def test_unlabelled_photos_have_no_say(backbone: Backbone, tmp_path: Path) -> None:
-    learnt = fit(backbone, np.full(PHOTOS, UNLABELLED), tmp_path)
+def test_unlabelled_photos_have_no_say(backbone: Backbone, drawn_photos: list[Path], tmp_path: Path) -> None:
+    learnt = fit(backbone, drawn_photos, np.full(PHOTOS, UNLABELLED), tmp_path)
     head = learnt.heads["balcony"]
     assert not head.bias.any() and not head.weight.any()
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetuning, "CHECKPOINT_STEPS", 3)
     labels = np.tile([0, 1], PHOTOS // 2)
-    whole = fit(backbone, labels, tmp_path / "whole")
+    whole = fit(backbone, drawn_photos, labels, tmp_path / "whole")
     real, done = finetuning._Run.step, []
 
     def dies(run: finetuning._Run, step: int, *given: object) -> float:
@@ -109,31 +118,50 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
 
     monkeypatch.setattr(finetuning._Run, "step", dies)
     with pytest.raises(KeyboardInterrupt):
-        fit(backbone, labels, tmp_path / "killed")
-    again = fit(backbone, labels, tmp_path / "killed")
+        fit(backbone, drawn_photos, labels, tmp_path / "killed")
+    again = fit(backbone, drawn_photos, labels, tmp_path / "killed")
     assert done[8] == 6, "goes on behind the last checkpoint, not from the start"
     for name, tensor in whole.tensors.items():
         torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-5, atol=1e-6)
     assert (
-        fit(backbone, labels, tmp_path / "killed", seed=1).heads["balcony"].bias
+        fit(backbone, drawn_photos, labels, tmp_path / "killed", seed=1).heads["balcony"].bias
         != whole.heads["balcony"].bias
     )
 
 
-def test_each_step_draws_anew_by_weight_and_from_every_view() -> None:
+def test_each_step_draws_anew_by_weight() -> None:
     rows, weight = np.array([3, 5, 9]), np.array([1.0, 0.0, 3.0])
-    drawn, views = [], []
-    for step in range(50):
-        chosen, seen = finetuning._draw(rows, weight, ("whole", "drawn1"), 20, [0, step])
-        drawn.append(chosen)
-        views += list(seen)
-    counts = {row: int((np.array(drawn) == row).sum()) for row in (3, 5, 9)}
+    draws = [chosen for _, chosen in finetuning._draws(range(50), rows, weight, 20, 0)]
+    counts = {row: int((np.array(draws) == row).sum()) for row in (3, 5, 9)}
     assert counts[5] == 0
     assert 2.0 < counts[9] / counts[3] < 4.5
-    assert set(views) == {"whole", "drawn1"}
-    assert any((one != drawn[0]).any() for one in drawn)
+    assert any((one != draws[0]).any() for one in draws)
+    later = [chosen for _, chosen in finetuning._draws(range(30, 50), rows, weight, 20, 0)]
+    assert all((one == other).all() for one, other in zip(draws[30:], later, strict=True))
+
+
+def test_a_photo_is_drawn_anew_each_time_and_the_same_from_the_same_seed(
+    backbone: Backbone, drawn_photos: list[Path]
+) -> None:
+    size = backbone.preprocessing
+    seen = [augment.drawn(drawn_photos[1], size, (0, step)) for step in range(12)]
+    assert all(picture.shape == (64, 64, 3) and picture.dtype == np.uint8 for picture in seen)
+    assert len({picture.tobytes() for picture in seen}) > 6
+    assert (augment.drawn(drawn_photos[1], size, (0, 3)) == seen[3]).all()
+    served = pixels(drawn_photos[1], size, ("whole",))[0]
+    assert any((picture == served).all() for picture in seen), "some as serving sees them"
+
+
+def test_any_backbone_can_learn_as_a_whole(drawn_photos: list[Path], tmp_path: Path) -> None:
+    backbone = load_backbone("timm:test_vit", weights="none", seed=1)
+    labels = np.tile([0, 1], PHOTOS // 2)
+    recipe = Recipe(part="all", samples=24, batch=8)
+    learnt = fit(backbone, drawn_photos, labels, tmp_path, recipe=recipe)
+    before = backbone.module.state_dict()
+    assert set(learnt.tensors) == {name for name, _ in backbone.module.named_parameters()}
+    assert any(not torch.equal(before[name], tensor) for name, tensor in learnt.tensors.items())
 
 
 def test_other_backbones_are_refused_with_a_way_out() -> None:
-    with pytest.raises(UsageError, match="--finetune none"):
-        top.check_supported(torch.nn.Linear(2, 2), "timm:resnet18")
+    with pytest.raises(UsageError, match="--finetune all or none"):
+        top.LiteTop(torch.nn.Linear(2, 2), "timm:resnet18")

@@ -1,0 +1,144 @@
+"""The command `enrich-train fit`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
+from rich.console import Console
+
+from enrich.bundle import Bundle, Pool
+from enrich.errors import UsageError
+from training.card import write_card
+from training.features import VIEWS
+from training.finetune import Recipe
+from training.fit import FitOptions, fit
+from training.judge import Targets
+
+
+def fit_command(
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write")],
+    backbone: Annotated[str, typer.Option(help="timm:MODEL")] = FitOptions.backbone,
+    weights: Annotated[
+        str, typer.Option(help="package: from pip; hub: timm's; none: untrained, for tests")
+    ] = FitOptions.weights,
+    size: Annotated[
+        int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
+    ] = FitOptions.size,
+    pool: Annotated[
+        str | None, typer.Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
+    ] = FitOptions.pool,
+    seed: Annotated[int, typer.Option(help="Seed of the folds and of what is drawn")] = FitOptions.seed,
+    head: Annotated[
+        list[str] | None, typer.Option(help="A yes/no attribute of your own: NAME=LABELS.csv (path, label)")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="How much photos of a first folder count in finetuning: FOLDER=NUMBER; default 1"),
+    ] = None,
+    finetune: Annotated[
+        Literal["top", "all", "none"],
+        typer.Option(
+            help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"
+        ),
+    ] = FitOptions.finetune,
+    samples: Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")
+    ] = FitOptions.jobs,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
+    ] = None,
+    homes: Annotated[
+        str, typer.Option(help="First folder of the photos of whole homes; empty: every group is a home")
+    ] = Targets.homes,
+    prevalence: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
+    ] = Targets.prevalence,
+    photos_per_listing: Annotated[
+        int, typer.Option(min=1, max=200, help="Size of the simulated listings that thresholds must hold on")
+    ] = Targets.photos,
+    precision: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
+    ] = Targets.true_precision,
+    cache: Annotated[Path, typer.Option(help="Folder of cached features and checkpoints")] = FitOptions.cache,
+    name: Annotated[str, typer.Option(help="Name of the bundle")] = FitOptions.name,
+    notice: Annotated[
+        str, typer.Option(help="What each run of the bundle on a real database says once, such as its limits")
+    ] = FitOptions.notice,
+    card: Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")] = None,
+) -> None:
+    """Fit one backbone for all heads, choose thresholds on held-out homes, write the bundle."""
+    bundle = fit(
+        FitOptions(
+            photos=photos,
+            out=out,
+            backbone=backbone,
+            weights=weights,
+            size=size,
+            pool=_pool(pool),
+            seed=seed,
+            heads={name: Path(path) for name, path in _pairs("--head", head or ())},
+            exclude=tuple(exclude or ()),
+            shares={name: _number(name, value) for name, value in _pairs("--share", share or ())},
+            finetune=finetune,
+            recipe=Recipe(samples=samples),
+            jobs=jobs,
+            views=tuple(view or FitOptions.views),
+            cache=cache,
+            targets=Targets(homes, prevalence, photos_per_listing, precision),
+            name=name,
+            notice=notice,
+        )
+    )
+    if card is not None:
+        write_card(bundle, card)
+    _tell(bundle, out)
+
+
+def _pool(name: str | None) -> Pool | None:
+    for pool in get_args(Pool):
+        if pool == name:
+            return pool  # type: ignore[no-any-return]
+    if name is not None:
+        raise UsageError(f"--pool {name}: use one of {', '.join(get_args(Pool))}, or leave it out")
+    return None
+
+
+def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} {one}: write NAME=VALUE")
+        if name in dict(pairs):
+            raise UsageError(f"{option} {name} is given twice; keep one")
+        pairs.append((name, value))
+    return pairs
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 100:
+        raise UsageError(f"--share {name}={value}: write a number from 0 to 100")
+    return share
+
+
+def _tell(bundle: Bundle, out: Path) -> None:
+    console = Console(soft_wrap=True)
+    console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
+    for head in bundle.heads:
+        if head.kind == "binary":
+            found = head.metrics["true"]["cross_fitted"]
+            right, recall = found["precision"], found["recall"]
+            console.print(
+                f"{head.name}: true from {head.true_threshold:.3f}, false below {head.false_threshold:.3f}; "
+                f"on held-out homes precision {right['hits']}/{right['of']}, "
+                f"recall {recall['hits']}/{recall['of']}"
+            )
