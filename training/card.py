@@ -59,6 +59,7 @@ def _comparison(training: dict[str, Any]) -> str:
     rows = [
         [name, how, figure["photos"], figure["homes"], f"{figure['found']} of {figure['of']}"]
         for name, pair in training["comparison"].items()
+        if name in training["binary"]
         for how, figure in pair.items()
     ]
     if not rows:
@@ -72,7 +73,43 @@ photos of `{homes}` and of its homes by their highest photo, and the homes found
 gain is a little flattered by that.
 
 {_table(["head", "backbone", "photos", "homes", "homes found"], rows)}
+
+{_ablations(training)}"""
+
+
+def _ablations(training: dict[str, Any]) -> str:
+    comparison, heads = training["comparison"], training["binary"]
+    if "ablations" not in comparison:
+        return ""
+    columns = [f"{head}, {what}" for head in heads for what in ("photos", "homes", "homes found")]
+    rows = [
+        [label, *(cell for head in heads for cell in _figure(by_head[head]))]
+        for label, by_head in comparison["ablations"].items()
+    ]
+    apart = [
+        [
+            collection,
+            head,
+            f"{one['with']} of {one['photos']}",
+            *(one[how][key] for key in ("average_precision", "roc_auc") for how in ("unseen", "other_sites")),
+        ]
+        for collection, by_head in comparison["cross_source"].items()
+        for head, one in by_head.items()
+    ]
+    return f"""## What the photos, crops and backbones are worth
+
+Linear heads on frozen backbones in the same folds, the same figures; Lite0 at 224 px unless said.
+
+{_table(["heads learnt from", *columns], rows)}
+
+Learnt without a whole collection and judged on it, beside folds that had learnt from other sites of it (frozen backbone):
+
+{_table(["collection", "head", "with it", "average precision, unseen", "other sites seen", "ROC area, unseen", "other sites seen"], apart)}
 """
+
+
+def _figure(figure: dict[str, Any]) -> list[str]:
+    return [f"{figure['photos']:.3f}", f"{figure['homes']:.3f}", f"{figure['found']} of {figure['of']}"]
 
 
 def _data(training: dict[str, Any]) -> str:
@@ -117,9 +154,9 @@ def _binary(head: Head) -> str:
 
 Judged on {homes["homes"]} whole homes of {homes["sites"]} sites, {homes["with"]} of them with it (prevalence {homes["prevalence"]}), {homes["median_photos"]:.0f} photos in the median.
 
-- **true** from photo probability {head.true_threshold:.4f}: the lowest threshold with a listing-level precision ≥ {true["target"]} at a
-  prevalence of {true["prevalence"]}, both on these homes (alone: {true["on_homes_alone"]:.4f}) and on simulated listings of {simulated["chosen_at"]} photos (alone:
-  {true["on_simulated_alone"]:.4f}). On these homes: precision {_share(chosen["precision"])}, at prevalence {true["prevalence"]}
+- **true** from photo probability {head.true_threshold:.4f}: the lowest threshold with a listing-level precision ≥ {true["target"]} both on these
+  homes as they come (alone: {true["on_homes_alone"]:.4f}) and on simulated listings of {simulated["chosen_at"]} photos at a prevalence of
+  {true["prevalence"]} (alone: {true["on_simulated_alone"]:.4f}). On these homes: precision {_share(chosen["precision"])}, at prevalence {true["prevalence"]}
   {_number(chosen["precision_at_prevalence"])}; recall {_share(chosen["recall"])}.
 - Cross-fitted, the figure to expect elsewhere: precision {_share(fair["precision"])}, at prevalence {true["prevalence"]} {_number(fair["precision_at_prevalence"])};
   recall {_share(fair["recall"])}.
@@ -136,8 +173,8 @@ Simulated listings ({simulated["listings"]} of each size, a share of {simulated[
 
 {_simulated(simulated)}
 
-Behind them are {simulated["positive_homes"]["of"]} homes with it, found in {_share(simulated["positive_homes"])} of the cases, and photos of {simulated["negative_homes"]} homes
-without; of those photos {_share(simulated["negative_photos_over"])} are over the threshold.
+Behind them are {simulated["positive_homes"]["of"]} homes with it, found: {_share(simulated["positive_homes"])}; and photos that do not show it of {simulated["negative_homes_over"]["of"]} homes,
+with one over the threshold: {_share(simulated["negative_homes_over"])}.
 
 Held-out photos at that threshold:
 

@@ -19,6 +19,7 @@ from training.backbones import Backbone, load_backbone
 from training.data import ROOM, PhotoSet, load_photos
 from training.features import extract
 from training.finetune import Recipe
+from training.frozen import ablations, cross_source
 from training.heads import FOLDS, FittedHead, fit_head
 from training.judge import JudgedHead, Targets, judge_binary, judge_classes
 from training.serve import bf16_delta, listing_figures
@@ -58,6 +59,8 @@ class FitOptions:
     recipe: Recipe = field(default_factory=Recipe)
     shares: Mapping[str, float] = field(default_factory=dict)
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
+    ablations: bool = False
+    """Whether to measure, beside finetuning, what photos, crops and backbones are worth."""
     jobs: int = 0
     """Finetunings side by side; 0: as many as there are cores."""
     cache: Path = Path("runs/features")
@@ -88,7 +91,12 @@ def fit(options: FitOptions) -> Bundle:
         recipe = replace(options.recipe, part=options.finetune)
         plan = Plan(recipe, options.shares, options.cache, options.seed, options.jobs)
         made = fit_together(photos, names, backbone, plan, options.targets)
-        backbone, fitted, comparison = made.backbone, made.heads, made.comparison
+        fitted, comparison = made.heads, made.comparison
+        if options.ablations:
+            binary = names[:-1]
+            comparison["ablations"] = ablations(photos, binary, made.fold, options.cache, options.targets)
+            comparison["cross_source"] = cross_source(photos, binary, made.fold, backbone, options.cache)
+        backbone = made.backbone
     else:
         fitted = _on_frozen(options, photos, names, backbone)
     judged = []
@@ -181,6 +189,7 @@ def command(options: FitOptions) -> str:
             parts.append(f"--{option} {getattr(options, option)}")
     if options.recipe.samples != default.recipe.samples:
         parts.append(f"--samples {options.recipe.samples}")
+    parts += ["--ablations"] if options.ablations else []
     parts += [f"--head {name}=LABELS.csv" for name in options.heads]
     parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
     parts += [f"--exclude {prefix}" for prefix in options.exclude]

@@ -45,6 +45,10 @@ def fit_command(
         ),
     ] = FitOptions.finetune,
     samples: Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
+    ablations: Annotated[
+        bool,
+        typer.Option("--ablations", help="Measure what photos, crops and backbones are worth, too"),
+    ] = FitOptions.ablations,
     jobs: Annotated[
         int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")
     ] = FitOptions.jobs,
@@ -86,6 +90,7 @@ def fit_command(
             shares={name: _number(name, value) for name, value in _pairs("--share", share or ())},
             finetune=finetune,
             recipe=Recipe(samples=samples),
+            ablations=ablations,
             jobs=jobs,
             views=tuple(view or FitOptions.views),
             cache=cache,

@@ -1,10 +1,10 @@
 """Simulated listings: held-out photos put together to listings of any size and prevalence.
 
 Real homes with both labels looked at are few and have the photo counts that they have; a threshold must hold
-at others, too. A positive listing gets 1 to 3 photos that show the attribute, all of one home; every other
-photo is drawn from those that do not, of any home, so that the kinds of room come in the shares they have in
-whole homes. Photos drawn one by one are less alike than those of one home: that makes a simulated listing
-without the attribute a little harder than a real one.
+at others, too. A positive listing gets 1 to 3 photos that show the attribute, all of one home. The other
+photos do not show it and come from several homes, some photos of each together: a home that fools the model
+does so with many of its photos, and spread over many listings these would count for more than they do in
+life.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import ROOM, UNLABELLED, PhotoSet
+from training.data import PhotoSet
+from training.homes import MIN_PHOTOS
 
 SIZES = (5, 15, 25, 40)
 """Photos per listing."""
-LISTINGS = 4_000
+LISTINGS = 2_000
 """Simulated listings per size."""
 POSITIVE_PHOTOS = (1, 2, 3)
+TOGETHER = 8
+"""Photos without the attribute that one home gives to a listing, at most."""
 
 
 @dataclass(frozen=True)
@@ -32,38 +35,30 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Pool:
-    """Held-out photos that listings are drawn from. `positive[i]`: rows of the photos of one home that show
-    the attribute; `negative`: rows of those that do not, with their chance to be drawn."""
+    """Held-out photos that listings are drawn from: per home, the rows of the photos that show the attribute,
+    and of those that do not."""
 
     positive: tuple[NDArray[np.int64], ...]
-    negative: NDArray[np.int64]
-    chance: NDArray[np.float64]
-    negative_homes: int
+    negative: tuple[NDArray[np.int64], ...]
 
 
-def pool(photos: PhotoSet, head: str, fold: NDArray[np.int64], homes: str) -> Pool:
+def pool(photos: PhotoSet, head: str, fold: NDArray[np.int64]) -> Pool:
     """The held-out photos (`fold` ≥ 0) of the binary `head`.
 
-    `homes`: the collection of whole homes (empty: all), whose shares of rooms the negatives get; where rooms
-    are not labelled all photos count alike.
+    Photos without the attribute are those of homes with `MIN_PHOTOS` such photos, in any collection:
+    kitchens, exteriors, stairs, patios, in the shares they have there.
     """
     labels = photos.labels[head]
-    shown = np.flatnonzero((labels == 1) & (fold >= 0))
-    negative = np.flatnonzero((labels == 0) & (fold >= 0))
-    groups = np.unique(photos.group[shown])
-    room = photos.labels.get(ROOM.column, np.full(len(photos), UNLABELLED))[negative]
-    of_homes = photos.within(homes)[negative]
-    chance = np.zeros(len(negative))
-    for kind in np.unique(room):
-        mine = room == kind
-        wanted = (mine & of_homes).sum() / max(1, of_homes.sum()) if of_homes.any() else mine.mean()
-        chance[mine] = wanted / mine.sum()
-    return Pool(
-        positive=tuple(shown[photos.group[shown] == group] for group in groups),
-        negative=negative,
-        chance=chance / chance.sum(),
-        negative_homes=len(np.unique(photos.group[negative])),
+    positive, negative = (
+        _by_home(photos, np.flatnonzero((labels == value) & (fold >= 0))) for value in (1, 0)
     )
+    of_homes = [rows for rows in negative if len(rows) >= MIN_PHOTOS]
+    return Pool(tuple(positive), tuple(of_homes or negative))
+
+
+def _by_home(photos: PhotoSet, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    rows = rows[np.argsort(photos.group[rows], kind="stable")]
+    return np.split(rows, np.flatnonzero(photos.group[rows][1:] != photos.group[rows][:-1]) + 1)
 
 
 def simulate(
@@ -80,9 +75,20 @@ def simulate(
     """
     draw = np.random.default_rng([seed, size])
     truth = np.arange(listings) < round(listings * prevalence)
-    drawn = draw.choice(pool.negative, (listings, size), p=pool.chance)
-    for listing in np.flatnonzero(truth):
-        home = pool.positive[draw.integers(len(pool.positive))]
-        count = min(int(draw.choice(POSITIVE_PHOTOS)), len(home), size)
-        drawn[listing, :count] = draw.choice(home, count, replace=False)
-    return Simulated(size, chances[drawn].max(axis=1), truth)
+    weight = np.array([min(len(rows), TOGETHER) for rows in pool.negative], dtype=np.float64)
+    homes = draw.choice(len(pool.negative), (listings, size), p=weight / weight.sum())
+    highest = np.empty(listings)
+    for listing, has_it in enumerate(truth):
+        drawn = (
+            _some(pool.positive[draw.integers(len(pool.positive))], POSITIVE_PHOTOS, draw) if has_it else []
+        )
+        for home in homes[listing]:
+            if len(drawn) >= size:
+                break
+            drawn = [*drawn, *draw.permutation(pool.negative[home])[:TOGETHER]]
+        highest[listing] = chances[drawn[:size]].max()
+    return Simulated(size, highest, truth)
+
+
+def _some(home: NDArray[np.int64], counts: tuple[int, ...], draw: np.random.Generator) -> list[np.int64]:
+    return list(draw.permutation(home)[: int(draw.choice(counts))])

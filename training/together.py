@@ -15,21 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from training import top
 from training.backbones import Backbone, rounded
-from training.calibrate import Counts, choose_true
 from training.data import UNLABELLED, PhotoSet
 from training.features import extract
 from training.finetune import Finetuned, Recipe, Task, finetune, predict
-from training.heads import FittedHead, check_classes, held_out_logits, photo_weights, site_folds
-from training.homes import whole_homes
+from training.frozen import figures, frozen_logits
+from training.heads import FittedHead, check_classes, photo_weights, site_folds
 from training.judge import Targets
 
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""
-FROZEN_STRENGTH = 1e-3
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,8 @@ class Together:
     backbone: Backbone
     heads: tuple[FittedHead, ...]
     comparison: dict[str, Any]
+    fold: NDArray[np.int64]
+    """Fold in which a photo was held out; -1: not for training."""
 
 
 def fit_together(
@@ -70,7 +69,7 @@ def fit_together(
         classes = photos.classes.get(task.name, ("0", "1"))
         check_classes(task.name, task.labels[known], classes, photos.site[known])
     fold = np.full(len(photos), -1, dtype=np.int64)
-    fold[rows] = site_folds(_strata(photos, names)[rows], photos.site[rows], plan.seed, FOLDS)
+    fold[rows] = site_folds(strata(photos, names)[rows], photos.site[rows], plan.seed, FOLDS)
     weight = _weights(photos, tasks, rows, plan.shares)
     held = [rows[fold[rows] == number] for number in range(FOLDS)]
     work = [
@@ -85,15 +84,17 @@ def fit_together(
             logits[name][held[number]] = values
     heads = tuple(_fitted(task, final, logits[task.name], fold) for task in tasks)
     binary = [head for head in heads if head.name not in photos.classes]
-    frozen = _frozen(photos, binary, backbone, plan.cache)
+    vectors = extract(backbone, photos, ("whole",), plan.cache)
     comparison = {
         head.name: {
-            "frozen": _figures(photos, head.name, frozen[head.name], fold, targets),
-            "finetuned": _figures(photos, head.name, head.held_out, fold, targets),
+            "frozen": figures(
+                photos, head.name, frozen_logits(photos, head.name, vectors, fold), fold, targets
+            ),
+            "finetuned": figures(photos, head.name, head.held_out, fold, targets),
         }
         for head in binary
     }
-    return Together(rounded(backbone, final.tensors), heads, comparison)
+    return Together(rounded(backbone, final.tensors), heads, comparison, fold)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _weights(
     return weight
 
 
-def _strata(photos: PhotoSet, names: Sequence[str]) -> NDArray[np.int64]:
+def strata(photos: PhotoSet, names: Sequence[str]) -> NDArray[np.int64]:
     """Folds hold equal shares of these: photos by the first of the binary attributes that they show."""
     strata = np.zeros(len(photos), dtype=np.int64)
     binary = [name for name in names if name not in photos.classes]
@@ -168,40 +169,3 @@ def _fitted(task: Task, final: Finetuned, logits: NDArray[np.float64], fold: NDA
         fold=np.where(known, fold, -1),
         scores={},
     )
-
-
-def _frozen(
-    photos: PhotoSet, heads: Sequence[FittedHead], backbone: Backbone, cache: Path
-) -> dict[str, NDArray[np.float64]]:
-    """Held-out logits of linear heads on the backbone as pretrained, in the same folds."""
-    vectors = extract(backbone, photos, ("whole",), cache)
-    logits = {}
-    for head in heads:
-        used = np.flatnonzero(head.fold >= 0)
-        labels = photos.labels[head.name][used]
-        weight = photo_weights(labels, photos.group[used])
-        logits[head.name] = np.full((len(photos), 1), np.nan)
-        logits[head.name][used] = held_out_logits(
-            vectors, used, labels, weight, head.fold[used], FROZEN_STRENGTH, 1
-        )
-    return logits
-
-
-def _figures(
-    photos: PhotoSet, name: str, logits: NDArray[np.float64], fold: NDArray[np.int64], targets: Targets
-) -> dict[str, Any]:
-    known = (photos.labels[name] != UNLABELLED) & (fold >= 0)
-    in_homes = known & photos.within(targets.homes)
-    homes = whole_homes(photos, name, np.where(known, fold, -1), targets.homes)
-    highest = homes.highest(logits[:, 0])
-    threshold = choose_true(highest, homes.truth, targets.prevalence, targets.true_precision)
-    # No threshold reaches the precision: choose_true's answer is a probability, these are logits.
-    counts = Counts.at(highest, homes.truth, threshold if threshold in highest else np.inf)
-    return {
-        "photos": round(
-            float(average_precision_score(photos.labels[name][in_homes], logits[in_homes, 0])), 3
-        ),
-        "homes": round(float(average_precision_score(homes.truth, highest)), 3),
-        "found": counts.tp,
-        "of": counts.tp + counts.fn,
-    }

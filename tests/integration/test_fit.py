@@ -11,6 +11,7 @@ import pytest
 
 from enrich.bundle import Bundle, load_bundle, probabilities
 from enrich.decode import decode
+from enrich.index.document import mapping
 from enrich.score import Scorer
 from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, run_fit
 from training.backbones import load_backbone
@@ -82,7 +83,7 @@ def test_figures_and_conditions_are_in_the_manifest_and_on_the_card(made: tuple[
     text = card.read_text()
     for said in (
         f"({fair['precision']['hits']} of {fair['precision']['of']})",
-        "For evaluation and demonstration",
+        "**Simulated**: only",
         f"--backbone {BACKBONE} --weights none",
         f"{balcony.true_threshold:.4f}",
     ):
@@ -223,13 +224,18 @@ def test_bad_photos_end_in_one_line_and_write_nothing(
     [
         (("--backbone", "timm:no_such_model"), "--backbone timm:no_such_model"),
         (("--backbone", BACKBONE), "no pip package brings its weights"),
-        (("--backbone", BACKBONE, "--weights", "hub"), "--weights hub"),
+        (("--backbone", BACKBONE, "--weights", "best"), "--weights best"),
         (
             ("--backbone", BACKBONE, "--weights", "none", "--homes", "villas"),
-            "villas holds fewer than 2 homes",
+            "--homes villas: no photo",
         ),
         ((*UNTRAINED, "--view", "upside-down"), "--view upside-down"),
-        ((*UNTRAINED, "--finetune", "top"), "--finetune none"),
+        ((*UNTRAINED, "--finetune", "top"), "use --finetune all or none"),
+        ((*UNTRAINED, "--pool", "mean"), "--pool mean: use one of avg"),
+        ((*UNTRAINED, "--share", "web_homes=many"), "--share web_homes=many: write a number"),
+        ((*UNTRAINED, "--share", "web_homes"), "--share web_homes: write NAME=VALUE"),
+        ((*UNTRAINED, "--head", "balcony=labels.csv"), "--head balcony: a name is"),
+        ((*UNTRAINED, "--head", "seaview=none.csv"), "none.csv is missing; it needs the columns path, label"),
     ],
 )
 def test_bad_options_end_in_one_line(
@@ -269,3 +275,54 @@ def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
     assert bundle.bundle_id[:12] in card
     for share, precision in bundle.heads[0].metrics["true"]["precision_elsewhere"].items():
         assert f"{precision:.3f} at a prevalence of {share}" in card
+
+
+def seaview(photos_dir: Path, file: Path, *more: str) -> Path:
+    """Labels of a head of one's own: the terraces see the sea; nobody looked at the halls."""
+    with (photos_dir / "manifest.csv").open(newline="") as manifest:
+        rows = [(row["path"], row["room"]) for row in csv.DictReader(manifest)]
+    lines = [f"{path},{int(room == 'balcony')}" for path, room in rows if room != "hallway"]
+    file.write_text("\n".join(["path,label", *lines, *more]))
+    return file
+
+
+def test_a_head_of_ones_own_brings_its_threshold_and_its_fields(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
+) -> None:
+    labels = seaview(photos_dir, tmp_path / "seaview.csv")
+    code, said = run_fit(
+        photos_dir,
+        "--out",
+        tmp_path / "bundle",
+        "--cache",
+        made[2],
+        *UNTRAINED,
+        "--head",
+        f"seaview={labels}",
+    )
+    assert code == 0, said
+    bundle = load_bundle(tmp_path / "bundle")
+    assert [head.name for head in bundle.heads] == ["balcony", "fireplace", "seaview", "room"]
+    head = bundle.heads[2]
+    assert head.kind == "binary" and 0 < head.true_threshold <= 1
+    assert head.metrics["homes"]["with"] == HOMES // 2
+    assert bundle.manifest["training"]["collections"]["web_homes"]["seaview"] == 14
+    assert mapping(bundle.heads, {})["properties"]["has_seaview"] == {"type": "boolean"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nowhere.jpg,1", "seaview.csv: 1 photos are not in manifest.csv, the first is nowhere.jpg"),
+        ("web_homes/home0/0.jpg,1", "seaview.csv names web_homes/home0/0.jpg more than once"),
+        ("web_homes/home0/5.jpg,yes", "seaview.csv: label of web_homes/home0/5.jpg is 'yes'"),
+    ],
+)
+def test_labels_that_cannot_be_used_end_in_one_line(
+    photos_dir: Path, tmp_path: Path, line: str, said: str
+) -> None:
+    labels = seaview(photos_dir, tmp_path / "seaview.csv", line)
+    code, error = run_fit(photos_dir, "--out", tmp_path / "bundle", *UNTRAINED, "--head", f"seaview={labels}")
+    assert (code, error.strip().count("\n")) == (2, 0)
+    assert said in error
+    assert not (tmp_path / "bundle").exists()
