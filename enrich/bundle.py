@@ -18,9 +18,9 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import ArrayLike, NDArray
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError
 
 from enrich.errors import BundleError
+from enrich.tensors import read_tensors
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -155,7 +155,7 @@ class Bundle:
             BundleError: the file is missing, does not have the manifest's hash or holds unusable tensors.
         """
         path = self.folder / member.weights
-        return _read_tensors(path, self.manifest["files"][member.weights])
+        return read_tensors(path, self.manifest["files"][member.weights])
 
 
 class _Bf16(BaseModel):
@@ -351,34 +351,6 @@ def _member(spec: _MemberSpec, weights_sha256: str) -> Member:
         bf16_ok=spec.bf16 is not None and spec.bf16.delta_p999 <= MAX_BF16_DELTA,
         pool=spec.pool,
     )
-
-
-def _read_tensors(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); copy the whole bundle again") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise BundleError(
-            f"{path}: sha256 {found[:12]}… is not the manifest's {sha256[:12]}…; copy the whole bundle again"
-        )
-    try:
-        stored = safetensors.numpy.load(data)
-    except (SafetensorError, KeyError) as error:
-        raise BundleError(
-            f"{path}: not readable as safetensors ({error}); store float32 or float16"
-        ) from None
-    tensors = {}
-    for name, tensor in stored.items():
-        if tensor.dtype in (np.float16, np.float32):
-            tensor = tensor.astype(np.float32)
-            if not np.isfinite(tensor).all():
-                raise BundleError(f"{path}: tensor {name!r} has values that are not finite; export it again")
-        elif tensor.dtype != np.int64:
-            raise BundleError(f"{path}: tensor {name!r} is {tensor.dtype}; store float32 or float16")
-        tensors[name] = tensor
-    return tensors
 
 
 def _check_tensors(path: Path, member: Member, tensors: Mapping[str, NDArray[Any]]) -> None:
