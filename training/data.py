@@ -7,7 +7,7 @@ come from, with one photographer and one style. Everything held out is held out 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,6 +19,8 @@ from enrich.errors import UsageError
 
 UNLABELLED = -1
 REQUIRED = ("path", "group", "split")
+TAKEN = (*REQUIRED, "balcony", "fireplace", "room", "source", "licence")
+"""Columns with a meaning of their own: no name for a head."""
 HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
 DATASET_GROUPS = 100
 """A source with as many groups is a data set gathered from many places: there the group is the site."""
@@ -130,6 +132,35 @@ def load_photos(
     )
 
 
+def without_rare_classes(photos: PhotoSet, head: str, least: int = 2) -> tuple[PhotoSet, tuple[str, ...]]:
+    """The photos without the classes of a multiclass head that training photos of too few sites show, and the
+    names of these: they could not be both learnt and held out. Their photos count as not labelled.
+
+    Raises:
+        UsageError: fewer than two classes are left.
+    """
+    labels, names = photos.labels[head], photos.classes[head]
+    train = photos.split == "train"
+    kept = [
+        number
+        for number in range(len(names))
+        if len(np.unique(photos.site[train & (labels == number)])) >= least
+    ]
+    if len(kept) < 2:
+        raise UsageError(
+            f"head {head}: fewer than 2 of its classes have training photos of {least} sites; label more "
+            "photos in manifest.csv"
+        )
+    renumbered = np.full(len(names) + 1, UNLABELLED, dtype=np.int64)  # the last place is UNLABELLED's
+    renumbered[kept] = np.arange(len(kept))
+    left = replace(
+        photos,
+        labels={**photos.labels, head: renumbered[labels]},
+        classes={**photos.classes, head: tuple(names[number] for number in kept)},
+    )
+    return left, tuple(name for number, name in enumerate(names) if number not in kept)
+
+
 def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -139,10 +170,10 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int64]:
     """Labels from a file of its own, in the order of the manifest's rows."""
-    if not re.fullmatch(HEAD_NAME, name) or name in (*table.columns, ROOM.column):
+    if not re.fullmatch(HEAD_NAME, name) or name in TAKEN:
         raise UsageError(
-            f"--head {name}: a name is made of a to z, 0 to 9 and _, begins with a letter, and is no "
-            "column of manifest.csv"
+            f"--head {name}: a name is made of a to z, 0 to 9 and _, begins with a letter, and is none of "
+            f"{', '.join(TAKEN)}"
         )
     if not path.is_file():
         raise UsageError(f"--head {name}: {path} is missing; it needs the columns path, label")

@@ -16,7 +16,7 @@ import torch
 from enrich.bundle import Bundle, Pool, write_bundle
 from enrich.errors import UsageError
 from training.backbones import Backbone, load_backbone
-from training.data import ROOM, PhotoSet, load_photos
+from training.data import ROOM, PhotoSet, load_photos, without_rare_classes
 from training.features import extract
 from training.finetune import Recipe
 from training.frozen import ablations, cross_source
@@ -78,6 +78,7 @@ def fit(options: FitOptions) -> Bundle:
         BundleError: `options.out` holds something that is not a bundle.
     """
     photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads)
+    photos, rare = without_rare_classes(photos, ROOM.column)
     if options.targets.homes and not photos.within(options.targets.homes).any():
         raise UsageError(
             f"--homes {options.targets.homes}: no photo's path begins with that folder; name the folder of "
@@ -107,7 +108,8 @@ def fit(options: FitOptions) -> Bundle:
         else:
             publish = {label: label not in UNPUBLISHED for label in classes}
             judged.append(judge_classes(photos, head, publish, options.targets))
-    return _write(options, photos, backbone, judged, comparison)
+    extra = {"comparison": comparison, "classes_left_out": list(rare)}
+    return _write(options, photos, backbone, judged, extra)
 
 
 def _on_frozen(
@@ -135,7 +137,7 @@ def _write(
     photos: PhotoSet,
     backbone: Backbone,
     judged: Sequence[JudgedHead],
-    comparison: dict[str, Any],
+    extra: dict[str, Any],
 ) -> Bundle:
     file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
@@ -156,7 +158,7 @@ def _write(
         **({"notice": options.notice} if options.notice else {}),
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],
-        "training": _training(options, photos) | {"comparison": comparison},
+        "training": _training(options, photos) | extra,
     }
     bundle = write_bundle(options.out, manifest, {file: tensors})
     member["bf16"] = {"delta_p999": bf16_delta(bundle, photos, options.targets.homes, options.seed)}

@@ -154,6 +154,8 @@ def _number(name: str, value: str) -> float:
 def _tell(bundle: Bundle, out: Path) -> None:
     console = Console(soft_wrap=True)
     console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
+    if rare := bundle.manifest["training"]["classes_left_out"]:
+        console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")
     for head in bundle.heads:
         if head.kind == "binary":
             found = head.metrics["true"]["cross_fitted"]

@@ -197,7 +197,7 @@ def break_classes(folder: Path) -> str:
 
 def break_room(folder: Path) -> str:
     edit_manifest(folder, {"room": "kitchen"})
-    return "head room: class bathroom has training photos of 0 sites"
+    return "head room: fewer than 2 of its classes have training photos of 2 sites"
 
 
 def break_photo(folder: Path) -> str:
@@ -279,6 +279,25 @@ def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
     assert bundle.bundle_id[:12] in card
     for share, precision in bundle.heads[0].metrics["true"]["precision_elsewhere"].items():
         assert f"{precision:.3f} at a prevalence of {share}" in card
+
+
+def test_a_class_that_nobody_photographed_is_left_out(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos_dir, folder)
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows({**row, "room": row["room"].replace("floor_plan", "")} for row in rows)
+    code, said = run_fit(folder, "--out", tmp_path / "bundle", "--cache", made[2], *UNTRAINED)
+    assert code == 0, said
+    assert "fewer than 2 sites: floor_plan" in capsys.readouterr().out
+    room = load_bundle(tmp_path / "bundle").heads[-1]
+    assert [kind.name for kind in room.classes] == [name for name in ROOM.classes if name != "floor_plan"]
+    assert room.metrics["classes"]["bathroom"]["recall"]["value"] > 0.8
 
 
 def seaview(photos_dir: Path, file: Path, *more: str) -> Path:
