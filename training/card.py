@@ -52,7 +52,8 @@ def _how(training: dict[str, Any]) -> str:
     if training["finetune"] == "none":
         return "frozen, rounded to half precision before anything was fitted or measured"
     part = "its upper stages" if training["finetune"] == "top" else "all of it"
-    return f"{part} and all heads finetuned together, shipped in half precision"
+    mean = f" {training['runs']} times, the weights averaged," if training["runs"] > 1 else ","
+    return f"{part} and all heads finetuned together{mean} shipped in half precision"
 
 
 def _comparison(training: dict[str, Any]) -> str:
@@ -286,8 +287,10 @@ bf16 changes a photo's probabilities by {delta} at the 99.9th percentile (allowe
 
 - A small object counts for little in features averaged over the whole photo: balconies on a façade seen from afar, and
   balconies seen through a door, are mostly missed. What is missed is *unknown*, not *false*.
-- Patios, porches, indoor galleries and house fronts with railings look like balconies; range hoods, ovens and niches like
-  fireplaces. The tables above count them.
+- Decks and patios at ground level, porches and views through large windows look like balconies: what tells them apart, how
+  high above the ground they are, is often not in the picture. One site's house on a meadow makes most of the highest false
+  alarms. Range hoods, dark openings, niches, an oil lamp or an outdoor fire look like fireplaces; stoves at the edge of a
+  picture are missed. The tables above count them.
 - The safety-net photos all show a net and the catalogue fireplaces a studio: the figures of `web_safetynets` and
   `web_catalog` say nothing about homes.
 - Labels were made by looking and hold 1 to 3 % errors, most of them in balconies seen small.

@@ -107,6 +107,21 @@ def finetune(
     return run.result()
 
 
+def averaged(runs: Sequence[Finetuned]) -> Finetuned:
+    """One model with the mean of the weights of several that started from the same backbone: a model soup
+    (Wortsman et al. 2022)."""
+    first, count = runs[0], len(runs)
+    tensors = {name: torch.stack([run.tensors[name] for run in runs]).mean(0) for name in first.tensors}
+    heads = {
+        name: LinearHead(
+            sum((run.heads[name].weight for run in runs[1:]), head.weight) / np.float32(count),
+            sum((run.heads[name].bias for run in runs[1:]), head.bias) / np.float32(count),
+        )
+        for name, head in first.heads.items()
+    }
+    return Finetuned(tensors, heads)
+
+
 def predict(
     backbone: Backbone, finetuned: Finetuned, paths: Sequence[Path], rows: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:

@@ -61,6 +61,8 @@ class FitOptions:
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
     ablations: bool = False
     """Whether to measure, beside finetuning, what photos, crops and backbones are worth."""
+    runs: int = 1
+    """Finetunings that differ in their seed and are averaged to one."""
     jobs: int = 0
     """Finetunings side by side; 0: as many as there are cores."""
     cache: Path = Path("runs/features")
@@ -90,7 +92,7 @@ def fit(options: FitOptions) -> Bundle:
     fitted: Sequence[FittedHead]
     if options.finetune != "none":
         recipe = replace(options.recipe, part=options.finetune)
-        plan = Plan(recipe, options.shares, options.cache, options.seed, options.jobs)
+        plan = Plan(recipe, options.shares, options.cache, options.seed, options.runs, options.jobs)
         made = fit_together(photos, names, backbone, plan, options.targets)
         fitted, comparison = made.heads, made.comparison
         if options.ablations:
@@ -171,6 +173,7 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
         "command": command(options),
         "seed": options.seed,
         "finetune": options.finetune,
+        "runs": options.runs,
         "folds": FOLDS if options.finetune == "none" else FINETUNE_FOLDS,
         "recipe": asdict(options.recipe) if options.finetune != "none" else {},
         "views": list(options.views),
@@ -192,6 +195,7 @@ def command(options: FitOptions) -> str:
     if options.recipe.samples != default.recipe.samples:
         parts.append(f"--samples {options.recipe.samples}")
     parts += ["--ablations"] if options.ablations else []
+    parts += [f"--runs {options.runs}"] if options.runs > 1 else []
     parts += [f"--head {name}=LABELS.csv" for name in options.heads]
     parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
     parts += [f"--exclude {prefix}" for prefix in options.exclude]

@@ -41,6 +41,9 @@ Samples = Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuni
 Ablations = Annotated[
     bool, typer.Option("--ablations", help="Measure what photos, crops and backbones are worth, too")
 ]
+Runs = Annotated[
+    int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
+]
 Jobs = Annotated[int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")]
 Viewed = Annotated[
     list[str] | None,
@@ -80,6 +83,7 @@ def fit_command(
     finetune: Finetuned = FitOptions.finetune,
     samples: Samples = Recipe.samples,
     ablations: Ablations = FitOptions.ablations,
+    runs: Runs = FitOptions.runs,
     jobs: Jobs = FitOptions.jobs,
     view: Viewed = None,
     homes: Homes = Targets.homes,
@@ -107,6 +111,7 @@ def fit_command(
             finetune=finetune,
             recipe=Recipe(samples=samples),
             ablations=ablations,
+            runs=runs,
             jobs=jobs,
             views=tuple(view or FitOptions.views),
             cache=cache,

@@ -20,7 +20,7 @@ from training import top
 from training.backbones import Backbone, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.features import extract
-from training.finetune import Finetuned, Recipe, Task, finetune, predict
+from training.finetune import Finetuned, Recipe, Task, averaged, finetune, predict
 from training.frozen import figures, frozen_logits
 from training.heads import FittedHead, check_classes, photo_weights, site_folds
 from training.judge import Targets
@@ -31,13 +31,18 @@ FOLDS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """How to finetune, beside what. `shares`: collection -> how much a photo of it counts (1 where not
-    named). `jobs`: finetunings side by side, one thread each; 0: as many as there are cores."""
+    """How to finetune, beside what.
+
+    `shares`: collection -> how much a photo of it counts (1 where not named). `runs`: finetunings that differ
+    in their seed and are averaged to one. `jobs`: how many work side by side, one thread each; 0: as many as
+    there are cores.
+    """
 
     recipe: Recipe = field(default_factory=Recipe)
     shares: Mapping[str, float] = field(default_factory=dict)
     cache: Path = Path("runs/features")
     seed: int = 0
+    runs: int = 1
     jobs: int = 0
 
 
@@ -113,8 +118,12 @@ class _Job:
         paths = [self.photos.folder / path for path in self.photos.paths]
         rows = np.flatnonzero(self.learn & (self.photos.split == "train"))
         plan = self.plan
-        learnt = finetune(
-            self.backbone, paths, self.tasks, rows, self.weight[rows], plan.recipe, plan.seed, plan.cache
+        weight = self.weight[rows]
+        learnt = averaged(
+            [
+                finetune(self.backbone, paths, self.tasks, rows, weight, plan.recipe, seed, plan.cache)
+                for seed in range(plan.seed, plan.seed + plan.runs)
+            ]
         )
         return learnt, predict(self.backbone, learnt, paths, self.held) if self.held.size else {}
 

@@ -14,7 +14,7 @@ from training import finetune as finetuning
 from training.backbones import Backbone, load_backbone
 from training.data import UNLABELLED
 from training.features import pixels
-from training.finetune import Recipe, Task, finetune, predict
+from training.finetune import Recipe, Task, averaged, finetune, predict
 
 RECIPE = Recipe(samples=96, batch=8, alone=0.25, head_rate=1e-2)
 PHOTOS = 40
@@ -165,3 +165,18 @@ def test_any_backbone_can_learn_as_a_whole(drawn_photos: list[Path], tmp_path: P
 def test_other_backbones_are_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="--finetune all or none"):
         top.LiteTop(torch.nn.Linear(2, 2), "timm:resnet18")
+
+
+def test_runs_are_averaged_weight_by_weight(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path
+) -> None:
+    labels = np.tile([0, 1], PHOTOS // 2)
+    one, other = (fit(backbone, drawn_photos, labels, tmp_path, seed) for seed in (0, 1))
+    mean = averaged([one, other])
+    for name, tensor in mean.tensors.items():
+        torch.testing.assert_close(tensor, (one.tensors[name] + other.tensors[name]) / 2)
+    head = mean.heads["balcony"]
+    np.testing.assert_allclose(head.bias, (one.heads["balcony"].bias + other.heads["balcony"].bias) / 2)
+    assert head.weight.dtype == np.float32
+    alone = averaged([one])
+    assert all(torch.equal(alone.tensors[name], tensor) for name, tensor in one.tensors.items())
