@@ -28,6 +28,7 @@ from training.data import UNLABELLED
 from training.features import normalised, pixels
 from training.heads import LinearHead
 
+CPU = torch.device("cpu")
 CHECKPOINT_STEPS = 25
 PREDICT_BATCH = 16
 
@@ -83,6 +84,7 @@ def finetune(
     recipe: Recipe,
     seed: int,
     folder: Path,
+    device: torch.device = CPU,
 ) -> Finetuned:
     """Learn from the photos `paths[rows]`, drawn by `weight` [rows].
 
@@ -94,7 +96,7 @@ def finetune(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{_key(backbone, paths, tasks, rows, weight, recipe, seed)[:24]}.pt"
-    run = _Run(backbone, tasks, recipe, seed)
+    run = _Run(backbone, tasks, recipe, seed, device)
     start = run.load(path)
     draws = _draws(range(start, recipe.steps), rows, weight, recipe.batch, seed)
     made = augment.batches(paths, backbone.preprocessing, draws, seed)
@@ -141,15 +143,18 @@ def predict(
 class _Run:
     """Model, optimiser and averaged weights of one finetuning."""
 
-    def __init__(self, backbone: Backbone, tasks: Sequence[Task], recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, backbone: Backbone, tasks: Sequence[Task], recipe: Recipe, seed: int, device: torch.device
+    ) -> None:
         self._recipe, self._seed, self._preprocessing = recipe, seed, backbone.preprocessing
-        self._learner = top.LEARNERS[recipe.part](copy.deepcopy(backbone.module), backbone.name)
+        self._device = device
+        self._learner = top.LEARNERS[recipe.part](copy.deepcopy(backbone.module).to(device), backbone.name)
         upper = self._learner.parameters()
         heads = {task.name: nn.Linear(backbone.width, task.outputs) for task in tasks}
         for head in heads.values():
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-        self._heads = nn.ModuleDict(heads)
+        self._heads = nn.ModuleDict(heads).to(device)
         self._learnt = upper | {f"head.{name}": p for name, p in self._heads.named_parameters()}
         self._average = {name: p.detach().clone() for name, p in self._learnt.items()}
         stages: list[dict[str, Any]] = [
@@ -165,18 +170,19 @@ class _Run:
         torch.manual_seed(self._seed * 1_000_003 + step)
         alone = step < recipe.alone * recipe.steps
         self._set_rates(step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16):
             with torch.no_grad():
-                x = self._learner.front(normalised(pictures, self._preprocessing)).float()
+                pixels = normalised(pictures, self._preprocessing).to(self._device)
+                x = self._learner.front(pixels).float()
             with torch.set_grad_enabled(not alone):
                 vectors = self._learner.features(x)
         vectors = F.dropout(vectors, recipe.dropout)
         loss = sum(
             (
-                _loss(head(vectors), torch.from_numpy(labels[name]), recipe)
+                _loss(head(vectors), torch.from_numpy(labels[name]).to(self._device), recipe)
                 for name, head in self._heads.items()
             ),
-            torch.zeros(()),
+            torch.zeros((), device=self._device),
         )
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -199,7 +205,7 @@ class _Run:
         """Take up the checkpoint at `path`; returns the step to go on with."""
         if not path.exists():
             return 0
-        stored = torch.load(path, weights_only=True)
+        stored = torch.load(path, weights_only=True, map_location=self._device)
         with torch.no_grad():
             for name, parameter in self._learnt.items():
                 parameter.copy_(stored["learnt"][name])
@@ -221,13 +227,15 @@ class _Run:
     def result(self) -> Finetuned:
         heads = {
             name: LinearHead(
-                self._average[f"head.{name}.weight"].numpy().copy(),
-                self._average[f"head.{name}.bias"].numpy().copy(),
+                self._average[f"head.{name}.weight"].cpu().numpy().copy(),
+                self._average[f"head.{name}.bias"].cpu().numpy().copy(),
             )
             for name in self._heads
         }
         tensors = {
-            name: tensor.clone() for name, tensor in self._average.items() if not name.startswith("head.")
+            name: tensor.cpu().clone()
+            for name, tensor in self._average.items()
+            if not name.startswith("head.")
         }
         return Finetuned(tensors, heads)
 

@@ -17,6 +17,7 @@ from enrich.bundle import Bundle, Pool, write_bundle
 from enrich.errors import UsageError
 from training.backbones import Backbone, load_backbone
 from training.data import ROOM, PhotoSet, load_photos, without_rare_classes
+from training.devices import find_device
 from training.features import extract
 from training.finetune import Recipe
 from training.frozen import ablations, cross_source
@@ -61,6 +62,8 @@ class FitOptions:
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
     ablations: bool = False
     """Whether to measure, beside finetuning, what photos, crops and backbones are worth."""
+    device: str = "auto"
+    """Where to finetune: auto, cpu, cuda or cuda:N."""
     runs: int = 1
     """Finetunings that differ in their seed and are averaged to one."""
     jobs: int = 0
@@ -92,7 +95,15 @@ def fit(options: FitOptions) -> Bundle:
     fitted: Sequence[FittedHead]
     if options.finetune != "none":
         recipe = replace(options.recipe, part=options.finetune)
-        plan = Plan(recipe, options.shares, options.cache, options.seed, options.runs, options.jobs)
+        plan = Plan(
+            recipe,
+            options.shares,
+            options.cache,
+            options.seed,
+            options.runs,
+            options.jobs,
+            find_device(options.device),
+        )
         made = fit_together(photos, names, backbone, plan, options.targets)
         fitted, comparison = made.heads, made.comparison
         if options.ablations:

@@ -44,13 +44,14 @@ Ablations = Annotated[
 Runs = Annotated[
     int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
 ]
+Device = Annotated[str, typer.Option(help="Where to finetune: auto, cpu, cuda or cuda:N")]
 Jobs = Annotated[int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")]
 Viewed = Annotated[
     list[str] | None,
     typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
 ]
 Homes = Annotated[
-    str, typer.Option(help="First folder of the photos of whole homes; empty: every group is a home")
+    str, typer.Option(help="First folder of the photos of whole homes; unless told every group is a home")
 ]
 Prevalence = Annotated[
     float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
@@ -84,6 +85,7 @@ def fit_command(
     samples: Samples = Recipe.samples,
     ablations: Ablations = FitOptions.ablations,
     runs: Runs = FitOptions.runs,
+    device: Device = FitOptions.device,
     jobs: Jobs = FitOptions.jobs,
     view: Viewed = None,
     homes: Homes = Targets.homes,
@@ -112,6 +114,7 @@ def fit_command(
             recipe=Recipe(samples=samples),
             ablations=ablations,
             runs=runs,
+            device=device,
             jobs=jobs,
             views=tuple(view or FitOptions.views),
             cache=cache,

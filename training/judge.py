@@ -40,7 +40,7 @@ OTHER_PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 class Targets:
     """What the thresholds must reach, and where."""
 
-    homes: str = "web_homes"
+    homes: str = ""
     """Collection (first folder of the paths) of whole homes; empty: every group is one."""
     prevalence: float = 0.3
     """Share of listings expected to have an attribute."""

@@ -20,10 +20,11 @@ from training import top
 from training.backbones import Backbone, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.features import extract
-from training.finetune import Finetuned, Recipe, Task, averaged, finetune, predict
+from training.finetune import CPU, Finetuned, Recipe, Task, averaged, finetune, predict
 from training.frozen import figures, frozen_logits
 from training.heads import FittedHead, check_classes, photo_weights, site_folds
 from training.judge import Targets
+from training.memory import keep_memory
 
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""
@@ -34,8 +35,8 @@ class Plan:
     """How to finetune, beside what.
 
     `shares`: collection -> how much a photo of it counts (1 where not named). `runs`: finetunings that differ
-    in their seed and are averaged to one. `jobs`: how many work side by side, one thread each; 0: as many as
-    there are cores.
+    in their seed and are averaged to one. `jobs`: how many work side by side on a CPU, one thread each; 0: as
+    many as there are cores. On a GPU they come one after another.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -44,6 +45,7 @@ class Plan:
     seed: int = 0
     runs: int = 1
     jobs: int = 0
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def fit_together(
         _Job(photos, backbone, tasks, weight, plan, fold != number, held[number]) for number in range(FOLDS)
     ]
     work.append(_Job(photos, backbone, tasks, weight, plan, fold >= 0, rows[:0]))
-    with _workers(plan.jobs) as run:
+    with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
     logits = {task.name: np.full((len(photos), task.outputs), np.nan) for task in tasks}
     for number, (_, predicted) in enumerate(by_fold):
@@ -121,7 +123,9 @@ class _Job:
         weight = self.weight[rows]
         learnt = averaged(
             [
-                finetune(self.backbone, paths, self.tasks, rows, weight, plan.recipe, seed, plan.cache)
+                finetune(
+                    self.backbone, paths, self.tasks, rows, weight, plan.recipe, seed, plan.cache, plan.device
+                )
                 for seed in range(plan.seed, plan.seed + plan.runs)
             ]
         )
@@ -139,8 +143,13 @@ def _workers(jobs: int) -> Iterator[Any]:
         yield lambda work: [job() for job in work]
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(count, context, initializer=_alone) as pool:
         yield lambda work: list(pool.map(_call, work))
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+    keep_memory()
 
 
 def _call(job: _Job) -> Result:

@@ -9,7 +9,7 @@ import pytest
 TAKEN_AGAIN = """
 import resource, sys
 import torch
-from training.comparison.memory import keep_memory
+from training.memory import keep_memory
 kept = keep_memory() if sys.argv[1] == "keep" else True
 for step in range(12):
     if step == 6:

@@ -60,7 +60,7 @@ def test_every_choice_is_measured_in_the_same_folds(
     photos: PhotoSet, fold: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "load_backbone", untrained)
-    found = frozen.ablations(photos, HEADS, fold, tmp_path, Targets())
+    found = frozen.ablations(photos, HEADS, fold, tmp_path, Targets(homes="web_homes"))
     assert {"Lite0, whole photo", "without elsewhere", "learning from 4 crops, too"} <= set(found)
     assert "without web_homes" not in found, "the homes are what it is judged on"
     for by_head in found.values():

@@ -9,11 +9,12 @@ from rich.console import Console
 
 from enrich.errors import UsageError
 from training.comparison.compare import Machine, compare
-from training.comparison.memory import keep_memory
 from training.comparison.plan import Choice, Recipe
 from training.comparison.results import TimingRow
 from training.comparison.timing import measure
 from training.comparison.weights import WeightSource
+from training.devices import find_device
+from training.memory import keep_memory
 
 
 def compare_command(
@@ -87,15 +88,7 @@ def _say(row: TimingRow) -> None:
 
 
 def _machine(device: str, workers: int, save_seconds: float) -> Machine:
-    here = torch.cuda.is_available()
-    try:
-        found = torch.device(("cuda" if here else "cpu") if device == "auto" else device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: use auto, cpu, cuda or cuda:N") from None
-    if found.type not in ("cpu", "cuda") or (
-        found.type == "cuda" and (found.index or 0) >= (torch.cuda.device_count() if here else 0)
-    ):
-        raise UsageError(f"--device {device} is not here; use auto or cpu")
+    found = find_device(device)
     if found.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
