@@ -22,6 +22,7 @@ from training.features import extract
 from training.finetune import Recipe
 from training.frozen import ablations, cross_source
 from training.heads import FOLDS, FittedHead, fit_head
+from training.homes import whole_homes
 from training.judge import JudgedHead, Targets, judge_binary, judge_classes
 from training.serve import bf16_delta, listing_figures
 from training.together import FOLDS as FINETUNE_FOLDS
@@ -91,6 +92,9 @@ def fit(options: FitOptions) -> Bundle:
         )
     backbone = load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
     names = (*BINARY, *options.heads, ROOM.column)
+    held_out = np.where(photos.split == "train", 0, -1)
+    for name in names[:-1]:
+        whole_homes(photos, name, held_out, options.targets.homes)  # refused before hours are spent
     comparison: dict[str, Any] = {}
     fitted: Sequence[FittedHead]
     if options.finetune != "none":

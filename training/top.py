@@ -72,10 +72,10 @@ class Whole:
     """Every weight of any timm backbone learns; batch norm keeps its statistics."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
-        self.module = module.requires_grad_(True)
+        self.module = module
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        return dict(self.module.named_parameters())
+        return dict(self.module.requires_grad_(True).named_parameters())
 
     def depth(self, name: str) -> int:
         return 0
