@@ -1,9 +1,11 @@
 """`enrich-train fit --finetune top` on drawn photos: what is served is what learnt, nothing is done twice."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from enrich.bundle import Bundle, load_bundle, probabilities
 from enrich.decode import decode
@@ -15,6 +17,15 @@ from training.data import ROOM
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
 SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
 FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280", "--jobs", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Convolutions this small lose more to threads waiting for each other than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
