@@ -5,7 +5,8 @@ prevalence expected where the bundle is used, which weighs the error rates of th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,16 @@ class Share:
             return 0.0, 1.0
         bounds = binomtest(self.hits, self.total).proportion_ci(0.95, method="exact")
         return float(bounds.low), float(bounds.high)
+
+    def as_json(self) -> dict[str, Any]:
+        low, high = self.interval
+        return {
+            "hits": self.hits,
+            "of": self.total,
+            "value": rounded(self.value),
+            "low": rounded(low),
+            "high": rounded(high),
+        }
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,22 @@ class Counts:
 
     def negative_precision_at(self, prevalence: float) -> float:
         return _mixed(self.tn, self.fp + self.tn, self.fn, self.tp + self.fn, 1 - prevalence)
+
+    def as_json(self, prevalence: float) -> dict[str, Any]:
+        """With exact intervals, and what the counts mean at `prevalence`."""
+        return {
+            **asdict(self),
+            "precision": self.precision.as_json(),
+            "precision_at_prevalence": rounded(self.precision_at(prevalence)),
+            "recall": self.recall.as_json(),
+            "negative_precision": self.negative_precision.as_json(),
+            "negative_precision_at_prevalence": rounded(self.negative_precision_at(prevalence)),
+        }
+
+
+def rounded(value: float) -> float | None:
+    """Four digits; None for NaN."""
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _mixed(right: int, of_right: int, wrong: int, of_wrong: int, share: float) -> float:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from enrich.errors import UsageError
 
 UNLABELLED = -1
+MAX_PIXELS = 100_000_000
+"""Of a photo; larger ones are not decoded."""
 REQUIRED = ("path", "group", "split")
 TAKEN = (*REQUIRED, "balcony", "fireplace", "room", "source", "licence")
 """Columns with a meaning of their own: no name for a head."""
@@ -99,9 +101,7 @@ def load_photos(
         UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
     """
     manifest = folder / "manifest.csv"
-    if not manifest.is_file():
-        raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
-    table = _read(manifest)
+    table = read_manifest(folder)
     needed = (*REQUIRED, *binary, multiclass.column)
     missing = [column for column in needed if column not in table.columns]
     if missing:
@@ -113,7 +113,7 @@ def load_photos(
     repeated = table["path"][table["path"].duplicated()]
     if not repeated.empty:
         raise UsageError(f"{manifest} names {repeated.iloc[0]} more than once; keep one row a photo")
-    labels = {column: _binary_labels(table, column, manifest) for column in binary}
+    labels = {column: binary_labels(table, column, manifest) for column in binary}
     labels[multiclass.column] = _class_labels(table, multiclass, manifest)
     for name, path in more.items():
         labels[name] = _labels_beside(table, name, path)
@@ -161,7 +161,24 @@ def without_rare_classes(photos: PhotoSet, head: str, least: int = 2) -> tuple[P
     return left, tuple(name for number, name in enumerate(names) if number not in kept)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_manifest(folder: Path) -> pd.DataFrame:
+    """The rows of `folder/manifest.csv`, every cell as text.
+
+    Raises:
+        UsageError: it is not there, or not readable.
+    """
+    manifest = folder / "manifest.csv"
+    if not manifest.is_file():
+        raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
+    return read_table(manifest)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV file, every cell as text.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -177,7 +194,7 @@ def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int
         )
     if not path.is_file():
         raise UsageError(f"--head {name}: {path} is missing; it needs the columns path, label")
-    stated = _read(path)
+    stated = read_table(path)
     if not {"path", "label"} <= set(stated.columns):
         raise UsageError(f"{path} needs the columns path, label; it has {', '.join(stated.columns)}")
     unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
@@ -189,12 +206,17 @@ def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int
     repeated = stated["path"][stated["path"].duplicated()]
     if not repeated.empty:
         raise UsageError(f"{path} names {repeated.iloc[0]} more than once; keep one row a photo")
-    _binary_labels(stated, "label", path)
+    binary_labels(stated, "label", path)
     by_path = stated.set_index("path")["label"]
-    return _binary_labels(table[["path"]].assign(label=table["path"].map(by_path).fillna("")), "label", path)
+    return binary_labels(table[["path"]].assign(label=table["path"].map(by_path).fillna("")), "label", path)
 
 
-def _binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[np.int64]:
+def binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[np.int64]:
+    """Labels [rows] of a column of 1, 0 or nothing.
+
+    Raises:
+        UsageError: it holds anything else.
+    """
     known = {"0": 0, "1": 1, "": UNLABELLED, "0.0": 0, "1.0": 1}
     wrong = table.loc[~table[column].isin(list(known)), ["path", column]]
     if not wrong.empty:

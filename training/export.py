@@ -25,8 +25,8 @@ from enrich.errors import UsageError
 from training.calibrate import Counts, Share, calibrate_classes, choose_class_threshold, choose_true
 from training.comparison.architectures import backbone_name
 from training.comparison.results import BEST, MODES, RunKey, read_predictions, read_run
+from training.data import HEAD_NAME
 from training.evaluation.adjust import fit_temperature
-from training.evaluation.measure import share
 
 HEAD_NAMES = {"rooms": "room"}
 PRECISION, PREVALENCE = 0.95, 0.1
@@ -147,7 +147,7 @@ def make_head(
 ) -> tuple[Entry, Tensors]:
     """A run's head for the manifest, and its weights by a bundle's names."""
     name = HEAD_NAMES.get(task, task)
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+    if not re.fullmatch(HEAD_NAME, name):
         raise UsageError(
             f"task {task} cannot name a head: use small letters, digits and _ in the task's name"
         )
@@ -181,8 +181,8 @@ def _binary(name: str, having: str, lacking: str, predictions: pd.DataFrame, met
         "with": int(truth.sum()),
         "target": PRECISION,
         "prevalence": PREVALENCE,
-        "precision": share(counts.precision),
-        "recall": share(counts.recall),
+        "precision": counts.precision.as_json(),
+        "recall": counts.recall.as_json(),
     }
     return {
         "name": name,
@@ -210,8 +210,8 @@ def _multiclass(name: str, classes: list[str], predictions: pd.DataFrame, metric
         over = right[chances[mine, number] >= threshold]
         entries.append({"name": kind, "publish": bool(over.any()), "threshold": threshold})
         figures[kind] = {
-            "precision": share(Share(int(over.sum()), len(over))),
-            "recall": share(Share(int(over.sum()), int((truth == number).sum()))),
+            "precision": Share(int(over.sum()), len(over)).as_json(),
+            "recall": Share(int(over.sum()), int((truth == number).sum())).as_json(),
         }
     metrics["photos"] = {"photos": len(truth), "target": CLASS_PRECISION}
     metrics["classes"] = figures

@@ -20,11 +20,10 @@ from enrich.bundle import Preprocessing
 from enrich.decode import decode
 from enrich.errors import UsageError
 from training.backbones import Backbone
-from training.data import PhotoSet
+from training.data import MAX_PIXELS, PhotoSet
 
 VIEWS = ("whole", "flip", "crop0", "crop1", "crop2", "crop3", "crop4")
 BATCH = 32
-MAX_PIXELS = 100_000_000
 _CROPS = {
     "crop0": (0.0, 0.0),
     "crop1": (0.0, 1.0),

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from enrich.errors import UsageError
 from training.data import UNLABELLED, PhotoSet
 
+MIN_PHOTOS_FALSE = 8
+"""`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is judged on such homes."""
 MIN_PHOTOS = 4
 """Homes with fewer labelled photos say little about a listing."""
 

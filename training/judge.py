@@ -20,13 +20,11 @@ from training.calibrate import (
     choose_false,
     choose_true,
     cross_fitted,
+    rounded,
 )
 from training.data import PhotoSet
 from training.heads import FittedHead, LinearHead
-from training.homes import MIN_PHOTOS, Homes, whole_homes
-
-FALSE_PHOTOS = 8
-"""`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is judged on such homes."""
+from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE, Homes, whole_homes
 
 MIN_BACKING = 59
 """With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot
@@ -126,10 +124,10 @@ def _thresholds(
         + [
             choose_false(one.highest, one.truth, expected, targets.false_precision)
             for size, one in listings.items()
-            if size >= FALSE_PHOTOS
+            if size >= MIN_PHOTOS_FALSE
         ]
     )
-    false, false_figures = _false(homes.with_photos(FALSE_PHOTOS), chances, most, targets)
+    false, false_figures = _false(homes.with_photos(MIN_PHOTOS_FALSE), chances, most, targets)
     figures = {
         "true": {
             "target": targets.true_precision,
@@ -137,10 +135,10 @@ def _thresholds(
             "basis": "homes" if backing >= MIN_BACKING else "simulated",
             "on_homes_alone": _on_homes(highest, homes.truth, targets),
             "on_simulated_alone": least,
-            "at_threshold": _counts(Counts.at(highest, homes.truth, true), expected),
-            "cross_fitted": _counts(held_out, expected),
+            "at_threshold": Counts.at(highest, homes.truth, true).as_json(expected),
+            "cross_fitted": held_out.as_json(expected),
             "precision_elsewhere": {
-                str(share): _rounded(held_out.precision_at(share)) for share in OTHER_PREVALENCES
+                str(share): rounded(held_out.precision_at(share)) for share in OTHER_PREVALENCES
             },
         },
         "false": false_figures,
@@ -161,7 +159,7 @@ def _false(
     figures: dict[str, Any] = {
         "target": targets.false_precision,
         "homes": len(homes.rows),
-        "photos": FALSE_PHOTOS,
+        "photos": MIN_PHOTOS_FALSE,
     }
     if not len(homes.rows):
         return 0.0, figures
@@ -173,8 +171,8 @@ def _false(
     highest = homes.highest(chances)
     threshold = choose(highest, homes.truth)
     held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
-    figures["at_threshold"] = _counts(Counts.at(highest, homes.truth, threshold), expected)
-    figures["cross_fitted"] = _counts(held_out, expected)
+    figures["at_threshold"] = Counts.at(highest, homes.truth, threshold).as_json(expected)
+    figures["cross_fitted"] = held_out.as_json(expected)
     return threshold, figures
 
 
@@ -192,9 +190,9 @@ def _simulated(
     for size, one in listings.items():
         found, ruled_out = (Counts.at(one.highest, one.truth, threshold) for threshold in (true, false))
         by_size[str(size)] = {
-            "precision": _rounded(found.precision.value),
-            "recall": _rounded(found.recall.value),
-            "negative_precision": _rounded(ruled_out.negative_precision.value),
+            "precision": rounded(found.precision.value),
+            "recall": rounded(found.recall.value),
+            "negative_precision": rounded(ruled_out.negative_precision.value),
         }
     found_homes = sum(bool((chances[rows] >= true).any()) for rows in drawn.positive)
     fooled = sum(bool((chances[rows] >= true).any()) for rows in drawn.negative)
@@ -203,8 +201,8 @@ def _simulated(
         "listings": simulate.LISTINGS,
         "chosen_at": targets.photos,
         "by_photos": by_size,
-        "positive_homes": _share(Share(found_homes, len(drawn.positive))),
-        "negative_homes_over": _share(Share(fooled, len(drawn.negative))),
+        "positive_homes": Share(found_homes, len(drawn.positive)).as_json(),
+        "negative_homes_over": Share(fooled, len(drawn.negative)).as_json(),
     }
 
 
@@ -226,32 +224,6 @@ def _photo_figures(
         figure["over_threshold_without"] = int((chance[~truth] >= threshold).sum())
         figures[collection or "all"] = figure
     return figures
-
-
-def _counts(counts: Counts, prevalence: float) -> dict[str, Any]:
-    return {
-        **asdict(counts),
-        "precision": _share(counts.precision),
-        "precision_at_prevalence": _rounded(counts.precision_at(prevalence)),
-        "recall": _share(counts.recall),
-        "negative_precision": _share(counts.negative_precision),
-        "negative_precision_at_prevalence": _rounded(counts.negative_precision_at(prevalence)),
-    }
-
-
-def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(value, 4)
-
-
-def _share(share: Share) -> dict[str, Any]:
-    low, high = share.interval
-    return {
-        "hits": share.hits,
-        "of": share.total,
-        "value": _rounded(share.value),
-        "low": round(low, 4),
-        "high": round(high, 4),
-    }
 
 
 def judge_classes(
@@ -280,7 +252,7 @@ def judge_classes(
         recall = Share(int((found & (truth == number)).sum()), int((truth == number).sum()))
         reached = precision.total > 0 and precision.value >= targets.class_precision
         classes.append({"name": name, "publish": shown and reached, "threshold": threshold})
-        by_class[name] = {"precision": _share(precision), "recall": _share(recall)}
+        by_class[name] = {"precision": precision.as_json(), "recall": recall.as_json()}
     metrics = {
         "strength": fitted.strength,
         "photos": {"photos": len(rows), "homes": len(groups), "target": targets.class_precision},
@@ -312,7 +284,7 @@ def _accuracy(photos: PhotoSet, fitted: FittedHead) -> dict[str, Any]:
     right = np.zeros(len(photos), dtype=bool)
     right[held] = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]
     return {
-        str(name): _share(Share(int(right[rows].sum()), int(rows.sum())))
+        str(name): Share(int(right[rows].sum()), int(rows.sum())).as_json()
         for name in np.unique(photos.collection[held])
         if (rows := held & (photos.collection == name)).any()
     }

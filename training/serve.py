@@ -10,12 +10,11 @@ from enrich.bundle import Bundle, probabilities
 from enrich.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
 from enrich.score import Scorer
-from training.data import PhotoSet
+from training.data import MAX_PIXELS, PhotoSet
+from training.homes import MIN_PHOTOS_FALSE
 
 BATCH = 32
 BF16_PHOTOS = 1_000
-MAX_PIXELS = 100_000_000
-MIN_PHOTOS_FALSE = 8
 
 Rows = NDArray[np.int64]
 

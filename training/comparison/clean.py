@@ -21,9 +21,9 @@ from PIL import Image
 from enrich.bundle import Preprocessing
 from enrich.decode import decode
 from enrich.records import PhotoStatus
+from training.data import MAX_PIXELS
 
 THREADS = 2
-MAX_PIXELS = 100_000_000
 QUALITY = 95
 BYTES_PER_PIXEL = 0.6
 """Of a JPEG of this quality, at most; for the estimate of the disk space."""

@@ -21,8 +21,8 @@ from enrich.bundle import Preprocessing
 from enrich.decode import decode
 from enrich.errors import UsageError
 from training.comparison.prepared import Prepared, PreparedPhoto, Split
+from training.data import MAX_PIXELS
 
-MAX_PIXELS = 100_000_000
 BATCHES_AHEAD = 3
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 """Of torchvision's RandomResizedCrop: share of the picture's area, and width by height."""

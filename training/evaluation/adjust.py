@@ -21,20 +21,19 @@ from training.calibrate import (
     choose_false,
     choose_true,
     cross_fitted,
+    rounded,
 )
 from training.data import UNLABELLED, PhotoSet
-from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes, rounded, share
-from training.evaluation.scored import MIN_PHOTOS_FALSE, Rows, Scored
+from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes
+from training.evaluation.scored import Rows, Scored
 from training.heads import FOLDS, site_folds
-from training.homes import MIN_PHOTOS
+from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE
+from training.judge import MIN_BACKING
 
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold."""
 FEWEST_PHOTOS = 20
 """Of each published class of a multiclass head."""
-PROVEN = 59
-"""Homes found without an error that show a precision of 0.95 at 95 % one-sided confidence; fewer cannot. Then
-the threshold must hold on simulated listings, too, and the claim is called simulated."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def adjust_binary(
     alone = choose(highest, homes.truth)
     fair = cross_fitted(choose, highest, homes.truth, homes.fold)
     least = 0.0
-    if fair.precision.total < PROVEN:
+    if fair.precision.total < MIN_BACKING:
         least = _on_simulated(photos, head, homes, expit(scaled), expected, aim)
         fair = cross_fitted(
             lambda score, truth: max(choose(score, truth), least), highest, homes.truth, homes.fold
@@ -96,11 +95,11 @@ def adjust_binary(
         "true": {
             "target": aim.precision,
             "prevalence": round(expected, 3),
-            "basis": "simulated" if fair.precision.total < PROVEN else "homes",
+            "basis": "simulated" if fair.precision.total < MIN_BACKING else "homes",
             "on_homes_alone": alone,
             "on_simulated_alone": least or None,
-            "at_threshold": counted(Counts.at(highest, homes.truth, true_threshold), expected),
-            "cross_fitted": counted(fair, expected),
+            "at_threshold": Counts.at(highest, homes.truth, true_threshold).as_json(expected),
+            "cross_fitted": fair.as_json(expected),
             "precision_elsewhere": {str(one): rounded(fair.precision_at(one)) for one in PREVALENCES},
         },
         "false": false_figures,
@@ -129,7 +128,11 @@ def _on_simulated(
 
 
 def _line(head: Head, true_threshold: float, false_threshold: float, fair: Counts) -> str:
-    proof = "" if fair.precision.total >= PROVEN else f" (simulated: fewer than {PROVEN} homes were found)"
+    proof = (
+        ""
+        if fair.precision.total >= MIN_BACKING
+        else f" (simulated: fewer than {MIN_BACKING} homes were found)"
+    )
     return (
         f"true from {true_threshold:.3f} (was {head.true_threshold:.3f}), false below {false_threshold:.3f} "
         f"(was {head.false_threshold:.3f}); cross-fitted precision {fair.precision.hits} of "
@@ -194,8 +197,8 @@ def _false(
         return 0.0, figures
     choose = partial(choose_false, prevalence=expected, target=aim.false_precision)
     threshold = min(choose(score, truth), ceiling)
-    figures["at_threshold"] = counted(Counts.at(score, truth, threshold), expected)
-    figures["cross_fitted"] = counted(cross_fitted(choose, score, truth, fold), expected)
+    figures["at_threshold"] = Counts.at(score, truth, threshold).as_json(expected)
+    figures["cross_fitted"] = cross_fitted(choose, score, truth, fold).as_json(expected)
     return threshold, figures
 
 
@@ -224,18 +227,6 @@ def _described(homes: _Homes, highest: Floats) -> dict[str, Any]:
     }
 
 
-def counted(counts: Counts, prevalence: float) -> dict[str, Any]:
-    """Counts of homes as JSON, with exact intervals, and what they mean at `prevalence`."""
-    return {
-        **asdict(counts),
-        "precision": share(counts.precision),
-        "precision_at_prevalence": rounded(counts.precision_at(prevalence)),
-        "recall": share(counts.recall),
-        "negative_precision": share(counts.negative_precision),
-        "negative_precision_at_prevalence": rounded(counts.negative_precision_at(prevalence)),
-    }
-
-
 def adjust_classes(
     bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
 ) -> tuple[dict[str, Any], str]:
@@ -261,7 +252,7 @@ def adjust_classes(
         )
         reached = precision.total > 0 and precision.value >= aim.class_precision
         classes.append({"name": kind.name, "publish": kind.publish and reached, "threshold": threshold})
-        by_class[kind.name] = {"precision": share(precision)}
+        by_class[kind.name] = {"precision": precision.as_json()}
     figures = {"photos": len(rows), "homes": len(homes), "target": aim.class_precision}
     fields = {
         "temperature": temperature,

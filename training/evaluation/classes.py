@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.bundle import Bundle, Head
-from training.calibrate import Counts, Share
+from training.calibrate import Counts, Share, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.evaluation.measure import (
     Answers,
@@ -16,8 +16,6 @@ from training.evaluation.measure import (
     by_collection,
     find_homes,
     reliability,
-    rounded,
-    share,
 )
 from training.evaluation.scored import Rows, Scored
 
@@ -48,12 +46,12 @@ def measure_classes(
     figures: dict[str, Any] = {
         "kind": "multiclass",
         "photos": len(rows),
-        "accuracy": share(Share(int(right.sum()), len(rows))),
+        "accuracy": Share(int(right.sum()), len(rows)).as_json(),
         "calibration_error": rounded(reliability(highest, right).error),
         "classes": _class_figures(head, labels[rows], answer, highest >= thresholds[answer]),
         "confusion": confusion.tolist(),
         "collections": {
-            name: {"photos": len(part), "accuracy": share(Share(int(correct.sum()), len(part)))}
+            name: {"photos": len(part), "accuracy": Share(int(correct.sum()), len(part)).as_json()}
             for name, part in by_collection(photos, rows)
             for correct in [right[np.isin(rows, part)]]
         },
@@ -78,12 +76,12 @@ def _class_figures(
         over = Share(int((said & sure & mine).sum()), int((said & sure).sum()))
         figures[kind.name] = {
             "photos": int(mine.sum()),
-            "recall": share(at_all.recall),
-            "precision": share(at_all.precision),
+            "recall": at_all.recall.as_json(),
+            "precision": at_all.precision.as_json(),
             "publish": kind.publish,
             "threshold": kind.threshold,
-            "precision_over_threshold": share(over),
-            "recall_over_threshold": share(Share(over.hits, int(mine.sum()))),
+            "precision_over_threshold": over.as_json(),
+            "recall_over_threshold": Share(over.hits, int(mine.sum())).as_json(),
         }
     return figures
 
@@ -102,7 +100,7 @@ def _named(
         counts = Counts.at(said.astype(np.float64), having, 0.5)
         figures[kind.name] = {
             "homes": int(having.sum()),
-            "recall": share(counts.recall),
-            "precision": share(counts.precision),
+            "recall": counts.recall.as_json(),
+            "precision": counts.precision.as_json(),
         }
     return figures

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from enrich.bundle import Bundle, Head
 from enrich.errors import UsageError
-from training.data import ROOM, UNLABELLED, PhotoSet, hash_files, sites
+from training.data import ROOM, UNLABELLED, PhotoSet, binary_labels, hash_files, read_manifest, sites
 
 NEEDED = ("path", "group")
-BINARY_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": UNLABELLED}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def load_labelled(folder: Path, bundle: Bundle, chosen: Chosen) -> Labelled:
         UsageError: no manifest, no rows, no column for any head, unusable labels, or missing photo files.
     """
     manifest = folder / "manifest.csv"
-    table = _chosen_rows(_read(manifest), manifest, chosen)
+    table = _chosen_rows(_read(folder), manifest, chosen)
     remarks: list[str] = []
     heads = tuple(head for head in bundle.heads if head.name in table.columns)
     if not heads:
@@ -56,7 +55,7 @@ def load_labelled(folder: Path, bundle: Bundle, chosen: Chosen) -> Labelled:
         if head not in heads:
             remarks.append(f"head {head.name} is not evaluated: the manifest has no column {head.name}")
     labels = {
-        head.name: _binary(table, head, manifest)
+        head.name: binary_labels(table, head.name, manifest)
         if head.kind == "binary"
         else _classes(table, head, manifest, remarks)
         for head in heads
@@ -78,13 +77,8 @@ def load_labelled(folder: Path, bundle: Bundle, chosen: Chosen) -> Labelled:
     return Labelled(photos, heads, remarks)
 
 
-def _read(manifest: Path) -> pd.DataFrame:
-    if not manifest.is_file():
-        raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
-    try:
-        table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UsageError(f"{manifest} is not a readable CSV file: {str(error).strip()}") from None
+def _read(folder: Path) -> pd.DataFrame:
+    manifest, table = folder / "manifest.csv", read_manifest(folder)
     missing = [column for column in NEEDED if column not in table.columns]
     if missing:
         raise UsageError(
@@ -109,16 +103,6 @@ def _chosen_rows(table: pd.DataFrame, manifest: Path, chosen: Chosen) -> pd.Data
     if not repeated.empty:
         raise UsageError(f"{manifest} names {repeated.iloc[0]} more than once; keep one row a photo")
     return table.reset_index(drop=True)
-
-
-def _binary(table: pd.DataFrame, head: Head, manifest: Path) -> NDArray[np.int64]:
-    wrong = table.loc[~table[head.name].isin(list(BINARY_VALUES)), ["path", head.name]]
-    if not wrong.empty:
-        path, value = wrong.iloc[0]
-        raise UsageError(
-            f"{manifest}: {head.name} of {path} is {value!r}; write 1, 0, or nothing for not labelled"
-        )
-    return np.asarray(table[head.name].map(BINARY_VALUES), dtype=np.int64)
 
 
 def _classes(table: pd.DataFrame, head: Head, manifest: Path, remarks: list[str]) -> NDArray[np.int64]:

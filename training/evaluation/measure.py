@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from enrich.bundle import Bundle, Head
-from training.calibrate import Counts, Share
+from training.calibrate import Counts, Share, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.evaluation.scored import Rows, Scored
 from training.homes import MIN_PHOTOS
@@ -99,14 +99,14 @@ def _photo_figures(head: Head, photos: Answers) -> dict[str, Any]:
     return {
         "photos": len(photos.truth),
         "with": int(photos.truth.sum()),
-        "accuracy": share(Share(at_true.tp + at_true.tn, len(photos.truth))),
-        "accuracy_at_half": share(Share(at_half.tp + at_half.tn, len(photos.truth))),
+        "accuracy": Share(at_true.tp + at_true.tn, len(photos.truth)).as_json(),
+        "accuracy_at_half": Share(at_half.tp + at_half.tn, len(photos.truth)).as_json(),
         **_ranking(photos.truth, photos.score),
         "true_threshold": head.true_threshold,
-        "precision": share(at_true.precision),
-        "recall": share(at_true.recall),
+        "precision": at_true.precision.as_json(),
+        "recall": at_true.recall.as_json(),
         "false_threshold": head.false_threshold,
-        "negative_precision": share(below.negative_precision),
+        "negative_precision": below.negative_precision.as_json(),
         "calibration_error": rounded(reliability(photos.confidence, photos.truth).error),
     }
 
@@ -143,9 +143,9 @@ def _listing_figures(
             }
             for words, kind in (("with", having), ("without", ~having))
         },
-        "precision": share(found.precision),
-        "recall": share(found.recall),
-        "negative_precision": share(not_ruled_out.negative_precision),
+        "precision": found.precision.as_json(),
+        "recall": found.recall.as_json(),
+        "negative_precision": not_ruled_out.negative_precision.as_json(),
         "at_prevalence": {
             str(prevalence): {
                 "precision": rounded(found.precision_at(prevalence)),
@@ -186,20 +186,3 @@ def by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:
     if not 1 < len(names) <= MAX_COLLECTIONS:
         return []
     return [(str(name) or "(no folder)", rows[photos.collection[rows] == name]) for name in names]
-
-
-def share(value: Share) -> dict[str, Any]:
-    """A share as JSON."""
-    low, high = value.interval
-    return {
-        "hits": value.hits,
-        "of": value.total,
-        "value": rounded(value.value),
-        "low": rounded(low),
-        "high": rounded(high),
-    }
-
-
-def rounded(value: float) -> float | None:
-    """Four digits; None for NaN."""
-    return None if np.isnan(value) else round(float(value), 4)

@@ -14,12 +14,10 @@ from enrich.bundle import Bundle, Head, probabilities
 from enrich.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
 from enrich.score import Scorer
-from training.data import PhotoSet
+from training.data import MAX_PIXELS, PhotoSet
+from training.homes import MIN_PHOTOS_FALSE
 
 BATCH = 32
-MAX_PIXELS = 100_000_000
-MIN_PHOTOS_FALSE = 8
-"""What ENRICH_MIN_PHOTOS_FALSE is unless set."""
 
 Rows = NDArray[np.int64]
 
