@@ -16,10 +16,10 @@ from collections.abc import Callable
 from bench_database import fill, fresh_database, server
 from sqlalchemy import text
 
-from enrich.database import Database
-from enrich.discover import discover
 from enrich.settings import load_settings
-from enrich.source import Source
+from enrich.source.discover import discover
+from enrich.source.portal import Source
+from enrich.state.database import Database
 
 
 def timed(work: Callable[[], object], repeat: int = 2) -> float:

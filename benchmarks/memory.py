@@ -58,7 +58,7 @@ def main() -> None:
                 "ENRICH_INDEX": f"memory-{listings}",
             }
             environment.pop("ELASTICSEARCH_URL", None)
-            peak, seconds = peak_of([sys.executable, "-m", "jobs.cli", "run"], environment)
+            peak, seconds = peak_of([sys.executable, "-m", "jobs.cli.commands", "run"], environment)
             peaks.append(peak)
             print(
                 f"| {listings:,} | {listings * options.photos:,} | {peak:.0f} | {seconds:.0f} |", flush=True

@@ -35,15 +35,15 @@ from PIL import Image
 from sqlalchemy import create_engine, text
 from torchvision import transforms
 
-from enrich.aggregate import aggregate
-from enrich.bundle import Bundle, load_bundle, probabilities
-from enrich.database import parse_url
-from enrich.decode import decode
-from enrich.fetch import Fetcher
+from enrich.model.aggregate import aggregate
+from enrich.model.bundle import Bundle, load_bundle, probabilities
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode
+from enrich.photos.http import Fetcher
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
-from enrich.score import Scorer
 from enrich.settings import STARTER_BUNDLE, Settings, load_settings
-from jobs.nightly import RunOptions, run
+from enrich.state.database import parse_url
+from jobs.run.nightly import RunOptions, run
 
 BATCH = 32
 

@@ -1,7 +1,7 @@
 """What passes between the stages: small frozen records, no behaviour beyond reading them.
 
 Ids are the portal's listing ids as text. A *URL key* is the sha256 (hex) of the stripped URL, see
-`enrich.urls`. Scores are logits per head, before temperature, so that a new temperature, threshold or
+`enrich.source.urls`. Scores are logits per head, before temperature, so that a new temperature, threshold or
 aggregator needs no new scoring.
 """
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
 
-STARTER_BUNDLE = Path(__file__).parent / "starter"
+STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
 
 SIGNING_PARAMS = (
     "X-Amz-*",

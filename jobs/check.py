@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 
 from sqlalchemy import text
 
-from enrich.bundle import Bundle, load_bundle
-from enrich.database import Database, check_schema, connect
-from enrich.decode import decode
 from enrich.errors import EnrichError, SchemaError, SourceError
-from enrich.fetch import Fetcher
-from enrich.index import IndexUnavailable
 from enrich.index.document import reserved
 from enrich.index.open import open_index
+from enrich.index.protocol import IndexUnavailable
+from enrich.model.bundle import Bundle, load_bundle
+from enrich.photos.decode import decode
+from enrich.photos.http import Fetcher
 from enrich.records import Photo, PhotoStatus
-from enrich.schema import SCHEMA, metadata
 from enrich.settings import Settings
-from enrich.source import Source
+from enrich.source.portal import Source
+from enrich.state.database import Database, check_schema, connect
+from enrich.state.schema import SCHEMA, metadata
 
 SAMPLED = 10  # photos
 CLOCK_SECONDS = 60.0  # difference of two clocks that is worth a word

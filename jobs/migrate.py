@@ -1,8 +1,8 @@
 """`enrich migrate`: our schema, and the view for the heads of the bundle."""
 
-from enrich.bundle import load_bundle
-from enrich.database import connect
+from enrich.model.bundle import load_bundle
 from enrich.settings import Settings
+from enrich.state.database import connect
 from migrations import upgrade
 
 

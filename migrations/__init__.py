@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from enrich.errors import SchemaError
-from enrich.schema import SCHEMA, VERSION_TABLE
+from enrich.state.schema import SCHEMA, VERSION_TABLE
 from migrations.view import DEFAULT_HEADS, Heads, create_view
 
 _LOCK = 7_305_914_226_018_113_421  # any number of our own; held to the end of the transaction only

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from enrich.schema import SCHEMA, VERSION_TABLE, metadata
+from enrich.state.schema import SCHEMA, VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

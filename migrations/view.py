@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from enrich.schema import SCHEMA
+from enrich.state.schema import SCHEMA
 
 VIEW = "listing_attributes"
 Heads = Iterable[tuple[str, str]]

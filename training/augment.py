@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from enrich.bundle import Preprocessing
 from enrich.errors import UsageError
+from enrich.model.bundle import Preprocessing
 from training.features import pixels
 
 AS_SERVED = 0.25

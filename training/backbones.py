@@ -13,9 +13,9 @@ from pathlib import Path
 import timm
 import torch
 
-from enrich.bundle import Pool, Preprocessing
 from enrich.errors import UsageError
-from enrich.score import build_backbone
+from enrich.model.bundle import Pool, Preprocessing
+from enrich.model.torch_engine import build_backbone
 
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 PACKAGED = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from enrich.bundle import MAX_BF16_DELTA, Bundle, Head
+from enrich.model.bundle import MAX_BF16_DELTA, Bundle, Head
 from training.judge import MIN_BACKING
 
 

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from enrich.bundle import Bundle, load_bundle
 from enrich.errors import UsageError
+from enrich.model.bundle import Bundle, load_bundle
 from training.evaluation import trained_on
 from training.evaluation.adjust import Aim
 from training.evaluation.classes import ClassesMeasured, measure_classes

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from enrich.bundle import Preprocessing
-from enrich.decode import decode
 from enrich.errors import UsageError
+from enrich.model.bundle import Preprocessing
+from enrich.photos.decode import decode
 from training.backbones import Backbone
 from training.data import MAX_PIXELS, PhotoSet
 

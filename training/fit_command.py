@@ -7,8 +7,8 @@ from typing import Annotated, Literal, get_args
 import typer
 from rich.console import Console
 
-from enrich.bundle import Bundle, Pool
 from enrich.errors import UsageError
+from enrich.model.bundle import Bundle, Pool
 from training.card import write_card
 from training.features import VIEWS
 from training.finetune import Recipe

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.aggregate import aggregate
-from enrich.bundle import Bundle, probabilities
-from enrich.decode import decode
+from enrich.model.aggregate import aggregate
+from enrich.model.bundle import Bundle, probabilities
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
-from enrich.score import Scorer
 from training.data import MAX_PIXELS, PhotoSet
 from training.homes import MIN_PHOTOS_FALSE
 

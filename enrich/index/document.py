@@ -21,7 +21,7 @@ class ClassSpec(Protocol):
 
 
 class HeadSpec(Protocol):
-    """What a document needs to know of a head; `enrich.bundle.Head` is one."""
+    """What a document needs to know of a head; `enrich.model.bundle.Head` is one."""
 
     @property
     def name(self) -> str: ...
@@ -32,7 +32,7 @@ class HeadSpec(Protocol):
 
 
 class Row(Protocol):
-    """What a document is made from; `enrich.outbox.OutboxRow` is one."""
+    """What a document is made from; `enrich.state.outbox.OutboxRow` is one."""
 
     @property
     def id(self) -> str: ...

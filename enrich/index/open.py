@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from enrich.database import Database
-from enrich.index import SearchIndex
 from enrich.index.document import HeadSpec
-from enrich.index.elasticsearch import connect
-from enrich.index.merge import MergeIndex
-from enrich.index.own import OwnIndex
-from enrich.index.postgres import EmbeddedIndex
+from enrich.index.elastic.client import connect
+from enrich.index.elastic.merge import MergeIndex
+from enrich.index.elastic.own import OwnIndex
+from enrich.index.embedded import EmbeddedIndex
+from enrich.index.protocol import SearchIndex
 from enrich.settings import Settings
+from enrich.state.database import Database
 
 
 def open_index(

@@ -6,9 +6,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from enrich.bundle import Head
-from enrich.demo.homes import Home
+from enrich.model.bundle import Head
 from enrich.settings import Settings
+from jobs.demo.homes import Home
 from jobs.views import console, mark
 
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.dry_run import Rehearsed
+from jobs.run.dry_run import Rehearsed
+from jobs.run.session import RunReport
 from jobs.views import console, listed, print_json
 from jobs.views.status import duration
-from jobs.working import RunReport
 
 _KINDS = {"changed": "with other photos", "documents": "with other columns", "revalidated": "to revalidate"}
 """What people call the kinds of `Discovery`, where that differs."""

@@ -6,8 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from enrich.bundle import Head
-from enrich.index import Hits, Query
+from enrich.index.protocol import Hits, Query
+from enrich.model.bundle import Head
 from jobs.views import console, mark
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from enrich.settings import Settings, variable
-from jobs.redact import HIDDEN
+from jobs.cli.redact import HIDDEN
 from jobs.views import console
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from enrich.bundle import Bundle, Head, probabilities
+from enrich.model.bundle import Bundle, Head, probabilities
 from enrich.records import PhotoScore
-from enrich.status import details
-from jobs.services import Services
+from enrich.state.summary import details
+from jobs.run.services import Services
 from jobs.views import console, mark
 
 

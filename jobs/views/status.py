@@ -8,10 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from enrich.bundle import Bundle
-from enrich.runs import Run
+from enrich.model.bundle import Bundle
 from enrich.settings import Settings
-from enrich.status import Summary
+from enrich.state.runs import Run
+from enrich.state.summary import Summary
 from jobs.views import console, listed
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from jobs.services import open_services
+from jobs.run.services import open_services
 from jobs.views.show import explain
 from tests.support.bundles import draw, draw_bytes
 from tests.support.harness import World, seed_of

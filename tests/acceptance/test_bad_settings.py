@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import migrations
-from enrich.database import parse_url
+from enrich.state.database import parse_url
 from tests.support.harness import ENRICH, World
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.working import RunReport
+from jobs.run.session import RunReport
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head
 from tests.support.harness import World, assert_same
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from enrich.database import Database, parse_url
-from enrich.schema import metadata
+from enrich.state.database import Database, parse_url
+from enrich.state.schema import metadata
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, until
 from tests.support.photo_server import hang

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from enrich.demo.homes import PHOTOS
+from jobs.demo.homes import PHOTOS
 from tests.support.bundles import draw_bytes
 
 CHECKOUT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def enrich(*args: str, home: Path, **environment: str) -> "subprocess.CompletedP
     ours = ("ENRICH_", "DATABASE_URL", "SOURCE_DATABASE_URL", "ELASTICSEARCH_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *args],
+        [sys.executable, "-m", "jobs.cli.commands", *args],
         cwd=CHECKOUT,
         env={**clean, "OMP_NUM_THREADS": "2", "ENRICH_HOME": str(home), **environment},
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from enrich.schema import SCHEMA, metadata
+from enrich.state.schema import SCHEMA, metadata
 from tests.support.harness import CHECKOUT, World, assert_same
 from tests.support.killer import BOUNDARIES
 

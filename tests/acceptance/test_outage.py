@@ -259,7 +259,7 @@ def test_postgres_killed_and_started_again_during_a_run(
     running = beside.submit(world.run, settings=WAITS)
     until(lambda: len(world.documents()) == 7, "what is enriched is published")
     world.portal.engine.dispose()
-    with caplog.at_level(logging.WARNING, "enrich.database"):
+    with caplog.at_level(logging.WARNING, "enrich.state.database"):
         postgres_server.stop("immediate")
         gate.open()
         until(lambda: "trying again" in caplog.text or running.done(), "the run misses its database")

@@ -12,18 +12,18 @@ from unittest import mock
 
 import pytest
 
-from enrich.aggregate import aggregate
-from jobs.dry_run import rehearse
-from jobs.nightly import RunOptions
+from enrich.model.aggregate import aggregate
+from jobs.run.dry_run import rehearse
+from jobs.run.nightly import RunOptions
 from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.harness import CHECKOUT, World, assert_same
 from tests.support.photo_server import FINE, Answer, status
 
 STAGES = {
-    "fetch": "enrich.fetch.Fetcher.fetch",
-    "decode": "enrich.pipeline.decode",
-    "score": "enrich.score.Scorer.score",
-    "save": "enrich.state.State.complete",
+    "fetch": "enrich.photos.http.Fetcher.fetch",
+    "decode": "enrich.pipeline.run.decode",
+    "score": "enrich.model.torch_engine.Scorer.score",
+    "save": "enrich.state.listings.State.complete",
 }
 
 
@@ -84,7 +84,7 @@ def test_a_stage_that_raises_ends_the_run_and_gives_the_leases_back(two_listings
 
 def test_a_stage_that_raises_ends_the_command_with_an_error(two_listings: World) -> None:
     code = (
-        "import sys; from unittest import mock; from jobs.cli import main\n"
+        "import sys; from unittest import mock; from jobs.cli.commands import main\n"
         "sys.argv = ['enrich', 'run']\n"
         f"with mock.patch({STAGES['decode']!r}, side_effect=RuntimeError('the stage broke')): main()"
     )
@@ -104,7 +104,7 @@ def test_what_breaks_on_one_listing_quarantines_that_listing(
             raise ValueError("cannot make sense of it")
         return aggregate(bundle, results, least)
 
-    monkeypatch.setattr("enrich.pipeline.aggregate", picky)
+    monkeypatch.setattr("enrich.pipeline.run.aggregate", picky)
     world.listing("cursed", "kitchen")
     world.listing("fine", "bedroom")
     report = world.run()

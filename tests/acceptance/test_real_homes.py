@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from enrich.demo.homes import Home, shipped
 from enrich.settings import STARTER_BUNDLE
+from jobs.demo.homes import Home, shipped
 from tests.support.harness import World
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import Portal, _fresh

@@ -12,7 +12,7 @@ import pytest
 
 from enrich.errors import SettingsError
 from enrich.settings import load_settings
-from jobs.worker import trigger
+from jobs.run.worker import trigger
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enrich.pipeline import CLAIM_SIZE
+from enrich.pipeline.run import CLAIM_SIZE
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 

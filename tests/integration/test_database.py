@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from enrich.database import Database, check_schema, connect, embedded_postgres, parse_url, passing
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
-from enrich.schema import SCHEMA_VERSION
 from enrich.settings import load_settings
+from enrich.state.database import Database, check_schema, connect, embedded_postgres, parse_url, passing
+from enrich.state.schema import SCHEMA_VERSION
 from tests.support.postgres import Portal, PostgresServer, on_database
 
 
@@ -235,7 +235,7 @@ class TestEmbedded:
         assert state.url.database == "enrich"
         state.run(lambda connection: connection.execute(text("CREATE TABLE kept (n int)")))
         script = (
-            "import sys; from pathlib import Path; from enrich.database import *;"
+            "import sys; from pathlib import Path; from enrich.state.database import *;"
             "d = Database(embedded_postgres(Path(sys.argv[1])));"
             "d.run(lambda c: c.exec_driver_sql('INSERT INTO kept VALUES (1)'))"
         )

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from enrich.database import Database
-from enrich.discover import Discovery, discover
 from enrich.errors import RemovalGuardError
 from enrich.settings import Settings, load_settings
-from enrich.source import Source
+from enrich.source.discover import Discovery, discover
+from enrich.source.portal import Source
+from enrich.state.database import Database
 from tests.support.postgres import Portal
 
 URLS = ["http://photos.example/a.jpg", "http://photos.example/b.jpg"]

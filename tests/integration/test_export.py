@@ -14,9 +14,9 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from enrich.bundle import Bundle, Preprocessing, load_bundle, probabilities
-from enrich.decode import decode
-from enrich.score import Scorer, build_backbone
+from enrich.model.bundle import Bundle, Preprocessing, load_bundle, probabilities
+from enrich.model.torch_engine import Scorer, build_backbone
+from enrich.photos.decode import decode
 from tests.support.bundles import draw, draw_bytes
 from tests.support.evaluating import run_train
 from training.comparison.results import RunKey

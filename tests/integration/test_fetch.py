@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enrich.fetch import Fetcher
+from enrich.photos.http import Fetcher
 from enrich.records import Fetched, PhotoStatus, Validators
 from tests.support.fetching import CAP, PHOTO, fetch, settings
 from tests.support.photo_server import (

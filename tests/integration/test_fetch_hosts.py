@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from enrich.errors import SettingsError
-from enrich.fetch import Fetcher
+from enrich.photos.http import Fetcher
 from enrich.records import Fetched, PhotoStatus
 from tests.support.fetching import PHOTO, fetch, fetch_all, settings
 from tests.support.photo_server import FINE, Answer, PhotoServer, close_at_once, hang, redirect, status

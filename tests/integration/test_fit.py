@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enrich.bundle import Bundle, load_bundle, probabilities
-from enrich.decode import decode
 from enrich.index.document import mapping
-from enrich.score import Scorer
+from enrich.model.bundle import Bundle, load_bundle, probabilities
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode
 from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, run_fit
 from training.backbones import load_backbone
 from training.data import ROOM, load_photos

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from enrich.bundle import Bundle, load_bundle, probabilities
-from enrich.decode import decode
-from enrich.score import Scorer
+from enrich.model.bundle import Bundle, load_bundle, probabilities
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, run_fit
 from training.backbones import load_backbone
 from training.data import ROOM

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from enrich.bundle import Head, HeadClass
-from enrich.database import Database
 from enrich.errors import UsageError
-from enrich.index import Query
-from enrich.index.elasticsearch import connect
-from enrich.index.merge import MergeIndex
+from enrich.index.elastic.client import connect
+from enrich.index.elastic.merge import MergeIndex
+from enrich.index.elastic.own import OwnIndex
+from enrich.index.embedded import EmbeddedIndex
 from enrich.index.open import open_index
-from enrich.index.own import OwnIndex
-from enrich.index.postgres import EmbeddedIndex
+from enrich.index.protocol import Query
+from enrich.model.bundle import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings
+from enrich.state.database import Database
 
 ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5))
 HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from enrich.bundle import Head, HeadClass
 from enrich.errors import IndexSetupError
-from enrich.index import IndexLost, IndexUnavailable, Query
 from enrich.index.document import build, reserved
-from enrich.index.merge import MergeIndex
+from enrich.index.elastic.merge import MergeIndex
+from enrich.index.protocol import IndexLost, IndexUnavailable, Query
+from enrich.model.bundle import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.proxy import Answer, Proxy, Request
@@ -469,7 +469,7 @@ def test_a_stopped_server_is_unavailable(elasticsearch_server: ElasticsearchServ
 def test_lost_documents_come_in_pages(
     index: MergeIndex, portal_index: PortalIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enrich.index.merge.PAGE", 10)
+    monkeypatch.setattr("enrich.index.elastic.merge.PAGE", 10)
     ids = [f"n{number}" for number in range(25)]
     portal_index.save(*ids)
     pages = list(index.lost())

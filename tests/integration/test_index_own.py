@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-import enrich.index.elasticsearch as shared
-from enrich.bundle import Head, HeadClass
+import enrich.index.elastic.client as shared
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index import IndexLost, IndexUnavailable, Query
-from enrich.index.elasticsearch import connect
-from enrich.index.own import OwnIndex
+from enrich.index.elastic.client import connect
+from enrich.index.elastic.own import OwnIndex
+from enrich.index.protocol import IndexLost, IndexUnavailable, Query
+from enrich.model.bundle import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import Settings, load_settings
 from tests.support.elasticsearch import ElasticsearchServer

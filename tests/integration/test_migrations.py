@@ -10,12 +10,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 import migrations
-from enrich.database import Database, check_schema, parse_url
-from enrich.discover import discover
 from enrich.errors import SchemaError
-from enrich.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE, metadata
 from enrich.settings import load_settings
-from enrich.source import Source
+from enrich.source.discover import discover
+from enrich.source.portal import Source
+from enrich.state.database import Database, check_schema, parse_url
+from enrich.state.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE, metadata
 from tests.support.postgres import Portal
 
 CATALOGUE = f"""

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from enrich.database import Database
-from enrich.outbox import Outbox, OutboxCounts
 from enrich.records import WriteResult, WriteStatus
-from enrich.state import State
+from enrich.state.database import Database
+from enrich.state.listings import State
+from enrich.state.outbox import Outbox, OutboxCounts
 from tests.support.enriched import BUNDLE, add, result
 from tests.support.postgres import Portal
 

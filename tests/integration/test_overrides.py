@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from enrich.database import Database
 from enrich.errors import UsageError
-from enrich.state import State
+from enrich.state.database import Database
+from enrich.state.listings import State
 from tests.support.enriched import (
     add,
     claim_one,

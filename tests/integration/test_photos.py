@@ -6,10 +6,10 @@ from threading import Thread
 
 import pytest
 
-from enrich import photos
-from enrich.database import Database
 from enrich.records import PhotoResult, PhotoScore, PhotoStatus, Validators
-from enrich.state import State
+from enrich.state import photos
+from enrich.state.database import Database
+from enrich.state.listings import State
 from tests.support.enriched import (
     add,
     claim_one,

@@ -5,13 +5,13 @@ from threading import Barrier
 
 import pytest
 
-from enrich.database import Database
 from enrich.errors import BusyError, StoppedError, UsageError
-from enrich.outbox import Outbox, OutboxCounts
 from enrich.records import PhotoStatus, WriteResult, WriteStatus
-from enrich.runs import Runs
-from enrich.state import State
-from enrich.status import details, summary
+from enrich.state.database import Database
+from enrich.state.listings import State
+from enrich.state.outbox import Outbox, OutboxCounts
+from enrich.state.runs import Runs
+from enrich.state.summary import details, summary
 from tests.support.enriched import add, failed, ok, photo, result, sha
 from tests.support.postgres import Portal
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from enrich.bundle import Bundle, Preprocessing, probabilities, write_bundle
-from enrich.decode import decode
+from enrich.model.bundle import Bundle, Preprocessing, probabilities, write_bundle
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode
 from enrich.records import Decoded
-from enrich.score import Scorer
 from tests.support.bundles import draw, draw_bytes
 from training.backbones import load_backbone
 from training.comparison.architectures import Network

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from enrich.database import Database
 from enrich.errors import SourceError
 from enrich.records import Photo
 from enrich.settings import SIGNING_PARAMS, load_settings
-from enrich.source import Source
-from enrich.urls import strip_pattern, strip_sql, strip_url, url_key
+from enrich.source.portal import Source
+from enrich.source.urls import strip_pattern, strip_sql, strip_url, url_key
+from enrich.state.database import Database
 from tests.support.postgres import Portal, on_database
 
 

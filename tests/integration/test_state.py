@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from enrich.database import Database
 from enrich.records import PhotoStatus
-from enrich.schema import BACKFILL
-from enrich.state import RETRY_HOURS, State
+from enrich.state.database import Database
+from enrich.state.listings import RETRY_HOURS, State
+from enrich.state.schema import BACKFILL
 from tests.support.enriched import (
     BUNDLE,
     MODEL,

@@ -8,9 +8,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from jobs import logs
-from jobs.cli import app
-from jobs.cli_guard import guarded
+from jobs.cli import logs
+from jobs.cli.commands import app
+from jobs.cli.guard import guarded
 
 Enrich = Callable[..., "CompletedProcess[str]"]
 

@@ -17,8 +17,8 @@ from enrich.records import (
     PhotoStatus,
     Validators,
 )
-from enrich.state import State
-from enrich.urls import url_key
+from enrich.source.urls import url_key
+from enrich.state.listings import State
 from tests.support.postgres import Portal
 
 MODEL = "m" * 64

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from enrich.fetch import Fetcher
+from enrich.photos.http import Fetcher
 from enrich.records import Fetched, Validators
 from enrich.settings import Settings, load_settings
 

@@ -22,17 +22,17 @@ import pytest
 from elasticsearch import Elasticsearch, NotFoundError
 
 from enrich.settings import Settings, load_settings, variable
-from jobs.backfill import BackfillOptions, backfill
-from jobs.nightly import RunOptions, run
-from jobs.publish import publish
-from jobs.working import RunReport
+from jobs.run.backfill import BackfillOptions, backfill
+from jobs.run.nightly import RunOptions, run
+from jobs.run.publish import publish
+from jobs.run.session import RunReport
 from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import Portal
 
 CHECKOUT = Path(__file__).parents[2]
 T = TypeVar("T")
-ENRICH = [sys.executable, "-c", "from jobs.cli import main; main()"]
+ENRICH = [sys.executable, "-c", "from jobs.cli.commands import main; main()"]
 PATIENCE = 60.0  # seconds that anything may take in a test
 
 

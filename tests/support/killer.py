@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from enrich.outbox import Outbox
-from enrich.source import Source
-from enrich.state import State
-from jobs.cli import main
+from enrich.source.portal import Source
+from enrich.state.listings import State
+from enrich.state.outbox import Outbox
+from jobs.cli.commands import main
 
 BOUNDARIES: dict[str, tuple[type, str, str]] = {
     "discovering": (Source, "page", "before"),  # a page of the source is about to be read

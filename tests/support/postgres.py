@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 import migrations
-from enrich.database import Database, embedded_postgres, parse_url
+from enrich.state.database import Database, embedded_postgres, parse_url
 
 PORTAL_TABLES = """
 CREATE TABLE listings (id text PRIMARY KEY, updated_at timestamptz, active boolean, city text, price integer,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from enrich.addresses import AllowedHosts, BadUrlError, is_public, photo_url
 from enrich.errors import SettingsError
+from enrich.photos.addresses import AllowedHosts, BadUrlError, is_public, photo_url
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "193.10.5.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 NOT_PUBLIC = [

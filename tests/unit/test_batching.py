@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from enrich.batching import Batcher, Memo
+from enrich.pipeline.batching import Batcher, Memo
 
 
 def batched(items: int, size: int, expected: int) -> tuple[list[int], list[int]]:

@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from enrich.bundle import Bundle, Head, HeadClass, load_bundle, probabilities, write_bundle
 from enrich.errors import BundleError
+from enrich.model.bundle import Bundle, Head, HeadClass, load_bundle, probabilities, write_bundle
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 
 
@@ -56,7 +56,7 @@ def test_what_was_written_is_what_is_loaded(bundle: Bundle) -> None:
 
 def test_loading_needs_no_torch(bundle: Bundle) -> None:
     code = (
-        "import sys; from pathlib import Path; from enrich.bundle import load_bundle; "
+        "import sys; from pathlib import Path; from enrich.model.bundle import load_bundle; "
         f"load_bundle(Path({str(bundle.folder)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

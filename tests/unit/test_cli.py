@@ -17,17 +17,17 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from enrich import errors
-from enrich.bundle import Head, HeadClass
-from enrich.demo.homes import from_folder, shipped
-from enrich.demo.server import serving
 from enrich.errors import EnrichError, UsageError
-from enrich.index import Hits, Query
+from enrich.index.protocol import Hits, Query
+from enrich.model.bundle import Head, HeadClass
 from enrich.settings import load_settings
-from jobs import logs
-from jobs.cli import app
-from jobs.cli_guard import guarded, stopping
-from jobs.cli_parse import read_assignment, read_ids, read_query
-from jobs.redact import HIDDEN, Redactor
+from jobs.cli import logs
+from jobs.cli.commands import app
+from jobs.cli.guard import guarded, stopping
+from jobs.cli.parse import read_assignment, read_ids, read_query
+from jobs.cli.redact import HIDDEN, Redactor
+from jobs.demo.homes import from_folder, shipped
+from jobs.demo.server import serving
 from jobs.views.demo import show_homes
 from jobs.views.search import show_hits
 from jobs.views.settings import rows, show_settings
@@ -74,7 +74,7 @@ def failing(error: BaseException) -> typer.Typer:
 
 
 def _verbose(wanted: bool) -> None:
-    from jobs.cli_guard import be_verbose
+    from jobs.cli.guard import be_verbose
 
     be_verbose(wanted)
 
@@ -162,7 +162,7 @@ def test_version_and_help_need_nothing(no_settings: Path, capsys: pytest.Capture
 
 
 def test_help_does_not_load_torch() -> None:
-    code = "import sys\nfrom jobs.cli import app\nfrom jobs.cli_guard import guarded\n"
+    code = "import sys\nfrom jobs.cli.commands import app\nfrom jobs.cli.guard import guarded\n"
     code += "guarded(app, ['run', '--help'])\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from enrich.bundle import Preprocessing
 from enrich.errors import UsageError
+from enrich.model.bundle import Preprocessing
 from tests.support.comparing import draw_prepared, run_train
 from training.comparison.loading import Batch, Loader, _crop, augmented, side_of
 from training.comparison.plan import Choice, Recipe, make_plans

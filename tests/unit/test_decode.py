@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-import enrich.decode
-from enrich.bundle import Preprocessing, load_bundle, probabilities
-from enrich.decode import decode, dhash
+import enrich.photos.decode
+from enrich.model.bundle import Preprocessing, load_bundle, probabilities
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode, dhash
 from enrich.records import Decoded, PhotoStatus
-from enrich.score import Scorer
 from enrich.settings import STARTER_BUNDLE
 from tests.support.bundles import draw, draw_bytes
 
@@ -348,7 +348,7 @@ def test_scaled_decoding_saves_work_and_stays_within_its_tolerance(
     scaled = decoded(data, MODEL, FULL_CROP)
     assert (800, 600) in sizes
     assert (1600, 1200) not in sizes
-    monkeypatch.setattr(enrich.decode, "DRAFT_MARGIN", 1e6)
+    monkeypatch.setattr(enrich.photos.decode, "DRAFT_MARGIN", 1e6)
     full = decoded(data, MODEL, FULL_CROP)
     assert (1600, 1200) in sizes
     for one, other in zip(scaled.pixels, full.pixels, strict=True):
@@ -369,7 +369,7 @@ def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(
         larger = picture.resize((round(picture.width * scale), round(picture.height * scale)))
         files.append(saved(larger, "JPEG", quality=88))
     small = [decode(data, bundle.preprocessings, CAP).pixels for data in files]
-    monkeypatch.setattr(enrich.decode, "DRAFT_MARGIN", 1e6)
+    monkeypatch.setattr(enrich.photos.decode, "DRAFT_MARGIN", 1e6)
     full = [decode(data, bundle.preprocessings, CAP).pixels for data in files]
     assert 0 < max(np.abs(a[0].astype(int) - b[0]).mean() for a, b in zip(small, full, strict=True)) < 3
     scores = list(zip(scorer.score(small), scorer.score(full), strict=True))

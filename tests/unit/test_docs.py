@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from enrich.settings import STARTER_BUNDLE, Settings, variable
-from jobs.cli import app
+from jobs.cli.commands import app
 from training.cli import app as training_app
 
 DOCS = Path(__file__).parents[2] / "docs"

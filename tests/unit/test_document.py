@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from enrich.bundle import Head, HeadClass
 from enrich.errors import UsageError
-from enrich.index import Query
 from enrich.index.document import build, encode, mapping, reserved
-from enrich.index.elasticsearch import compare, failure
-from enrich.index.merge import covering
-from enrich.index.search import verify
+from enrich.index.elastic.client import compare, failure
+from enrich.index.elastic.merge import covering
+from enrich.index.elastic.query import verify
+from enrich.index.protocol import Query
+from enrich.model.bundle import Head, HeadClass
 from enrich.records import WriteStatus
 
 HEADS = (

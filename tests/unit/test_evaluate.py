@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from enrich.bundle import load_bundle
+from enrich.model.bundle import load_bundle
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import OTHER, draw_homes, draw_photo, home_rows, run_train, write_manifest
 

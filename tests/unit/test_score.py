@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-import enrich.score
-from enrich.bundle import Bundle, probabilities, write_bundle
+import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
-from enrich.score import Scorer, _fold_batch_norms, build_backbone
+from enrich.model.bundle import Bundle, probabilities, write_bundle
+from enrich.model.torch_engine import Scorer, _fold_batch_norms, build_backbone
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -142,7 +142,7 @@ def test_precision_follows_the_export_and_the_cpu(
     gains: bool,
     chosen: str,
 ) -> None:
-    monkeypatch.setattr(enrich.score, "_cpu_gains_from_bf16", lambda: gains)
+    monkeypatch.setattr(enrich.model.torch_engine, "_cpu_gains_from_bf16", lambda: gains)
     bundle = make_bundle(tmp_path / "bundle", delta_p999=delta)
     assert Scorer(bundle, device="cpu", precision=asked).precision == {bundle.members[0].model_id: chosen}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from enrich.settings import SIGNING_PARAMS
-from enrich.urls import strip_url, url_key
+from enrich.source.urls import strip_url, url_key
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Cleaning as the thesis did it: what cannot be opened or is too small goes, the rest becomes 500 px wide.
 
-Photos are read as the nightly job reads them (`enrich.decode`): the same formats, turned upright, the same
-reasons when one cannot be used.
+Photos are read as the nightly job reads them (`enrich.photos.decode`): the same formats, turned upright,
+the same reasons when one cannot be used.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from enrich.bundle import Preprocessing
-from enrich.decode import decode
+from enrich.model.bundle import Preprocessing
+from enrich.photos.decode import decode
 from enrich.records import PhotoStatus
 from training.data import MAX_PIXELS
 

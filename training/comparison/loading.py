@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from enrich.bundle import Preprocessing
-from enrich.decode import decode
 from enrich.errors import UsageError
+from enrich.model.bundle import Preprocessing
+from enrich.photos.decode import decode
 from training.comparison.prepared import Prepared, PreparedPhoto, Split
 from training.data import MAX_PIXELS
 

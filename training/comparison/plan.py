@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from enrich.bundle import Preprocessing
 from enrich.errors import UsageError
+from enrich.model.bundle import Preprocessing
 from training.comparison import thesis
 from training.comparison.architectures import Network, architecture_name, preprocessing_of
 from training.comparison.prepared import SPLITS, Prepared

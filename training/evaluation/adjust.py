@@ -10,8 +10,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from enrich.aggregate import distinct_views
-from enrich.bundle import Bundle, Head
+from enrich.model.aggregate import distinct_views
+from enrich.model.bundle import Bundle, Head
 from training import simulate
 from training.calibrate import (
     Counts,

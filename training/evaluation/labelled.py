@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from enrich.bundle import Bundle, Head
 from enrich.errors import UsageError
+from enrich.model.bundle import Bundle, Head
 from training.data import ROOM, UNLABELLED, PhotoSet, binary_labels, hash_files, read_manifest, sites
 
 NEEDED = ("path", "group")

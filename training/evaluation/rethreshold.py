@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from enrich.bundle import MANIFEST, Bundle, load_bundle
 from enrich.errors import UsageError
+from enrich.model.bundle import MANIFEST, Bundle, load_bundle
 from training.evaluation.adjust import Aim, adjust_binary, adjust_classes
 from training.evaluation.labelled import Labelled
 from training.evaluation.scored import Scored

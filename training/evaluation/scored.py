@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from enrich.aggregate import aggregate
-from enrich.bundle import Bundle, Head, probabilities
-from enrich.decode import decode
+from enrich.model.aggregate import aggregate
+from enrich.model.bundle import Bundle, Head, probabilities
+from enrich.model.torch_engine import Scorer
+from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
-from enrich.score import Scorer
 from training.data import MAX_PIXELS, PhotoSet
 from training.homes import MIN_PHOTOS_FALSE
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from enrich.bundle import Bundle
+from enrich.model.bundle import Bundle
 from training.data import PhotoSet
 
 

@@ -1,1 +1,0 @@
-"""The demo's homes, their photo server and their database; `jobs.demo` runs the job on them."""

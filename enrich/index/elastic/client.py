@@ -1,0 +1,257 @@
+"""What both modes need of Elasticsearch: connecting, errors told apart, mappings compared, bulks, search."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from elastic_transport import TlsError
+from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+
+from enrich.errors import IndexSetupError
+from enrich.index.protocol import IndexLost, IndexUnavailable
+from enrich.records import WriteResult, WriteStatus
+from enrich.settings import Settings
+
+REQUEST_SECONDS = 60.0
+BULK_BYTES = (
+    8_000_000  # of a request, well below the 10 MB that hosted clusters like and the 100 MB they refuse
+)
+
+_PASSING = frozenset(
+    {"cluster_block_exception", "index_closed_exception", "search_context_missing_exception"}
+)
+_INTEGERS = frozenset({"byte", "short", "integer", "long"})
+_FLOATS = frozenset({"half_float", "float", "double"})
+
+
+def connect(settings: Settings) -> Elasticsearch:
+    """A client for `ELASTICSEARCH_URL`, tried once. It repeats nothing by itself: callers decide on waiting.
+
+    Raises:
+        IndexSetupError: the URL cannot be read, nothing answers there, it is not Elasticsearch, or the
+            credentials are not accepted.
+    """
+    assert settings.elasticsearch_url is not None
+    url = settings.elasticsearch_url.get_secret_value().strip()
+    options: dict[str, Any] = {}
+    if settings.elasticsearch_api_key is not None:
+        options["api_key"] = settings.elasticsearch_api_key.get_secret_value()
+    elif settings.elasticsearch_username and settings.elasticsearch_password is not None:
+        password = settings.elasticsearch_password.get_secret_value()
+        options["basic_auth"] = (settings.elasticsearch_username, password)
+    if settings.elasticsearch_ca is not None:
+        if not settings.elasticsearch_ca.is_file():
+            raise IndexSetupError(f"ELASTICSEARCH_CA: there is no file {settings.elasticsearch_ca}")
+        options["ca_certs"] = str(settings.elasticsearch_ca)
+    try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError
+        client = Elasticsearch(
+            url, request_timeout=REQUEST_SECONDS, max_retries=0, retry_on_timeout=False, **options
+        )
+    except (ValueError, OSError):  # OSError: the CA file is not a certificate
+        raise IndexSetupError(
+            "ELASTICSEARCH_URL (or ELASTICSEARCH_CA) cannot be used: write https://host:9200, with special "
+            "characters in user and password percent-encoded; the CA file is PEM"
+        ) from None
+    try:
+        with reachable(client):
+            answer = client.options(request_timeout=10).indices.exists(index=settings.index)
+        # The client itself looks at the product only where the answer is a good one.
+        if answer.meta.headers.get("x-elastic-product") != "Elasticsearch":
+            raise _not_elasticsearch(address(client))
+    except IndexUnavailable:
+        pass  # it is there, but busy: whoever uses it waits
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _not_elasticsearch(where: str) -> IndexSetupError:
+    return IndexSetupError(
+        f"what answers at {where} is not Elasticsearch (8.19 or later): check ELASTICSEARCH_URL"
+    )
+
+
+@contextmanager
+def reachable(client: Elasticsearch) -> Iterator[None]:
+    """As `answers`, but no connection at all is a setup error: used at the start, before anything else."""
+    where = address(client)
+    try:
+        with answers(client):
+            yield
+    except IndexUnavailable as error:
+        if isinstance(error.__cause__, TlsError):
+            raise IndexSetupError(
+                f"Elasticsearch at {where}: the TLS connection fails ({error.__cause__.message}). Check "
+                "https or http in ELASTICSEARCH_URL, and set ELASTICSEARCH_CA to its authority's certificate"
+            ) from None
+        if isinstance(error.__cause__, TransportError):
+            raise IndexSetupError(
+                f"Elasticsearch does not answer at {where}: {error}. Check ELASTICSEARCH_URL, and that the "
+                "server runs and can be reached from here"
+            ) from None
+        raise
+
+
+@contextmanager
+def answers(client: Elasticsearch) -> Iterator[None]:
+    """Turn what a whole call fails with into `IndexUnavailable` (passing) or `IndexSetupError`."""
+    where = address(client)
+    try:
+        yield
+    except UnsupportedProductError:
+        raise _not_elasticsearch(where) from None
+    except ApiError as error:
+        reason = reason_of(error)
+        if error.status_code == 401:
+            raise IndexSetupError(
+                f"Elasticsearch at {where} does not accept the credentials: check ELASTICSEARCH_API_KEY, or "
+                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD"
+            ) from None
+        if error.status_code == 429 or error.status_code >= 500 or error_type(error) in _PASSING:
+            raise IndexUnavailable(f"Elasticsearch answered {error.status_code}: {reason}") from error
+        if error.status_code == 403:
+            raise IndexSetupError(
+                f"Elasticsearch at {where} forbids it: {reason}. See docs/index.md for the privileges needed"
+            ) from None
+        raise
+    except TransportError as error:
+        kind = type(error).__name__
+        message = " ".join(str(error.message).split())[:200]
+        raise IndexUnavailable(f"no connection ({kind}: {message})") from error
+
+
+def address(client: Elasticsearch) -> str:
+    """Where the server is, without credentials."""
+    return str(next(iter(client.transport.node_pool.all())).base_url)
+
+
+def error_type(error: ApiError) -> str:
+    """Elasticsearch's name of the first cause of an error; empty where the body does not say."""
+    body = error.body if isinstance(error.body, dict) else {}
+    detail = body.get("error")
+    causes = detail.get("root_cause") if isinstance(detail, dict) else None
+    return str(causes[0].get("type", "")) if causes else ""
+
+
+def reason_of(error: ApiError) -> str:
+    """Why a call failed, short and on one line."""
+    body = error.body if isinstance(error.body, dict) else {}
+    return reason(body.get("error") or error.body or error.message)
+
+
+def reason(detail: Any) -> str:
+    """Elasticsearch's explanation with its innermost cause, short and on one line."""
+    parts: list[str] = []
+    while isinstance(detail, dict):
+        text = str(detail.get("reason") or detail.get("type") or "")
+        if text and not any(text in part for part in parts):
+            parts.append(text)
+        detail = detail.get("caused_by") or next(iter(detail.get("root_cause") or ()), None)
+    return " ".join(": ".join(parts or [str(detail)]).split())[:300]
+
+
+def failure(id: str, revision: int, status: int, error: Mapping[str, Any]) -> WriteResult:
+    """How a failed item of a bulk ended, for what both modes treat alike.
+
+    Raises:
+        IndexLost: the index or alias is not there, or cannot be written to.
+        IndexSetupError: the credentials do not allow writing.
+    """
+    kind, text = str(error.get("type", "")), reason(error)
+    if kind == "security_exception":
+        raise IndexSetupError(
+            f"the index forbids writing: {text}. See docs/index.md for the privileges needed"
+        )
+    if kind == "index_not_found_exception" or (kind == "illegal_argument_exception" and "alias [" in text):
+        raise IndexLost(text)
+    passing = status == 429 or status >= 500 or kind in _PASSING
+    return WriteResult(id, revision, WriteStatus.RETRY if passing else WriteStatus.REFUSED, text)
+
+
+def compare(
+    expected: Mapping[str, Any], actual: Mapping[str, Any], path: str = ""
+) -> tuple[dict[str, Any], list[str]]:
+    """What a mapping's `properties` lack of `expected`, and where they contradict it (one line each).
+
+    Integers and floats of any width pass for each other, so that a portal may map our fields in its own way.
+    """
+    missing: dict[str, Any] = {}
+    conflicts: list[str] = []
+    for name, spec in expected.items():
+        have = actual.get(name)
+        if have is None:
+            missing[name] = spec
+            continue
+        want_type, have_type = spec.get("type", "object"), have.get("type", "object")
+        alike = any({want_type, have_type} <= family for family in (_INTEGERS, _FLOATS))
+        if want_type != have_type and not alike:
+            conflicts.append(f"field {path}{name} is of type {have_type}, {want_type} is needed")
+        elif "properties" in spec:
+            inner, more = compare(spec["properties"], have.get("properties", {}), f"{path}{name}.")
+            conflicts += more
+            if inner:
+                missing[name] = {"properties": inner}
+    return missing, conflicts
+
+
+def bulk(
+    client: Elasticsearch, operations: Sequence[bytes], index: str, require_alias: bool
+) -> list[dict[str, Any]]:
+    """Send bulk operations (each: action line, and source line where it has one); return an item for each.
+
+    Requests stay below `BULK_BYTES`; one that a proxy finds too large is halved. An operation too large by
+    itself gets an item of status 413.
+
+    Raises:
+        IndexUnavailable: no usable answer; some operations may have been carried out.
+    """
+    items: list[dict[str, Any]] = []
+    start = size = 0
+    for end, operation in enumerate(operations):
+        if end > start and size + len(operation) > BULK_BYTES:
+            items += _send(client, operations[start:end], index, require_alias)
+            start, size = end, 0
+        size += len(operation)
+    if start < len(operations):
+        items += _send(client, operations[start:], index, require_alias)
+    return items
+
+
+def _send(
+    client: Elasticsearch, operations: Sequence[bytes], index: str, require_alias: bool
+) -> list[dict[str, Any]]:
+    try:
+        with answers(client):
+            # As a parameter of the request: Elasticsearch ignores require_alias in some actions.
+            lines: Any = operations  # typed as mappings; bytes are sent as they are
+            answer = client.bulk(operations=lines, index=index, require_alias=require_alias)
+    except ApiError as error:
+        if error.status_code != 413:
+            raise
+        if len(operations) == 1:
+            size = f"the document is too large for the index ({len(operations[0])} bytes)"
+            return [{"status": 413, "error": {"type": "too_large", "reason": size}}]
+        middle = len(operations) // 2
+        return _send(client, operations[:middle], index, require_alias) + _send(
+            client, operations[middle:], index, require_alias
+        )
+    return [next(iter(item.values())) for item in answer["items"]]
+
+
+def privileges(client: Elasticsearch, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Which of the privileges on these indices the credentials lack; none where security is off."""
+    try:
+        with answers(client):
+            found = client.security.has_privileges(index=[{"names": list(names), "privileges": list(wanted)}])
+    except (ApiError, IndexUnavailable):  # a server without security has no such API
+        return []
+    return [
+        f"{privilege} on {name}"
+        for name, granted in found["index"].items()
+        for privilege, yes in granted.items()
+        if not yes
+    ]

@@ -1,0 +1,237 @@
+"""Mode `merge`: our fields inside the portal's documents, and nothing else of them touched.
+
+A partial update takes no external version and cannot remove a field. So each write first reads the document's
+`enrichment.revision` and position in the log, updates only if nobody wrote in between, and always names all
+of our fields, null where unknown, and those left over from earlier writes too.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from elasticsearch import ApiError, Elasticsearch
+
+from enrich.errors import IndexSetupError
+from enrich.index.document import HeadSpec, encode, properties
+from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
+from enrich.index.elastic.query import search
+from enrich.index.protocol import Hits, IndexUnavailable, Query
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
+
+ROUNDS = 5  # times a document that somebody else writes to is read again
+PAGE = 1_000
+KEEP_ALIVE = "5m"
+_READ = [
+    "listing_id",
+    "has_*",
+    "*_confidence",
+    "*_types",
+    "*_counts",
+    "photo_count",
+    "enrichment",
+    "evidence",
+]
+
+
+class MergeIndex:
+    """The portal's index, by its name or an alias. A listing's document is the one with its id as `_id`."""
+
+    def __init__(self, client: Elasticsearch, index: str, heads: Sequence[HeadSpec]) -> None:
+        self._client = client
+        self._index = index
+        self._heads = heads
+        self._properties = properties(heads)
+        self._by_alias = False
+        self._writes_id = True
+
+    def prepare(self) -> str:
+        try:
+            with answers(self._client):
+                name, found = self._found()
+                missing = self._missing(name, found)
+                if missing:
+                    self._client.indices.put_mapping(index=name, properties=missing)
+        except ApiError as error:
+            raise IndexSetupError(f"index {self._index} cannot take our fields: {reason_of(error)}") from None
+        return str(found["settings"]["index"]["uuid"])
+
+    def check(self) -> list[str]:
+        with reachable(self._client):
+            name, found = self._found()
+            missing = self._missing(name, found)
+            wanted = ["read", "write", "view_index_metadata", *(["manage"] if missing else [])]
+            if lacking := privileges(self._client, [self._index], wanted):
+                raise IndexSetupError(
+                    f"the credentials lack {', '.join(lacking)}. See docs/index.md for what the portal grants"
+                )
+            count = self._client.count(index=name)["count"]
+        lines = [f"index: {self._index} is the portal's index {name} with {count} documents"]
+        if missing:
+            lines.append(f"index: fields that will be added to its mapping: {', '.join(sorted(missing))}")
+        return lines
+
+    def _found(self) -> tuple[str, dict[str, Any]]:
+        try:
+            found: dict[str, Any] = self._client.indices.get(index=self._index).body
+        except ApiError as error:
+            if error.status_code != 404:
+                raise
+            raise IndexSetupError(
+                f"there is no index or alias {self._index}: in mode merge the portal's own index is needed. "
+                "Check ENRICH_INDEX, or set ENRICH_INDEX_MODE=own for an index of our own"
+            ) from None
+        if len(found) > 1:
+            raise IndexSetupError(
+                f"{self._index} leads to several indices ({', '.join(sorted(found))}): name one of them, or "
+                "an alias of one, in ENRICH_INDEX"
+            )
+        self._by_alias = self._index not in found
+        return next(iter(found.items()))
+
+    def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+        actual = found["mappings"].get("properties", {})
+        ours = dict(self._properties)
+        # A portal's own listing_id of another type is left alone: the document's _id says the same.
+        self._writes_id = actual.get("listing_id", {"type": "keyword"}).get("type") == "keyword"
+        if not self._writes_id:
+            del ours["listing_id"]
+        missing, conflicts = compare(ours, actual)
+        if conflicts:
+            raise IndexSetupError(
+                f"index {name}: {'; '.join(conflicts)}. Map the fields as docs/index.md says when the index "
+                "is next built, or set ENRICH_INDEX_MODE=own"
+            )
+        return missing
+
+    def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
+        """See `SearchIndex`. The ids of `writes` are distinct."""
+        results: dict[str, WriteResult] = {}
+        for _ in range(ROUNDS):
+            left = [write for write in writes if write.id not in results]
+            if not left:
+                break
+            results.update((result.id, result) for result in self._round(left))
+        return [
+            results.get(write.id)
+            or WriteResult(write.id, write.revision, WriteStatus.RETRY, "somebody else keeps writing to it")
+            for write in writes
+        ]
+
+    def _round(self, writes: Sequence[DocumentWrite]) -> Iterator[WriteResult]:
+        """Read and write once; no result for documents that somebody else wrote to in between."""
+        ids = [write.id for write in writes]
+        with answers(self._client):
+            answer = self._client.mget(index=self._index, ids=ids, source_includes=_READ)
+        sent: list[DocumentWrite] = []
+        operations: list[bytes] = []
+        for write, found in zip(writes, answer["docs"], strict=True):
+            if error := found.get("error"):
+                status = 400 if error["type"] == "routing_missing_exception" else 503
+                yield failure(write.id, write.revision, status, error)
+                continue
+            if result := self._settled(write, found):
+                yield result
+                continue
+            try:
+                operations.append(self._operation(write, found))
+                sent.append(write)
+            except ValueError as error:
+                yield WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
+        items = bulk(self._client, operations, self._index, require_alias=self._by_alias)
+        for write, item in zip(sent, items, strict=True):
+            if item["status"] < 300:
+                yield WriteResult(write.id, write.revision, WriteStatus.DONE)
+            elif item["status"] != 409 and item["error"]["type"] != "document_missing_exception":
+                yield failure(write.id, write.revision, item["status"], item["error"])
+
+    def _settled(self, write: DocumentWrite, found: Mapping[str, Any]) -> WriteResult | None:
+        """The result of a write that needs no request, going by what the document holds now."""
+        if not found["found"]:
+            status = WriteStatus.DONE if write.document is None else WriteStatus.AWAITING
+            return WriteResult(write.id, write.revision, status)
+        old = found.get("_source", {})
+        enrichment = old.get("enrichment")
+        revision = enrichment.get("revision") if isinstance(enrichment, dict) else None
+        if isinstance(revision, int) and revision > write.revision:
+            text = f"the document holds revision {revision}"
+            return WriteResult(write.id, write.revision, WriteStatus.OUTDATED, text, index_revision=revision)
+        if write.document is None:
+            done = all(old.get(name) is None for name in self._own_fields(old))
+        else:
+            done = revision == write.revision
+        return WriteResult(write.id, write.revision, WriteStatus.DONE) if done else None
+
+    def _operation(self, write: DocumentWrite, found: Mapping[str, Any]) -> bytes:
+        old: Mapping[str, Any] = found.get("_source", {})
+        if write.document is None:
+            ours: dict[str, Any] = dict.fromkeys(self._own_fields(old))
+        else:
+            left_over = {name: None for name in self._own_fields(old) if name in old}
+            ours = {**left_over, **write.document}
+            if not self._writes_id or "listing_id" in old:
+                ours.pop("listing_id", None)
+        position = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
+        action = json.dumps({"update": {"_id": write.id, **position}}).encode()
+        doc = {name: covering(value, old.get(name)) for name, value in ours.items()}
+        return action + b"\n" + encode({"doc": doc})
+
+    def _own_fields(self, old: Mapping[str, Any]) -> Iterator[str]:
+        """Our fields, but the id, which stays; with those of heads that an earlier bundle had."""
+        yield from (name for name in self._properties if name != "listing_id")
+        current = {head.name for head in self._heads}
+        evidence = old.get("evidence")
+        for head in evidence if isinstance(evidence, dict) else ():
+            if head not in current:
+                names = (f"has_{head}", f"{head}_confidence", f"{head}_types", f"{head}_counts")
+                yield from (name for name in names if name in old)
+
+    def lost(self) -> Iterator[Sequence[str]]:
+        """Ids of the portal's documents without our fields, as of now."""
+        with answers(self._client):
+            with suppress(ApiError):  # needs the privilege `maintenance`; else up to a second late
+                self._client.indices.refresh(index=self._index)
+            try:
+                yield from self._pages()
+            except ApiError as error:
+                if error.status_code == 404:
+                    raise IndexUnavailable(f"index {self._index} was replaced meanwhile") from None
+                raise
+
+    def _pages(self) -> Iterator[Sequence[str]]:
+        pit = self._client.open_point_in_time(index=self._index, keep_alive=KEEP_ALIVE)["id"]
+        after: list[Any] | None = None
+        try:
+            while True:
+                answer = self._client.search(
+                    pit={"id": pit, "keep_alive": KEEP_ALIVE},
+                    query={"bool": {"must_not": {"exists": {"field": "enrichment.revision"}}}},
+                    sort=["_shard_doc"],
+                    size=PAGE,
+                    source=False,
+                    track_total_hits=False,
+                    search_after=after,
+                )
+                pit = answer["pit_id"]
+                hits = answer["hits"]["hits"]
+                if not hits:
+                    return
+                yield [hit["_id"] for hit in hits]
+                after = hits[-1]["sort"]
+        finally:
+            with suppress(Exception):
+                self._client.close_point_in_time(id=pit)
+
+    def search(self, query: Query) -> Hits:
+        return search(self._client, self._index, self._heads, query)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def covering(new: Any, old: Any) -> Any:
+    """`new` with null for what it would leave standing of `old`: a partial update merges objects."""
+    if not isinstance(new, dict) or not isinstance(old, dict):
+        return new
+    left_over = {name: None for name in old if name not in new}
+    return {**left_over, **{name: covering(value, old.get(name)) for name, value in new.items()}}

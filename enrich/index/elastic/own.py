@@ -1,0 +1,201 @@
+"""Mode `own`: an index of our own behind an alias, written with external versions.
+
+The version of a document is its revision in state, so an older write never replaces a newer one, whatever
+the order in which they arrive, and a write repeated after a lost answer changes nothing.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from elasticsearch import ApiError, Elasticsearch
+
+from enrich.errors import IndexSetupError
+from enrich.index.document import HeadSpec, encode, mapping
+from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
+from enrich.index.elastic.query import search
+from enrich.index.protocol import Hits, IndexLost, Query
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
+
+MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
+SETTINGS = {"index.gc_deletes": "1d"}  # how long a delete keeps its version
+_TOMBSTONE = re.compile(r"current version \[(\d+)\]")
+
+
+class OwnIndex:
+    """The alias `alias` and the one index `<alias>-<UTC time>` behind it. See `SearchIndex`."""
+
+    def __init__(
+        self, client: Elasticsearch, alias: str, heads: Sequence[HeadSpec], copied: Mapping[str, str]
+    ) -> None:
+        self._client = client
+        self._alias = alias
+        self._heads = heads
+        self._mapping = mapping(heads, copied)
+
+    def prepare(self) -> str:
+        try:
+            with answers(self._client):
+                name, found = self._found() or self._create()
+                missing = self._missing(name, found)
+                if missing or found["mappings"].get("dynamic") != "strict":
+                    marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
+                    self._client.indices.put_mapping(
+                        index=name, dynamic="strict", meta=marked, properties=missing
+                    )
+                if found["settings"]["index"].get("gc_deletes") != SETTINGS["index.gc_deletes"]:
+                    self._client.indices.put_settings(index=name, settings=SETTINGS)
+        except ApiError as error:
+            raise IndexSetupError(f"index {self._alias} cannot be set up: {reason_of(error)}") from None
+        return str(found["settings"]["index"]["uuid"])
+
+    def check(self) -> list[str]:
+        with reachable(self._client):
+            found = self._found()
+            names = [self._alias, f"{self._alias}-*"]
+            lacking = privileges(self._client, names, ["read", "write", "manage"])
+            if lacking:
+                raise IndexSetupError(
+                    f"the credentials lack {', '.join(lacking)}: grant read, write and manage on "
+                    f"{self._alias} and {self._alias}-*"
+                )
+            if found is None:
+                return [f"index: alias {self._alias} is not there yet and will be created"]
+            name, index = found
+            count = self._client.count(index=name)["count"]
+        lines = [f"index: alias {self._alias} is index {name} with {count} documents"]
+        if missing := self._missing(name, index):
+            lines.append(f"index: fields that will be added: {', '.join(sorted(missing))}")
+        return lines
+
+    def _found(self) -> tuple[str, dict[str, Any]] | None:
+        """The index behind the alias with its mapping and settings; None where there is no such alias."""
+        try:
+            found: dict[str, Any] = self._client.indices.get(index=self._alias).body
+        except ApiError as error:
+            if error.status_code == 404:
+                return None
+            raise
+        if self._alias in found:
+            raise IndexSetupError(
+                f"{self._alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
+                f"ENRICH_INDEX, or remove that index if nobody needs it"
+            )
+        if len(found) > 1:
+            raise IndexSetupError(
+                f"alias {self._alias} leads to several indices ({', '.join(sorted(found))}): take it away "
+                "from all but one, or choose another ENRICH_INDEX"
+            )
+        return next(iter(found.items()))
+
+    def _create(self) -> tuple[str, dict[str, Any]]:
+        """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
+        name = f"{self._alias}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
+        try:
+            self._client.indices.create(
+                index=name,
+                aliases={self._alias: {"is_write_index": True}},
+                mappings={**self._mapping, "_meta": {"made_by": MADE_BY}},
+                settings=SETTINGS,
+            )
+        except ApiError:
+            if found := self._found():
+                return found
+            raise
+        found = self._found()
+        if found is None:
+            raise IndexLost(f"alias {self._alias} vanished right after it was made")
+        return found
+
+    def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that index `name` lacks; refuses an index that is not ours, or contradicts us."""
+        actual = found["mappings"]
+        if actual.get("properties") and actual.get("_meta", {}).get("made_by") != MADE_BY:
+            raise IndexSetupError(
+                f"index {name} behind alias {self._alias} was not made by this job, which would replace its "
+                "documents: set ENRICH_INDEX_MODE=merge to add fields to them, or choose another ENRICH_INDEX"
+            )
+        missing, conflicts = compare(self._mapping["properties"], actual.get("properties", {}))
+        if conflicts:
+            raise IndexSetupError(
+                f"index {name}: {'; '.join(conflicts)}. Remove the index (the next run builds it again from "
+                "state, without fetching or scoring), or choose another ENRICH_INDEX"
+            )
+        return missing
+
+    def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
+        """See `SearchIndex`. The ids of `writes` are distinct."""
+        concrete = self._concrete() if any(write.document is None for write in writes) else ""
+        results: dict[str, WriteResult] = {}
+        operations: dict[str, bytes] = {}
+        for write in writes:
+            try:
+                operations[write.id] = _operation(write, concrete)
+            except ValueError as error:
+                results[write.id] = WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
+        sent = [write for write in writes if write.id in operations]
+        items = bulk(self._client, list(operations.values()), self._alias, require_alias=True)
+        conflicts: dict[str, str] = {}
+        for write, item in zip(sent, items, strict=True):
+            status = item["status"]
+            if status < 300 or (status == 404 and write.document is None and "error" not in item):
+                results[write.id] = WriteResult(write.id, write.revision, WriteStatus.DONE)
+            elif status == 409:
+                conflicts[write.id] = item["error"]["reason"]
+            else:
+                results[write.id] = failure(write.id, write.revision, status, item["error"])
+        if conflicts:
+            lost = [write for write in sent if write.id in conflicts]
+            results.update((result.id, result) for result in self._settle(lost, conflicts))
+        return [results[write.id] for write in writes]
+
+    def _concrete(self) -> str:
+        """The index behind the alias, to address deletes to.
+
+        A delete with an external version to an alias that is gone would create an index of the alias's name,
+        `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
+        """
+        with answers(self._client):
+            found = self._found()
+        if found is None:
+            raise IndexLost(f"alias {self._alias} is gone")
+        return found[0]
+
+    def _settle(self, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]) -> Iterator[WriteResult]:
+        """Tell a write that is there already from one that the index is ahead of."""
+        ids = [write.id for write in writes]
+        with answers(self._client):
+            answer = self._client.mget(index=self._alias, ids=ids, source=False)
+        for write, found in zip(writes, answer["docs"], strict=True):
+            if error := found.get("error"):
+                yield failure(write.id, write.revision, 500, error)
+                continue
+            deleted = not found["found"]
+            tombstone = _TOMBSTONE.search(reasons[write.id])  # a delete's version is told nowhere else
+            version = found.get("_version") or (int(tombstone[1]) if tombstone else None)
+            if version == write.revision and deleted == (write.document is None):
+                yield WriteResult(write.id, write.revision, WriteStatus.DONE)
+            elif version is not None and version < write.revision:
+                yield WriteResult(write.id, write.revision, WriteStatus.RETRY, "changed while it was written")
+            else:
+                yield WriteResult(
+                    write.id, write.revision, WriteStatus.OUTDATED, reasons[write.id], index_revision=version
+                )
+
+    def lost(self) -> Iterator[Sequence[str]]:
+        return iter(())
+
+    def search(self, query: Query) -> Hits:
+        return search(self._client, self._alias, self._heads, query)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _operation(write: DocumentWrite, concrete: str) -> bytes:
+    meta: dict[str, Any] = {"_id": write.id, "version": write.revision, "version_type": "external"}
+    if write.document is None:
+        return json.dumps({"delete": {"_index": concrete, **meta}}).encode()
+    return json.dumps({"index": meta}).encode() + b"\n" + encode(write.document)

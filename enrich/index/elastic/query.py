@@ -1,0 +1,101 @@
+"""A buyer's filter as an Elasticsearch query."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from elasticsearch import ApiError, Elasticsearch
+
+from enrich.errors import IndexSetupError, UsageError
+from enrich.index.document import HeadSpec
+from enrich.index.elastic.client import answers, reason_of
+from enrich.index.protocol import Hits, Query
+
+MOST_HITS = 10_000  # Elasticsearch's own limit on one page
+
+
+def verify(query: Query, heads: Sequence[HeadSpec], fields: Sequence[str]) -> None:
+    """Refuse names that nothing carries; `fields` are those that `where` may name.
+
+    Raises:
+        UsageError: says which names there are.
+    """
+    binary = [head.name for head in heads if head.kind == "binary"]
+    classes = {
+        head.name: [kind.name for kind in head.classes if kind.publish]
+        for head in heads
+        if head.kind == "multiclass"
+    }
+    asked: list[tuple[str, str, Sequence[str]]] = [("attribute", name, binary) for name in query.has]
+    asked += [("kind of type", name, list(classes)) for name in query.types]
+    asked += [
+        (f"{name} type", kind, classes[name])
+        for name, kinds in query.types.items()
+        if classes.get(name)
+        for kind in kinds
+    ]
+    asked += [("field", name, fields) for name in query.where]
+    for what, name, known in asked:
+        if name not in known:
+            raise UsageError(f"no {what} {name!r}; there is: {', '.join(sorted(known)) or 'none'}")
+    if not 0 <= query.limit <= MOST_HITS:
+        raise UsageError(f"between 0 and {MOST_HITS} hits can be shown, not {query.limit}")
+
+
+def search(client: Elasticsearch, index: str, heads: Sequence[HeadSpec], query: Query) -> Hits:
+    """Run a filter against an index.
+
+    Raises:
+        UsageError: a name is not a field of the index, or a value is not of the field's type.
+        IndexSetupError: there is no index yet.
+    """
+    try:
+        with answers(client):
+            mappings = client.indices.get_mapping(index=index).body
+            fields: dict[str, str] = {}
+            for found in mappings.values():
+                fields.update(_searchable(found["mappings"].get("properties", {})))
+            verify(query, heads, list(fields))
+            answer = client.search(index=index, **request(query, fields))
+    except ApiError as error:
+        if error.status_code == 404:
+            raise IndexSetupError(f"there is no index {index} yet: `enrich run` makes it") from None
+        if error.status_code == 400:
+            raise UsageError(f"the index cannot answer this: {reason_of(error)}") from None
+        raise
+    hits = answer["hits"]
+    documents = tuple({"listing_id": hit["_id"], **hit["_source"]} for hit in hits["hits"])
+    return Hits(total=hits["total"]["value"], documents=documents)
+
+
+def request(query: Query, fields: Mapping[str, str]) -> dict[str, Any]:
+    """The search request; `fields` are the index's searchable fields with their types."""
+    filters: list[dict[str, Any]] = [{"term": {f"has_{head}": True}} for head in query.has]
+    for head, kinds in query.types.items():
+        filters += [{"term": {f"{head}_types": kind}} for kind in kinds]
+    for name, value in query.where.items():
+        if fields.get(name) == "text":
+            filters.append({"match": {name: {"query": value, "operator": "and"}}})
+        else:
+            filters.append({"term": {name: value}})
+    sort: list[dict[str, Any]] = [
+        {f"{head}_confidence": {"order": "desc", "missing": "_last", "unmapped_type": "float"}}
+        for head in query.has
+    ]
+    sort.append({"listing_id": {"order": "asc", "missing": "_last", "unmapped_type": "keyword"}})
+    return {
+        "query": {"bool": {"filter": filters}},
+        "sort": sort,
+        "size": query.limit,
+        "track_total_hits": True,
+    }
+
+
+def _searchable(properties: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """The fields that a term can be looked for in, with their types, objects written with dots."""
+    fields: dict[str, str] = {}
+    for name, spec in properties.items():
+        if "properties" in spec:
+            fields.update(_searchable(spec["properties"], f"{path}{name}."))
+        elif spec.get("type", "object") != "object" and spec.get("index", True):
+            fields[f"{path}{name}"] = spec["type"]
+    return fields

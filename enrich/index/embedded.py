@@ -1,0 +1,129 @@
+"""The embedded index: table `enrichment.document`, for running everything with no search server.
+
+It keeps the promises of mode `own`: the higher revision wins, whatever the order of arrival, and a removed
+document leaves a tombstone that keeps its revision.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite, nan
+
+from sqlalchemy import Connection, Text, cast, func, or_, select, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql import ColumnElement
+
+from enrich.errors import UsageError
+from enrich.index.document import HeadSpec, encode
+from enrich.index.elastic.query import verify
+from enrich.index.protocol import Hits, Query
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
+from enrich.state.database import Database
+from enrich.state.schema import document as table
+
+_PUT = text(
+    """
+    INSERT INTO enrichment.document AS held (index, id, revision, document)
+    SELECT :index, sent.id, sent.revision, nullif(sent.document, 'null')
+    FROM jsonb_to_recordset(cast(:writes AS jsonb)) AS sent (id text, revision bigint, document jsonb)
+    ORDER BY sent.id COLLATE "C"
+    ON CONFLICT (index, id) DO UPDATE SET revision = excluded.revision, document = excluded.document
+    WHERE held.revision < excluded.revision
+    """
+)
+_HELD = text("SELECT id, revision FROM enrichment.document WHERE index = :index AND id = ANY(:ids)")
+
+
+class EmbeddedIndex:
+    """The documents of one alias. See `SearchIndex`; a lost connection is `Database`'s to wait out."""
+
+    def __init__(
+        self, database: Database, alias: str, heads: Sequence[HeadSpec], copied: Mapping[str, str]
+    ) -> None:
+        self._database = database
+        self._alias = alias
+        self._heads = heads
+        self._copied = copied
+
+    def prepare(self) -> str:
+        return f"embedded:{self._alias}"
+
+    def check(self) -> list[str]:
+        count = self._database.run(
+            lambda connection: connection.scalar(
+                select(func.count()).where(table.c.index == self._alias, table.c.document.is_not(None))
+            )
+        )
+        return [f"index: embedded in Postgres as {self._alias} with {count} documents"]
+
+    def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
+        """See `SearchIndex`. The ids of `writes` are distinct."""
+        results: dict[str, WriteResult] = {}
+        sent: list[DocumentWrite] = []
+        for write in writes:
+            try:
+                encode(write.document or {})
+                sent.append(write)
+            except ValueError as error:
+                results[write.id] = WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
+        held = self._database.run(lambda connection: self._put(connection, sent))
+        for write in sent:
+            revision = held[write.id]
+            if revision == write.revision:
+                results[write.id] = WriteResult(write.id, revision, WriteStatus.DONE)
+            else:
+                reason = f"the index holds revision {revision}"
+                outdated = WriteResult(write.id, write.revision, WriteStatus.OUTDATED, reason, revision)
+                results[write.id] = outdated
+        return [results[write.id] for write in writes]
+
+    def _put(self, connection: Connection, writes: Sequence[DocumentWrite]) -> dict[str, int]:
+        rows = [
+            {"id": write.id, "revision": write.revision, "document": write.document and dict(write.document)}
+            for write in writes
+        ]
+        connection.execute(_PUT, {"index": self._alias, "writes": json.dumps(rows)})
+        found = connection.execute(_HELD, {"index": self._alias, "ids": [write.id for write in writes]})
+        return {row.id: row.revision for row in found}
+
+    def lost(self) -> Iterator[Sequence[str]]:
+        return iter(())
+
+    def search(self, query: Query) -> Hits:
+        verify(query, self._heads, ["listing_id", *self._copied])
+        matches = [table.c.index == self._alias, table.c.document.is_not(None)]
+        matches += [table.c.document.contains({f"has_{head}": True}) for head in query.has]
+        for head, kinds in query.types.items():
+            matches.append(table.c.document.contains({f"{head}_types": list(kinds)}))
+        matches += [self._equals(name, value) for name, value in query.where.items()]
+        order = [table.c.document[f"{head}_confidence"].as_float().desc().nulls_last() for head in query.has]
+        page = select(table.c.document).where(*matches).order_by(*order, table.c.id).limit(query.limit)
+        total = select(func.count()).select_from(table).where(*matches)
+
+        def run(connection: Connection) -> Hits:
+            documents = tuple(connection.scalars(page).all())
+            return Hits(total=connection.scalar(total) or 0, documents=documents)
+
+        return self._database.run(run)
+
+    def _equals(self, name: str, value: str) -> ColumnElement[bool]:
+        """A copied column equals a value, or holds it where the column is an array."""
+        es_type = self._copied.get(name, "keyword")
+        if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
+            return cast(table.c.document[name].astext, Text).startswith(value, autoescape=True)
+        wanted = value if es_type == "keyword" else _read(name, es_type, value)
+        column = table.c.document[name]
+        return or_(column == cast(wanted, JSONB), column.contains([wanted]))
+
+    def close(self) -> None:
+        """Nothing to release: the database is the caller's."""
+
+
+def _read(name: str, es_type: str, value: str) -> bool | int | float:
+    """A number or boolean that a person typed."""
+    try:
+        wanted: bool | int | float = json.loads(value)
+    except ValueError:
+        wanted = nan
+    if type(wanted) not in ((bool,) if es_type == "boolean" else (int, float)) or not isfinite(wanted):
+        raise UsageError(f"{name} is of type {es_type}: {value!r} is not")
+    return wanted

@@ -1,0 +1,72 @@
+"""The search index behind one protocol: Elasticsearch in `own` and `merge` mode, and the embedded one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from enrich.records import DocumentWrite, WriteResult
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a buyer filters by: every `has` head true, every room type present, every column equal."""
+
+    has: tuple[str, ...] = ()
+    types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Multiclass head name -> classes that must all be present, e.g. {"room": ("kitchen",)}."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    total: int
+    documents: tuple[Mapping[str, Any], ...]
+    """Whole documents, most confident first (by the confidences of the heads asked for)."""
+
+
+class SearchIndex(Protocol):
+    """What publishing and searching need of an index.
+
+    Passing failures (no connection, 429, 503) of a whole call raise `IndexUnavailable`; the caller decides
+    how long to wait. A failure of one document is a `WriteResult`. An index that vanishes while it is written
+    to raises `IndexLost`.
+    """
+
+    def prepare(self) -> str:
+        """Create or verify index, alias and mapping; return the identity (UUID) of the index written to.
+
+        Raises:
+            IndexSetupError: the index cannot be used as set up.
+        """
+
+    def check(self) -> list[str]:
+        """Verify reachability, setup and privileges, writing nothing; return what was found, for people.
+
+        Raises:
+            IndexSetupError: the index cannot be used as set up.
+        """
+
+    def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
+        """Put and take away documents, each at its revision; one result per write, in order."""
+
+    def lost(self) -> Iterator[Sequence[str]]:
+        """Ids, in pages, of documents that should carry our fields and do not (merge mode; else none)."""
+
+    def search(self, query: Query) -> Hits:
+        """Answer a buyer's filter.
+
+        Raises:
+            UsageError: a name in the query is not a field of the index.
+        """
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class IndexUnavailable(Exception):
+    """The index gave no usable answer: no connection, a timeout, 429 or 503."""
+
+
+class IndexLost(Exception):
+    """The index written to is no longer there as `prepare` left it: call `prepare` again."""

@@ -1,0 +1,379 @@
+"""Bundle: the model as a folder, `manifest.json` and its `*.safetensors` files (format: docs/bundle.md).
+
+Everything is checked while loading (hashes, fields, shapes, finite numbers) and nothing is ever unpickled.
+This module does not import torch: aggregating and publishing need a bundle but no model.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import ArrayLike, NDArray
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from enrich.errors import BundleError
+from enrich.model.tensors import read_tensors
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MAX_BF16_DELTA = 0.01
+"""bf16 is allowed where the 99.9th percentile of |Δp| against fp32 stays at or below this."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=1, le=2048)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Pool = Literal["avg", "max", "avgmax", "catavgmax"]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.safetensors$")]
+
+_CLOSED = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From an upright RGB picture to the model's input.
+
+    `size` is (height, width). `squash` resizes the whole picture to it, whatever its shape; `crop` resizes
+    the picture to cover `size / crop_ratio`, keeping its shape, and cuts `size` out of the centre. `mean` and
+    `std` are per channel (R, G, B), for pixels on 0..1.
+    """
+
+    __pydantic_config__ = _CLOSED
+    size: tuple[Side, Side]
+    resize: Literal["squash", "crop"]
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "box"]
+    mean: tuple[Finite, Finite, Finite]
+    std: tuple[Positive, Positive, Positive]
+    crop_ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeadClass:
+    """A class of a multiclass head; `threshold` is on a photo's calibrated probability."""
+
+    __pydantic_config__ = _CLOSED
+    name: Name
+    publish: bool
+    threshold: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """How photos' calibrated logits become a listing's: pooled by `method`, then `slope * x + intercept`."""
+
+    __pydantic_config__ = _CLOSED
+    method: Literal["max", "topk_mean", "noisy_or"] = "max"
+    k: Annotated[int, Field(ge=1)] = 1
+    slope: Positive = 1.0
+    intercept: Finite = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One question asked of a photo.
+
+    A binary head has no `classes` and one logit; its thresholds are on a photo's calibrated probability. A
+    multiclass head has one logit per class, and a threshold in each class.
+    """
+
+    __pydantic_config__ = _CLOSED
+    name: Name
+    kind: Literal["binary", "multiclass"]
+    classes: tuple[HeadClass, ...] = ()
+    temperature: Positive = 1.0
+    true_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "true"))] = 1.0
+    false_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "false"))] = 0.0
+    aggregation: Aggregation = Aggregation()
+    metrics: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def outputs(self) -> int:
+        """Logits of this head per photo."""
+        return 1 if self.kind == "binary" else len(self.classes)
+
+    @property
+    def precision_basis(self) -> str:
+        """What backs the precision of `true`: `homes`, `simulated` (too few real homes), or `not stated`."""
+        true = self.metrics.get("true")
+        basis = true.get("basis") if isinstance(true, dict) else None
+        return basis if isinstance(basis, str) else "not stated"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A backbone, its weights and the heads that its one pass feeds."""
+
+    model_id: str
+    backbone: str
+    weights: str
+    preprocessing: Preprocessing
+    heads: tuple[Head, ...]
+    bf16_ok: bool
+    pool: Pool | None = None
+    """How a timm backbone pools its last feature map; None: its own way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded, verified bundle. `manifest` is the manifest as read."""
+
+    folder: Path
+    bundle_id: str
+    name: str
+    members: tuple[Member, ...]
+    manifest: dict[str, Any] = field(hash=False)
+
+    @property
+    def notice(self) -> str:
+        """What whoever runs the bundle on a database of their own is told once a run; may be empty."""
+        return str(self.manifest.get("notice", ""))
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Heads of all members, in manifest order."""
+        return tuple(head for member in self.members for head in member.heads)
+
+    @property
+    def preprocessings(self) -> tuple[Preprocessing, ...]:
+        """Distinct preprocessings, in member order: what `decode` makes and `score` expects per photo."""
+        return tuple(dict.fromkeys(member.preprocessing for member in self.members))
+
+    def tensors(self, member: Member) -> dict[str, NDArray[Any]]:
+        """The member's weights by name, as float32 (counters as stored).
+
+        Raises:
+            BundleError: the file is missing, does not have the manifest's hash or holds unusable tensors.
+        """
+        path = self.folder / member.weights
+        return read_tensors(path, self.manifest["files"][member.weights])
+
+
+class _Bf16(BaseModel):
+    model_config = _CLOSED
+    delta_p999: Share
+
+
+class _MemberSpec(BaseModel):
+    model_config = _CLOSED
+    backbone: Annotated[str, Field(pattern=r"^(timm|torchvision):[A-Za-z0-9_.]+$")]
+    weights: FileName
+    pool: Pool | None = None
+    preprocessing: Preprocessing
+    bf16: _Bf16 | None = None
+    heads: Annotated[tuple[Head, ...], Field(min_length=1)]
+
+
+class _Manifest(BaseModel):
+    # Open at the top level only: a place for what the writer wants to remember, e.g. data and seeds.
+    model_config = ConfigDict(extra="allow")
+    format: Literal[1]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    description: str = ""
+    notice: str = ""
+    created: str = ""
+    files: dict[FileName, Sha256]
+    members: Annotated[tuple[_MemberSpec, ...], Field(min_length=1)]
+
+
+_MANIFEST = TypeAdapter(_Manifest)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and verify the bundle in `folder`.
+
+    Raises:
+        BundleError: what is wrong, in which file or field, and what to do.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); set ENRICH_BUNDLE to the folder of a model bundle"
+        ) from None
+    manifest = _parse(path, raw)
+    members = tuple(_member(spec, manifest.files[spec.weights]) for spec in manifest.members)
+    bundle = Bundle(folder, hashlib.sha256(raw).hexdigest(), manifest.name, members, json.loads(raw))
+    for member in members:
+        _check_tensors(folder / member.weights, member, bundle.tensors(member))
+    return bundle
+
+
+def write_bundle(
+    folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Any]]
+) -> Bundle:
+    """Write `manifest` (without `format` and `files`) and `tensors` (file -> name -> array or torch tensor).
+
+    The bundle is made beside `folder` and loaded as a check before it takes its place, where an earlier
+    bundle, but nothing else, may be.
+
+    Raises:
+        BundleError: the bundle would not load, or `folder` holds something that is not a bundle.
+    """
+    others = [
+        path.name for path in folder.glob("*") if path.name != MANIFEST and path.suffix != ".safetensors"
+    ]
+    if others:
+        raise BundleError(
+            f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made, previous = scratch / "made", scratch / "previous"
+    try:
+        made.mkdir()
+        files = {}
+        for name, by_tensor in tensors.items():
+            data = safetensors.numpy.save({key: _array(value) for key, value in by_tensor.items()})
+            (made / name).write_bytes(data)
+            files[name] = hashlib.sha256(data).hexdigest()
+        whole = {"format": FORMAT, **manifest, "files": files}
+        text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+        (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        load_bundle(made)
+        if folder.exists():
+            os.rename(folder, previous)
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if previous.exists():
+                os.rename(previous, folder)
+            raise
+    finally:
+        shutil.rmtree(scratch)
+    return load_bundle(folder)
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    plain = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
+    return np.asarray(plain, order="C")  # safetensors writes the memory as it lies
+
+
+def probabilities(head: Head, logits: ArrayLike) -> NDArray[np.float64]:
+    """Calibrated probabilities of `logits`, shape [..., outputs] to the same shape.
+
+    Sigmoid of a binary head, softmax over the last axis of a multiclass head, after the temperature.
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / head.temperature
+    if head.kind == "binary":
+        return np.asarray(np.exp(-np.logaddexp(0.0, -scaled)))
+    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _parse(path: Path, raw: bytes) -> _Manifest:
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise BundleError(f"{path}: not JSON ({error}); write the bundle again") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise BundleError(
+            f"{path}: format {found!r}, this version reads format {FORMAT}; export the bundle again, "
+            "or upgrade"
+        )
+    try:
+        manifest = _MANIFEST.validate_json(raw, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise BundleError(
+            f"{path}: {_place(first['loc'])}: {first['msg']}{more}; correct the field"
+        ) from None
+    for problem in _contradictions(manifest, content):
+        raise BundleError(f"{path}: {problem}")
+    return manifest
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _contradictions(manifest: _Manifest, content: dict[str, Any]) -> list[str]:
+    """What field-by-field validation cannot see."""
+    problems = []
+    weights = [spec.weights for spec in manifest.members]
+    if sorted(weights) != sorted(manifest.files):
+        problems.append("files and members[].weights must name the same files, each once; correct the names")
+    heads = [head for spec in manifest.members for head in spec.heads]
+    names = [head.name for head in heads]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(f"two heads are called {name!r}; give each head a name of its own")
+    for spec in manifest.members:
+        if spec.pool is not None and not spec.backbone.startswith("timm:"):
+            problems.append(f"{spec.weights}: pool is for timm backbones; leave it out")
+        if spec.preprocessing.resize == "squash" and spec.preprocessing.crop_ratio != 1:
+            problems.append(f"{spec.weights}: crop_ratio has no meaning with resize 'squash'; leave it out")
+    stated = [head.get("thresholds") or {} for spec in content["members"] for head in spec["heads"]]
+    for head, thresholds in zip(heads, stated, strict=True):
+        if set(thresholds) != ({"true", "false"} if head.kind == "binary" else set()):
+            problems.append(
+                f"head {head.name!r}: a binary head has thresholds 'true' and 'false', "
+                "a multiclass head one threshold per class; correct the thresholds"
+            )
+        classes = {kind.name for kind in head.classes}
+        if head.kind == "binary" and head.classes:
+            problems.append(f"head {head.name!r} is binary but has classes; leave them out")
+        if head.kind == "multiclass" and (len(classes) < 2 or len(classes) < len(head.classes)):
+            problems.append(f"head {head.name!r} needs two or more classes, each with a name of its own")
+        if head.false_threshold > head.true_threshold:
+            problems.append(f"head {head.name!r}: threshold false is above true; swap them")
+    return problems
+
+
+def _member(spec: _MemberSpec, weights_sha256: str) -> Member:
+    identity: dict[str, Any] = {
+        "backbone": spec.backbone,
+        "weights": weights_sha256,
+        "preprocessing": asdict(spec.preprocessing),
+        "heads": [[head.name, head.kind, [kind.name for kind in head.classes]] for head in spec.heads],
+    }
+    if spec.pool is not None:
+        identity["pool"] = spec.pool
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return Member(
+        model_id=hashlib.sha256(canonical.encode()).hexdigest(),
+        backbone=spec.backbone,
+        weights=spec.weights,
+        preprocessing=spec.preprocessing,
+        heads=spec.heads,
+        bf16_ok=spec.bf16 is not None and spec.bf16.delta_p999 <= MAX_BF16_DELTA,
+        pool=spec.pool,
+    )
+
+
+def _check_tensors(path: Path, member: Member, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """The heads' tensors fit the manifest; the backbone's are checked by the scorer, which can build it."""
+    features: int | None = None
+    expected = set()
+    for head in member.heads:
+        for part in ("weight", "bias"):
+            name = f"head.{head.name}.{part}"
+            expected.add(name)
+            if name not in tensors:
+                raise BundleError(f"{path}: tensor {name!r} is missing; export the bundle again")
+            shape = tensors[name].shape
+            if part == "weight" and features is None and len(shape) == 2:
+                features = shape[1]
+            wanted = (head.outputs, features) if part == "weight" else (head.outputs,)
+            if shape != wanted:
+                raise BundleError(
+                    f"{path}: tensor {name!r} has shape {list(shape)}, head {head.name!r} needs "
+                    f"[{head.outputs}{', features' if part == 'weight' else ''}]; export the bundle again"
+                )
+    for name in sorted(tensors):
+        if name not in expected and not name.startswith("backbone."):
+            raise BundleError(f"{path}: tensor {name!r} belongs to no head of the manifest; take it out")
+    if not any(name.startswith("backbone.") for name in tensors):
+        raise BundleError(f"{path}: no tensor 'backbone.…'; export the bundle with its backbone")

@@ -1,0 +1,279 @@
+"""Score: one pass of each backbone over a batch of decoded photos feeds all of its heads."""
+
+import copy
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from enrich.errors import BundleError, SettingsError
+from enrich.model.bundle import Bundle, Member, Pool
+from enrich.records import Scores
+
+Precision = Literal["fp32", "bf16"]
+CPU_BATCH = 8
+"""Photos per pass on one core: the activations of larger batches fall out of its cache."""
+
+
+class Scorer:
+    """The bundle's models, ready on one device.
+
+    `device` is auto, cpu, cuda or cuda:N. `precision` is fp32, bf16, or auto: bf16 for the members whose
+    export found that it changes no decision, on devices that gain from it. `threads` sets torch's threads
+    for the whole process.
+
+    Raises:
+        SettingsError: the device is unknown or not there, or the precision or threads are no such value.
+        BundleError: a backbone is unknown, or its weights do not fit it.
+    """
+
+    def __init__(
+        self, bundle: Bundle, device: str = "auto", precision: str = "auto", threads: int | None = None
+    ) -> None:
+        if precision not in ("auto", "fp32", "bf16"):
+            raise SettingsError(f"ENRICH_PRECISION: {precision!r} is not auto, fp32 or bf16")
+        if threads is not None:
+            if threads < 1:
+                raise SettingsError(f"threads: {threads} is not a number of threads; use 1 or more")
+            torch.set_num_threads(threads)
+        self.device = _device(device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32, on every device
+        self._preprocessings = bundle.preprocessings
+        self._models = tuple(
+            _MemberModel(bundle, member, self.device, _precision(member, self.device, precision))
+            for member in bundle.members
+        )
+
+    @property
+    def precision(self) -> dict[str, Precision]:
+        """What was chosen: model_id -> precision."""
+        return {model.model_id: model.precision for model in self._models}
+
+    @property
+    def lanes(self) -> int:
+        """How many batches to score at once: on a CPU one per core, since passes of one thread each get far
+        more out of the cores than one pass of many threads (docs/benchmarks.md); on a GPU one."""
+        return (os.cpu_count() or 1) if self.device.type == "cpu" else 1
+
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads to call `score` from, one per lane."""
+        on_cpu = self.device.type == "cpu"
+        setup = (lambda: torch.set_num_threads(1)) if on_cpu else None
+        return ThreadPoolExecutor(self.lanes, "score", initializer=setup)
+
+    def batch_size(self, wanted: int) -> int:
+        """The photos per batch that suit the device, at most `wanted`."""
+        return min(wanted, CPU_BATCH) if self.device.type == "cpu" else wanted
+
+    def score(self, batch: Sequence[tuple[NDArray[np.uint8], ...]]) -> list[dict[str, Scores]]:
+        """Logits of every photo, as `{model_id: {head: logits}}`, in order.
+
+        A photo is what `decode` made of it: one uint8 array [height, width, 3] per preprocessing of the
+        bundle, in the bundle's order.
+        """
+        if not batch:
+            return []
+        scores: list[dict[str, Scores]] = [{} for _ in batch]
+        with torch.inference_mode():
+            inputs = {
+                preprocessing: self._on_device([photo[place] for photo in batch])
+                for place, preprocessing in enumerate(self._preprocessings)
+            }
+            # All members are under way before the first result is waited for.
+            answers = [(model, model(inputs[model.preprocessing])) for model in self._models]
+            for model, logits in answers:
+                for photo, row in zip(scores, logits.tolist(), strict=True):
+                    photo[model.model_id] = model.by_head(row)
+        return scores
+
+    def _on_device(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """uint8 [N, 3, H, W] on the device, in channels_last layout: the pictures' own layout."""
+        shape = (len(pictures), *pictures[0].shape)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.stack(pictures, out=pixels.numpy())
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+class _MemberModel:
+    """One member on its device: normalise, backbone, heads."""
+
+    def __init__(self, bundle: Bundle, member: Member, device: torch.device, precision: Precision) -> None:
+        path = bundle.folder / member.weights
+        tensors = {name: torch.from_numpy(array) for name, array in bundle.tensors(member).items()}
+        self.model_id = member.model_id
+        self.preprocessing = member.preprocessing
+        self.precision = precision
+        self._device = device
+        self._heads = member.heads
+        backbone = build_backbone(member.backbone, member.pool)
+        _load(backbone, tensors, path, member.backbone)
+        self._backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
+        self._weight = torch.cat([tensors[f"head.{head.name}.weight"] for head in member.heads]).to(device)
+        self._bias = torch.cat([tensors[f"head.{head.name}.bias"] for head in member.heads]).to(device)
+        channels = (1, 3, 1, 1)
+        self._mean = torch.tensor(member.preprocessing.mean, device=device).reshape(channels) * 255
+        self._std = torch.tensor(member.preprocessing.std, device=device).reshape(channels) * 255
+        self._try(path, member.backbone)
+        with torch.inference_mode():
+            self._backbone = _fold_batch_norms(self._backbone, self._noise())
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] to float32 logits [N, outputs of all heads]."""
+        normalised = (pixels.float() - self._mean) / self._std
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            features = self._backbone(normalised)
+        return functional.linear(features.flatten(1).float(), self._weight, self._bias)
+
+    def by_head(self, row: Sequence[float]) -> Scores:
+        """One photo's logits, cut up by head."""
+        scores, start = {}, 0
+        for head in self._heads:
+            scores[head.name] = tuple(row[start : start + head.outputs])
+            start += head.outputs
+        return scores
+
+    def _noise(self) -> Tensor:
+        shape = (2, 3, *self.preprocessing.size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._device)
+        return noise.to(memory_format=torch.channels_last)
+
+    def _try(self, path: Path, backbone: str) -> None:
+        height, width = self.preprocessing.size
+        try:
+            with torch.inference_mode():
+                self(torch.zeros(1, 3, height, width, dtype=torch.uint8, device=self._device))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BundleError(
+                f"{path}: {backbone} with these heads cannot score a picture of {height}x{width} ({reason}); "
+                "correct the size or the head weights"
+            ) from error
+
+
+def build_backbone(name: str, pool: Pool | None = None) -> nn.Module:
+    """The backbone `timm:…` or `torchvision:…` without its classifier: pictures in, pooled features out.
+
+    `pool` replaces the way in which a timm backbone pools its last feature map.
+
+    Untrained. Training builds it the same way, so that its parameter names are those of the bundle.
+
+    Raises:
+        BundleError: no such backbone, or one whose classifier is not a linear layer at its end.
+    """
+    library, _, model_name = name.partition(":")
+    if library == "timm" and timm.is_model(model_name):
+        pooling: dict[str, Any] = {"global_pool": pool} if pool else {}
+        model: nn.Module = timm.create_model(model_name, pretrained=False, num_classes=0, **pooling)
+        return model
+    if library == "torchvision" and model_name in torchvision.models.list_models(module=torchvision.models):
+        slow_or_aux = {"init_weights": False, "aux_logits": False}
+        options = slow_or_aux if model_name in ("inception_v3", "googlenet") else {}
+        model = torchvision.models.get_model(model_name, weights=None, **options)
+        for place in ("fc", "classifier", "head", "heads"):
+            classifier = getattr(model, place, None)
+            if isinstance(classifier, nn.Linear):
+                setattr(model, place, nn.Identity())
+                return model
+            if isinstance(classifier, nn.Sequential) and isinstance(classifier[-1], nn.Linear):
+                classifier[-1] = nn.Identity()
+                return model
+    raise BundleError(
+        f"backbone {name!r}: {library} has none of that name that ends in a linear classifier here; "
+        "correct the name or upgrade"
+    )
+
+
+def _load(backbone: nn.Module, tensors: dict[str, Tensor], path: Path, name: str) -> None:
+    weights = {
+        key.removeprefix("backbone."): tensor
+        for key, tensor in tensors.items()
+        if key.startswith("backbone.")
+    }
+    try:
+        missing, unexpected = backbone.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{path}: weights are not those of {name} ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    # Batch norm counts its training batches; scoring does not need the count.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        problem, key = ("missing", missing[0]) if missing else ("not known to it", unexpected[0])
+        raise BundleError(f"{path}: weights are not those of {name}: {key!r} is {problem}; export it again")
+
+
+def _fold_batch_norms(backbone: nn.Module, pictures: Tensor) -> nn.Module:
+    """The backbone with batch norms folded into the convolutions that they follow: a third less time on CPUs.
+
+    Which follows which is seen by running it on `pictures`. Where the folded features of these differ by
+    more than rounding (a convolution that feeds something else besides), the backbone is left as it is.
+    """
+    folded = copy.deepcopy(backbone)
+    outputs: list[tuple[nn.Conv2d, Tensor]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            outputs.append((module, output))
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs.extend((conv, module) for conv, made in outputs if made is inputs[0])
+
+    hooks = [module.register_forward_hook(watch) for module in folded.modules()]
+    folded(pictures)
+    for hook in hooks:
+        hook.remove()
+    places = {child: (parent, name) for parent in folded.modules() for name, child in parent.named_children()}
+    for conv, norm in pairs:
+        if norm.running_mean is None or norm.running_var is None:
+            return backbone
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        # timm's batch norms carry the activation that comes after them.
+        setattr(*places[norm], getattr(norm, "act", nn.Identity()))
+    wanted, found = backbone(pictures), folded(pictures)
+    same = (wanted - found).norm() <= 1e-4 * wanted.norm()
+    return folded.to(memory_format=torch.channels_last) if same else backbone
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    kind, _, number = wanted.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or wanted == "cuda"):
+        raise SettingsError(f"ENRICH_DEVICE: {wanted!r} is not auto, cpu, cuda or cuda:N")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= found:
+        raise SettingsError(
+            f"ENRICH_DEVICE: {wanted} is not here ({found} CUDA devices found); use auto or cpu"
+        )
+    return torch.device(wanted)
+
+
+def _precision(member: Member, device: torch.device, wanted: str) -> Precision:
+    if wanted == "auto":
+        gains = device.type == "cuda" or _cpu_gains_from_bf16()
+        return "bf16" if member.bf16_ok and gains else "fp32"
+    return "bf16" if wanted == "bf16" else "fp32"
+
+
+def _cpu_gains_from_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware; elsewhere it is emulated and slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)

@@ -1,0 +1,1 @@
+"""Photos from outside: their bytes, and the pixels in them."""

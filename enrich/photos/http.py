@@ -1,0 +1,269 @@
+"""Fetch: a photo's bytes over HTTP, from hosts that may be slow, broken or hostile.
+
+One `Fetcher` serves a whole run: it keeps connections open, limits the requests under way in all and per
+host, and waits where a host said `Retry-After`. Whatever a photo does is a `PhotoStatus`, never an exception.
+"""
+
+import asyncio
+import errno
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Self
+
+import aiohttp
+from yarl import URL
+
+from enrich.errors import SettingsError
+from enrich.photos.addresses import AllowedHosts, BadUrlError, photo_url
+from enrich.photos.hosts import Turns, retry_after
+from enrich.records import Fetched, PhotoStatus, Validators
+from enrich.settings import Settings
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REFUSALS = {
+    404: PhotoStatus.NOT_FOUND,
+    408: PhotoStatus.TIMEOUT,
+    410: PhotoStatus.GONE,
+    429: PhotoStatus.THROTTLED,
+}
+_RETRIES = 2  # of one photo, after a pause that its host asked for
+_PAUSE_UNSAID = 2.0  # after a 429 that does not say how long
+_LONGEST_HEADER = 512
+
+_HEADERS = {
+    "Accept": "image/jpeg, image/png, image/webp, */*;q=0.1",
+    "Accept-Encoding": "identity",  # photos are compressed already
+}
+
+
+class _FailedError(Exception):
+    """How a photo ended; becomes a `Fetched` in `Fetcher.fetch`."""
+
+    def __init__(self, status: PhotoStatus, message: str, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.pause = pause
+        """Seconds for which the host asked to be left alone."""
+
+
+@dataclass(slots=True)
+class _Connecting:
+    """The addresses tried for one request: the socket factory is told an address, not for whom."""
+
+    host: str
+    refused: str | None = None
+    tried: bool = False
+
+
+_connecting: ContextVar[_Connecting] = ContextVar("_connecting")
+
+
+@dataclass(slots=True)
+class _Trip:
+    """What one photo may still spend, over all its redirects and retries; waiting for a turn is free."""
+
+    validators: Validators
+    seconds: float
+    redirects: int
+    retries: int = _RETRIES
+    bytes_read: int = 0
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.validators.etag:
+            self.conditions["If-None-Match"] = self.validators.etag
+        if self.validators.last_modified:
+            self.conditions["If-Modified-Since"] = self.validators.last_modified
+
+
+class Fetcher:
+    """Fetches photos as the settings allow; an async context manager.
+
+    Raises:
+        SettingsError: `ENRICH_ALLOWED_PRIVATE_HOSTS` or `ENRICH_USER_AGENT` cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._allowed = AllowedHosts(settings.allowed_private_hosts)
+        if not _sendable(settings.user_agent):
+            raise SettingsError("ENRICH_USER_AGENT: printable ASCII, 512 characters at most, can be sent")
+        self._turns = Turns(settings.fetch_concurrency, settings.fetch_per_host)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            # The limits are in `Turns`.
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._open_socket, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={**_HEADERS, "User-Agent": self._settings.user_agent},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.fetch_connect_timeout),
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def fetch(self, url: str, validators: Validators | None = None) -> Fetched:
+        """Ask for one photo; with validators, only if it changed.
+
+        Redirects are followed, each judged like the first URL; from https to http as well, since photos are
+        no secrets. A 429, or a 503 with `Retry-After`, pauses its host and is asked again, at most twice.
+        """
+        settings = self._settings
+        trip = _Trip(validators or Validators(), settings.fetch_timeout, settings.fetch_max_redirects)
+        try:
+            answer: Fetched | URL = photo_url(url)
+            while isinstance(answer, URL):
+                answer = await self._ask_patiently(answer, trip)
+            return answer
+        except BadUrlError as error:
+            return Fetched(PhotoStatus.BAD_URL, error=str(error), bytes_read=trip.bytes_read)
+        except _FailedError as error:
+            return Fetched(error.status, error=str(error), bytes_read=trip.bytes_read)
+
+    async def _ask_patiently(self, url: URL, trip: _Trip) -> Fetched | URL:
+        host = url.raw_authority
+        while True:
+            try:
+                async with self._turns.take(host):
+                    return await self._ask(url, trip)
+            except _FailedError as error:
+                if error.pause is not None:
+                    self._turns.pause(host, error.pause)
+                if error.pause is None or trip.retries == 0:
+                    raise
+                trip.retries -= 1
+
+    async def _ask(self, url: URL, trip: _Trip) -> Fetched | URL:
+        """One request: a photo, or the URL that the answer redirects to."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        connecting = _Connecting(url.raw_host or "")
+        token = _connecting.set(connecting)
+        try:
+            async with (
+                asyncio.timeout(trip.seconds),
+                self._session.get(url, headers=trip.conditions, allow_redirects=False) as response,
+            ):
+                return await self._read(response, trip)
+        except (TimeoutError, OSError, UnicodeError, aiohttp.ClientError) as error:
+            raise self._failure(error, connecting) from error
+        finally:
+            _connecting.reset(token)
+            trip.seconds -= loop.time() - started
+
+    def _open_socket(self, info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, (address, *_) = info
+        connecting = _connecting.get()
+        if not self._allowed.allow(connecting.host, address):
+            connecting.refused = address
+            raise OSError(errno.EACCES, f"{address} is not a public address")
+        connecting.tried = True
+        return socket.socket(family, kind, protocol)
+
+    async def _read(self, response: aiohttp.ClientResponse, trip: _Trip) -> Fetched | URL:
+        if response.status in _REDIRECTS:
+            return _redirected(response, trip)
+        if response.status == 304 and trip.conditions:
+            return Fetched(PhotoStatus.UNCHANGED, validators=_validators(response, trip.validators))
+        if not 200 <= response.status < 300:
+            raise _refusal(response)
+        body = await self._body(response, trip)
+        if not body:
+            raise _FailedError(
+                PhotoStatus.EMPTY, f"{response.url.host}: HTTP {response.status} without a body"
+            )
+        return Fetched(
+            PhotoStatus.OK,
+            body=body,
+            sha256=sha256(body).hexdigest(),
+            validators=_validators(response, Validators()),
+            bytes_read=trip.bytes_read,
+        )
+
+    async def _body(self, response: aiohttp.ClientResponse, trip: _Trip) -> bytes:
+        most = self._settings.fetch_max_bytes
+        too_many = _FailedError(
+            PhotoStatus.TOO_MANY_BYTES,
+            f"{response.url.host}: the file is larger than ENRICH_FETCH_MAX_BYTES ({most} bytes)",
+        )
+        if (response.content_length or 0) > most:
+            raise too_many
+        chunks = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            trip.bytes_read += len(chunk)
+            if size > most:
+                raise too_many
+        return b"".join(chunks)
+
+    def _failure(self, error: Exception, connecting: _Connecting) -> _FailedError:
+        """What a failed request comes to; the one place that knows the errors of the HTTP library."""
+        host, settings = connecting.host, self._settings
+        match error:
+            case aiohttp.ClientConnectorDNSError():
+                return _FailedError(PhotoStatus.DNS, f"{host}: the name cannot be resolved")
+            case aiohttp.ClientConnectorError() if connecting.refused and not connecting.tried:
+                text = f"{host}: {connecting.refused} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
+                return _FailedError(PhotoStatus.FORBIDDEN_ADDRESS, text)
+            case aiohttp.ClientConnectorError():
+                return _FailedError(PhotoStatus.CONNECT, str(error))
+            case aiohttp.ConnectionTimeoutError():
+                text = f"{host}: no connection within {settings.fetch_connect_timeout:g} s"
+                return _FailedError(PhotoStatus.CONNECT, text)
+            case TimeoutError():
+                text = f"{host}: not done within {settings.fetch_timeout:g} s"
+                return _FailedError(PhotoStatus.TIMEOUT, text)
+            case aiohttp.InvalidURL() | UnicodeError():
+                return _FailedError(PhotoStatus.BAD_URL, f"{host}: not a host that can be asked")
+            case aiohttp.ClientResponseError():
+                return _FailedError(PhotoStatus.SERVER_ERROR, f"{host}: the answer is not proper HTTP")
+            case _:
+                text = f"{host}: the answer broke off, or its body is garbled"
+                return _FailedError(PhotoStatus.CONNECTION_LOST, text)
+
+
+def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> URL:
+    host = response.url.host
+    location = response.headers.get("Location")
+    if location is None:
+        raise _FailedError(PhotoStatus.SERVER_ERROR, f"{host}: HTTP {response.status} without a Location")
+    if trip.redirects == 0:
+        raise _FailedError(
+            PhotoStatus.TOO_MANY_REDIRECTS, f"{host}: more redirects than ENRICH_FETCH_MAX_REDIRECTS"
+        )
+    trip.redirects -= 1
+    try:
+        return photo_url(location, base=response.url)
+    except BadUrlError as error:
+        raise BadUrlError(f"{host}: redirected where no photo can be: {error}") from None
+
+
+def _refusal(response: aiohttp.ClientResponse) -> _FailedError:
+    code = response.status
+    other = PhotoStatus.REFUSED if 400 <= code < 500 else PhotoStatus.SERVER_ERROR
+    pause = None
+    if code in (429, 503):
+        pause = retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+    if code == 429 and pause is None:
+        pause = _PAUSE_UNSAID
+    return _FailedError(_REFUSALS.get(code, other), f"{response.url.host}: HTTP {code}", pause)
+
+
+def _validators(response: aiohttp.ClientResponse, known: Validators) -> Validators:
+    """The answer's validators, or the known ones where it has none that can be kept and sent back."""
+    etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    return Validators(
+        etag if etag and _sendable(etag) else known.etag,
+        last_modified if last_modified and _sendable(last_modified) else known.last_modified,
+    )
+
+
+def _sendable(value: str) -> bool:
+    return len(value) <= _LONGEST_HEADER and value.isascii() and value.isprintable()

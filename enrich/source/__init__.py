@@ -1,0 +1,1 @@
+"""The portal's tables, read and never written, and what changed in them."""

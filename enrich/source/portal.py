@@ -1,0 +1,260 @@
+"""The portal's tables, read only: what listings there are, their fingerprints, photos and copied columns.
+
+Two fingerprints per listing, computed in Postgres: `photo_fp` over the ordered (position, stripped URL,
+version) of its photos, `doc_fp` over the copied columns. They are only ever compared for equality.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DatabaseError
+
+from enrich.errors import SourceError
+from enrich.records import ListingPhotos, Photo
+from enrich.settings import Settings
+from enrich.source.catalogue import ES_TYPES, INTEGERS, PortalTables, Table, read_portal
+from enrich.source.urls import strip_pattern, strip_sql, strip_url, url_key
+from enrich.state.database import Database, passing
+
+# For the planner, to the end of the transaction: use the index on listing_id where there is one, sort in
+# memory. And whatever a query does, nothing is written to the portal's tables.
+_TRANSACTION = """
+SET TRANSACTION READ ONLY; SET LOCAL random_page_cost = 1.1; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off
+"""
+
+# The holes are filled by `Source._parts` with SQL for the tables as they are. The listings are chosen first,
+# so that the planner sees how few they are and can take their images from an index.
+_CHOSEN = """
+WITH page AS MATERIALIZED (
+  SELECT l.id AS native, l.id::text COLLATE "C" AS id, {updated_at} AS updated_at {copied}
+  FROM {listings} l
+  WHERE {active} AND {which}
+)"""
+
+# Timestamps that Python cannot hold count as none.
+_UPDATED_AT = (
+    "CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END"
+)
+_NEXT = """(CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after) AND l.id IS NOT NULL
+  ORDER BY l.id::text COLLATE "C" LIMIT :limit"""
+
+_ALBUM = """, album AS (
+  SELECT p.id, bool_and(i.version IS NOT NULL) AS versioned,
+         encode(sha256(convert_to(string_agg(
+           concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e' ORDER BY {order}
+         ), 'UTF8')), 'hex') AS photo_fp
+         {photos}
+  FROM page p
+  JOIN (
+    SELECT {listing_id} AS listing_id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
+           {version} COLLATE "C" AS version
+    FROM {images} i
+  ) i ON i.listing_id = {join_to}
+  GROUP BY p.id
+)"""
+
+_FINGERPRINTS = (
+    _CHOSEN
+    + _ALBUM
+    + """
+SELECT p.id, p.updated_at, coalesce(a.photo_fp, '') AS photo_fp, {doc_fp} AS doc_fp,
+       coalesce(a.versioned, true) AS versioned
+FROM page p LEFT JOIN album a ON a.id = p.id {document}
+ORDER BY p.id"""
+)
+
+_PHOTOS = (
+    _CHOSEN
+    + _ALBUM
+    + """
+SELECT p.id, p.updated_at, coalesce(a.photo_fp, ''), coalesce(a.photos, '[]')
+FROM page p LEFT JOIN album a ON a.id = p.id"""
+)
+_PHOTO_LIST = ", json_agg(json_build_array(i.position, i.url, i.version) ORDER BY {order}) AS photos"
+
+_DOCUMENTS = (
+    _CHOSEN
+    + """
+SELECT p.id, {doc_fp}, to_jsonb(c)::text FROM page p {document}"""
+)
+
+_DOUBTFUL = """
+SELECT l.id::text, count(*) FROM {listings} l WHERE {active}
+GROUP BY l.id HAVING l.id IS NULL OR count(*) > 1 LIMIT 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListing:
+    """One active listing as the source has it now."""
+
+    id: str
+    updated_at: datetime | None
+    photo_fp: str
+    doc_fp: str
+    versioned: bool
+    """Every photo carries a version, so a change of bytes behind a URL would show in `photo_fp`."""
+
+
+class Source:
+    """The portal's tables or views.
+
+    Args:
+        database: where they are: the state's database, or a read replica.
+        settings: names of the tables, copied columns, ignored URL parameters.
+        reserved: names of our own document fields, which no copied column may have.
+
+    All methods raise `SourceError` when the tables are not as needed, and `OutageError` when the database is
+    away for too long.
+    """
+
+    def __init__(self, database: Database, settings: Settings, reserved: Collection[str] = ()) -> None:
+        self._database = database
+        self._settings = settings
+        self._reserved = reserved
+        self._ignore = settings.url_ignore_params
+
+    def page(self, after: str | None, limit: int) -> list[SourceListing]:
+        """The next `limit` active listings behind id `after`, by id as text in byte order; [] at the end."""
+        rows = self._read(_FINGERPRINTS, which=_NEXT, params={"after": after, "limit": limit})
+        return [SourceListing(*row) for row in rows]
+
+    def by_ids(self, ids: Sequence[str]) -> list[SourceListing]:
+        """As `page`, those of the listings named that are there and active."""
+        return [SourceListing(*row) for row in self._read_named(_FINGERPRINTS, ids)]
+
+    def photos(self, ids: Sequence[str]) -> list[ListingPhotos]:
+        """Photos, fingerprint and `updated_at` of each listing, as one statement saw them.
+
+        Listings that vanished or are inactive are absent from the answer. A row without a URL has the URL "".
+        """
+        return [
+            ListingPhotos(id, photo_fp, updated_at, tuple(self._photo(n, *row) for n, row in enumerate(rows)))
+            for id, updated_at, photo_fp, rows in self._read_named(_PHOTOS, ids)
+        ]
+
+    def documents(self, ids: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Id -> (doc_fp, copied columns ready for JSON: dates ISO in UTC, numbers finite or null)."""
+        kinds = self.copied_columns()
+        documents = {}
+        for id, doc_fp, found in self._read_named(_DOCUMENTS, ids):
+            values = json.loads(found, parse_int=_integer)
+            documents[id] = (doc_fp, {name: _clean(values[name], kind) for name, kind in kinds.items()})
+        return documents
+
+    def copied_columns(self) -> dict[str, str]:
+        """Copied column -> Elasticsearch type."""
+        return {column.name: ES_TYPES[column.type] for column in self._tables.copied}
+
+    def check(self) -> list[str]:
+        """Verify tables, columns, types, privileges and ids, and read one listing; say what was found."""
+        listings, images = self._tables.listings, self._tables.images
+        doubtful = self._read(_DOUBTFUL)
+        if doubtful:
+            id, rows = doubtful[0]
+            wrong = "a row without an id" if id is None else f"{rows} rows with the id {id}"
+            raise SourceError(f"{listings.sql} has {wrong}: one row per id is needed ({listings.setting})")
+        copied = ", ".join(f"{name} ({kind})" for name, kind in self.copied_columns().items())
+        found = [
+            _describe(listings, "active"),
+            _describe(images, "version"),
+            f"copied: {copied or 'nothing'}",
+        ]
+        if not images.view and not images.columns["listing_id"].indexed:
+            found.append(f"{images.sql} has no index on listing_id: discovery will be slow")
+        first = [listing.id for listing in self.page(None, 1)]
+        self.documents(first)
+        photos = [len(listing.photos) for listing in self.photos(first)]
+        found.append(f"first listing {first[0]}: {photos[0]} photos" if photos else "no active listings")
+        return found
+
+    def _photo(self, ordinal: int, position: int | None, url: str | None, version: str | None) -> Photo:
+        shown = strip_url(url or "", self._ignore)
+        return Photo(ordinal if position is None else position, url or "", url_key(shown), shown, version)
+
+    @cached_property
+    def _tables(self) -> PortalTables:
+        return self._database.run(lambda found: read_portal(found, self._settings, self._reserved))
+
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        tables = self._tables
+        copied = {column.sql: f"c{n}" for n, column in enumerate(tables.copied)}
+        named = ", ".join(f"p.{alias} AS {column}" for column, alias in copied.items())
+        order = "i.position, i.shown, i.version"
+        collation = tables.images.columns["listing_id"].collation
+        collate = f"COLLATE {collation}" if collation else ""
+        return {
+            "listings": tables.listings.sql,
+            "images": tables.images.sql,
+            "active": "l.active IS NOT FALSE" if "active" in tables.listings.columns else "true",
+            "updated_at": _UPDATED_AT,
+            "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
+            "document": f"CROSS JOIN LATERAL (SELECT {named}) c",
+            "doc_fp": "encode(sha256(convert_to(to_jsonb(c)::text, 'UTF8')), 'hex')" if copied else "''",
+            "listing_id": "i.listing_id" if tables.joinable else 'i.listing_id::text COLLATE "C"',
+            "join_to": f"p.native {collate}" if tables.joinable else "p.id",
+            "shown": strip_sql("i.url", self._ignore),
+            "version": "i.version::text" if "version" in tables.images.columns else "NULL::text",
+            "order": order,
+            "photos": _PHOTO_LIST.format(order=order),
+        }
+
+    def _read_named(self, statement: str, ids: Sequence[str]) -> Sequence[Any]:
+        """Read the listings with these ids. Compared as their own type, so that an index can be used."""
+        kind = self._tables.listings.columns["id"].type
+        if kind in INTEGERS:
+            wanted: list[Any] = [int(id) for id in ids if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", id)]
+            which = "l.id = ANY(CAST(:ids AS bigint[]))"
+        elif kind == "uuid":
+            wanted = [id for id in ids if re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", id)]
+            which = "l.id = ANY(CAST(:ids AS uuid[]))"
+        else:
+            wanted = [id for id in ids if "\0" not in id]
+            compared = "l.id" if kind in ("text", "varchar") else 'l.id::text COLLATE "C"'
+            which = f"{compared} = ANY(CAST(:ids AS text[]))"
+        return self._read(statement, which=which, params={"ids": wanted}) if wanted else []
+
+    def _read(
+        self, statement: str, which: str = "true", params: dict[str, Any] | None = None
+    ) -> Sequence[Any]:
+        sql = statement.format(which=which, **self._parts)
+        values = {"strip": strip_pattern(self._ignore), **(params or {})}
+
+        def work(connection: Connection) -> Sequence[Any]:
+            connection.exec_driver_sql(_TRANSACTION)
+            return connection.execute(text(sql), values).fetchall()
+
+        try:
+            return self._database.run(work)
+        except DatabaseError as error:
+            if passing(error):
+                raise
+            tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
+            raise SourceError(f"reading {tables} failed: {str(error.orig).splitlines()[0]}") from error
+
+
+def _describe(table: Table, optional: str) -> str:
+    return f"{table.sql}: {'with' if optional in table.columns else 'without'} column {optional}"
+
+
+def _integer(digits: str) -> int | float:
+    """Postgres numbers may have any length; those beyond bigint become floats (and may become infinite)."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+def _clean(value: Any, kind: str) -> Any:
+    """A copied value as the index takes it; what it cannot (NaN, infinity, years beyond 9999) is null."""
+    if isinstance(value, list):
+        return [_clean(item, kind) for item in value]
+    if kind in ("long", "double"):
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
+    if kind == "date" and value is not None:
+        return value if re.fullmatch(r"\d{4}-[^ ]*", value) else None
+    return value

@@ -1,0 +1,136 @@
+"""Overrides: what a person says of a listing, which outranks the model now and after every later run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, text, update
+
+from enrich.errors import UsageError
+from enrich.state.database import Database
+from enrich.state.schema import NEXT_REVISION, listing
+
+_PUT = text("""
+    INSERT INTO enrichment.override (listing_id, field, value, note, created_by)
+    VALUES (:id, :field, CAST(:value AS jsonb), :note, :by)
+    ON CONFLICT (listing_id, field) DO UPDATE
+    SET value = excluded.value, note = excluded.note, created_by = excluded.created_by, created_at = now()
+""")
+
+_DROP = text("DELETE FROM enrichment.override WHERE listing_id = :id AND field = :field")
+
+_OF = text("""
+    SELECT field, value, note, created_by, created_at
+    FROM enrichment.override WHERE listing_id = :id ORDER BY field
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One thing that a person said. `value`: True, False, None (unknown), or a tuple of classes."""
+
+    field: str
+    value: bool | tuple[str, ...] | None
+    note: str | None
+    by: str | None
+    at: datetime
+
+
+class Overrides:
+    """Sets, clears and reads overrides; what is published is recomputed in the same transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def set_override(self, id: str, field: str, value: Any, note: str | None, by: str | None) -> None:
+        """Say that `field` (`has_X` or `X_types`) of a listing is `value`, whatever a model finds.
+
+        `value` is True, False or None (unknown) for `has_X`, and a sequence of classes for `X_types`. Whether
+        a head X exists is the caller's to know. A listing not enriched yet keeps the override for later.
+
+        Raises:
+            UsageError: unknown listing; not a field that can be overridden; not a value for it.
+        """
+        checked = _checked(field, value)
+
+        def work(connection: Connection) -> None:
+            row = _lock(connection, id)
+            given = {"id": id, "field": field, "value": json.dumps(checked), "note": note, "by": by}
+            connection.execute(_PUT, given)
+            _recompute(connection, row)
+
+        self._database.run(work)
+
+    def clear_override(self, id: str, field: str) -> bool:
+        """Let the model speak again for `field`; False where nothing was set.
+
+        Raises:
+            UsageError: unknown listing.
+        """
+
+        def work(connection: Connection) -> bool:
+            row = _lock(connection, id)
+            dropped = connection.execute(_DROP, {"id": id, "field": field}).rowcount == 1
+            _recompute(connection, row)
+            return dropped
+
+        return self._database.run(work)
+
+    def overrides(self, id: str) -> list[Override]:
+        """A listing's overrides, by field."""
+        return self._database.run(lambda connection: read(connection, id))
+
+
+def read(connection: Connection, id: str) -> list[Override]:
+    """A listing's overrides, by field."""
+    return [
+        Override(row.field, tuple(row.value) if isinstance(row.value, list) else row.value, *row[2:])
+        for row in connection.execute(_OF, {"id": id})
+    ]
+
+
+def published(connection: Connection, id: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What is published of a listing: the model's attributes (JSON) with the person's over them.
+
+    The confidence stays the model's. The caller holds the listing's row.
+    """
+    fields, evidence = dict(model["fields"]), dict(model["evidence"])
+    for override in read(connection, id):
+        value = override.value
+        fields[override.field] = list(value) if isinstance(value, tuple) else value
+        evidence[override.field.removeprefix("has_").removesuffix("_types")] = {"override": True}
+    return {**model, "fields": fields, "evidence": evidence}
+
+
+def _lock(connection: Connection, id: str) -> Row[str, str, Any, Any]:
+    asked = select(listing.c.id, listing.c.status, listing.c.model_attributes, listing.c.attributes)
+    row = connection.execute(asked.where(listing.c.id == id).with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        raise UsageError(f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found")
+    return row
+
+
+def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
+    if row.model_attributes is None:
+        return  # the first completion applies it
+    attributes = published(connection, row.id, row.model_attributes)
+    if attributes == row.attributes:
+        return
+    changes: dict[str, Any] = {"attributes": attributes}
+    if row.status != "gone":  # nothing of a gone listing is in the index; its return publishes it
+        changes["revision"] = NEXT_REVISION
+    connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
+
+
+def _checked(field: str, value: Any) -> bool | list[str] | None:
+    if field.startswith("has_") and len(field) > len("has_"):
+        if value is None or isinstance(value, bool):
+            return value
+        raise UsageError(f"{field} is true, false or unknown, not {value!r}")
+    if field.endswith("_types") and len(field) > len("_types"):
+        if isinstance(value, list | tuple | set | frozenset) and all(isinstance(v, str) for v in value):
+            return sorted(set(value))
+        raise UsageError(f"{field} is a list of classes such as kitchen, bathroom, not {value!r}")
+    raise UsageError(f"{field!r} cannot be overridden: name a field has_X (yes or no) or X_types (a list)")

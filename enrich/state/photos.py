@@ -1,0 +1,218 @@
+"""What state knows of photos and of their scores: functions on an open transaction.
+
+Locks are taken in one order everywhere: rows of `photo_score`, then of `photo`, by key, then of `listing`,
+by id. Workers that share photos then wait for each other instead of standing in each other's way.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from enrich.records import PhotoResult, PhotoScore, PhotoState, PhotoStatus, Validators
+from enrich.state.schema import NIGHTLY
+
+RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further failures in a row
+
+_STATES = text("""
+    SELECT key, status, sha256, version, etag, last_modified, failures,
+           coalesce(next_try <= now(), false) AS retry_due
+    FROM enrichment.photo WHERE key = ANY(:keys)
+""")
+
+_SCORES = text("""
+    SELECT sha256, model_id, dhash, scores
+    FROM enrichment.photo_score WHERE sha256 = ANY(:shas) AND model_id = ANY(:models)
+""")
+
+_SAVE_SCORES = text("""
+    INSERT INTO enrichment.photo_score (sha256, model_id, dhash, scores)
+    SELECT sha256, model_id, dhash, scores
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, model_id text, dhash bigint, scores jsonb)
+    ORDER BY sha256, model_id
+    ON CONFLICT DO NOTHING
+""")
+
+_ADD = text("""
+    INSERT INTO enrichment.photo
+        (key, status, sha256, version, etag, last_modified, failures, next_try, error, checked_at)
+    SELECT key, status, sha256, version, etag, last_modified, failures,
+           now() + retry_hours * interval '1 hour', error, now()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(key text, status text, sha256 text, version text,
+        etag text, last_modified text, failures integer, retry_hours integer, error text)
+    ORDER BY key
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key
+""")
+
+_LOCK = text("""
+    SELECT key, status, sha256 FROM enrichment.photo WHERE key = ANY(:keys) ORDER BY key FOR NO KEY UPDATE
+""")
+
+_LOCK_TO_READ = text("""
+    SELECT key, status, sha256 FROM enrichment.photo WHERE key = ANY(:keys) ORDER BY key FOR SHARE
+""")
+
+_UPDATE = text("""
+    UPDATE enrichment.photo AS p SET
+        status = r.status,
+        version = r.version,
+        failures = r.failures,
+        next_try = now() + r.retry_hours * interval '1 hour',
+        error = r.error,
+        checked_at = now(),
+        -- A failure keeps the bytes last seen, and the validators that belong to them.
+        sha256 = CASE WHEN r.status = 'ok' THEN r.sha256 ELSE p.sha256 END,
+        etag = CASE WHEN r.status = 'ok' THEN r.etag ELSE p.etag END,
+        last_modified = CASE WHEN r.status = 'ok' THEN r.last_modified ELSE p.last_modified END
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(key text, status text, sha256 text, version text,
+        etag text, last_modified text, failures integer, retry_hours integer, error text)
+    WHERE p.key = r.key
+""")
+
+# The join, rather than `@> ANY`, lets Postgres look each photo up in the index on `photos`.
+_HOLDERS = text("""
+    SELECT DISTINCT l.id
+    FROM jsonb_to_recordset(CAST(:changed AS jsonb)) AS c(key text, sha256 text)
+    JOIN enrichment.listing AS l
+      ON l.photos @> jsonb_build_array(jsonb_build_object('key', c.key))
+     AND NOT l.photos @> jsonb_build_array(jsonb_build_object('key', c.key, 'sha256', c.sha256))
+    WHERE l.id <> :besides
+""")
+
+_LOCK_LISTINGS = text("""
+    SELECT id FROM enrichment.listing WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+""")
+
+# A gone listing is made to look unfinished, so that it is enriched anew if it ever comes back.
+_ASK_AGAIN = text("""
+    UPDATE enrichment.listing SET
+        requested = requested + 1,
+        photo_fp_done = CASE WHEN status = 'gone' THEN NULL ELSE photo_fp_done END,
+        pending_since = CASE WHEN status = 'gone' THEN NULL ELSE coalesce(pending_since, now()) END,
+        status = CASE WHEN status IN ('leased', 'gone') THEN status ELSE 'pending' END,
+        attempts = CASE WHEN status = 'leased' THEN attempts ELSE 0 END,
+        priority = :nightly, not_before = NULL, error = NULL
+    WHERE id = ANY(:ids)
+""")
+
+
+def states(connection: Connection, keys: Sequence[str]) -> dict[str, PhotoState]:
+    """What is known of these URL keys; unknown ones are absent."""
+    return {
+        row.key: PhotoState(
+            row.key, PhotoStatus(row.status), row.sha256, row.version,
+            Validators(row.etag, row.last_modified), row.failures, row.retry_due,
+        )
+        for row in connection.execute(_STATES, {"keys": list(keys)})
+    }  # fmt: skip
+
+
+def scores(connection: Connection, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
+    """Scores on record for these bytes; `by_model` holds only the models found, unknown bytes are absent."""
+    hashes: dict[str, int] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(_SCORES, {"shas": list(shas), "models": list(model_ids)}):
+        hashes[row.sha256] = row.dhash
+        found.setdefault(row.sha256, {})[row.model_id] = {
+            head: tuple(logits) for head, logits in row.scores.items()
+        }
+    return {sha: PhotoScore(sha, hashes[sha], by_model) for sha, by_model in found.items()}
+
+
+def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
+    """Record scores; what is on record already stays.
+
+    Raises:
+        ValueError: a score is not a finite number.
+    """
+    rows = [
+        {"sha256": score.sha256, "model_id": model, "dhash": score.dhash, "scores": dict(heads)}
+        for score in {score.sha256: score for score in given}.values()
+        for model, heads in score.by_model.items()
+    ]
+    if rows:
+        connection.execute(_SAVE_SCORES, {"rows": json.dumps(rows, allow_nan=False)})
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What came of saving a listing's photos."""
+
+    changed: dict[str, str]
+    """URL key -> sha256 now, of photos that had other bytes, or a failure, on record."""
+    current: bool
+    """Whether all good results are what is on record now: no other worker saw other bytes."""
+
+
+def save(connection: Connection, results: Iterable[PhotoResult]) -> Saved:
+    """Record how the requested photos ended, and compare the others with what is on record.
+
+    The rows of all of them stay locked until the transaction ends, so that whoever changes one afterwards
+    finds this listing among its holders.
+    """
+    # One result per key: a good one outdoes a failure, and of good ones the one that was asked for counts.
+    by_key = {r.photo.key: r for r in sorted(results, key=lambda r: (r.status.ok, r.requested))}
+    rows = {key: _row(result) for key, result in by_key.items() if result.requested}
+    added: set[str] = set()
+    if rows:
+        added.update(connection.execute(_ADD, {"rows": json.dumps(list(rows.values()))}).scalars())
+    lock = _LOCK if rows.keys() - added else _LOCK_TO_READ
+    changed: dict[str, str] = {}
+    updates: list[dict[str, Any]] = []
+    current = True
+    for before in connection.execute(lock, {"keys": sorted(by_key.keys() - added)}):
+        result, row = by_key[before.key], rows.get(before.key)
+        other = before.sha256 != result.sha256
+        if row is None or (other and result.status is PhotoStatus.UNCHANGED):
+            # Not asked for; or another worker saw newer bytes since we asked: its answer stands.
+            current &= not (result.status.ok and other and before.sha256 is not None)
+            continue
+        updates.append(row)
+        if result.sha256 is not None and result.status.ok and (other or before.status != "ok"):
+            changed[before.key] = result.sha256
+    if updates:
+        connection.execute(_UPDATE, {"rows": json.dumps(updates)})
+    return Saved(changed, current)
+
+
+def ask_holders_again(connection: Connection, changed: Mapping[str, str], besides: str) -> None:
+    """Make every other listing that holds another version of a changed photo pending.
+
+    Locks those listings and `besides`, by id.
+    """
+    if not changed:
+        return
+    pairs = [{"key": key, "sha256": sha} for key, sha in changed.items()]
+    holders = connection.execute(_HOLDERS, {"changed": json.dumps(pairs), "besides": besides}).scalars().all()
+    connection.execute(_LOCK_LISTINGS, {"ids": [*holders, besides]})
+    if holders:
+        connection.execute(_ASK_AGAIN, {"ids": list(holders), "nightly": NIGHTLY})
+
+
+def clean(value: str | None) -> str | None:
+    """Text from outside as Postgres can keep it: no NUL, no lone surrogates."""
+    return value and value.replace("\0", "�").encode("utf-8", "replace").decode()
+
+
+def _row(result: PhotoResult) -> dict[str, Any]:
+    good = result.status.ok
+    failures = 0 if good else max(result.failures, 1)
+    return {
+        "key": result.photo.key,
+        "status": "ok" if good else result.status.value,
+        "sha256": result.sha256 if good else None,
+        "version": result.photo.version,
+        "etag": _validator(result.validators.etag) if good else None,
+        "last_modified": _validator(result.validators.last_modified) if good else None,
+        "failures": failures,
+        "retry_hours": RETRY_HOURS[min(failures, len(RETRY_HOURS)) - 1] if result.transient else None,
+        "error": None if good else clean(result.error),
+    }
+
+
+def _validator(value: str | None) -> str | None:
+    """A validator is only of use as it was sent; one that cannot be kept so is dropped."""
+    return value if value == clean(value) else None

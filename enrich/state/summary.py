@@ -1,0 +1,110 @@
+"""What `enrich status` and `enrich show` tell: read from state, changing nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from enrich.errors import UsageError
+from enrich.state import overrides
+from enrich.state.database import Database
+from enrich.state.outbox import Outbox, OutboxCounts
+from enrich.state.overrides import Override
+
+_STATUSES = text("SELECT status, count(*) AS listings FROM enrichment.listing GROUP BY status")
+
+_REASONS = text("""
+    SELECT left(coalesce(error, 'unknown'), 200) AS reason, count(*) AS listings
+    FROM enrichment.listing WHERE status = 'quarantined'
+    GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
+""")
+
+_LAG = text("""
+    SELECT extract(epoch FROM clock_timestamp() - min(CASE status WHEN 'retry' THEN not_before
+                                                                  ELSE pending_since END))
+    FROM enrichment.listing
+    WHERE status IN ('pending', 'leased') OR (status = 'retry' AND not_before <= clock_timestamp())
+""")
+
+_BUNDLES = text("""
+    SELECT bundle_id, count(*) AS listings FROM enrichment.listing
+    WHERE status <> 'gone' AND bundle_id IS NOT NULL
+    GROUP BY bundle_id ORDER BY count(*) DESC, bundle_id
+""")
+
+_LISTING = text("SELECT * FROM enrichment.listing WHERE id = :id")
+
+_PHOTOS = text("""
+    SELECT key, status, failures, next_try, error, checked_at FROM enrichment.photo WHERE key = ANY(:keys)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The state as a whole."""
+
+    listings: Mapping[str, int]
+    """Status -> listings; statuses that none has are absent."""
+    quarantine_reasons: tuple[tuple[str, int], ...]
+    """The most frequent reasons with their counts."""
+    outbox: OutboxCounts
+    lag_seconds: float | None
+    """How long the listing that waits longest has waited; None where none waits."""
+    bundles: Mapping[str, int]
+    """Bundle id -> listings made with it, most first."""
+
+    def stale(self, bundle_id: str) -> int:
+        """Listings made with another bundle."""
+        return sum(self.bundles.values()) - self.bundles.get(bundle_id, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ListingDetails:
+    """All that is known of one listing."""
+
+    listing: Mapping[str, Any]
+    """Its row of table `listing`; `photos` among it."""
+    photos: Mapping[str, Mapping[str, Any]]
+    """URL key -> status, failures, next_try, error, checked_at."""
+    overrides: tuple[Override, ...]
+
+
+def summary(database: Database, reasons: int = 5) -> Summary:
+    """Count everything; at most `reasons` reasons of quarantine."""
+
+    def work(connection: Connection) -> tuple[Any, ...]:
+        lag = connection.scalar(_LAG)
+        return (
+            {row.status: row.listings for row in connection.execute(_STATUSES)},
+            tuple((row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})),
+            None if lag is None else max(float(lag), 0.0),
+            {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
+        )
+
+    listings, quarantined, lag, bundles = database.run(work)
+    return Summary(listings, quarantined, Outbox(database).counts(), lag, bundles)
+
+
+def details(database: Database, id: str) -> ListingDetails:
+    """All that is known of one listing.
+
+    Raises:
+        UsageError: no such listing.
+    """
+
+    def work(connection: Connection) -> ListingDetails:
+        row = connection.execute(_LISTING, {"id": id}).mappings().one_or_none()
+        if row is None:
+            raise UsageError(
+                f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found"
+            )
+        keys = [photo["key"] for photo in row["photos"]]
+        found = connection.execute(_PHOTOS, {"keys": keys}).mappings()
+        return ListingDetails(
+            dict(row),
+            {photo["key"]: dict(photo) for photo in found},
+            tuple(overrides.read(connection, id)),
+        )
+
+    return database.run(work)

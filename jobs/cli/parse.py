@@ -1,0 +1,75 @@
+"""Reads what people write on the command line."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from enrich.errors import UsageError
+from enrich.index.protocol import Query
+from enrich.model.bundle import Head
+
+_TRUTH: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
+
+
+def read_ids(path: Path | None) -> tuple[str, ...] | None:
+    """The ids in a file (- is stdin), one a line, each once.
+
+    Raises:
+        UsageError: the file cannot be read or holds no id.
+    """
+    if path is None:
+        return None
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"--ids {path}: cannot be read: {reason}") from None
+    ids = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not ids:
+        raise UsageError(f"--ids {path}: holds no id; write one a line")
+    return ids
+
+
+def read_query(
+    has: Sequence[str], rooms: Sequence[str], types: Sequence[str], where: Sequence[str], limit: int
+) -> Query:
+    """The options of `enrich search` as a query; whether the names exist is the index's to say.
+
+    Raises:
+        UsageError: an option that is not NAME=VALUE.
+    """
+    wanted: dict[str, list[str]] = {"room": list(rooms)} if rooms else {}
+    for option in types:
+        name, kind = _split("--type", option, "room=kitchen")
+        wanted.setdefault(name, []).append(kind)
+    columns = dict(_split("--where", option, "city=Solna") for option in where)
+    return Query(tuple(has), {name: tuple(kinds) for name, kinds in wanted.items()}, columns, limit)
+
+
+def read_assignment(text: str, heads: Sequence[Head]) -> tuple[str, bool | tuple[str, ...] | None]:
+    """`has_balcony=true` -> ("has_balcony", True); `room_types=kitchen,bathroom` -> ("room_types", (…)).
+
+    Raises:
+        UsageError: not a field of the bundle's heads, or not a value for it.
+    """
+    field, value = _split("override", text, "has_balcony=false")
+    fields = {f"has_{h.name}" if h.kind == "binary" else f"{h.name}_types": h for h in heads}
+    if (head := fields.get(field)) is None:
+        raise UsageError(f"{field!r} cannot be overridden: name one of {', '.join(fields)}")
+    if head.kind == "binary":
+        if value not in _TRUTH:
+            raise UsageError(f"{field}={value}: write true, false or unknown")
+        return field, _TRUTH[value]
+    given = tuple(part.strip() for part in value.split(",") if part.strip())
+    known = [kind.name for kind in head.classes if kind.publish]
+    for kind in given:
+        if kind not in known:
+            raise UsageError(f"{field}={value}: {kind!r} is none of {', '.join(known)}")
+    return field, given
+
+
+def _split(option: str, text: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"{option} {text}: write it as {example}")
+    return name.strip(), value.strip()

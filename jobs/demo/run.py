@@ -1,0 +1,102 @@
+"""`enrich demo`: the whole job on homes that come along, with embedded servers."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from enrich.index.protocol import Query
+from enrich.model.bundle import Head
+from enrich.settings import Settings, load_settings
+from jobs.cli.logs import OURS
+from jobs.demo.homes import COLUMNS, Home, from_folder, shipped
+from jobs.demo.portal import fill, portal
+from jobs.demo.server import PhotoHost, serving
+from jobs.migrate import migrate
+from jobs.run.nightly import RunOptions, run
+from jobs.run.services import open_services
+from jobs.views import console
+from jobs.views.demo import show_homes, show_next_steps, show_start
+from jobs.views.report import report_lines
+from jobs.views.search import show_hits
+
+_OWN: dict[str, Any] = {
+    "source_database_url": None,
+    "elasticsearch_url": None,
+    "elasticsearch_api_key": None,
+    "elasticsearch_username": None,
+    "elasticsearch_password": None,
+    "elasticsearch_ca": None,
+    "source_listings": "listings",
+    "source_images": "listing_images",
+    "index": "listings-enriched",
+    "index_mode": "own",
+    "allowed_private_hosts": ("127.0.0.1",),
+}
+"""What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
+
+
+def run_demo(photos: Path | None, keep: bool, stop: Event) -> None:
+    """Seed a database, serve the pictures, run the job twice and show what came of it, on stdout.
+
+    Raises:
+        EnrichError: with the exit code of the command.
+    """
+    homes = from_folder(photos) if photos else shipped()
+    settings = load_settings(**_OWN)
+    told = tuple(name for name in COLUMNS if any(name in home.columns for home in homes))
+    settings = settings.model_copy(update={"home": settings.home / "demo", "index_columns": told})
+    for name in OURS:
+        if logging.getLogger(name).level == logging.INFO:  # not asked for with -v
+            logging.getLogger(name).setLevel(logging.WARNING)
+    files = {f"/{home.id}/{photo.file.name}": photo.file for home in homes for photo in home.photos}
+    with portal(settings.home, keep) as url, serving(files) as host:
+        fill(url, homes, {file: host.url + quote(path) for path, file in files.items()})
+        settings = settings.model_copy(update={"database_url": SecretStr(url)})
+        show_start(homes, settings, host.url)
+        migrate(settings)
+        _run(settings, host, stop)
+        if not stop.is_set():
+            _look(settings, homes)
+            console().print("\n[bold]The same run again[/], with nothing changed:\n")
+            _run(settings, host, stop)
+    if not stop.is_set():
+        show_next_steps(settings, homes[0].id if keep else None)
+
+
+def _run(settings: Settings, host: PhotoHost, stop: Event) -> None:
+    before = host.requests
+    report = run(settings, RunOptions(), stop)
+    for line in [*report_lines(report), f"requests   {host.requests - before:,} at the photo host"]:
+        console().print(f"  {line}")
+
+
+def _look(settings: Settings, homes: Sequence[Home]) -> None:
+    """The homes beside what their pictures show, and the filters that a buyer would use."""
+    with open_services(settings) as services:
+        heads = services.bundle.heads
+        found: Mapping[str, Mapping[str, Any]] = {
+            str(document["listing_id"]): document
+            for document in services.index.search(Query(limit=10_000)).documents
+        }
+        show_homes(homes, found, heads, settings.min_photos_false)
+        for query in _queries(heads):
+            options = [f"--has {name}" for name in query.has]
+            options += [f"--{head} {kind}" for head, kinds in query.types.items() for kind in kinds]
+            console().print(f"\n[bold]enrich search {' '.join(options)}[/]\n")
+            show_hits(services.index.search(query), query, heads, settings.index_columns)
+
+
+def _queries(heads: Sequence[Head]) -> list[Query]:
+    """A search for each yes-or-no head; fireplaces, the starter bundle's, together with a kitchen."""
+    rooms = any(head.name == "room" and "kitchen" in {k.name for k in head.classes} for head in heads)
+    queries = []
+    for head in heads:
+        if head.kind == "binary":
+            with_kitchen = head.name == "fireplace" and rooms
+            queries.append(Query((head.name,), {"room": ("kitchen",)} if with_kitchen else {}))
+    return queries

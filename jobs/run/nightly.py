@@ -1,0 +1,58 @@
+"""The nightly run: discover what changed, enrich it, publish it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Event
+
+from enrich.errors import BusyError
+from enrich.settings import Settings
+from enrich.source.discover import discover
+from jobs.run.services import Services, open_services
+from jobs.run.session import DISCOVER, LOCK_POLL, RunReport, check_index, enrich_and_publish, recorded
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line may ask of a run."""
+
+    ids: Sequence[str] | None = None
+    limit: int | None = None
+    allow_removals: bool = False
+    revalidate: bool = False
+    wait: bool = False
+    """Wait for another run to end instead of raising BusyError: what the scheduler does."""
+
+
+def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
+    """Discover, enrich, publish.
+
+    Raises:
+        EnrichError: with the exit code of the command; see `enrich.errors`.
+    """
+    report = RunReport()
+    with open_services(settings) as services:
+        check_index(services)
+        while not stop.is_set():
+            try:
+                with services.runs.hold(DISCOVER, settings.lease_seconds):
+                    _run(services, options, stop, report)
+                break
+            except BusyError:
+                if not options.wait:
+                    raise
+                stop.wait(LOCK_POLL)
+    return report
+
+
+def _run(services: Services, options: RunOptions, stop: Event, report: RunReport) -> None:
+    with recorded(services, "run", report) as run_id:
+        report.discovery = discover(
+            services.source,
+            services.database,
+            services.settings,
+            run_id,
+            ids=options.ids,
+            allow_removals=options.allow_removals,
+            revalidate=options.revalidate,
+        )
+        enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)

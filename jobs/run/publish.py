@@ -1,0 +1,22 @@
+"""Publish only: what is in the outbox, to the index."""
+
+from threading import Event
+
+from enrich.index.publish import Publisher
+from enrich.settings import Settings
+from jobs.run.services import open_services
+from jobs.run.session import RunReport, publish_now, recorded
+
+
+def publish(settings: Settings, stop: Event) -> RunReport:
+    """Publish everything that is unpublished.
+
+    Raises:
+        EnrichError: with the exit code of the command; see `enrich.errors`.
+    """
+    report = RunReport()
+    with open_services(settings) as services, recorded(services, "publish", report):
+        publisher = Publisher(services.outbox, services.index, services.bundle, settings)
+        report.published = publisher.figures
+        publish_now(services, publisher, stop)
+    return report

@@ -1,0 +1,181 @@
+"""Retries, backfills and forgiven outages, on a real Postgres."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from enrich.records import PhotoStatus
+from enrich.state import requests
+from enrich.state.database import Database
+from enrich.state.listings import State
+from enrich.state.schema import BACKFILL, NIGHTLY
+from tests.support.enriched import (
+    add,
+    enriched,
+    failed,
+    ok,
+    photo,
+    result,
+    sha,
+)
+from tests.support.postgres import Portal
+
+
+@pytest.fixture
+def state(database: Database) -> State:
+    return State(database, lease_seconds=60, max_attempts=3)
+
+
+def quarantined(state: State, id: str) -> None:
+    (claim,) = state.claim(1, [id])
+    assert state.fail(claim, "broken")
+
+
+def statuses(portal: Portal) -> dict[str, str]:
+    return {row.id: row.status for row in portal.execute("SELECT id, status FROM enrichment.listing")}
+
+
+class TestForgive:
+    def test_an_outage_is_not_held_against_listings(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b")
+        for id in "ab":
+            enriched(
+                state, id, failed(photo(id), PhotoStatus.TIMEOUT, failures=2), ok(photo("x", 1), sha("1"))
+            )
+        state.forgive(["a"])
+        assert [claim.id for claim in state.claim(2)] == ["a"]
+        assert migrated.state("a").transient_rounds == 0
+        known = state.photo_states([photo(name).key for name in "abx"])
+        of_a, of_b, good = (known[photo(name).key] for name in "abx")
+        assert (of_a.failures, of_a.retry_due) == (1, True)
+        assert (of_b.failures, of_b.retry_due) == (2, False)
+        assert (good.failures, good.retry_due) == (0, False)
+
+    def test_lasting_failures_are_not_forgiven(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS), failed(photo("y", 1), PhotoStatus.GONE))
+        state.forgive(["a"])
+        lasting = state.photo_states([photo("y").key])[photo("y").key]
+        assert (lasting.failures, lasting.retry_due) == (1, False)
+
+    def test_only_listings_in_retry_are_touched(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b")
+        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
+        migrated.execute("UPDATE enrichment.listing SET status = 'done' WHERE id = 'a'")
+        quarantined(state, "b")
+        state.forgive(["a", "b"])
+        assert not state.photo_states([photo("x").key])[photo("x").key].retry_due
+        assert statuses(migrated) == {"a": "done", "b": "quarantined"}
+        assert state.claimable() == 0
+
+
+class TestRetry:
+    @pytest.fixture(autouse=True)
+    def _listings(self, migrated: Portal, state: State) -> None:
+        add(migrated, "done", "retry", "quarantined", "gone")
+        enriched(state, "done", failed(photo("done"), PhotoStatus.GONE), ok(photo("good", 1), sha("1")))
+        enriched(state, "retry", failed(photo("retry"), PhotoStatus.NOT_FOUND))
+        quarantined(state, "quarantined")
+        migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'gone'")
+
+    def test_what_waits_or_is_quarantined_is_tried_now(self, migrated: Portal, state: State) -> None:
+        assert state.retry() == 2
+        assert statuses(migrated) == {
+            "done": "done", "retry": "pending", "quarantined": "pending", "gone": "gone",
+        }  # fmt: skip
+        row = migrated.state("quarantined")
+        assert (row.attempts, row.error, row.priority) == (0, None, NIGHTLY)
+        known = state.photo_states([photo("retry").key, photo("done").key])
+        assert known[photo("retry").key].retry_due
+        assert known[photo("retry").key].failures == 0
+        assert not known[photo("done").key].retry_due
+
+    def test_quarantine_can_be_left_alone(self, migrated: Portal, state: State) -> None:
+        assert state.retry(quarantined=False) == 1
+        assert statuses(migrated)["quarantined"] == "quarantined"
+
+    def test_named_listings_have_their_lasting_failures_asked_again(
+        self, migrated: Portal, state: State
+    ) -> None:
+        assert state.retry(["done", "gone", "nobody"]) == 1
+        assert statuses(migrated)["done"] == "pending"
+        known = state.photo_states([photo("done").key, photo("good").key])
+        assert known[photo("done").key].retry_due
+        assert not known[photo("good").key].retry_due
+        assert statuses(migrated)["retry"] == "retry"
+
+
+class TestBackfill:
+    def test_a_backfill_marks_everything_but_what_is_gone_or_quarantined(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "done", "pending", "leased", "retry", "quarantined", "gone")
+        enriched(state, "done")
+        enriched(state, "retry", failed(photo("retry"), PhotoStatus.DNS))
+        quarantined(state, "quarantined")
+        (claim,) = state.claim(1, ["leased"])
+        migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'gone'")
+        assert state.mark_backfill() == 4
+        assert statuses(migrated) == {
+            "done": "pending", "pending": "pending", "leased": "leased", "retry": "pending",
+            "quarantined": "quarantined", "gone": "gone",
+        }  # fmt: skip
+        assert migrated.state("done").priority == BACKFILL
+        assert migrated.state("pending").priority == NIGHTLY
+        assert state.complete(result(claim))
+        assert statuses(migrated)["leased"] == "pending"  # it was made before the backfill asked
+
+    def test_a_named_listing_leaves_quarantine(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", "b")
+        quarantined(state, "a")
+        assert state.mark_backfill(ids=["a", "nobody"]) == 1
+        assert (migrated.state("a").status, migrated.state("a").attempts) == ("pending", 0)
+
+    def test_a_stale_bundle_is_rolled_over_and_going_on_marks_only_the_rest(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a", "b", "c")
+        for id in "abc":
+            enriched(state, id, bundle_id="new" if id == "c" else "old")
+        assert state.mark_backfill(stale_bundle="new") == 2
+        enriched(state, "a", bundle_id="new")
+        assert state.backfill_waiting() == 1
+        assert state.mark_backfill(stale_bundle="new") == 1
+        enriched(state, "b", bundle_id="new")
+        assert (state.backfill_waiting(), state.mark_backfill(stale_bundle="new")) == (0, 0)
+
+    def test_since_is_when_the_portal_changed_it(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a", updated_at=datetime(2024, 1, 1, tzinfo=UTC))
+        add(migrated, "b", updated_at=datetime(2024, 6, 1, tzinfo=UTC))
+        add(migrated, "c")
+        for id in "abc":
+            enriched(state, id)
+        assert state.mark_backfill(since=datetime(2024, 6, 1, tzinfo=UTC)) == 1
+        assert statuses(migrated) == {"a": "done", "b": "pending", "c": "done"}
+
+    def test_photos_can_be_asked_for_again(self, migrated: Portal, state: State) -> None:
+        add(migrated, "a")
+        enriched(state, "a")
+        state.mark_backfill(revalidate=True)
+        (claim,) = state.claim(1)
+        assert claim.revalidate
+
+    def test_many_listings_are_marked_page_by_page(
+        self, migrated: Portal, state: State, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(requests, "MARK_PAGE", 3)
+        ids = [f"l{n}ö" for n in range(10)]
+        add(migrated, *ids)
+        migrated.execute("UPDATE enrichment.listing SET status = 'done'")
+        assert state.mark_backfill() == 10
+        rows = migrated.execute("SELECT DISTINCT status, requested FROM enrichment.listing")
+        assert [tuple(row) for row in rows] == [("pending", 2)]
+
+    def test_a_listing_that_a_backfill_left_in_retry_is_the_nightly_runs(
+        self, migrated: Portal, state: State
+    ) -> None:
+        add(migrated, "a", status="done")
+        state.mark_backfill()
+        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
+        assert (migrated.state("a").status, migrated.state("a").priority) == ("retry", NIGHTLY)
+        assert state.backfill_waiting() == 0

@@ -1,0 +1,114 @@
+"""Limits in all and per host, and the pauses that hosts ask for."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from enrich.photos.hosts import LONGEST_PAUSE, Turns, retry_after
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("7", 7.0),
+        ("999999", LONGEST_PAUSE),
+        ("9" * 400, LONGEST_PAUSE),
+        ("Sun, 01 Mar 2026 12:00:20 GMT", 20.0),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", 0.0),
+        ("Mon, 02 Mar 2026 12:00:00 GMT", LONGEST_PAUSE),
+        ("-1", None),
+        ("soon", None),
+        ("", None),
+        ("Sun, 99 Mar 2026 12:00:20 GMT", None),
+        ("Sun, 01 Mar 2026 12:00:20 -0000", None),  # no HTTP date
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+async def _most_at_once(turns: Turns, hosts: list[str]) -> int:
+    held = most = 0
+
+    async def one(host: str) -> None:
+        nonlocal held, most
+        async with turns.take(host):
+            held += 1
+            most = max(most, held)
+            await asyncio.sleep(0)
+            held -= 1
+
+    await asyncio.gather(*(one(host) for host in hosts))
+    return most
+
+
+def test_limits() -> None:
+    assert asyncio.run(_most_at_once(Turns(10, 3), ["a"] * 20)) == 3
+    assert asyncio.run(_most_at_once(Turns(10, 3), ["a", "b"] * 20)) == 6
+    assert asyncio.run(_most_at_once(Turns(4, 3), ["a", "b"] * 20)) == 4
+
+
+def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
+    async def go() -> list[str]:
+        turns, order = Turns(2, 2), list[str]()
+        turns.pause("paused", 0.2)
+
+        async def one(host: str) -> None:
+            async with turns.take(host):
+                order.append(host)
+
+        await asyncio.gather(*(one(host) for host in ["paused"] * 5 + ["other"] * 5))
+        return order
+
+    assert asyncio.run(go()) == ["other"] * 5 + ["paused"] * 5
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
+    async def go() -> bool:
+        turns = Turns(2, 2)
+        turns.pause("a", 60)
+        turns.pause("a", 0)
+        try:
+            async with asyncio.timeout(0.05), turns.take("a"):
+                return False
+        except TimeoutError:
+            return True
+
+    assert asyncio.run(go())
+
+
+def test_many_hosts_are_forgotten_but_not_their_pauses() -> None:
+    async def go() -> int:
+        turns = Turns(2, 2)
+        turns.pause("paused", 60)
+        for number in range(3_000):
+            async with turns.take(f"host{number}"):
+                pass
+        assert "paused" in turns._hosts
+        return len(turns._hosts)
+
+    assert asyncio.run(go()) <= 1_024
+
+
+def test_a_cancelled_wait_gives_its_turn_back() -> None:
+    async def go() -> None:
+        turns = Turns(1, 1)
+        turns.pause("a", 0.05)
+
+        async def one() -> None:
+            async with turns.take("a"):
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(one())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        async with asyncio.timeout(10), turns.take("a"):
+            pass
+
+    asyncio.run(go())
