@@ -37,9 +37,10 @@ from torchvision import transforms
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle, load_bundle, probabilities
-from enrich.model.torch_engine import Scorer
+from enrich.model.engine import lane_pool
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from enrich.photos.http import Fetcher
+from enrich.photos.http import HttpTransport
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
 from enrich.settings import STARTER_BUNDLE, Settings, load_settings
 from enrich.state.database import parse_url
@@ -85,11 +86,11 @@ def stages_alone(
     urls = [f"{url}/{file.relative_to(root)}" for file in files]
 
     async def fetch() -> list[bytes]:
-        async with Fetcher(settings) as fetcher:
+        async with HttpTransport(settings) as fetcher:
             answers = await asyncio.gather(*(fetcher.fetch(u) for u in urls))
         return [answer.body or b"" for answer in answers]
 
-    scorer = Scorer(bundle, settings.device, settings.precision)
+    scorer = TorchEngine(bundle, settings.device, settings.precision, batch_size=settings.batch_size)
     fetch_cpu, fetch_wall, bodies = cpu(lambda: asyncio.run(fetch()))
     # As the job does it, on all cores: threads that share a core each take more CPU-seconds than one alone.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -98,9 +99,9 @@ def stages_alone(
         )
     pixels = [d.pixels for d in decoded]
     scorer.score(pixels[:BATCH])  # warm
-    size = scorer.batch_size(settings.batch_size)
+    size = scorer.batch_size
     batches = [pixels[i : i + size] for i in range(0, len(pixels), size)]
-    with scorer.pool() as pool:
+    with lane_pool(scorer) as pool:
         score_cpu, score_wall, scored = cpu(lambda: list(pool.map(scorer.score, batches)))
     scores = [s for batch in scored for s in batch]
     results = [
@@ -156,7 +157,7 @@ def straightforward(
             transforms.ToTensor(),
         ]
     )
-    scorer = Scorer(bundle, settings.device, "fp32" if batch == 1 else settings.precision)
+    scorer = TorchEngine(bundle, settings.device, "fp32" if batch == 1 else settings.precision)
     write = _document_writer(settings)
     session = requests.Session()
     start, photos = time.perf_counter(), 0
@@ -237,7 +238,7 @@ def main() -> None:
         batched = straightforward(chosen, url, root, settings, bundle, BATCH)
     per_photo = sum(c for c, _ in alone.values()) + host
     ideal = 1 / max(w for _, w in alone.values()) if cuda else cores / per_photo
-    precision = set(Scorer(bundle, settings.device, settings.precision).precision.values())
+    precision = set(TorchEngine(bundle, settings.device, settings.precision).precision.values())
     print(
         f"{count} photos of {len(chosen)} homes; {cores} cores; {_processor()}; {'CUDA' if cuda else 'CPU'}, "
     )

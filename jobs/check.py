@@ -16,7 +16,7 @@ from enrich.index.open import open_index
 from enrich.index.protocol import IndexUnavailable
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.photos.decode import decode
-from enrich.photos.http import Fetcher
+from enrich.photos.http import HttpTransport
 from enrich.records import Photo, PhotoStatus
 from enrich.settings import Settings
 from enrich.source.portal import Source
@@ -154,10 +154,10 @@ class _Checks:
         return lines
 
     async def _try(self, photos: list[Photo]) -> list[tuple[PhotoStatus, str | None]]:
-        async with Fetcher(self._settings) as fetcher:
+        async with HttpTransport(self._settings) as fetcher:
             return await asyncio.gather(*(self._try_one(fetcher, photo) for photo in photos))
 
-    async def _try_one(self, fetcher: Fetcher, photo: Photo) -> tuple[PhotoStatus, str | None]:
+    async def _try_one(self, fetcher: HttpTransport, photo: Photo) -> tuple[PhotoStatus, str | None]:
         fetched = await fetcher.fetch(photo.url)
         if fetched.body is None or self._bundle is None:
             return fetched.status, fetched.error

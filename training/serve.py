@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle, probabilities
-from enrich.model.torch_engine import Scorer
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
 from training.data import MAX_PIXELS, PhotoSet
@@ -21,7 +21,7 @@ Rows = NDArray[np.int64]
 
 def score_photos(bundle: Bundle, photos: PhotoSet, rows: Rows, precision: str) -> list[PhotoScore]:
     """Scores of the photos `rows`, all of which training has decoded before."""
-    scorer = Scorer(bundle, "cpu", precision)
+    scorer = TorchEngine(bundle, "cpu", precision)
     scores = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]

@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from enrich.errors import BundleError, SettingsError
 from enrich.model.bundle import Bundle, Member, Pool
+from enrich.model.engine import Pixels
 from enrich.records import Scores
 
 Precision = Literal["fp32", "bf16"]
@@ -25,12 +25,12 @@ CPU_BATCH = 8
 """Photos per pass on one core: the activations of larger batches fall out of its cache."""
 
 
-class Scorer:
-    """The bundle's models, ready on one device.
+class TorchEngine:
+    """An `Engine` on PyTorch: CPUs and CUDA.
 
     `device` is auto, cpu, cuda or cuda:N. `precision` is fp32, bf16, or auto: bf16 for the members whose
-    export found that it changes no decision, on devices that gain from it. `threads` sets torch's threads
-    for the whole process.
+    export found that it changes no decision, on devices that gain from it. `batch_size` is the most photos
+    per batch. `threads` sets torch's threads for the whole process.
 
     Raises:
         SettingsError: the device is unknown or not there, or the precision or threads are no such value.
@@ -38,7 +38,13 @@ class Scorer:
     """
 
     def __init__(
-        self, bundle: Bundle, device: str = "auto", precision: str = "auto", threads: int | None = None
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        *,
+        batch_size: int = 32,
     ) -> None:
         if precision not in ("auto", "fp32", "bf16"):
             raise SettingsError(f"ENRICH_PRECISION: {precision!r} is not auto, fp32 or bf16")
@@ -47,6 +53,7 @@ class Scorer:
                 raise SettingsError(f"threads: {threads} is not a number of threads; use 1 or more")
             torch.set_num_threads(threads)
         self.device = _device(device)
+        self._batch_size = batch_size
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32, on every device
         self._preprocessings = bundle.preprocessings
@@ -66,22 +73,18 @@ class Scorer:
         more out of the cores than one pass of many threads (docs/benchmarks.md); on a GPU one."""
         return (os.cpu_count() or 1) if self.device.type == "cpu" else 1
 
-    def pool(self) -> ThreadPoolExecutor:
-        """Threads to call `score` from, one per lane."""
-        on_cpu = self.device.type == "cpu"
-        setup = (lambda: torch.set_num_threads(1)) if on_cpu else None
-        return ThreadPoolExecutor(self.lanes, "score", initializer=setup)
+    @property
+    def batch_size(self) -> int:
+        """The photos per batch that suit the device."""
+        return min(self._batch_size, CPU_BATCH) if self.device.type == "cpu" else self._batch_size
 
-    def batch_size(self, wanted: int) -> int:
-        """The photos per batch that suit the device, at most `wanted`."""
-        return min(wanted, CPU_BATCH) if self.device.type == "cpu" else wanted
+    def start_lane(self) -> None:
+        """On a CPU the calling thread does its passes alone."""
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
 
-    def score(self, batch: Sequence[tuple[NDArray[np.uint8], ...]]) -> list[dict[str, Scores]]:
-        """Logits of every photo, as `{model_id: {head: logits}}`, in order.
-
-        A photo is what `decode` made of it: one uint8 array [height, width, 3] per preprocessing of the
-        bundle, in the bundle's order.
-        """
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Scores]]:
+        """See `Engine`."""
         if not batch:
             return []
         scores: list[dict[str, Scores]] = [{} for _ in batch]

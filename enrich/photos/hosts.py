@@ -21,7 +21,7 @@ class _Host:
     users: int = 0
 
 
-class Turns:
+class HostLimits:
     """At most `in_all` turns taken at once, at most `per_host` for one host, none for a paused host."""
 
     def __init__(self, in_all: int, per_host: int) -> None:

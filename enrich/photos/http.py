@@ -1,7 +1,8 @@
 """Fetch: a photo's bytes over HTTP, from hosts that may be slow, broken or hostile.
 
-One `Fetcher` serves a whole run: it keeps connections open, limits the requests under way in all and per
-host, and waits where a host said `Retry-After`. Whatever a photo does is a `PhotoStatus`, never an exception.
+One `HttpTransport` serves a whole run: it keeps connections open, limits the requests under way in all and
+per host, and waits where a host said `Retry-After`. Whatever a photo does is a `PhotoStatus`, never an
+exception.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from yarl import URL
 
 from enrich.errors import SettingsError
 from enrich.photos.addresses import AllowedHosts, BadUrlError, photo_url
-from enrich.photos.hosts import Turns, retry_after
+from enrich.photos.hosts import HostLimits, retry_after
 from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
@@ -40,7 +41,7 @@ _HEADERS = {
 
 
 class _FailedError(Exception):
-    """How a photo ended; becomes a `Fetched` in `Fetcher.fetch`."""
+    """How a photo ended; becomes a `Fetched` in `HttpTransport.fetch`."""
 
     def __init__(self, status: PhotoStatus, message: str, pause: float | None = None) -> None:
         super().__init__(message)
@@ -79,7 +80,7 @@ class _Trip:
             self.conditions["If-Modified-Since"] = self.validators.last_modified
 
 
-class Fetcher:
+class HttpTransport:
     """Fetches photos as the settings allow; an async context manager.
 
     Raises:
@@ -91,11 +92,11 @@ class Fetcher:
         self._allowed = AllowedHosts(settings.allowed_private_hosts)
         if not _sendable(settings.user_agent):
             raise SettingsError("ENRICH_USER_AGENT: printable ASCII, 512 characters at most, can be sent")
-        self._turns = Turns(settings.fetch_concurrency, settings.fetch_per_host)
+        self._limits = HostLimits(settings.fetch_concurrency, settings.fetch_per_host)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            # The limits are in `Turns`.
+            # The limits are in `HostLimits`.
             connector=aiohttp.TCPConnector(limit=0, socket_factory=self._open_socket, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={**_HEADERS, "User-Agent": self._settings.user_agent},
@@ -129,11 +130,11 @@ class Fetcher:
         host = url.raw_authority
         while True:
             try:
-                async with self._turns.take(host):
+                async with self._limits.take(host):
                     return await self._ask(url, trip)
             except _FailedError as error:
                 if error.pause is not None:
-                    self._turns.pause(host, error.pause)
+                    self._limits.pause(host, error.pause)
                 if error.pause is None or trip.retries == 0:
                     raise
                 trip.retries -= 1

@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import cpu_count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from enrich.errors import EnrichError, ErrorBudgetError, OutageError
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
+from enrich.model.engine import Engine, lane_pool
 from enrich.photos.decode import decode
-from enrich.photos.http import Fetcher
+from enrich.photos.http import HttpTransport
 from enrich.pipeline.batching import Batcher, Memo
 from enrich.pipeline.figures import Figures
 from enrich.records import (
@@ -38,9 +39,6 @@ from enrich.records import (
 from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.listings import State
-
-if TYPE_CHECKING:
-    from enrich.model.torch_engine import Scorer  # loads torch, which a run without changes does not need
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,14 +76,14 @@ class Pipeline:
         state: State,
         source: Source,
         bundle: Bundle,
-        scorer: "Scorer",
+        engine: Engine,
         settings: Settings,
         *,
         stopping: Callable[[], bool] = lambda: False,
         figures: Figures | None = None,
     ) -> None:
         self._state, self._source, self._bundle = state, source, bundle
-        self._scorer, self._settings = scorer, settings
+        self._engine, self._settings = engine, settings
         self._model_ids = [member.model_id for member in bundle.members]
         self._stopping = stopping
         self.figures = figures or Figures()
@@ -112,13 +110,13 @@ class Pipeline:
         workers = self._settings.decode_threads or cpu_count() or 1
         with (
             ThreadPoolExecutor(workers, "decode") as self._decoders,
-            self._scorer.pool() as scorers,
+            lane_pool(self._engine) as scorers,
             ThreadPoolExecutor(4, "state") as self._savers,
             ThreadPoolExecutor(1, "heartbeat") as self._heart,
         ):
             self._batcher: Batcher[Decoded, dict[str, Scores]] = Batcher(
                 self._score_batch,
-                self._scorer.batch_size(self._settings.batch_size),
+                self._engine.batch_size,
                 scorers,
                 lambda: self._photos_on_their_way,
             )
@@ -126,7 +124,7 @@ class Pipeline:
             self._wake = asyncio.Event()
             forgive = True
             try:
-                async with Fetcher(self._settings) as self._fetcher:
+                async with HttpTransport(self._settings) as self._transport:
                     await self._with_helpers(self._claim_all(ids, limit))
             except BaseExceptionGroup as group:
                 error = _first(group)
@@ -145,7 +143,7 @@ class Pipeline:
     async def _with_helpers(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the heartbeat and the batcher; a helper that raises ends it."""
         async with asyncio.TaskGroup() as group:
-            lanes = [self._batcher.run() for _ in range(self._scorer.lanes)]
+            lanes = [self._batcher.run() for _ in range(self._engine.lanes)]
             jobs = (self._heartbeat(), self._watch_stop(), *lanes)
             helpers = [group.create_task(job) for job in jobs]
             await work
@@ -244,7 +242,7 @@ class Pipeline:
         if self._stopping():
             return None
         request = asyncio.ensure_future(
-            self._fetcher.fetch(photo.url, before.validators if before and cached else None)
+            self._transport.fetch(photo.url, before.validators if before and cached else None)
         )
         self._fetching.add(request)
         try:
@@ -296,7 +294,7 @@ class Pipeline:
 
     def _score_batch(self, batch: Sequence[Decoded]) -> Sequence[dict[str, Scores]]:
         with self.figures.timed("score"):
-            return self._scorer.score([decoded.pixels for decoded in batch])
+            return self._engine.score([decoded.pixels for decoded in batch])
 
     async def _finish(self, opened: _Open) -> None:
         """Aggregate and save one listing. What breaks on one listing quarantines that listing."""

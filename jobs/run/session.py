@@ -131,12 +131,12 @@ def pipeline_on(
     services: Services, state: State, stopping: Callable[[], bool], figures: Figures | None = None
 ) -> Pipeline:
     """The pipeline with the model of the settings, working on `state`."""
-    from enrich.model.torch_engine import Scorer  # loads torch: a night without changes does not need it
+    from enrich.model.torch_engine import TorchEngine  # loads torch: a night without changes does not need it
 
     settings = services.settings
-    scorer = Scorer(services.bundle, settings.device, settings.precision)
+    engine = TorchEngine(services.bundle, settings.device, settings.precision, batch_size=settings.batch_size)
     return Pipeline(
-        state, services.source, services.bundle, scorer, settings, stopping=stopping, figures=figures
+        state, services.source, services.bundle, engine, settings, stopping=stopping, figures=figures
     )
 
 

@@ -20,9 +20,9 @@ from tests.support.harness import CHECKOUT, World, assert_same
 from tests.support.photo_server import FINE, Answer, status
 
 STAGES = {
-    "fetch": "enrich.photos.http.Fetcher.fetch",
+    "fetch": "enrich.photos.http.HttpTransport.fetch",
     "decode": "enrich.pipeline.run.decode",
-    "score": "enrich.model.torch_engine.Scorer.score",
+    "score": "enrich.model.torch_engine.TorchEngine.score",
     "save": "enrich.state.listings.State.complete",
 }
 

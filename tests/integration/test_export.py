@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from enrich.model.bundle import Bundle, Preprocessing, load_bundle, probabilities
-from enrich.model.torch_engine import Scorer, build_backbone
+from enrich.model.torch_engine import TorchEngine, build_backbone
 from enrich.photos.decode import decode
 from tests.support.bundles import draw, draw_bytes
 from tests.support.evaluating import run_train
@@ -131,7 +131,7 @@ def test_enrich_gives_the_probabilities_of_the_exported_models(
     bundle, models, _ = exported
     data = draw_bytes("balcony", seed=4, size=size)
     decoded = decode(data, bundle.preprocessings, 10_000_000)
-    scores = Scorer(bundle, "cpu", "fp32").score([decoded.pixels])[0]
+    scores = TorchEngine(bundle, "cpu", "fp32").score([decoded.pixels])[0]
     for member, key in zip(bundle.members, ("balcony", "room"), strict=True):
         pixels = decoded.pixels[bundle.preprocessings.index(member.preprocessing)]
         picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enrich.photos.http import Fetcher
+from enrich.photos.http import HttpTransport
 from enrich.records import Fetched, PhotoStatus, Validators
 from tests.support.fetching import CAP, PHOTO, fetch, settings
 from tests.support.photo_server import (
@@ -153,7 +153,7 @@ def test_bytes_after_the_body_do_not_end_up_in_the_next_photo(photo_server: Phot
     photo_server.add("/b.jpg", PHOTO[::-1])
 
     async def go() -> tuple[Fetched, Fetched]:
-        async with Fetcher(settings()) as fetcher:
+        async with HttpTransport(settings()) as fetcher:
             return await fetcher.fetch(photo_server.url("/a.jpg")), await fetcher.fetch(
                 photo_server.url("/b.jpg")
             )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from enrich.errors import SettingsError
-from enrich.photos.http import Fetcher
+from enrich.photos.http import HttpTransport
 from enrich.records import Fetched, PhotoStatus
 from tests.support.fetching import PHOTO, fetch, fetch_all, settings
 from tests.support.photo_server import FINE, Answer, PhotoServer, close_at_once, hang, redirect, status
@@ -118,7 +118,7 @@ class TestTurns:
 
         async def go() -> Fetched:
             allowed = settings(allowed_private_hosts=("127.0.0.0/8",))
-            async with Fetcher(allowed) as fetcher, asyncio.timeout(60):
+            async with HttpTransport(allowed) as fetcher, asyncio.timeout(60):
                 assert (await fetcher.fetch(throttled)).status is PhotoStatus.THROTTLED
                 second = asyncio.create_task(fetcher.fetch(waiting))
                 for _ in range(5):
@@ -166,7 +166,7 @@ class TestTurns:
         stuck = photo_server.behave("/stuck.jpg", get_stuck)
 
         async def go() -> Fetched:
-            async with Fetcher(settings(fetch_per_host=1)) as fetcher, asyncio.timeout(60):
+            async with HttpTransport(settings(fetch_per_host=1)) as fetcher, asyncio.timeout(60):
                 task = asyncio.create_task(fetcher.fetch(stuck))
                 assert await asyncio.to_thread(arrived.wait, 30)
                 task.cancel()
@@ -183,7 +183,7 @@ class TestConnections:
         photo_server.behave("/to", redirect("/a.jpg"))
 
         async def go() -> None:
-            async with Fetcher(settings()) as fetcher:
+            async with HttpTransport(settings()) as fetcher:
                 for _ in range(5):
                     await fetcher.fetch(photo_server.url("/a.jpg"))
                     await fetcher.fetch(photo_server.url("/to"))
@@ -199,7 +199,7 @@ class TestConnections:
         photo_server.behave("/b.jpg", close_at_once(), FINE)
 
         async def go() -> list[Fetched]:
-            async with Fetcher(settings()) as fetcher:
+            async with HttpTransport(settings()) as fetcher:
                 results = [await fetcher.fetch(url), await fetcher.fetch(other)]
                 photo_server.drop_connections()
                 return [*results, await fetcher.fetch(url)]
@@ -210,7 +210,7 @@ class TestConnections:
         photo_server.behave("/a.jpg", status(200, PHOTO, Set_Cookie="id=1; Path=/"))
 
         async def go() -> None:
-            async with Fetcher(settings()) as fetcher:
+            async with HttpTransport(settings()) as fetcher:
                 await fetcher.fetch(photo_server.url("/a.jpg"))
                 await fetcher.fetch(photo_server.url("/a.jpg"))
 
@@ -227,4 +227,4 @@ class TestConnections:
 )
 def test_settings_that_cannot_be_used(changed: dict[str, Any], name: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        Fetcher(settings(**changed))
+        HttpTransport(settings(**changed))

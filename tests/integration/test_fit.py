@@ -11,7 +11,7 @@ import pytest
 
 from enrich.index.document import mapping
 from enrich.model.bundle import Bundle, load_bundle, probabilities
-from enrich.model.torch_engine import Scorer
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, run_fit
 from training.backbones import load_backbone
@@ -51,7 +51,7 @@ def test_a_bundle_comes_out_that_serves_what_it_learnt(
         "floor_plan",
         "other",
     }
-    scorer, member = Scorer(bundle, "cpu", "fp32"), bundle.members[0]
+    scorer, member = TorchEngine(bundle, "cpu", "fp32"), bundle.members[0]
     right = 0
     for number, name in enumerate(ROOM.classes):
         draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
@@ -100,7 +100,7 @@ def test_serving_gives_the_logits_that_training_saw(
     labels = photos.labels["room"]
     fitted = fit_head("room", labels, ROOM.classes, views, photos.group, photos.site, trainable, 0)
     expected = fitted.head.logits(views["whole"])
-    scorer, member = Scorer(bundle, "cpu", "fp32"), bundle.members[0]
+    scorer, member = TorchEngine(bundle, "cpu", "fp32"), bundle.members[0]
     for row in range(0, len(photos), 17):
         decoded = decode((photos_dir / photos.paths[row]).read_bytes(), bundle.preprocessings, 10**6)
         served = scorer.score([decoded.pixels])[0][member.model_id]["room"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from enrich.model.bundle import Bundle, load_bundle, probabilities
-from enrich.model.torch_engine import Scorer
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, run_fit
 from training.backbones import load_backbone
@@ -61,7 +61,7 @@ def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     )
     balcony, member = bundle.heads[0], bundle.members[0]
     assert balcony.metrics["homes"]["average_precision"] > 0.8
-    scorer, chances = Scorer(bundle, "cpu", "fp32"), []
+    scorer, chances = TorchEngine(bundle, "cpu", "fp32"), []
     for room in ("balcony", "kitchen"):
         data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
         scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from enrich.model.bundle import Bundle, Preprocessing, probabilities, write_bundle
-from enrich.model.torch_engine import Scorer
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Decoded
 from tests.support.bundles import draw, draw_bytes
@@ -126,7 +126,7 @@ def served(bundle: Bundle, photos: Path) -> Served:
     decoded = {
         name: decode((photos / name).read_bytes(), bundle.preprocessings, 10_000_000) for name in PHOTOS
     }
-    answers = Scorer(bundle, "cpu", "fp32").score([one.pixels for one in decoded.values()])
+    answers = TorchEngine(bundle, "cpu", "fp32").score([one.pixels for one in decoded.values()])
     chances = {
         name: np.array(
             [probabilities(m.heads[0], answer[m.model_id][m.heads[0].name]) for m in bundle.members]

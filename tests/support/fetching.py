@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from enrich.photos.http import Fetcher
+from enrich.photos.http import HttpTransport
 from enrich.records import Fetched, Validators
 from enrich.settings import Settings, load_settings
 
@@ -23,7 +23,7 @@ def settings(**changed: Any) -> Settings:
 
 def fetch(url: str, validators: Validators | None = None, **changed: Any) -> Fetched:
     async def go() -> Fetched:
-        async with Fetcher(settings(**changed)) as fetcher:
+        async with HttpTransport(settings(**changed)) as fetcher:
             return await fetcher.fetch(url, validators)
 
     return asyncio.run(go())
@@ -33,7 +33,7 @@ def fetch_all(*urls: str, **changed: Any) -> list[Fetched]:
     """All at once, by one fetcher."""
 
     async def go() -> list[Fetched]:
-        async with Fetcher(settings(**changed)) as fetcher, asyncio.timeout(60):
+        async with HttpTransport(settings(**changed)) as fetcher, asyncio.timeout(60):
             return await asyncio.gather(*(fetcher.fetch(url) for url in urls))
 
     return asyncio.run(go())

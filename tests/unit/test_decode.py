@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 import enrich.photos.decode
 from enrich.model.bundle import Preprocessing, load_bundle, probabilities
-from enrich.model.torch_engine import Scorer
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode, dhash
 from enrich.records import Decoded, PhotoStatus
 from enrich.settings import STARTER_BUNDLE
@@ -360,7 +360,7 @@ def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(
 ) -> None:
     """Photos enlarged to 1280 px, as portals serve them; decisions by the starter bundle's heads."""
     bundle = load_bundle(STARTER_BUNDLE)
-    scorer = Scorer(bundle, device="cpu", precision="fp32")
+    scorer = TorchEngine(bundle, device="cpu", precision="fp32")
     places = sorted((shared / "photos" / "web_homes").rglob("*.jpg"))[::60][:20]
     files = []
     for place in places:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from enrich.photos.hosts import LONGEST_PAUSE, Turns, retry_after
+from enrich.photos.hosts import LONGEST_PAUSE, HostLimits, retry_after
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
 
 
-async def _most_at_once(turns: Turns, hosts: list[str]) -> int:
+async def _most_at_once(turns: HostLimits, hosts: list[str]) -> int:
     held = most = 0
 
     async def one(host: str) -> None:
@@ -48,14 +48,14 @@ async def _most_at_once(turns: Turns, hosts: list[str]) -> int:
 
 
 def test_limits() -> None:
-    assert asyncio.run(_most_at_once(Turns(10, 3), ["a"] * 20)) == 3
-    assert asyncio.run(_most_at_once(Turns(10, 3), ["a", "b"] * 20)) == 6
-    assert asyncio.run(_most_at_once(Turns(4, 3), ["a", "b"] * 20)) == 4
+    assert asyncio.run(_most_at_once(HostLimits(10, 3), ["a"] * 20)) == 3
+    assert asyncio.run(_most_at_once(HostLimits(10, 3), ["a", "b"] * 20)) == 6
+    assert asyncio.run(_most_at_once(HostLimits(4, 3), ["a", "b"] * 20)) == 4
 
 
 def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
     async def go() -> list[str]:
-        turns, order = Turns(2, 2), list[str]()
+        turns, order = HostLimits(2, 2), list[str]()
         turns.pause("paused", 0.2)
 
         async def one(host: str) -> None:
@@ -70,7 +70,7 @@ def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
 
 def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
     async def go() -> bool:
-        turns = Turns(2, 2)
+        turns = HostLimits(2, 2)
         turns.pause("a", 60)
         turns.pause("a", 0)
         try:
@@ -84,7 +84,7 @@ def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
 
 def test_many_hosts_are_forgotten_but_not_their_pauses() -> None:
     async def go() -> int:
-        turns = Turns(2, 2)
+        turns = HostLimits(2, 2)
         turns.pause("paused", 60)
         for number in range(3_000):
             async with turns.take(f"host{number}"):
@@ -97,7 +97,7 @@ def test_many_hosts_are_forgotten_but_not_their_pauses() -> None:
 
 def test_a_cancelled_wait_gives_its_turn_back() -> None:
     async def go() -> None:
-        turns = Turns(1, 1)
+        turns = HostLimits(1, 1)
         turns.pause("a", 0.05)
 
         async def one() -> None:

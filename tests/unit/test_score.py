@@ -14,7 +14,7 @@ from torch import nn
 import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
 from enrich.model.bundle import Bundle, probabilities, write_bundle
-from enrich.model.torch_engine import Scorer, _fold_batch_norms, build_backbone
+from enrich.model.torch_engine import TorchEngine, _fold_batch_norms, build_backbone
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -37,7 +37,7 @@ def photo(shows: str, seed: int = 0, *sizes: int) -> Photo:
     )
 
 
-def logits(scorer: Scorer, batch: list[Photo]) -> NDArray[np.float64]:
+def logits(scorer: TorchEngine, batch: list[Photo]) -> NDArray[np.float64]:
     """All logits of a scorer with one model, [photos, logits of all heads]."""
     rows = [next(iter(by_model.values())) for by_model in scorer.score(batch)]
     return np.array([[value for head in row.values() for value in head] for row in rows])
@@ -49,11 +49,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def scorer(bundle: Bundle) -> Scorer:
-    return Scorer(bundle, device="cpu", precision="fp32", threads=2)
+def scorer(bundle: Bundle) -> TorchEngine:
+    return TorchEngine(bundle, device="cpu", precision="fp32", threads=2)
 
 
-def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: Scorer) -> None:
+def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: TorchEngine) -> None:
     (member,) = bundle.members
     kinds = list(COLOURS)
     for kind, by_model in zip(kinds, scorer.score([photo(kind, 3) for kind in kinds]), strict=True):
@@ -65,7 +65,7 @@ def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: Scorer) -> 
         assert ROOMS[int(chances["room"].argmax())] == (kind if kind in ROOMS else "other")
 
 
-def test_logits_are_those_of_the_plain_model(bundle: Bundle, scorer: Scorer) -> None:
+def test_logits_are_those_of_the_plain_model(bundle: Bundle, scorer: TorchEngine) -> None:
     """The same weights, by hand: pixels to -1..1, plain layout, one photo."""
     backbone = build_backbone(BACKBONE).eval()
     weights = {name: torch.from_numpy(tensor) for name, tensor in tiny_tensors().items()}
@@ -85,7 +85,7 @@ def test_logits_are_those_of_the_plain_model(bundle: Bundle, scorer: Scorer) -> 
     assert got == pytest.approx(wanted.tolist(), abs=1e-3)
 
 
-def test_scores_do_not_depend_on_the_rest_of_the_batch(scorer: Scorer) -> None:
+def test_scores_do_not_depend_on_the_rest_of_the_batch(scorer: TorchEngine) -> None:
     batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
     together = logits(scorer, batch)
     alone = np.concatenate([logits(scorer, [one]) for one in batch])
@@ -115,10 +115,10 @@ def test_members_share_a_decoded_picture_or_have_their_own(tmp_path: Path) -> No
     }
     bundle = write_bundle(tmp_path / "three", {"name": "three", "members": members}, tensors)
     assert [one.size for one in bundle.preprocessings] == [(64, 64), (96, 96)]
-    (scores,) = Scorer(bundle, device="cpu").score([photo("bedroom", 1, 64, 96)])
+    (scores,) = TorchEngine(bundle, device="cpu").score([photo("bedroom", 1, 64, 96)])
     assert [list(scores[one.model_id]) for one in bundle.members] == [["balcony"], ["fireplace"], ["room"]]
     whole = make_bundle(tmp_path / "one")
-    (reference,) = Scorer(whole, device="cpu").score([photo("bedroom", 1)])
+    (reference,) = TorchEngine(whole, device="cpu").score([photo("bedroom", 1)])
     room = reference[whole.members[0].model_id]["room"]
     assert scores[bundle.members[2].model_id]["room"] == pytest.approx(room, abs=1e-3)
 
@@ -144,12 +144,14 @@ def test_precision_follows_the_export_and_the_cpu(
 ) -> None:
     monkeypatch.setattr(enrich.model.torch_engine, "_cpu_gains_from_bf16", lambda: gains)
     bundle = make_bundle(tmp_path / "bundle", delta_p999=delta)
-    assert Scorer(bundle, device="cpu", precision=asked).precision == {bundle.members[0].model_id: chosen}
+    assert TorchEngine(bundle, device="cpu", precision=asked).precision == {
+        bundle.members[0].model_id: chosen
+    }
 
 
-def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer: Scorer) -> None:
+def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer: TorchEngine) -> None:
     batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
-    exact, rounded = logits(scorer, batch), logits(Scorer(bundle, device="cpu", precision="bf16"), batch)
+    exact, rounded = logits(scorer, batch), logits(TorchEngine(bundle, device="cpu", precision="bf16"), batch)
     assert 0 < np.abs(exact - rounded).max() < 0.5
     assert ((exact > 0) == (rounded > 0)).all()
 
@@ -157,14 +159,14 @@ def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:first", "cuda:", "cpu:1", "cuda:99", ""])
 def test_a_device_that_is_not_there_is_a_settings_error(bundle: Bundle, device: str) -> None:
     with pytest.raises(SettingsError, match="ENRICH_DEVICE"):
-        Scorer(bundle, device=device)
+        TorchEngine(bundle, device=device)
 
 
 def test_unknown_precision_and_threads_are_settings_errors(bundle: Bundle) -> None:
     with pytest.raises(SettingsError, match="ENRICH_PRECISION"):
-        Scorer(bundle, precision="int8")
+        TorchEngine(bundle, precision="int8")
     with pytest.raises(SettingsError, match="threads"):
-        Scorer(bundle, threads=0)
+        TorchEngine(bundle, threads=0)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_a_backbone_that_is_not_that_of_the_weights_is_refused(
     tmp_path: Path, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BundleError, match=message):
-        Scorer(make_bundle(tmp_path / "bundle", **fields), device="cpu")
+        TorchEngine(make_bundle(tmp_path / "bundle", **fields), device="cpu")
 
 
 def _dropped(name: str) -> dict[str, Any]:
@@ -213,15 +215,17 @@ def test_weights_that_do_not_fit_the_backbone_are_refused(
     manifest = make_bundle(tmp_path / "bundle").manifest
     broken = write_bundle(tmp_path / "broken", manifest, {"tiny.safetensors": tensors})
     with pytest.raises(BundleError, match=message) as caught:
-        Scorer(broken, device="cpu")
+        TorchEngine(broken, device="cpu")
     assert "\n" not in str(caught.value)
 
 
-def test_batch_norm_counters_may_be_left_out(tmp_path: Path, scorer: Scorer) -> None:
+def test_batch_norm_counters_may_be_left_out(tmp_path: Path, scorer: TorchEngine) -> None:
     manifest = make_bundle(tmp_path / "bundle").manifest
     tensors = {key: value for key, value in tiny_tensors().items() if "num_batches" not in key}
     assert len(tensors) < len(tiny_tensors())
-    lean = Scorer(write_bundle(tmp_path / "lean", manifest, {"tiny.safetensors": tensors}), "cpu", "fp32")
+    lean = TorchEngine(
+        write_bundle(tmp_path / "lean", manifest, {"tiny.safetensors": tensors}), "cpu", "fp32"
+    )
     assert (logits(lean, [photo("kitchen")]) == logits(scorer, [photo("kitchen")])).all()
 
 
@@ -287,10 +291,10 @@ def test_folding_batch_norms_keeps_the_features(backbone: Callable[[], nn.Module
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_scores_as_the_cpu_does(bundle: Bundle, scorer: Scorer) -> None:
+def test_cuda_scores_as_the_cpu_does(bundle: Bundle, scorer: TorchEngine) -> None:
     batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
-    cuda = Scorer(bundle, device="cuda", precision="fp32")
+    cuda = TorchEngine(bundle, device="cuda", precision="fp32")
     assert np.abs(logits(cuda, batch) - logits(scorer, batch)).max() < 1e-3
-    fast = Scorer(bundle, device="auto")
+    fast = TorchEngine(bundle, device="auto")
     assert fast.precision == {bundle.members[0].model_id: "bf16"}
     assert np.abs(logits(fast, batch) - logits(scorer, batch)).max() < 0.5

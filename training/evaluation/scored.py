@@ -11,7 +11,8 @@ from rich.progress import Progress
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle, Head, probabilities
-from enrich.model.torch_engine import Scorer
+from enrich.model.engine import lane_pool
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
 from training.data import MAX_PIXELS, PhotoSet
@@ -57,20 +58,20 @@ def score_all(
     bundle: Bundle, photos: PhotoSet, device: str, console: Console, precision: str = "auto"
 ) -> Scored:
     """Decode and score all photos, with a progress bar; a photo that cannot be read gets its status."""
-    scorer = Scorer(bundle, device, precision)
+    engine = TorchEngine(bundle, device, precision, batch_size=BATCH)
     results: list[PhotoResult] = []
-    size = scorer.batch_size(BATCH)
+    size = engine.batch_size
     starts = range(0, len(photos), size)
 
     def work(start: int) -> list[PhotoResult]:
-        return _score_batch(bundle, scorer, photos, range(start, min(start + size, len(photos))))
+        return _score_batch(bundle, engine, photos, range(start, min(start + size, len(photos))))
 
-    with scorer.pool() as pool, Progress(console=console, transient=True) as progress:
+    with lane_pool(engine) as pool, Progress(console=console, transient=True) as progress:
         bar = progress.add_task("photos", total=len(photos))
         for done in _ahead([pool.submit(work, start) for start in starts]):
             results += done
             progress.advance(bar, len(done))
-    return Scored(tuple(results), str(scorer.device), ", ".join(sorted(set(scorer.precision.values()))))
+    return Scored(tuple(results), str(engine.device), ", ".join(sorted(set(engine.precision.values()))))
 
 
 def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResult]]:
@@ -82,12 +83,14 @@ def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResul
             future.cancel()
 
 
-def _score_batch(bundle: Bundle, scorer: Scorer, photos: PhotoSet, rows: Sequence[int]) -> list[PhotoResult]:
+def _score_batch(
+    bundle: Bundle, engine: TorchEngine, photos: PhotoSet, rows: Sequence[int]
+) -> list[PhotoResult]:
     decoded = [
         decode((photos.folder / photos.paths[row]).read_bytes(), bundle.preprocessings, MAX_PIXELS)
         for row in rows
     ]
-    answers = iter(scorer.score([photo.pixels for photo in decoded if photo.status.ok]))
+    answers = iter(engine.score([photo.pixels for photo in decoded if photo.status.ok]))
     results = []
     for row, photo in zip(rows, decoded, strict=True):
         place = Photo(row, "", photos.sha256[row], photos.paths[row])

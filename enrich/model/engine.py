@@ -1,0 +1,41 @@
+"""What runs the model: the protocol that every engine keeps."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrich.records import Scores
+
+Pixels = tuple[NDArray[np.uint8], ...]
+"""A photo as `decode` made it: a uint8 array [height, width, 3] per preprocessing of the bundle, in order."""
+
+
+class Engine(Protocol):
+    """A bundle's models, loaded and ready on one device: decoded pixels in, logits out.
+
+    An engine knows how it is best fed: how many batches it scores at once (`lanes`) and how many photos make
+    a batch (`batch_size`). It is called from `lanes` threads at once, each of which has called `start_lane`
+    first. A photo's logits do not depend on the batch that it comes in, beyond rounding.
+    """
+
+    @property
+    def lanes(self) -> int:
+        """How many batches to score at once."""
+
+    @property
+    def batch_size(self) -> int:
+        """Photos per batch, at most."""
+
+    def start_lane(self) -> None:
+        """Prepare the calling thread for scoring; each thread calls it once, before its first batch."""
+
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Scores]]:
+        """Logits of every photo, before temperature, as `{model_id: {head: logits}}`, in order."""
+
+
+def lane_pool(engine: Engine) -> ThreadPoolExecutor:
+    """The threads to call `engine.score` from, one per lane."""
+    return ThreadPoolExecutor(engine.lanes, "score", initializer=engine.start_lane)

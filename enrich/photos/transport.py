@@ -1,0 +1,37 @@
+"""Where photos come from: the protocol that every transport keeps."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from enrich.records import Fetched, Validators
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Nothing was asked, for the photo's host wants to be left alone for `seconds` from now."""
+
+    seconds: float
+
+
+class PhotoTransport(Protocol):
+    """Fetches photos' bytes; an async context manager that serves a whole run.
+
+    Whatever one photo does is a `PhotoStatus`, never an exception. A transport keeps to the caps of the
+    settings: `ENRICH_FETCH_MAX_BYTES`, and `ENRICH_FETCH_TIMEOUT` for one photo from its request to its last
+    byte. It reads only what the settings allow to be read. Error texts are for people and carry no secrets:
+    no query of a URL, no credentials.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def fetch(self, url: str, validators: Validators | None = None) -> Fetched | Paused:
+        """One photo's bytes; with validators, `UNCHANGED` where it is still the photo that they came with.
+
+        `Paused` where the host asked to be left alone: the caller keeps nothing for it meanwhile, waits, and
+        asks again.
+        """

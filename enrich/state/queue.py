@@ -1,0 +1,49 @@
+"""What the pipeline needs of state: the protocol that the real queue and the dry run's keep."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
+
+
+class WorkQueue(Protocol):
+    """Listings that wait for enrichment, leased to this process one claim at a time.
+
+    A claim is told from an earlier claim of the same listing by its token; what carries a stale token changes
+    nothing. Calls come from several threads. All methods raise `OutageError` when the database is away for
+    too long.
+    """
+
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
+        """Lease up to `limit` listings that wait (of `ids`, if given), those of the nightly run first.
+
+        Listings in whose hands a worker died are left out, unless `alone`: then one such listing is leased,
+        for the caller to work on while it has nothing else in hand.
+        """
+
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        """Whether a listing (of `ids`, if given) can be claimed now or is in some worker's hands."""
+
+    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Say that this process lives; answers those of its claims that went to another worker."""
+
+    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
+        """Give listings back unworked; with `forgive` the attempt does not count.
+
+        They can be claimed again at once, or `later` seconds from now.
+        """
+
+    def complete(self, result: ListingResult) -> bool:
+        """Save what was found of a listing and end its claim; False where the claim is stale."""
+
+    def fail(self, claim: Claim, reason: str) -> bool:
+        """Quarantine a listing that cannot be worked on; False: asked for again meanwhile, or not ours."""
+
+    def forgive(self, ids: Sequence[str]) -> None:
+        """Do not hold the last failures of these listings' photos against them: an outage caused them."""
+
+    def photo_states(self, keys: Sequence[str]) -> Mapping[str, PhotoState]:
+        """What is known of these URL keys; unknown ones are absent."""
+
+    def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
+        """Scores on record for these bytes by these models; `by_model` holds only the models found."""
