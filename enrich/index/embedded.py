@@ -1,4 +1,4 @@
-"""The embedded index: table `enrichment.document`, for running everything with no search server.
+"""The embedded index: table `document`, for running everything with no search server.
 
 It keeps the promises of mode `own`: the higher revision wins, whatever the order of arrival, and a removed
 document leaves a tombstone that keeps its revision.
@@ -22,7 +22,7 @@ from enrich.state.schema import document as table
 
 _PUT = text(
     """
-    INSERT INTO enrichment.document AS held (index, id, revision, document)
+    INSERT INTO document AS held (index, id, revision, document)
     SELECT :index, sent.id, sent.revision, nullif(sent.document, 'null')
     FROM jsonb_to_recordset(cast(:writes AS jsonb)) AS sent (id text, revision bigint, document jsonb)
     ORDER BY sent.id COLLATE "C"
@@ -30,7 +30,7 @@ _PUT = text(
     WHERE held.revision < excluded.revision
     """
 )
-_HELD = text("SELECT id, revision FROM enrichment.document WHERE index = :index AND id = ANY(:ids)")
+_HELD = text("SELECT id, revision FROM document WHERE index = :index AND id = ANY(:ids)")
 
 
 class EmbeddedIndex:

@@ -18,7 +18,7 @@ from enrich.errors import RemovalGuardError
 from enrich.settings import Settings, parse_max_removed
 from enrich.source.portal import Source, SourceListing
 from enrich.state.database import Database
-from enrich.state.schema import NEXT_REVISION, NIGHTLY, SCHEMA
+from enrich.state.schema import NEXT_REVISION, NIGHTLY
 
 FEW = 20
 """A share of the documents may always be this many: small portals remove a few."""
@@ -130,7 +130,7 @@ SELECT s.id,
   CASE WHEN listing.id IS NULL THEN 'new' WHEN listing.status = 'gone' THEN 'returned'
        WHEN {_PHOTOS} THEN 'changed' WHEN {_DOCUMENT} THEN 'documents' WHEN {_ASK_AGAIN} THEN 'revalidated'
        ELSE 'touched' END AS kind
-FROM {_SOURCE} LEFT JOIN {SCHEMA}.listing ON listing.id = s.id
+FROM {_SOURCE} LEFT JOIN listing ON listing.id = s.id
 WHERE listing.id IS NULL OR listing.status = 'gone' OR {_PHOTOS} OR {_DOCUMENT} OR {_ASK_AGAIN}
    OR ({_TOUCHED} AND s.versioned)"""
 
@@ -141,11 +141,11 @@ _MISSING = """listing.status <> 'gone' AND NOT EXISTS (
     SELECT FROM json_array_elements_text(CAST(:seen AS json)) AS s(id) WHERE s.id COLLATE "C" = listing.id)"""
 
 _INSERT = f"""
-INSERT INTO {SCHEMA}.listing (id, photo_fp, doc_fp, updated_at, columns, priority, revalidate, pending_since)
+INSERT INTO listing (id, photo_fp, doc_fp, updated_at, columns, priority, revalidate, pending_since)
 SELECT s.id, s.photo_fp, s.doc_fp, s.updated_at, s.columns, :nightly, :revalidate, now() FROM {_SOURCE}
 ON CONFLICT (id) DO NOTHING"""
 
-_UPDATE = f"UPDATE {SCHEMA}.listing SET"
+_UPDATE = "UPDATE listing SET"
 _OF = f"FROM {_SOURCE} WHERE listing.id = s.id AND listing.status"
 
 # A leased listing stays leased: its completion sees that `requested` moved, and leaves it pending.
@@ -177,11 +177,11 @@ _WRITE_RETURNED = f"""{_UPDATE} photo_fp = s.photo_fp, {_COPIED}, revalidate = :
   pending_since = CASE WHEN {_SAME} THEN NULL ELSE now() END
   {_OF} = 'gone'"""
 
-_FIGURES = f"""
+_FIGURES = """
 SELECT count(*) FILTER (WHERE missing_run = :run) AS removed,
        count(*) FILTER (WHERE missing_run = :run AND published_revision IS NOT NULL) AS leaving,
        count(*) FILTER (WHERE published_revision IS NOT NULL) AS published
-FROM {SCHEMA}.listing WHERE status <> 'gone'"""
+FROM listing WHERE status <> 'gone'"""
 
 _REMOVE = f"""{_UPDATE} status = 'gone', requested = listing.requested + 1, lease_token = NULL,
   lease_expires = NULL, pending_since = NULL, not_before = NULL, attempts = 0, error = NULL,
@@ -192,7 +192,7 @@ WHERE missing_run = :run AND status <> 'gone'"""
 
 # Published from photos, and now without any.
 _EMPTIED = f"""
-SELECT count(*) FROM {_SOURCE} JOIN {SCHEMA}.listing ON listing.id = s.id
+SELECT count(*) FROM {_SOURCE} JOIN listing ON listing.id = s.id
 WHERE listing.status <> 'gone' AND listing.published_revision IS NOT NULL AND listing.photo_fp_done <> ''"""
 
 _UNSTAGE = f"{_UPDATE} missing_run = NULL WHERE missing_run = :run"
@@ -247,7 +247,7 @@ class _Comparison:
             if not self._dry_run:
                 state.execute(text(f"{_UPDATE} missing_run = :run WHERE {missing}"), scope)
                 return kinds, []
-            listed = f"SELECT id, published_revision IS NOT NULL FROM {SCHEMA}.listing WHERE {missing}"
+            listed = f"SELECT id, published_revision IS NOT NULL FROM listing WHERE {missing}"
             return kinds, list(state.execute(text(listed), scope))
 
         kinds, absent = self._state.run(work)

@@ -7,11 +7,11 @@ version) of its photos, `doc_fp` over the copied columns. They are only ever com
 import json
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError
@@ -23,10 +23,14 @@ from enrich.source.catalogue import ES_TYPES, INTEGERS, PortalTables, Table, rea
 from enrich.source.urls import strip_pattern, strip_sql, strip_url, url_key
 from enrich.state.database import Database, passing
 
-# For the planner, to the end of the transaction: use the index on listing_id where there is one, sort in
-# memory. And whatever a query does, nothing is written to the portal's tables.
+T = TypeVar("T")
+
+# To the end of the transaction: nothing is written to the portal's tables, whatever a query does; their names
+# are looked up as the role has set up; the planner uses the index on listing_id where there is one, and sorts
+# in memory.
 _TRANSACTION = """
-SET TRANSACTION READ ONLY; SET LOCAL random_page_cost = 1.1; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off
+SET TRANSACTION READ ONLY; SET LOCAL search_path TO DEFAULT;
+SET LOCAL random_page_cost = 1.1; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off
 """
 
 # The holes are filled by `Source._parts` with SQL for the tables as they are. The listings are chosen first,
@@ -180,7 +184,7 @@ class Source:
 
     @cached_property
     def _tables(self) -> PortalTables:
-        return self._database.run(lambda found: read_portal(found, self._settings, self._reserved))
+        return self._reading(lambda found: read_portal(found, self._settings, self._reserved))
 
     @cached_property
     def _parts(self) -> dict[str, str]:
@@ -227,17 +231,20 @@ class Source:
         sql = statement.format(which=which, **self._parts)
         values = {"strip": strip_pattern(self._ignore), **(params or {})}
 
-        def work(connection: Connection) -> Sequence[Any]:
-            connection.exec_driver_sql(_TRANSACTION)
-            return connection.execute(text(sql), values).fetchall()
-
         try:
-            return self._database.run(work)
+            return self._reading(lambda connection: connection.execute(text(sql), values).fetchall())
         except DatabaseError as error:
             if passing(error):
                 raise
             tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
             raise SourceError(f"reading {tables} failed: {str(error.orig).splitlines()[0]}") from error
+
+    def _reading(self, work: Callable[[Connection], T]) -> T:
+        def read(connection: Connection) -> T:
+            connection.exec_driver_sql(_TRANSACTION)
+            return work(connection)
+
+        return self._database.run(read)
 
 
 def _describe(table: Table, optional: str) -> str:

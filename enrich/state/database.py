@@ -27,6 +27,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 EMBEDDED_DATABASE = "enrich"
+_OUR_TRANSACTION = f"SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path TO {SCHEMA}"
 
 _CONNECT: dict[str, str | int] = {  # the URL's own values win; none of these reaches the server as an option
     "connect_timeout": 10,
@@ -87,6 +88,8 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction, with the time zone UTC, and commit it.
 
+        Names without a schema are those of our own tables.
+
         After a lost connection, a restart of the server, a deadlock or a serialization failure it runs
         again, so `work` must be safe to repeat, also when a commit got through and only its answer was lost.
 
@@ -98,7 +101,7 @@ class Database:
         while True:
             try:
                 with self.engine.begin() as connection:
-                    connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
+                    connection.exec_driver_sql(_OUR_TRANSACTION)
                     return work(connection)
             except DBAPIError as error:
                 if not passing(error):

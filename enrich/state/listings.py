@@ -26,7 +26,7 @@ CROSSING_SECONDS = 2  # until another worker has surely saved the photo that bot
 
 _CLAIM = text("""
     WITH picked AS (
-        SELECT id FROM enrichment.listing
+        SELECT id FROM listing
         WHERE status IN ('pending', 'retry', 'leased')
           AND CASE status WHEN 'leased' THEN lease_expires < now()
                           ELSE coalesce(not_before <= now(), status = 'pending') END
@@ -34,7 +34,7 @@ _CLAIM = text("""
         ORDER BY priority, id LIMIT :limit
         FOR UPDATE SKIP LOCKED
     )
-    UPDATE enrichment.listing AS l SET
+    UPDATE listing AS l SET
         status = CASE WHEN l.attempts < :most THEN 'leased' ELSE 'quarantined' END,
         error = CASE WHEN l.attempts < :most THEN l.error
                      ELSE 'the worker died ' || l.attempts || ' times while working on it' END,
@@ -48,7 +48,7 @@ _CLAIM = text("""
 """)
 
 _CLAIMABLE = text("""
-    SELECT count(*) FROM enrichment.listing
+    SELECT count(*) FROM listing
     WHERE status IN ('pending', 'retry', 'leased') AND (status <> 'retry' OR not_before <= now())
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
 """)
@@ -56,12 +56,12 @@ _CLAIMABLE = text("""
 _HEARTBEAT = text("""
     WITH held AS (
         SELECT l.id
-        FROM enrichment.listing AS l
+        FROM listing AS l
         JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
           ON l.id = c.id AND l.lease_token = c.token
         ORDER BY l.id FOR NO KEY UPDATE OF l
     )
-    UPDATE enrichment.listing AS l SET lease_expires = clock_timestamp() + :lease * interval '1 second'
+    UPDATE listing AS l SET lease_expires = clock_timestamp() + :lease * interval '1 second'
     FROM held WHERE l.id = held.id
     RETURNING l.id
 """)
@@ -69,12 +69,12 @@ _HEARTBEAT = text("""
 _RELEASE = text("""
     WITH held AS (
         SELECT l.id
-        FROM enrichment.listing AS l
+        FROM listing AS l
         JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
           ON l.id = c.id AND l.lease_token = c.token
         ORDER BY l.id FOR NO KEY UPDATE OF l
     )
-    UPDATE enrichment.listing AS l SET
+    UPDATE listing AS l SET
         status = CASE WHEN :later > 0 THEN 'retry' ELSE 'pending' END,
         not_before = CASE WHEN :later > 0 THEN now() + :later * interval '1 second' END,
         lease_token = NULL, lease_expires = NULL,
@@ -83,7 +83,7 @@ _RELEASE = text("""
 """)
 
 _FAIL = text("""
-    UPDATE enrichment.listing SET
+    UPDATE listing SET
         status = CASE WHEN requested = :requested THEN 'quarantined' ELSE 'pending' END,
         error = :reason,
         attempts = CASE WHEN requested = :requested THEN attempts ELSE 0 END,

@@ -12,37 +12,37 @@ from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.photos import clean
 
-_LOCK_TARGET = text("SELECT name, mode, uuid FROM enrichment.target FOR UPDATE")
+_LOCK_TARGET = text("SELECT name, mode, uuid FROM target FOR UPDATE")
 
 _SET_TARGET = text("""
-    INSERT INTO enrichment.target (name, mode, uuid) VALUES (:name, :mode, :uuid)
+    INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
     ON CONFLICT (one) DO UPDATE SET name = excluded.name, mode = excluded.mode, uuid = excluded.uuid
 """)
 
 _PUBLISH_ALL = text("""
-    UPDATE enrichment.listing SET published_revision = NULL, publish_status = NULL, publish_error = NULL
+    UPDATE listing SET published_revision = NULL, publish_status = NULL, publish_error = NULL
     WHERE published_revision IS NOT NULL OR publish_status IS NOT NULL
 """)
 
 _UNPUBLISHED = text("""
     SELECT id, revision, status = 'gone' AS gone, attributes, columns, bundle_id, enriched_at
-    FROM enrichment.listing
+    FROM listing
     WHERE revision IS NOT NULL AND published_revision IS DISTINCT FROM revision
       AND id > :after
     ORDER BY id LIMIT :limit
 """)
 
-_SAME_TARGET = text("SELECT uuid = :uuid FROM enrichment.target FOR SHARE")
+_SAME_TARGET = text("SELECT uuid = :uuid FROM target FOR SHARE")
 
 _RECORD = text("""
     WITH given AS (
         SELECT r.*
         FROM jsonb_to_recordset(CAST(:rows AS jsonb))
              AS r(id text, revision bigint, status text, error text, index_revision bigint)
-        JOIN enrichment.listing AS l ON l.id = r.id
+        JOIN listing AS l ON l.id = r.id
         ORDER BY l.id FOR NO KEY UPDATE OF l
     )
-    UPDATE enrichment.listing AS l SET
+    UPDATE listing AS l SET
         published_revision = CASE WHEN g.status = 'done' THEN g.revision ELSE l.published_revision END,
         publish_status = CASE WHEN g.status = 'outdated' THEN l.publish_status ELSE g.status END,
         publish_error = g.error,
@@ -52,7 +52,7 @@ _RECORD = text("""
 """)
 
 _LOST = text("""
-    UPDATE enrichment.listing SET published_revision = NULL
+    UPDATE listing SET published_revision = NULL
     WHERE id = ANY(:ids) AND published_revision IS NOT NULL AND status <> 'gone'
 """)
 
@@ -60,7 +60,7 @@ _COUNTS = text("""
     SELECT count(*) AS unpublished,
            count(*) FILTER (WHERE publish_status = 'awaiting') AS awaiting,
            count(*) FILTER (WHERE publish_status = 'refused') AS refused
-    FROM enrichment.listing
+    FROM listing
     WHERE revision IS NOT NULL AND published_revision IS DISTINCT FROM revision
 """)
 

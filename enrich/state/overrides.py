@@ -13,17 +13,17 @@ from enrich.state.database import Database
 from enrich.state.schema import NEXT_REVISION, listing
 
 _PUT = text("""
-    INSERT INTO enrichment.override (listing_id, field, value, note, created_by)
+    INSERT INTO override (listing_id, field, value, note, created_by)
     VALUES (:id, :field, CAST(:value AS jsonb), :note, :by)
     ON CONFLICT (listing_id, field) DO UPDATE
     SET value = excluded.value, note = excluded.note, created_by = excluded.created_by, created_at = now()
 """)
 
-_DROP = text("DELETE FROM enrichment.override WHERE listing_id = :id AND field = :field")
+_DROP = text("DELETE FROM override WHERE listing_id = :id AND field = :field")
 
 _OF = text("""
     SELECT field, value, note, created_by, created_at
-    FROM enrichment.override WHERE listing_id = :id ORDER BY field
+    FROM override WHERE listing_id = :id ORDER BY field
 """)
 
 

@@ -19,16 +19,16 @@ RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further 
 _STATES = text("""
     SELECT key, status, sha256, version, etag, last_modified, failures,
            coalesce(next_try <= now(), false) AS retry_due
-    FROM enrichment.photo WHERE key = ANY(:keys)
+    FROM photo WHERE key = ANY(:keys)
 """)
 
 _SCORES = text("""
     SELECT sha256, model_id, dhash, scores
-    FROM enrichment.photo_score WHERE sha256 = ANY(:shas) AND model_id = ANY(:models)
+    FROM photo_score WHERE sha256 = ANY(:shas) AND model_id = ANY(:models)
 """)
 
 _SAVE_SCORES = text("""
-    INSERT INTO enrichment.photo_score (sha256, model_id, dhash, scores)
+    INSERT INTO photo_score (sha256, model_id, dhash, scores)
     SELECT sha256, model_id, dhash, scores
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, model_id text, dhash bigint, scores jsonb)
     ORDER BY sha256, model_id
@@ -36,7 +36,7 @@ _SAVE_SCORES = text("""
 """)
 
 _ADD = text("""
-    INSERT INTO enrichment.photo
+    INSERT INTO photo
         (key, status, sha256, version, etag, last_modified, failures, next_try, error, checked_at)
     SELECT key, status, sha256, version, etag, last_modified, failures,
            now() + retry_hours * interval '1 hour', error, now()
@@ -48,15 +48,15 @@ _ADD = text("""
 """)
 
 _LOCK = text("""
-    SELECT key, status, sha256 FROM enrichment.photo WHERE key = ANY(:keys) ORDER BY key FOR NO KEY UPDATE
+    SELECT key, status, sha256 FROM photo WHERE key = ANY(:keys) ORDER BY key FOR NO KEY UPDATE
 """)
 
 _LOCK_TO_READ = text("""
-    SELECT key, status, sha256 FROM enrichment.photo WHERE key = ANY(:keys) ORDER BY key FOR SHARE
+    SELECT key, status, sha256 FROM photo WHERE key = ANY(:keys) ORDER BY key FOR SHARE
 """)
 
 _UPDATE = text("""
-    UPDATE enrichment.photo AS p SET
+    UPDATE photo AS p SET
         status = r.status,
         version = r.version,
         failures = r.failures,
@@ -76,19 +76,19 @@ _UPDATE = text("""
 _HOLDERS = text("""
     SELECT DISTINCT l.id
     FROM jsonb_to_recordset(CAST(:changed AS jsonb)) AS c(key text, sha256 text)
-    JOIN enrichment.listing AS l
+    JOIN listing AS l
       ON l.photos @> jsonb_build_array(jsonb_build_object('key', c.key))
      AND NOT l.photos @> jsonb_build_array(jsonb_build_object('key', c.key, 'sha256', c.sha256))
     WHERE l.id <> :besides
 """)
 
 _LOCK_LISTINGS = text("""
-    SELECT id FROM enrichment.listing WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+    SELECT id FROM listing WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
 """)
 
 # A gone listing is made to look unfinished, so that it is enriched anew if it ever comes back.
 _ASK_AGAIN = text("""
-    UPDATE enrichment.listing SET
+    UPDATE listing SET
         requested = requested + 1,
         photo_fp_done = CASE WHEN status = 'gone' THEN NULL ELSE photo_fp_done END,
         pending_since = CASE WHEN status = 'gone' THEN NULL ELSE coalesce(pending_since, now()) END,

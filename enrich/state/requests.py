@@ -11,12 +11,12 @@ from enrich.state.schema import BACKFILL, NIGHTLY
 MARK_PAGE = 10_000  # listings marked per transaction, so that workers beside it are not held up
 
 _FORGIVE_PHOTOS = text("""
-    UPDATE enrichment.photo SET failures = greatest(failures - 1, 0), next_try = now()
+    UPDATE photo SET failures = greatest(failures - 1, 0), next_try = now()
     WHERE key IN (
-        SELECT p.key FROM enrichment.photo AS p
+        SELECT p.key FROM photo AS p
         WHERE p.next_try IS NOT NULL AND p.key IN (
             SELECT photo ->> 'key'
-            FROM enrichment.listing AS l, jsonb_array_elements(l.photos) AS photo
+            FROM listing AS l, jsonb_array_elements(l.photos) AS photo
             WHERE l.id = ANY(:ids) AND l.status = 'retry'
         )
         ORDER BY p.key FOR NO KEY UPDATE
@@ -24,17 +24,17 @@ _FORGIVE_PHOTOS = text("""
 """)
 
 _FORGIVE = text("""
-    UPDATE enrichment.listing SET not_before = now(), transient_rounds = greatest(transient_rounds - 1, 0)
+    UPDATE listing SET not_before = now(), transient_rounds = greatest(transient_rounds - 1, 0)
     WHERE id = ANY(:ids) AND status = 'retry'
 """)
 
 _ASK_PHOTOS = text("""
-    UPDATE enrichment.photo SET failures = 0, next_try = now()
+    UPDATE photo SET failures = 0, next_try = now()
     WHERE key IN (
-        SELECT p.key FROM enrichment.photo AS p
+        SELECT p.key FROM photo AS p
         WHERE p.status <> 'ok' AND p.key IN (
             SELECT photo ->> 'key'
-            FROM enrichment.listing AS l, jsonb_array_elements(l.photos) AS photo
+            FROM listing AS l, jsonb_array_elements(l.photos) AS photo
             WHERE CASE WHEN CAST(:ids AS text[]) IS NULL
                        THEN l.status = 'retry' OR (:quarantined AND l.status = 'quarantined')
                        ELSE l.id = ANY(:ids) AND (:quarantined OR l.status <> 'quarantined') END
@@ -44,7 +44,7 @@ _ASK_PHOTOS = text("""
 """)
 
 _RETRY = text("""
-    UPDATE enrichment.listing SET
+    UPDATE listing SET
         requested = requested + 1,
         attempts = CASE WHEN status = 'leased' THEN attempts ELSE 0 END,
         transient_rounds = 0, priority = :nightly, not_before = NULL, error = NULL,
@@ -58,7 +58,7 @@ _RETRY = text("""
 
 _MARK = text("""
     WITH page AS (
-        SELECT id FROM enrichment.listing
+        SELECT id FROM listing
         WHERE id > :after
           AND status <> 'gone'
           AND CASE WHEN CAST(:ids AS text[]) IS NULL THEN status <> 'quarantined' ELSE id = ANY(:ids) END
@@ -66,7 +66,7 @@ _MARK = text("""
           AND (CAST(:bundle AS text) IS NULL OR bundle_id IS DISTINCT FROM :bundle)
         ORDER BY id LIMIT :page FOR NO KEY UPDATE
     )
-    UPDATE enrichment.listing AS l SET
+    UPDATE listing AS l SET
         requested = l.requested + 1,
         revalidate = l.revalidate OR :revalidate,
         attempts = CASE WHEN l.status = 'quarantined' THEN 0 ELSE l.attempts END,
@@ -80,7 +80,7 @@ _MARK = text("""
 """)
 
 _BACKFILL_WAITING = text("""
-    SELECT count(*) FROM enrichment.listing WHERE status IN ('pending', 'leased') AND priority = :backfill
+    SELECT count(*) FROM listing WHERE status IN ('pending', 'leased') AND priority = :backfill
 """)
 
 

@@ -22,7 +22,7 @@ from enrich.state.database import Database
 from enrich.state.photos import clean
 
 _ACQUIRE = text("""
-    INSERT INTO enrichment.lock AS l (name, holder, token, expires)
+    INSERT INTO lock AS l (name, holder, token, expires)
     VALUES (:name, :holder, CAST(:token AS uuid), clock_timestamp() + :lease * interval '1 second')
     ON CONFLICT (name) DO UPDATE
     SET holder = excluded.holder, token = excluded.token,
@@ -32,30 +32,30 @@ _ACQUIRE = text("""
 """)
 
 _RENEW = text("""
-    UPDATE enrichment.lock SET expires = clock_timestamp() + :lease * interval '1 second'
+    UPDATE lock SET expires = clock_timestamp() + :lease * interval '1 second'
     WHERE name = :name AND token = CAST(:token AS uuid)
 """)
 
 _RELEASE = text("""
-    UPDATE enrichment.lock SET holder = NULL, token = NULL, expires = NULL
+    UPDATE lock SET holder = NULL, token = NULL, expires = NULL
     WHERE name = :name AND token = CAST(:token AS uuid)
 """)
 
-_HOLDER = text("SELECT holder FROM enrichment.lock WHERE name = :name AND expires >= clock_timestamp()")
+_HOLDER = text("SELECT holder FROM lock WHERE name = :name AND expires >= clock_timestamp()")
 
 _START = text("""
-    INSERT INTO enrichment.run (kind, host, bundle_id) VALUES (:kind, :host, :bundle) RETURNING id
+    INSERT INTO run (kind, host, bundle_id) VALUES (:kind, :host, :bundle) RETURNING id
 """)
 
 _FINISH = text("""
-    UPDATE enrichment.run
+    UPDATE run
     SET finished_at = clock_timestamp(), exit_code = :code, figures = CAST(:figures AS jsonb), error = :error
     WHERE id = :id
 """)
 
 _RUNS = text("""
     SELECT id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures
-    FROM enrichment.run ORDER BY id DESC LIMIT :limit
+    FROM run ORDER BY id DESC LIMIT :limit
 """)
 
 

@@ -12,31 +12,31 @@ from enrich.state.database import Database
 from enrich.state.outbox import Outbox, OutboxCounts
 from enrich.state.overrides import Override
 
-_STATUSES = text("SELECT status, count(*) AS listings FROM enrichment.listing GROUP BY status")
+_STATUSES = text("SELECT status, count(*) AS listings FROM listing GROUP BY status")
 
 _REASONS = text("""
     SELECT left(coalesce(error, 'unknown'), 200) AS reason, count(*) AS listings
-    FROM enrichment.listing WHERE status = 'quarantined'
+    FROM listing WHERE status = 'quarantined'
     GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
 """)
 
 _LAG = text("""
     SELECT extract(epoch FROM clock_timestamp() - min(CASE status WHEN 'retry' THEN not_before
                                                                   ELSE pending_since END))
-    FROM enrichment.listing
+    FROM listing
     WHERE status IN ('pending', 'leased') OR (status = 'retry' AND not_before <= clock_timestamp())
 """)
 
 _BUNDLES = text("""
-    SELECT bundle_id, count(*) AS listings FROM enrichment.listing
+    SELECT bundle_id, count(*) AS listings FROM listing
     WHERE status <> 'gone' AND bundle_id IS NOT NULL
     GROUP BY bundle_id ORDER BY count(*) DESC, bundle_id
 """)
 
-_LISTING = text("SELECT * FROM enrichment.listing WHERE id = :id")
+_LISTING = text("SELECT * FROM listing WHERE id = :id")
 
 _PHOTOS = text("""
-    SELECT key, status, failures, next_try, error, checked_at FROM enrichment.photo WHERE key = ANY(:keys)
+    SELECT key, status, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
 """)
 
 

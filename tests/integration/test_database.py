@@ -50,34 +50,34 @@ class TestRun:
         portal.execute(f"ALTER DATABASE {portal.engine.url.database} SET timezone = 'Asia/Tokyo'")
 
         def work(connection: Connection) -> str:
-            connection.execute(text("INSERT INTO listings (id) VALUES ('a')"))
+            connection.execute(text("INSERT INTO public.listings (id) VALUES ('a')"))
             return str(connection.execute(text("SHOW timezone")).scalar())
 
         assert database.run(work) == "UTC"
         with database.engine.connect() as connection:
             assert connection.execute(text("SHOW timezone")).scalar() == "Asia/Tokyo", "nothing stays set"
-            assert connection.execute(text("SELECT count(*) FROM listings")).scalar() == 1
+            assert connection.execute(text("SELECT count(*) FROM public.listings")).scalar() == 1
         with pytest.raises(IntegrityError):
             database.run(work)
         with pytest.raises(ZeroDivisionError):
-            database.run(lambda c: c.execute(text("INSERT INTO listings (id) VALUES ('b')")) and 1 / 0)
-        assert portal.execute("SELECT id FROM listings") == [("a",)]
+            database.run(lambda c: c.execute(text("INSERT INTO public.listings (id) VALUES ('b')")) and 1 / 0)
+        assert portal.execute("SELECT id FROM public.listings") == [("a",)]
         database.close()
 
     @pytest.mark.parametrize("state", ["40001", "40P01", "53300", "57P01", "57P03", "08006"])
     def test_passing_errors_are_tried_again(self, portal: Portal, state: str) -> None:
         portal.execute("CREATE SEQUENCE tries")
         fail_twice = text(
-            f"DO $$ BEGIN IF nextval('tries') < 3 THEN RAISE 'x' USING ERRCODE = '{state}'; END IF; END $$"
+            f"DO $$ BEGIN IF nextval('public.tries') < 3 THEN RAISE 'x' USING ERRCODE = '{state}'; END IF; END $$"
         )
 
         def work(connection: Connection) -> None:
-            connection.execute(text("INSERT INTO listings (id) VALUES ('a')"))
+            connection.execute(text("INSERT INTO public.listings (id) VALUES ('a')"))
             connection.execute(fail_twice)
 
         database = Database(portal.url, patience=60)
         database.run(work)
-        assert portal.execute("SELECT (SELECT last_value FROM tries), (SELECT count(*) FROM listings)") == [
+        assert portal.execute("SELECT (SELECT last_value FROM tries), (SELECT count(*) FROM public.listings)") == [
             (3, 1)
         ]
         database.close()
@@ -87,15 +87,15 @@ class TestRun:
         attempts = []
 
         def work(connection: Connection) -> None:
-            connection.execute(text("INSERT INTO listings (id) VALUES ('a')"))
+            connection.execute(text("INSERT INTO public.listings (id) VALUES ('a')"))
             attempts.append(connection.execute(text("SELECT pg_backend_pid()")).scalar())
             if len(attempts) == 1:
                 portal.execute("SELECT pg_terminate_backend(:pid, 10000)", pid=attempts[0])
-            connection.execute(text("INSERT INTO listings (id) VALUES ('b')"))
+            connection.execute(text("INSERT INTO public.listings (id) VALUES ('b')"))
 
         database.run(work)
         assert len(attempts) == 2
-        assert portal.execute("SELECT count(*) FROM listings") == [(2,)]
+        assert portal.execute("SELECT count(*) FROM public.listings") == [(2,)]
         database.close()
 
     def test_what_the_driver_knows_to_be_a_lost_connection_is_passing(self) -> None:
@@ -114,7 +114,7 @@ class TestRun:
             tries: list[int] = []
 
             def work(connection: Connection) -> None:
-                update = text("UPDATE listings SET price = price + 1 WHERE id = :id")
+                update = text("UPDATE public.listings SET price = price + 1 WHERE id = :id")
                 connection.execute(update, {"id": first})
                 if not tries:
                     tries.append(1)
@@ -128,20 +128,20 @@ class TestRun:
             thread.start()
         for thread in threads:
             thread.join()
-        assert portal.execute("SELECT price FROM listings") == [(2,), (2,)]
+        assert portal.execute("SELECT price FROM public.listings") == [(2,), (2,)]
         database.close()
 
     @pytest.mark.parametrize("how", ["fast", "immediate"])
     def test_a_restart_of_the_server_is_waited_for(self, postgres_server: PostgresServer, how: str) -> None:
         database = Database(postgres_server.url, patience=120)
-        database.run(lambda connection: connection.execute(text("CREATE TABLE t (n int)")))
+        database.run(lambda connection: connection.execute(text("CREATE TABLE public.t (n int)")))
         postgres_server.stop(how)
         starter = threading.Timer(0.5, postgres_server.start)
         starter.start()
-        database.run(lambda connection: connection.execute(text("INSERT INTO t VALUES (1)")))
+        database.run(lambda connection: connection.execute(text("INSERT INTO public.t VALUES (1)")))
         starter.join()
         assert database.run(
-            lambda connection: connection.execute(text("SELECT n FROM t")).scalars().all()
+            lambda connection: connection.execute(text("SELECT n FROM public.t")).scalars().all()
         ) == [1]
         database.close()
 
@@ -233,11 +233,11 @@ class TestEmbedded:
         monkeypatch.delenv("DATABASE_URL", raising=False)
         state, _ = connect(load_settings(home=postgres_server.home))
         assert state.url.database == "enrich"
-        state.run(lambda connection: connection.execute(text("CREATE TABLE kept (n int)")))
+        state.run(lambda connection: connection.execute(text("CREATE TABLE public.kept (n int)")))
         script = (
             "import sys; from pathlib import Path; from enrich.state.database import *;"
             "d = Database(embedded_postgres(Path(sys.argv[1])));"
-            "d.run(lambda c: c.exec_driver_sql('INSERT INTO kept VALUES (1)'))"
+            "d.run(lambda c: c.exec_driver_sql('INSERT INTO public.kept VALUES (1)'))"
         )
         other = subprocess.run(
             [sys.executable, "-c", script, str(postgres_server.home)],
@@ -246,7 +246,7 @@ class TestEmbedded:
             check=False,
         )
         assert (other.returncode, other.stderr) == (0, ""), "and says nothing"
-        assert state.run(lambda connection: connection.execute(text("SELECT n FROM kept")).scalar()) == 1
+        assert state.run(lambda connection: connection.execute(text("SELECT n FROM public.kept")).scalar()) == 1
         state.close()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")

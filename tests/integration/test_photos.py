@@ -211,6 +211,7 @@ class TestSharedPhotos:
         holding = result(claim_one(state, "d"), [ok(photo("x"), sha("old"), requested=False)])
         changing = Thread(target=enriched, args=(state, "a", ok(photo("x"), sha("new"))))
         with migrated.engine.begin() as connection:  # d's completion, stopped in the middle
+            connection.exec_driver_sql("SET LOCAL search_path TO enrichment")
             assert photos.save(connection, holding.results).current
             changing.start()
             wait_for_lock(migrated, changing)
