@@ -15,10 +15,11 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "enrichment"
-SCHEMA_VERSION = "0001"
+"""Transactions of `state.database` look names up here first, so that statements say `listing` alone."""
+SCHEMA_VERSION = "0002"
 """The migration that these tables belong to."""
 VERSION_TABLE = "alembic_version"
 NIGHTLY, BACKFILL = 0, 10  # priorities
@@ -47,6 +48,7 @@ listing = Table(
     Column("revalidate", Boolean, nullable=False, server_default=text("false")),
     Column("revalidated_at", Time),
     Column("pending_since", Time),
+    Column("lease_worker", Uuid),
     Column("lease_token", Uuid),
     Column("lease_expires", Time),
     Column("attempts", Integer, nullable=False, server_default="0"),
@@ -54,6 +56,7 @@ listing = Table(
     Column("not_before", Time),
     Column("error", Text),
     Column("missing_run", BigInteger),
+    Column("backfill", BigInteger),
     # What the model found, and what is published of it (override over model).
     Column("photos", JSONB, nullable=False, server_default=text("'[]'")),
     Column("model_attributes", JSONB),
@@ -77,6 +80,12 @@ listing = Table(
         "id",
         postgresql_where=text("revision IS NOT NULL AND published_revision IS DISTINCT FROM revision"),
     ),
+    Index(
+        "listing_leased",
+        "lease_worker",
+        postgresql_where=text("lease_worker IS NOT NULL"),
+    ),
+    Index("listing_backfill", "backfill", postgresql_where=text("backfill IS NOT NULL")),
     Index("listing_photos", "photos", postgresql_using="gin", postgresql_ops={"photos": "jsonb_path_ops"}),
 )
 """`status`: pending, leased, done, retry, quarantined, gone. `priority`: lower goes first (nightly before
@@ -121,6 +130,54 @@ override = Table(
     Column("created_at", Time, nullable=False, server_default=text("now()")),
 )
 """`field`: has_X or X_types; `value`: true, false, null (a person says: unknown) or a list of classes."""
+
+backfill = Table(
+    "backfill",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    # What was asked; NULL: not restricted by it.
+    Column("ids", ARRAY(Text)),
+    Column("since", Time),
+    Column("stale_bundle", Text),
+    Column("revalidate", Boolean, nullable=False, server_default=text("false")),
+    # How far marking got: ids up to `cursor` are marked, and all of them once `marked_at` is set.
+    Column("cursor", Id, nullable=False, server_default=""),
+    Column("marked", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", Time, nullable=False, server_default=text("now()")),
+    Column("marked_at", Time),
+    Column("done_at", Time),
+)
+"""Listings marked for it have its id in `listing.backfill`; it is done when none of them waits any more."""
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("doing", Text, nullable=False),
+    Column("started", Time, nullable=False, server_default=text("now()")),
+    Column("seen", Time, nullable=False, server_default=text("now()")),
+    Column("expires", Time, nullable=False),
+)
+"""A process that enriches. Its leases hold while `expires` lies ahead, and are free for others after it."""
+
+listing_photo = Table(
+    "listing_photo",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("listing_id", Id, primary_key=True),
+    Index("listing_photo_listing", "listing_id"),
+)
+"""Which listings hold a photo, by its URL key: those of `listing.photos`, as of the last completion."""
+
+removal = Table(
+    "removal",
+    metadata,
+    Column("run_id", BigInteger, primary_key=True),
+    Column("listing_id", Id, primary_key=True),
+)
+"""What a run found missing in the source, staged until all is known and the removal guard lets it pass."""
 
 run = Table(
     "run",

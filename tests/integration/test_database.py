@@ -68,7 +68,8 @@ class TestRun:
     def test_passing_errors_are_tried_again(self, portal: Portal, state: str) -> None:
         portal.execute("CREATE SEQUENCE tries")
         fail_twice = text(
-            f"DO $$ BEGIN IF nextval('public.tries') < 3 THEN RAISE 'x' USING ERRCODE = '{state}'; END IF; END $$"
+            "DO $$ BEGIN IF nextval('public.tries') < 3 "
+            f"THEN RAISE 'x' USING ERRCODE = '{state}'; END IF; END $$"
         )
 
         def work(connection: Connection) -> None:
@@ -77,7 +78,7 @@ class TestRun:
 
         database = Database(portal.url, patience=60)
         database.run(work)
-        assert portal.execute("SELECT (SELECT last_value FROM tries), (SELECT count(*) FROM public.listings)") == [
+        assert portal.execute("SELECT (SELECT last_value FROM tries), (SELECT count(*) FROM listings)") == [
             (3, 1)
         ]
         database.close()
@@ -246,7 +247,7 @@ class TestEmbedded:
             check=False,
         )
         assert (other.returncode, other.stderr) == (0, ""), "and says nothing"
-        assert state.run(lambda connection: connection.execute(text("SELECT n FROM public.kept")).scalar()) == 1
+        assert state.run(lambda connection: connection.scalar(text("SELECT n FROM public.kept"))) == 1
         state.close()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")

@@ -1,0 +1,107 @@
+"""Owners: workers, backfills, removals, and which listings hold a photo, each in a table of its own."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+SCHEMA = "enrichment"
+
+
+def upgrade() -> None:
+    _workers()
+    _backfills()
+    _removals()
+    _listing_photos()
+
+
+def downgrade() -> None:
+    for index in ("listing_leased", "listing_backfill"):
+        op.drop_index(index, "listing", schema=SCHEMA)
+    for column in ("lease_worker", "backfill"):
+        op.drop_column("listing", column, schema=SCHEMA)
+    for table in ("listing_photo", "removal", "backfill", "worker"):
+        op.drop_table(table, schema=SCHEMA)
+
+
+def _id(name: str, **options: Any) -> sa.Column[str]:
+    return sa.Column(name, sa.Text(collation="C"), **options)
+
+
+def _time(name: str, **options: Any) -> "sa.Column[object]":
+    return sa.Column(name, sa.DateTime(timezone=True), **options)
+
+
+def _now(name: str) -> "sa.Column[object]":
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()"))
+
+
+def _add_with_index(column: sa.Column[object], index: str) -> None:
+    op.add_column("listing", column, schema=SCHEMA)
+    op.create_index(
+        index,
+        "listing",
+        [column.name],
+        schema=SCHEMA,
+        postgresql_where=sa.text(f"{column.name} IS NOT NULL"),
+    )
+
+
+def _workers() -> None:
+    op.create_table(
+        "worker",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("doing", sa.Text, nullable=False),
+        _now("started"),
+        _now("seen"),
+        _time("expires", nullable=False),
+        schema=SCHEMA,
+    )
+    _add_with_index(sa.Column("lease_worker", sa.Uuid), "listing_leased")
+
+
+def _backfills() -> None:
+    op.create_table(
+        "backfill",
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=True),
+        sa.Column("ids", sa.ARRAY(sa.Text)),
+        _time("since"),
+        sa.Column("stale_bundle", sa.Text),
+        sa.Column("revalidate", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("cursor", sa.Text(collation="C"), nullable=False, server_default=""),
+        sa.Column("marked", sa.BigInteger, nullable=False, server_default="0"),
+        _now("created_at"),
+        _time("marked_at"),
+        _time("done_at"),
+        schema=SCHEMA,
+    )
+    _add_with_index(sa.Column("backfill", sa.BigInteger), "listing_backfill")
+
+
+def _removals() -> None:
+    op.create_table(
+        "removal",
+        sa.Column("run_id", sa.BigInteger, primary_key=True),
+        _id("listing_id", primary_key=True),
+        schema=SCHEMA,
+    )
+
+
+def _listing_photos() -> None:
+    op.create_table(
+        "listing_photo",
+        sa.Column("key", sa.String(64), primary_key=True),
+        _id("listing_id", primary_key=True),
+        schema=SCHEMA,
+    )
+    op.create_index("listing_photo_listing", "listing_photo", ["listing_id"], schema=SCHEMA)
+    photos = f"{SCHEMA}.listing, jsonb_array_elements(photos) AS photo"
+    op.execute(
+        f"INSERT INTO {SCHEMA}.listing_photo (key, listing_id) "  # noqa: S608 (our own constants)
+        f"SELECT DISTINCT photo ->> 'key', id FROM {photos}"
+    )
