@@ -5,12 +5,12 @@ Every figure is read from the manifest, so that the card cannot say more than th
 
 # ruff: noqa: E501  (lines of a page, not of code)
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from enrich.model.bundle import MAX_BF16_DELTA, Bundle, Head
-from training.judge import MIN_BACKING
+from training.markdown import table
+from training.thresholds import MIN_BACKING
 
 
 def write_card(bundle: Bundle, path: Path) -> None:
@@ -73,7 +73,7 @@ photos of `{homes}` and of its homes by their highest photo, and the homes found
 (on logits as they come, with the threshold chosen on these homes). The recipe was chosen among four in these folds: the
 gain is a little flattered by that.
 
-{_table(["head", "backbone", "photos", "homes", "homes found"], rows)}
+{table(["head", "backbone", "photos", "homes", "homes found"], rows)}
 
 {_ablations(training)}"""
 
@@ -101,11 +101,11 @@ def _ablations(training: dict[str, Any]) -> str:
 
 Linear heads on frozen backbones in the same folds, the same figures; Lite0 at 224 px unless said.
 
-{_table(["heads learnt from", *columns], rows)}
+{table(["heads learnt from", *columns], rows)}
 
 Learnt without a whole collection and judged on it, beside folds that had learnt from other sites of it (frozen backbone):
 
-{_table(["collection", "head", "with it", "average precision, unseen", "other sites seen", "ROC area, unseen", "other sites seen"], apart)}
+{table(["collection", "head", "with it", "average precision, unseen", "other sites seen", "ROC area, unseen", "other sites seen"], apart)}
 """
 
 
@@ -123,7 +123,7 @@ def _data(training: dict[str, Any]) -> str:
     licences = "\n".join(f"- {count} photos: {name}" for name, count in training["licences"].items())
     return f"""## Photos
 
-{_table(header, rows)}
+{table(header, rows)}
 
 "Homes" are single photos in collections of scenes. Licences, as their publishers state them:
 
@@ -179,7 +179,7 @@ with one over the threshold: {_share(simulated["negative_homes_over"])}.
 
 Held-out photos at that threshold:
 
-{_table(["collection", "photos", "with", "average precision", "found of those with", "wrongly of those without"], photo_rows)}
+{table(["collection", "photos", "with", "average precision", "found of those with", "wrongly of those without"], photo_rows)}
 """
 
 
@@ -197,7 +197,7 @@ def _simulated(figures: dict[str, Any]) -> str:
         [size, *(_number(one[key]) for key in ("precision", "recall", "negative_precision"))]
         for size, one in figures["by_photos"].items()
     ]
-    return _table(["photos", "precision of true", "recall", "precision of false"], rows)
+    return table(["photos", "precision of true", "recall", "precision of false"], rows)
 
 
 def _false(head: Head, false: dict[str, Any]) -> str:
@@ -238,15 +238,15 @@ On {metrics["photos"]["photos"]} held-out photos of {metrics["photos"]["homes"]}
 reaches its threshold: the lowest with a precision of photos ≥ {metrics["photos"]["target"]}, chosen on these photos. A class that
 cannot reach it is not published; nor are those that are no answer to a buyer.
 
-{_table(["class", "published", "threshold", "precision", "recall"], rows)}
+{table(["class", "published", "threshold", "precision", "recall"], rows)}
 
 Accuracy of the most probable class, held out:
 
-{_table(["collection", "accuracy"], accuracy)}
+{table(["collection", "accuracy"], accuracy)}
 
 Truth in rows, most probable class in columns:
 
-{_table(["", *names], confusion)}
+{table(["", *names], confusion)}
 """
 
 
@@ -312,8 +312,3 @@ def _share(share: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

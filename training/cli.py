@@ -1,4 +1,4 @@
-"""The `enrich-train` command: compare architectures, make and judge model bundles."""
+"""The `enrich-train` command: compare architectures, make and evaluate model bundles."""
 
 import sys
 
@@ -14,7 +14,7 @@ from training.fit_command import fit_command
 
 app = typer.Typer(
     name="enrich-train",
-    help="Compare architectures, make and judge model bundles.",
+    help="Compare architectures, make and evaluate model bundles.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -9,7 +9,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from training import augment, top
+from enrich.atomic import new_file
+from training import augment, trainable
 from training.backbones import Backbone
 from training.data import UNLABELLED
 from training.features import normalised, pixels
@@ -148,7 +148,9 @@ class _Run:
     ) -> None:
         self._recipe, self._seed, self._preprocessing = recipe, seed, backbone.preprocessing
         self._device = device
-        self._learner = top.LEARNERS[recipe.part](copy.deepcopy(backbone.module).to(device), backbone.name)
+        self._learner = trainable.LEARNERS[recipe.part](
+            copy.deepcopy(backbone.module).to(device), backbone.name
+        )
         upper = self._learner.parameters()
         heads = {task.name: nn.Linear(backbone.width, task.outputs) for task in tasks}
         for head in heads.values():
@@ -221,8 +223,8 @@ class _Run:
             "average": self._average,
             "optimiser": self._optimiser.state_dict(),
         }
-        torch.save(state, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        with new_file(path) as part:
+            torch.save(state, part)
 
     def result(self) -> Finetuned:
         heads = {
@@ -267,7 +269,7 @@ def _key(
     recipe: Recipe,
     seed: int,
 ) -> str:
-    digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, top.START]).encode())
+    digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, trainable.START]).encode())
     for task in tasks:
         digest.update(f"{task.name}{task.outputs}".encode() + task.labels.tobytes())
     digest.update("\n".join(str(paths[row]) for row in rows).encode())

@@ -23,10 +23,10 @@ from training.finetune import Recipe
 from training.frozen import ablations, cross_source
 from training.heads import FOLDS, FittedHead, fit_head
 from training.homes import whole_homes
-from training.judge import JudgedHead, Targets, judge_binary, judge_classes
+from training.multitask import FOLDS as FINETUNE_FOLDS
+from training.multitask import Plan, fit_multitask
 from training.serve import bf16_delta, listing_figures
-from training.together import FOLDS as FINETUNE_FOLDS
-from training.together import Plan, fit_together
+from training.thresholds import CalibratedHead, Targets, calibrated_binary, calibrated_classes
 
 BINARY = ("balcony", "fireplace")
 TARGET_FLAGS = {
@@ -108,7 +108,7 @@ def fit(options: FitOptions) -> Bundle:
             options.jobs,
             find_device(options.device),
         )
-        made = fit_together(photos, names, backbone, plan, options.targets)
+        made = fit_multitask(photos, names, backbone, plan, options.targets)
         fitted, comparison = made.heads, made.comparison
         if options.ablations:
             binary = names[:-1]
@@ -117,16 +117,16 @@ def fit(options: FitOptions) -> Bundle:
         backbone = made.backbone
     else:
         fitted = _on_frozen(options, photos, names, backbone)
-    judged = []
+    calibrated = []
     for head in fitted:
         classes = photos.classes.get(head.name)
         if classes is None:
-            judged.append(judge_binary(photos, head, options.targets))
+            calibrated.append(calibrated_binary(photos, head, options.targets))
         else:
             publish = {label: label not in UNPUBLISHED for label in classes}
-            judged.append(judge_classes(photos, head, publish, options.targets))
+            calibrated.append(calibrated_classes(photos, head, publish, options.targets))
     extra = {"comparison": comparison, "classes_left_out": list(rare)}
-    return _write(options, photos, backbone, judged, extra)
+    return _write(options, photos, backbone, calibrated, extra)
 
 
 def _on_frozen(
@@ -153,12 +153,12 @@ def _write(
     options: FitOptions,
     photos: PhotoSet,
     backbone: Backbone,
-    judged: Sequence[JudgedHead],
+    calibrated: Sequence[CalibratedHead],
     extra: dict[str, Any],
 ) -> Bundle:
     file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
-    for one in judged:
+    for one in calibrated:
         tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.head.weight)
         tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.head.bias)
     member: dict[str, Any] = {
@@ -167,11 +167,11 @@ def _write(
         **({"pool": backbone.pool} if backbone.pool else {}),
         "preprocessing": asdict(backbone.preprocessing),
         "bf16": None,
-        "heads": [one.entry for one in judged],
+        "heads": [one.entry for one in calibrated],
     }
     manifest: dict[str, Any] = {
         "name": options.name,
-        "description": f"{', '.join(one.entry['name'] for one in judged)} from photos of homes",
+        "description": f"{', '.join(one.entry['name'] for one in calibrated)} from photos of homes",
         **({"notice": options.notice} if options.notice else {}),
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],

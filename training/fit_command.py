@@ -13,7 +13,7 @@ from training.card import write_card
 from training.features import VIEWS
 from training.finetune import Recipe
 from training.fit import FitOptions, fit
-from training.judge import Targets
+from training.thresholds import Targets
 
 Photos = Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")]
 Out = Annotated[Path, typer.Option(help="Folder of the bundle to write")]

@@ -19,7 +19,7 @@ from training.data import UNLABELLED, PhotoSet
 from training.features import extract
 from training.heads import Views, held_out_logits, photo_weights
 from training.homes import whole_homes
-from training.judge import Targets
+from training.thresholds import Targets
 
 STRENGTH = 1e-3
 """Inverse L2 penalty: the one that `fit` mostly chooses for frozen features."""

@@ -258,7 +258,7 @@ def test_the_command_on_the_card_names_every_option_that_differs() -> None:
 
 
 def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
-    starter = Path(__file__).parents[2] / "enrich" / "starter"
+    starter = Path(__file__).parents[2] / "enrich" / "model" / "starter"
     bundle = load_bundle(starter)
     assert sum(path.stat().st_size for path in starter.iterdir()) <= 15_000_000
     for head in bundle.heads[:2]:
@@ -276,7 +276,7 @@ def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
             "high",
         }
     assert "for evaluation" in bundle.notice
-    card = (starter.parents[1] / "docs" / "model-card.md").read_text()
+    card = (starter.parents[2] / "docs" / "model-card.md").read_text()
     assert bundle.bundle_id[:12] in card
     for share, precision in bundle.heads[0].metrics["true"]["precision_elsewhere"].items():
         assert f"{precision:.3f} at a prevalence of {share}" in card

@@ -241,7 +241,7 @@ def test_an_empty_folder_is_filled_and_a_prepared_one_replaced(options: PrepareO
     assert [file.name for file in options.out.parent.iterdir() if file.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("step", ["write_tables", "draw_sheet", "_put", "rename"])
+@pytest.mark.parametrize("step", ["write_tables", "draw_sheet", "rename"])
 def test_an_error_while_writing_leaves_the_earlier_folder(
     options: PrepareOptions, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -250,7 +250,7 @@ def test_an_error_while_writing_leaves_the_earlier_folder(
     rename = os.rename
 
     def fail(*args: Any) -> None:
-        if step == "rename" and Path(args[0]).name != "new":
+        if step == "rename" and Path(args[0]).name != "made":
             return rename(*args)
         raise OSError(28, "No space left on device")
 

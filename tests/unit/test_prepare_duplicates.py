@@ -7,7 +7,7 @@ from PIL import ImageEnhance
 
 from tests.support.pictures import picture
 from training.comparison.clean import Inspected, inspect
-from training.comparison.duplicates import NEAR, Pair, find_pairs, judge_pairs
+from training.comparison.duplicates import NEAR, Pair, classify_pairs, find_pairs
 from training.comparison.sources import Candidate
 
 
@@ -58,7 +58,7 @@ def candidates(labels: str) -> list[Candidate]:
 
 
 def judged(labels: str, *pairs: tuple[int, int, bool]) -> dict[int, tuple[str, str]]:
-    return judge_pairs(candidates(labels), [Pair(a, b, 0 if exact else 7, exact) for a, b, exact in pairs])
+    return classify_pairs(candidates(labels), [Pair(a, b, 0 if exact else 7, exact) for a, b, exact in pairs])
 
 
 def test_within_a_class_the_first_stays() -> None:

@@ -73,6 +73,18 @@ def printed() -> dict[str, list[list[str]]]:
     }
 
 
+def test_it_opens_with_the_best_model_on_these_photos(tmp_path: Path) -> None:
+    quick = replace(RUN_ROW, architecture="alexnet", best_val_accuracy=0.95, seconds=30.0)
+    slow = replace(RUN_ROW, architecture="vgg11_bn", best_val_accuracy=0.95, seconds=90.0)
+    rooms = replace(RUN_ROW, task="rooms", mode="feature_extraction", best_val_accuracy=0.8, seconds=61.0)
+    text = reported(tmp_path, [RUN_ROW, slow, quick, rooms])
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE)[0] == "The best model on these photos"
+    assert cells(section(text, "The best model on these photos"))[1:] == [
+        ["balcony", "AlexNet", "finetuning", "0m30", "95.00", "3"],
+        ["rooms", "ResNet-18", "feature extraction", "1m01", "80.00", "1"],
+    ]
+
+
 def test_the_thesis_s_six_tables_come_out_digit_for_digit(tmp_path: Path) -> None:
     report_command(None, out=tmp_path, of_thesis=True)
     text = (tmp_path / "report.md").read_text()

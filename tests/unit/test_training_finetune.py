@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from enrich.errors import UsageError
-from training import augment, top
+from training import augment, trainable
 from training import finetune as finetuning
 from training.backbones import Backbone, load_backbone
 from training.data import UNLABELLED
@@ -58,17 +58,17 @@ def fit(
 
 def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torch.Tensor) -> None:
     with torch.inference_mode():
-        ours = top.features(backbone.module, top.front(backbone.module, pictures))
+        ours = trainable.features(backbone.module, trainable.front(backbone.module, pictures))
         theirs = backbone.module(pictures)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_gradients_are_those_of_torch(backbone: Backbone, pictures: torch.Tensor) -> None:
     module: Any = backbone.module
-    start = top.front(module, pictures).detach()
+    start = trainable.front(module, pictures).detach()
     one, other = (start.clone().requires_grad_(True) for _ in range(2))
-    upper = torch.nn.Sequential(*module.blocks[top.START :], module.conv_head, module.bn2)
-    top.features(module, one).pow(2).sum().backward()  # type: ignore[no-untyped-call]
+    upper = torch.nn.Sequential(*module.blocks[trainable.START :], module.conv_head, module.bn2)
+    trainable.features(module, one).pow(2).sum().backward()  # type: ignore[no-untyped-call]
     upper(other).mean((2, 3)).pow(2).sum().backward()
     assert one.grad is not None and other.grad is not None
     assert other.grad.abs().max() > 0
@@ -164,7 +164,7 @@ def test_any_backbone_can_learn_as_a_whole(drawn_photos: list[Path], tmp_path: P
 
 def test_other_backbones_are_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="--finetune all or none"):
-        top.LiteTop(torch.nn.Linear(2, 2), "timm:resnet18")
+        trainable.LiteTop(torch.nn.Linear(2, 2), "timm:resnet18")
 
 
 def test_runs_are_averaged_weight_by_weight(

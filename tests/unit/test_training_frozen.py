@@ -11,7 +11,7 @@ from training import backbones, frozen
 from training.backbones import Backbone, load_backbone
 from training.data import PhotoSet, load_photos
 from training.heads import site_folds
-from training.judge import Targets
+from training.thresholds import Targets
 
 HEADS = ("balcony", "fireplace")
 

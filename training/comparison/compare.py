@@ -4,7 +4,6 @@ import csv
 import fcntl
 import io
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import timm
 import torch
 import torchvision
 
+from enrich.atomic import new_file
 from enrich.errors import UsageError
 from training.comparison.display import Display
 from training.comparison.loading import Loader, Side, side_of
@@ -32,6 +32,7 @@ from training.comparison.results import (
     TIMINGS,
     RunRow,
     add_rows,
+    locked,
     read_results,
     read_run,
     write_text,
@@ -159,9 +160,8 @@ def _keep_best(run: Run, folder: Path, validation: Side) -> None:
     plan, best = run.plan, run.best
     run.network.load_state_dict(best.learnt, strict=False)
     tensors = {name: t.cpu().contiguous() for name, t in run.network.exported(plan.key.task).items()}
-    part = folder / f".{BEST}.part"
-    safetensors.torch.save_file(tensors, part)
-    os.replace(part, folder / BEST)
+    with new_file(folder / BEST) as part:
+        safetensors.torch.save_file(tensors, part)
     shares = best.logits.double().softmax(1)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -187,7 +187,8 @@ def _write_settings(
         "versions": {"python": platform.python_version(), **versions},
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / SETTINGS, _json(settings))
+    with locked(out):
+        write_text(out / SETTINGS, _json(settings))
 
 
 def _json(content: Mapping[str, object]) -> str:

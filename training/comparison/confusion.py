@@ -13,7 +13,8 @@ from training.calibrate import Share
 from training.comparison import thesis
 from training.comparison.gathered import Gathered
 from training.comparison.results import PREDICTIONS, read_predictions
-from training.comparison.tables import NONE, markdown
+from training.comparison.tables import NONE
+from training.markdown import table
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ def class_tables(found: Sequence[Confusion], task: str) -> str:
                 for one in own
                 if one.classes == classes
             ]
-            parts += [f"{task.capitalize()}, {name}:", markdown(["architecture", *classes, "all"], rows)]
+            parts += [
+                f"{task.capitalize()}, {name}:",
+                table(["architecture", *classes, "all"], rows, figures=True),
+            ]
     return "\n\n".join(parts)
 
 

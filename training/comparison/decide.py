@@ -10,7 +10,7 @@ from typing import Literal
 
 from enrich.errors import UsageError
 from training.comparison.clean import Inspected, Refused
-from training.comparison.duplicates import DOUBT, Pair, find_pairs, judge_pairs
+from training.comparison.duplicates import DOUBT, Pair, classify_pairs, find_pairs
 from training.comparison.prepared import Split
 from training.comparison.sources import Candidate
 from training.comparison.split import cap, draw, group_split, thesis_split
@@ -95,7 +95,7 @@ def _drop_duplicates(decision: Decision, photos: Mapping[str, Inspected | Refuse
     near = [pair for pair in pairs if pair.distance <= rules.near]
     sides = dict(zip(usable, thesis_split([decision.candidates[i] for i in usable]), strict=True))
     decision.straddling_uncleaned = sum(sides[pair.first] != sides[pair.second] for pair in near)
-    decision.dropped |= judge_pairs(decision.candidates, near)
+    decision.dropped |= classify_pairs(decision.candidates, near)
     for pair in pairs:
         reason, _ = decision.dropped.get(pair.second, (DOUBTFUL, ""))
         decision.pairs.append((reason if pair.distance <= rules.near else DOUBTFUL, pair))

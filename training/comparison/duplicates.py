@@ -54,7 +54,7 @@ def find_pairs(photos: Mapping[int, Inspected], limit: int) -> list[Pair]:
     return pairs
 
 
-def judge_pairs(candidates: Sequence[Candidate], near: Sequence[Pair]) -> dict[int, tuple[str, str]]:
+def classify_pairs(candidates: Sequence[Candidate], near: Sequence[Pair]) -> dict[int, tuple[str, str]]:
     """Position -> (reason, detail) of the candidates of one task that near-duplicate pairs lead to drop.
 
     The same photo in two classes has contradicting labels: both go. Within a class the first stays.

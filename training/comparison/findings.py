@@ -8,11 +8,12 @@ import pandas as pd
 from training.comparison import thesis
 from training.comparison.gathered import SCRATCH
 from training.comparison.ratios import Times
-from training.comparison.tables import markdown, percent
+from training.comparison.tables import percent
+from training.markdown import table
 
 HELD, PARTLY, FAILED, OPEN = "held", "held in part", "did not hold", "cannot be judged"
 
-RULES = f"""How they are judged:
+RULES = f"""How they are calibrated:
 
 - Finetuning is better: {HELD} where it wins at least nine in ten pairs (one task, one architecture,
   both modes), {PARTLY} where it wins more than half; a tie is no win.
@@ -57,7 +58,7 @@ def time_findings(times: Times) -> list[Finding]:
 def findings_table(findings: Sequence[Finding]) -> str:
     """The findings as Markdown."""
     rows = [[f.claim, f.thesis, f.ours, f"**{f.verdict}**"] for f in findings]
-    return markdown(["finding", "thesis says", "figures say", "verdict"], rows, figures=False)
+    return table(["finding", "thesis says", "figures say", "verdict"], rows)
 
 
 def _better(means: pd.DataFrame) -> Finding:

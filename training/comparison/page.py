@@ -9,9 +9,9 @@ from training.comparison import thesis
 from training.comparison.confusion import Confusion, class_tables
 from training.comparison.findings import RULES, accuracy_findings, findings_table, time_findings
 from training.comparison.gathered import KINDS, SCRATCH, UNSTATED, Gathered
-from training.comparison.ran import missing, what_was_run
+from training.comparison.provenance import missing, what_was_run
 from training.comparison.ratios import epoch_table, ratio_tables, times_of
-from training.comparison.tables import result_tables
+from training.comparison.tables import best_models, result_tables
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ def page(gathered: Gathered, reference: Gathered | None, found: Sequence[Confusi
 
     `reference`: the thesis's runs, set beside ours; None where `gathered` is the thesis itself.
     """
-    parts = [_opening(gathered, reference), "## Findings", _findings(gathered)]
-    parts += ["## What was run", what_was_run(gathered, found)]
+    parts = [_opening(gathered, reference)]
+    if len(gathered.runs):
+        parts += ["## The best model on these photos", best_models(gathered)]
+    parts += ["## Findings", _findings(gathered), "## What was run", what_was_run(gathered, found)]
     if len(gathered.runs):
         tables = result_tables(gathered, reference)
         parts += ["## Training time and highest accuracy", _notes(gathered, reference), tables]

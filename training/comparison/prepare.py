@@ -3,18 +3,16 @@
 Everything is decided before a file is written, and written beside its place before it is put there.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enrich.atomic import new_folder
 from enrich.errors import UsageError
 from training.comparison.clean import Inspected, Refused, inspect_all, write_photo
 from training.comparison.decide import Decision, Rules, decide
-from training.comparison.doubts import draw_sheet, notes, remarks
 from training.comparison.prepared import (
     DROPPED,
     PHOTOS,
@@ -26,6 +24,7 @@ from training.comparison.prepared import (
     task_order,
     write_tables,
 )
+from training.comparison.review import draw_sheet, notes, remarks
 from training.comparison.sources import find_candidates
 
 SPARE_BYTES = 20_000_000
@@ -123,16 +122,13 @@ def _write(
     advance = watch("writing", len(kept))
     written = []
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
-            folder = Path(made) / "new"
+        with new_folder(out) as folder:
             for decision, i, photo in kept:
                 written.append(_write_photo(options.photos, folder, decision, i, photo))
                 advance()
             dropped = tuple(_dropped(decisions))
             write_tables(folder, written, dropped, options.recorded(), remarks(decisions))
             draw_sheet(options.photos, folder / SHEET, decisions)
-            _put(folder, out, Path(made) / "old")
     except OSError as error:
         raise UsageError(f"--out {options.out} cannot be written, nothing was changed: {error}") from None
     return Outcome(tuple(written), dropped, tuple(notes(options.rules, decisions)))
@@ -179,15 +175,3 @@ def _dropped(decisions: Sequence[Decision]) -> Iterator[Dropped]:
         for i, (reason, detail) in sorted(decision.dropped.items()):
             candidate = decision.candidates[i]
             yield Dropped(candidate.task, candidate.label, candidate.source, reason, detail)
-
-
-def _put(folder: Path, out: Path, old: Path) -> None:
-    if not out.exists():
-        os.rename(folder, out)
-        return
-    os.rename(out, old)
-    try:
-        os.rename(folder, out)
-    except OSError:
-        os.rename(old, out)
-        raise

@@ -6,7 +6,8 @@ import pandas as pd
 
 from training.comparison import thesis
 from training.comparison.gathered import Gathered, in_order
-from training.comparison.tables import NONE, markdown
+from training.comparison.tables import NONE
+from training.markdown import table
 
 BASE = "resnet18"
 Cell = tuple[str, str, str]
@@ -102,7 +103,7 @@ def epoch_table(times: Times) -> str:
         cells = [medians.get((task, architecture, mode)) for task in times.tasks() for mode in modes]
         rows.append([thesis.title(architecture), *(NONE if s is None else f"{s:.1f}" for s in cells)])
     header = [f"{task} {short}" for task in times.tasks() for short in modes.values()]
-    return markdown(["architecture", *header], rows)
+    return table(["architecture", *header], rows, figures=True)
 
 
 def ratio_tables(times: Times, reference: Times | None) -> str:
@@ -143,7 +144,7 @@ def _table(times: Times, reference: Times | None, pairs: dict[tuple[str, str], t
     header = ["architecture"]
     for task in times.tasks():
         header += [task] if reference is None else [f"{task}, thesis", f"{task}, ours"]
-    return markdown(header, rows)
+    return table(header, rows, figures=True)
 
 
 def _or_none(ratio: Ratio | None) -> str:

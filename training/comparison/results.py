@@ -18,7 +18,6 @@ import csv
 import fcntl
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -27,6 +26,7 @@ from typing import Any
 
 import pandas as pd
 
+from enrich.atomic import new_file
 from enrich.errors import UsageError
 
 MODES = ("feature_extraction", "finetuning")
@@ -198,7 +198,7 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
     names = [field.name for field in fields(row_class)]
     added = [{name: _text(value) for name, value in asdict(row).items()} for row in rows]
     new = {tuple(row[name] for name in row_class.KEY) for row in added}
-    with _lock(folder):
+    with locked(folder):
         kept: list[dict[str, str]] = []
         if path.is_file():
             _read_table(path, row_class)
@@ -215,13 +215,12 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write the whole file at once: whoever looks finds the old one or the new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, by a kill too

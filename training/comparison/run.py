@@ -6,7 +6,6 @@ one.
 """
 
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from enrich.atomic import new_file
 from enrich.errors import UsageError
 from training.comparison.architectures import Network
 from training.comparison.loading import Loader, Side
@@ -104,9 +104,8 @@ class Run:
             "learnt": self.network.learnt(),
             "optimiser": self._optimiser.state_dict(),
         }
-        part = self._checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self._checkpoint)
+        with new_file(self._checkpoint) as part:
+            torch.save(state, part)
         self._clock = self._saved = time.monotonic()
 
     def _epoch(self, stepped: Callable[[int], None]) -> EpochRow:

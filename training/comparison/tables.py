@@ -1,19 +1,12 @@
 """The thesis's six tables, with its figures beside ours, and the Markdown that all tables are written in."""
 
-from collections.abc import Iterable, Sequence
-
 import pandas as pd
 
 from training.comparison import thesis
 from training.comparison.gathered import SCRATCH, Gathered, in_order
+from training.markdown import table
 
 NONE = "–"
-
-
-def markdown(header: Sequence[object], rows: Iterable[Sequence[object]], figures: bool = True) -> str:
-    """A Markdown table; all columns but the first are set to the right where they are `figures`."""
-    rule = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [header, rule, *rows])
 
 
 def clock(seconds: float) -> str:
@@ -25,6 +18,18 @@ def clock(seconds: float) -> str:
 def percent(share: float) -> str:
     """A share of 0 to 1 in percent, as the thesis writes it: `94.63`."""
     return f"{100 * share:.2f}"
+
+
+def best_models(ours: Gathered) -> str:
+    """A table with the most accurate run of each task; of equal ones that which took the least time."""
+    rows = []
+    for task in ours.tasks():
+        runs = ours.runs[ours.runs["task"] == task]
+        best = runs.sort_values(["best_val_accuracy", "seconds"], ascending=[False, True]).iloc[0]
+        mode, accuracy = thesis.MODES[best["mode"]], percent(best["best_val_accuracy"])
+        rows.append([task, best["label"], mode, clock(best["seconds"]), accuracy, len(runs)])
+    header = ["task", "model", "mode", "training time", "max. validation accuracy, %", "of runs"]
+    return table(header, rows)
 
 
 def result_tables(ours: Gathered, reference: Gathered | None) -> str:
@@ -55,7 +60,7 @@ def _of(runs: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
 def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
     if theirs is None:
         rows = [[_title(own), *_figures(own)] for _, own in runs.groupby("label", sort=False)]
-        return markdown(["architecture", "training time", "max. validation accuracy, %"], rows)
+        return table(["architecture", "training time", "max. validation accuracy, %"], rows, figures=True)
     header = ["architecture", "time, thesis", "time, ours", "difference"]
     header += ["accuracy %, thesis", "accuracy %, ours", "difference"]
     lines: list[list[str]] = []
@@ -68,7 +73,7 @@ def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
         if not reference.empty and (own.empty or (own["kind"] == SCRATCH).all()):
             time, accuracy = _figures(reference)
             lines.append([thesis.title(architecture), time, NONE, NONE, accuracy, NONE, NONE])
-    return markdown(header, lines)
+    return table(header, lines, figures=True)
 
 
 def _beside(own: pd.DataFrame, reference: pd.DataFrame) -> list[str]:

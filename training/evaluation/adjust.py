@@ -28,7 +28,7 @@ from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes
 from training.evaluation.scored import Rows, Scored
 from training.heads import FOLDS, site_folds
 from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE
-from training.judge import MIN_BACKING
+from training.thresholds import MIN_BACKING
 
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from enrich.model.bundle import Head
+from training.markdown import table
 
 Figures = dict[str, Any]
 
@@ -143,12 +144,6 @@ def _classes(head: Head, figures: Figures) -> str:
 
 def _section(title: str, header: list[str], rows: list[list[str]]) -> str:
     return f"\n{title}:\n\n{table(header, rows)}\n" if rows else ""
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def share(figure: Figures) -> str:

@@ -6,14 +6,13 @@ again.
 
 import copy
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from enrich.atomic import new_folder
 from enrich.errors import UsageError
 from enrich.model.bundle import MANIFEST, Bundle, load_bundle
 from training.evaluation.adjust import Aim, adjust_binary, adjust_classes
@@ -80,16 +79,10 @@ def _scale_bf16(bundle: Bundle, manifest: dict[str, Any]) -> None:
 
 
 def _write(bundle: Bundle, manifest: dict[str, Any], out: Path) -> Bundle:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out) as made:
         for member in bundle.members:
-            shutil.copyfile(bundle.folder / member.weights, scratch / member.weights)
+            shutil.copyfile(bundle.folder / member.weights, made / member.weights)
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        (scratch / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        load_bundle(scratch)
-        scratch.chmod(0o755)
-        os.replace(scratch, out)  # onto an empty folder or nothing
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        load_bundle(made)
     return load_bundle(out)

@@ -50,14 +50,14 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class JudgedHead:
+class CalibratedHead:
     """A head as the bundle ships it: tensors and the manifest's entry."""
 
     head: LinearHead
     entry: dict[str, Any]
 
 
-def judge_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> JudgedHead:
+def calibrated_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> CalibratedHead:
     """Calibrate a binary head on held-out photos of whole homes and choose its thresholds.
 
     Raises:
@@ -97,7 +97,7 @@ def judge_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> Judg
         "aggregation": asdict(aggregation),
         "metrics": metrics,
     }
-    return JudgedHead(replace(fitted.head, bias=(fitted.head.bias + shift).astype(np.float32)), entry)
+    return CalibratedHead(replace(fitted.head, bias=(fitted.head.bias + shift).astype(np.float32)), entry)
 
 
 def _thresholds(
@@ -226,9 +226,9 @@ def _photo_figures(
     return figures
 
 
-def judge_classes(
+def calibrated_classes(
     photos: PhotoSet, fitted: FittedHead, publish: Mapping[str, bool], targets: Targets
-) -> JudgedHead:
+) -> CalibratedHead:
     """Calibrate a multiclass head on held-out photos of homes and choose a threshold per class.
 
     Homes are groups of `MIN_PHOTOS` photos or more, of any collection (where there are none: all photos).
@@ -269,7 +269,7 @@ def judge_classes(
         "temperature": temperature,
         "metrics": metrics,
     }
-    return JudgedHead(fitted.head, entry)
+    return CalibratedHead(fitted.head, entry)
 
 
 def _photos_of_homes(photos: PhotoSet, fitted: FittedHead) -> NDArray[np.int64]:

@@ -11,7 +11,8 @@ from training.comparison import thesis
 from training.comparison.confusion import Confusion
 from training.comparison.gathered import Gathered
 from training.comparison.repeating import commands
-from training.comparison.tables import NONE, markdown
+from training.comparison.tables import NONE
+from training.markdown import table
 
 CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
 MATRICES = "Confusion matrices (no predictions.csv)"
@@ -35,7 +36,7 @@ def what_was_run(gathered: Gathered, found: Sequence[Confusion]) -> str:
         ]
         parts += [
             "Options and versions of the results folders:",
-            markdown(["option", *options], rows, figures=False),
+            table(["option", *options], rows),
         ]
     return "\n\n".join(part for part in parts if part)
 
@@ -56,7 +57,7 @@ def _runs(runs: pd.DataFrame) -> str:
                 *(_distinct(own[name]) for name in ("precision", "device")),
             ]
         )
-    return markdown(header, rows, figures=False)
+    return table(header, rows)
 
 
 def _photos(gathered: Gathered, found: Sequence[Confusion]) -> str:
@@ -73,7 +74,7 @@ def _photos(gathered: Gathered, found: Sequence[Confusion]) -> str:
     if not rows:
         return ""
     header = ["task", "split", "training photos", "validation photos", "validation groups", "data set"]
-    return markdown(header, dict.fromkeys(map(tuple, rows)), figures=False)
+    return table(header, dict.fromkeys(map(tuple, rows)))
 
 
 def _classes(counts: Mapping[str, int]) -> str:

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import top
+from training import trainable
 from training.backbones import Backbone, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.features import extract
 from training.finetune import CPU, Finetuned, Recipe, Task, averaged, finetune, predict
 from training.frozen import figures, frozen_logits
 from training.heads import FittedHead, check_classes, photo_weights, site_folds
-from training.judge import Targets
 from training.memory import keep_memory
+from training.thresholds import Targets
 
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""
@@ -60,7 +60,7 @@ class Together:
     """Fold in which a photo was held out; -1: not for training."""
 
 
-def fit_together(
+def fit_multitask(
     photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, targets: Targets
 ) -> Together:
     """Finetune once per fold for held-out logits of the heads `names`, then once on all training photos.
@@ -68,7 +68,7 @@ def fit_together(
     Raises:
         UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites.
     """
-    top.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
+    trainable.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
     tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
     rows = np.flatnonzero(photos.split == "train")
     for task in tasks:

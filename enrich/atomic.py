@@ -1,0 +1,47 @@
+"""Files and folders that are written beside their place and then put there in one step.
+
+Whoever looks finds the old one or the new one, never a part, whenever the writing process may die.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Where to write the file that takes the place of `path` when the block ends without an error.
+
+    One process at a time may write a file: the name beside it is always the same, so that what a killed
+    process leaves there is overwritten by the next one.
+    """
+    part = path.with_name(f".{path.name}.part")
+    yield part
+    os.replace(part, path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder that takes the place of `path` when the block ends without an error.
+
+    Should that fail, what was there before is there again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    made, previous = scratch / "made", scratch / "previous"
+    try:
+        made.mkdir()
+        yield made
+        if path.exists():
+            os.rename(path, previous)
+        try:
+            os.rename(made, path)
+        except OSError:
+            if previous.exists():
+                os.rename(previous, path)
+            raise
+    finally:
+        shutil.rmtree(scratch)
