@@ -51,7 +51,7 @@ Viewed = Annotated[
     typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
 ]
 Homes = Annotated[
-    str, typer.Option(help="First folder of the photos of whole homes; unless told every group is a home")
+    str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
 ]
 Prevalence = Annotated[
     float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
