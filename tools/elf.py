@@ -1,4 +1,4 @@
-"""Shared libraries of Linux on x86-64 (ELF64): what one asks for, what it offers, and how to make it smaller."""
+"""Shared libraries of Linux on x86-64 (ELF64): what one wants and offers, and how to make it smaller."""
 
 import mmap
 import struct
@@ -32,7 +32,7 @@ class Library:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the file: its name, its kind, the number of the section with its strings, offset and bytes."""
+    """A part of the file: name, kind, number of the section with its strings, offset and bytes."""
 
     name: str
     kind: int
@@ -91,16 +91,16 @@ def _versions(needs: bytes, texts: bytes) -> Mapping[int, tuple[str, str]]:
 
 
 def cut(path: Path, names: set[str]) -> bytes:
-    """The library at `path` without the content of the sections `names`, whose addresses hold nothing any more.
+    """The library at `path` without the content of the sections `names`: their addresses hold nothing any more.
 
-    What stays keeps its address, so nothing needs to be linked again. Raises ValueError when the library has
-    no such section, or no room to say what it has lost.
+    What stays keeps its address, so nothing needs to be linked again. The section's first and last bytes may stay,
+    for only whole pages go. Raises ValueError when the library has no such section, or no room to say what it lost.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         sections = _sections(data)
         table, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
         segments = list(struct.iter_unpack("<IIQQQQQQ", data[table : table + SEGMENT * count]))
-        step = max(segment[-1] for segment in segments if segment[0] == LOAD)
+        step: int = max(segment[-1] for segment in segments if segment[0] == LOAD)
         spans = [
             (-(-part.start // step), (part.start + part.size) // step)
             for part in sections
