@@ -91,10 +91,10 @@ def _versions(needs: bytes, texts: bytes) -> Mapping[int, tuple[str, str]]:
 
 
 def cut(path: Path, names: set[str]) -> bytes:
-    """The library at `path` without the content of the sections `names`: their addresses hold nothing any more.
+    """The library at `path` without the content of the sections `names`, but for parts of a page.
 
-    What stays keeps its address, so nothing needs to be linked again. The section's first and last bytes may stay,
-    for only whole pages go. Raises ValueError when the library has no such section, or no room to say what it lost.
+    What stays keeps its address, so nothing needs to be linked again. Raises ValueError when the library has
+    no such section, or no room to say what it has lost.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         sections = _sections(data)

@@ -3,10 +3,10 @@
     python -m tools.install cpu|cuda
 
 The torch that PyPI has for Linux on x86-64 is built for CUDA: it brings 4 GB of nvidia's libraries and
-Triton, and half of its own size is code for GPUs. PyPI has no build without. `cpu` installs the same wheel and
-leaves all of that out: the libraries of nvidia's that torch names at its start become stand-ins of a few kB,
-which answer that there is no GPU, and its code for GPUs is cut out of its file. torch then runs as it does where
-CUDA is installed and no GPU is found. What was installed is tried; where it does not run, CUDA is installed.
+Triton, and half of its own size is code for GPUs. PyPI has no build without. `cpu` installs the same wheel
+and leaves all of that out: the libraries of nvidia's that torch names at its start become stand-ins of a few
+kB, which answer that there is no GPU, and its code for GPUs is cut out of its file. torch then runs as
+it does where CUDA is installed and no GPU is found. It is tried; where it does not run, CUDA is installed.
 """
 
 import base64
