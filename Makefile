@@ -1,33 +1,42 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# PyPI's torch for Linux on x86-64 brings CUDA: cpu leaves it out, cuda keeps it. Chosen by whether there is a GPU.
+TORCH ?= $(shell if [ "$$(uname -sm)" != "Linux x86_64" ] || [ -e /proc/driver/nvidia ] || nvidia-smi -L >/dev/null 2>&1; \
+  then echo cuda; else echo cpu; fi)
+JOB := $(VENV)/.job-$(TORCH)
+ALL := $(VENV)/.all-$(TORCH)
 
 .PHONY: demo test check unit format clean
-demo: $(STAMP)  ## run the whole job on the demo homes, with the embedded servers
+demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
 
 test: check  ## every check, with real servers
 	$(BIN)/python -m pytest
 
-check: $(STAMP)  ## format, lint, types, import layers
+check: $(ALL)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(STAMP)  ## the tests that need no server
+unit: $(ALL)  ## the tests that need no server
 	$(BIN)/python -m pytest tests/unit
 
-format: $(STAMP)
+format: $(ALL)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-$(STAMP): pyproject.toml constraints.txt
+$(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
+	rm -f $(VENV)/.job-* $(VENV)/.all-*
 	$(BIN)/pip install -qq --upgrade pip
+	$(BIN)/python -m tools.install $(TORCH)
+	touch $@
+
+$(ALL): $(JOB)
 	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[training,dev]'
-	touch $(STAMP)
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What `make` needs to install: not part of the wheel, standard library only."""
