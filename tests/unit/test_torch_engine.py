@@ -14,7 +14,8 @@ from torch import nn
 import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
 from enrich.model.bundle import Bundle, probabilities, write_bundle
-from enrich.model.torch_engine import TorchEngine, _fold_batch_norms, build_backbone
+from enrich.model.backbones import build_backbone, fold_batch_norms
+from enrich.model.torch_engine import TorchEngine
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
