@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from enrich.model.bundle import MAX_BF16_DELTA, Bundle, Head
+from enrich.model.bundle import MAX_BF16_DELTA, Bundle
+from enrich.model.head import Head
 from training.judge import MIN_BACKING
 
 

@@ -70,7 +70,9 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     enrich("publish")
     document = world.documents()["1"]
     assert document["has_balcony"] is False and document["room_types"] == ["bathroom"]
-    assert document["evidence"]["balcony"] == {"override": True}
+    assert document["evidence"]["balcony"].keys() == {"override", "model_confidence"}
+    sure = {"range": {"balcony_confidence": {"gte": 0.9}}}  # the stricter filter of docs/index.md
+    assert document["balcony_confidence"] == 0.0 and "1" not in world.matching(sure)
 
     listing = enrich("show", "1", "--json")
     assert listing["attributes"]["fields"]["has_balcony"] is False
@@ -85,6 +87,7 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     enrich("publish")
     document = world.documents()["1"]
     assert document["has_balcony"] is True and document["room_types"] == ["kitchen"]
+    assert "1" in world.matching(sure)
     assert "'9'" in enrich("override", "9", "has_balcony=true", code=2)
 
 

@@ -14,8 +14,9 @@ from torch import nn
 import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
 from enrich.model.backbones import build_backbone, fold_batch_norms
-from enrich.model.bundle import Bundle, probabilities, write_bundle
+from enrich.model.bundle import Bundle
 from enrich.model.torch_engine import TorchEngine
+from enrich.model.writing import write_bundle
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -59,7 +60,7 @@ def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: TorchEngine
     kinds = list(COLOURS)
     for kind, by_model in zip(kinds, scorer.score([photo(kind, 3) for kind in kinds]), strict=True):
         scores = by_model[member.model_id]
-        chances = {head.name: probabilities(head, scores[head.name]) for head in member.heads}
+        chances = {head.name: head.probabilities(scores[head.name]) for head in member.heads}
         assert set(scores) == {"balcony", "fireplace", "room"}
         assert (chances["balcony"][0] > 0.9) == (kind == "balcony")
         assert (chances["fireplace"][0] > 0.9) == (kind == "fireplace")

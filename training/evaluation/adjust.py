@@ -10,8 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from enrich.model.aggregate import distinct_views
-from enrich.model.bundle import Bundle, Head
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from enrich.model.seen import distinct_views
 from training import simulate
 from training.calibrate import (
     Counts,

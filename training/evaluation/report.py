@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from enrich.model.bundle import Head
+from enrich.model.head import Head
 
 Figures = dict[str, Any]
 
