@@ -203,7 +203,7 @@ def _simulated(figures: dict[str, Any]) -> str:
 
 def _false(head: Head, false: dict[str, Any]) -> str:
     if head.false_threshold == 0.0 or "cross_fitted" not in false:
-        return "- **false** is never written: no threshold was good enough."
+        return "- It never says *no*: no threshold for **false** was good enough."
     fair = false["cross_fitted"]
     return (
         f"- **false** where all photos stay below {head.false_threshold:.4f}, chosen on {false['homes']} homes of "

@@ -1,5 +1,6 @@
 """The scorer answers for each photo what its model says, in whatever company the photo comes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,13 @@ def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer
 def test_a_device_that_is_not_there_is_a_settings_error(bundle: Bundle, device: str) -> None:
     with pytest.raises(SettingsError, match="ENRICH_DEVICE"):
         TorchEngine(bundle, device=device)
+
+
+def test_a_cpu_has_a_lane_per_core_that_may_be_used(
+    scorer: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4})
+    assert scorer.lanes == 1
 
 
 def test_unknown_precision_and_threads_are_settings_errors(bundle: Bundle) -> None:
