@@ -36,7 +36,7 @@ from sqlalchemy import create_engine, text
 from torchvision import transforms
 
 from enrich.model.aggregate import aggregate
-from enrich.model.bundle import Bundle, load_bundle, probabilities
+from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import lane_pool
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
@@ -176,7 +176,7 @@ def straightforward(
                 pending = []
             photos += 1
         best = {
-            head.name: max(float(probabilities(head, s[member.model_id][head.name])[0]) for s in scores)
+            head.name: max(float(head.probabilities(s[member.model_id][head.name])[0]) for s in scores)
             for head in member.heads
             if head.kind == "binary"
         }

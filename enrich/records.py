@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = Mapping[str, tuple[float, ...]]
-"""Head name -> logits: one for a binary head, one per class for a multiclass head."""
+"""Head name -> its logits."""
 
 
 class PhotoStatus(StrEnum):
@@ -196,9 +196,9 @@ class Evidence:
 class Attributes:
     """What the model says of a listing, before overrides.
 
-    `fields` holds `has_X` (True, False or None = unknown), `X_confidence` (float, or None when no photo was
-    seen) and `X_types` (sorted list); `counts` holds `X_counts` per multiclass head: photos per class,
-    near-duplicates once.
+    `fields` holds what each head's kind says: `has_X` (True, False or None = unknown) and `X_confidence`
+    (float, or None when no photo was seen), or `X_types` (sorted list); `counts` holds `X_counts`: photos per
+    class, near-duplicates once.
     """
 
     fields: Mapping[str, Any]

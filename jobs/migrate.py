@@ -12,10 +12,11 @@ def migrate(settings: Settings) -> str | None:
     Raises:
         UsageError: database or bundle cannot be used as set up, or the role may not do what is needed.
     """
-    heads = [(head.name, head.kind) for head in load_bundle(settings.bundle).heads]
+    heads = sorted(load_bundle(settings.bundle).heads, key=lambda head: head.kind)
+    columns = {name: kind for head in heads for name, kind in head.rules.columns(head.name).items()}
     database, source = connect(settings)
     try:
-        return upgrade(database.engine, heads)
+        return upgrade(database.engine, columns)
     finally:
         database.close()
         source.close()

@@ -17,13 +17,13 @@ from sqlalchemy.exc import ProgrammingError
 
 from enrich.errors import SchemaError
 from enrich.state.schema import SCHEMA, VERSION_TABLE
-from migrations.view import DEFAULT_HEADS, Heads, create_view
+from migrations.view import DEFAULT_COLUMNS, Columns, create_view
 
 _LOCK = 7_305_914_226_018_113_421  # any number of our own; held to the end of the transaction only
 
 
-def upgrade(target: str | Engine, bundle_heads: Heads = DEFAULT_HEADS, revision: str = "head") -> str | None:
-    """Bring the schema to `revision` and the view to these heads; return the version reached.
+def upgrade(target: str | Engine, columns: Columns = DEFAULT_COLUMNS, revision: str = "head") -> str | None:
+    """Bring the schema to `revision` and give the view these columns; return the version reached.
 
     Raises:
         SchemaError: the role may not do what is needed, or the schema is of a newer program.
@@ -38,7 +38,7 @@ def upgrade(target: str | Engine, bundle_heads: Heads = DEFAULT_HEADS, revision:
                 "update the program"
             )
         command.upgrade(config, revision)
-        create_view(connection, bundle_heads)
+        create_view(connection, columns)
         return _current(connection)
 
 
@@ -101,4 +101,4 @@ def _create_schema(connection: Connection) -> None:
         connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
 
 
-__all__ = ["DEFAULT_HEADS", "Heads", "create_view", "current", "downgrade", "head", "upgrade"]
+__all__ = ["DEFAULT_COLUMNS", "Columns", "create_view", "current", "downgrade", "head", "upgrade"]

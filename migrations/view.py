@@ -5,17 +5,23 @@ place: dropping it would take along the portal's grants on it and views built on
 no longer there stay, as NULL.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from sqlalchemy import Connection, text
 
 from enrich.state.schema import SCHEMA
 
 VIEW = "listing_attributes"
-Heads = Iterable[tuple[str, str]]
-"""(name, kind) of each head; kind is `binary` or `multiclass`."""
+Columns = Mapping[str, str]
+"""Fields of listings' attributes that the view shows, in order, each with its Postgres type."""
 
-DEFAULT_HEADS: Heads = (("balcony", "binary"), ("fireplace", "binary"), ("room", "multiclass"))
+DEFAULT_COLUMNS: Columns = {
+    "has_balcony": "boolean",
+    "balcony_confidence": "double precision",
+    "has_fireplace": "boolean",
+    "fireplace_confidence": "double precision",
+    "room_types": "text[]",
+}
 
 _FIXED = {
     "id": "l.id",
@@ -24,45 +30,39 @@ _FIXED = {
     "revision": "l.revision",
     "enriched_at": "l.enriched_at",
 }
+_JSON_TYPES = {"boolean": "boolean", "text": "string"}  # of a Postgres type; the others are numbers
+
+_EXISTING = text("""
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema AND c.relname = :view AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+""")
 
 
-def create_view(connection: Connection, heads: Heads = DEFAULT_HEADS) -> None:
-    """Create the view, or add the columns of new heads to it. It shows live listings that were enriched."""
-    columns = list(_existing(connection))
-    names = [name for head, kind in sorted(heads, key=lambda h: h[1]) for name in _names(head, kind)]
-    for name in ["id", *names, *_FIXED]:
-        if name not in columns:
-            columns.append(name)
-    shown = ",\n".join(f'  {_expression(name)} AS "{name}"' for name in columns)
+def create_view(connection: Connection, columns: Columns = DEFAULT_COLUMNS) -> None:
+    """Create the view, or add the columns of new heads to it. It shows live listings that were enriched.
+
+    A column that is there already keeps its type.
+    """
+    found = connection.execute(_EXISTING, {"schema": SCHEMA, "view": VIEW})
+    existing = {row[0]: row[1] for row in found}
+    wanted = {"id": "text", **columns, **dict.fromkeys(_FIXED, "")}
+    shown = ",\n".join(
+        f'  {_FIXED.get(name) or _expression(name, kind)} AS "{name}"'
+        for name, kind in (existing | {name: wanted[name] for name in wanted if name not in existing}).items()
+    )
     connection.exec_driver_sql(
         f"CREATE OR REPLACE VIEW {SCHEMA}.{VIEW} AS\nSELECT\n{shown}\n"
         f"FROM {SCHEMA}.listing l\nWHERE l.status <> 'gone' AND jsonb_typeof(l.attributes) = 'object'"
     )
 
 
-def _existing(connection: Connection) -> Iterable[str]:
-    query = text(
-        "SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = :schema AND c.relname = :view AND a.attnum > 0 AND NOT a.attisdropped"
-        " ORDER BY a.attnum"
-    )
-    return connection.execute(query, {"schema": SCHEMA, "view": VIEW}).scalars()
-
-
-def _names(head: str, kind: str) -> tuple[str, ...]:
-    return (f"has_{head}", f"{head}_confidence") if kind == "binary" else (f"{head}_types",)
-
-
-def _expression(column: str) -> str:
-    """What a column shows, from its name alone, so that columns of earlier heads can be kept."""
-    if column in _FIXED:
-        return _FIXED[column]
+def _expression(column: str, kind: str) -> str:
+    """The field as a value of a Postgres type; NULL where it is of another type."""
     field = f"l.attributes -> 'fields' -> '{column}'"
-    if column.startswith("has_"):
-        return f"CASE WHEN jsonb_typeof({field}) = 'boolean' THEN ({field})::boolean END"
-    if column.endswith("_confidence"):
-        return f"CASE WHEN jsonb_typeof({field}) = 'number' THEN ({field})::double precision END"
-    return (
-        f"CASE WHEN jsonb_typeof({field}) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text({field})) END"
-    )
+    if kind == "text[]":
+        found = f"ARRAY(SELECT jsonb_array_elements_text({field}))"
+        return f"CASE WHEN jsonb_typeof({field}) = 'array' THEN {found} END"
+    json_type = _JSON_TYPES.get(kind, "number")
+    return f"CASE WHEN jsonb_typeof({field}) = '{json_type}' THEN ({field} #>> '{{}}')::{kind} END"

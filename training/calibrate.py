@@ -16,8 +16,8 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from enrich.model.aggregate import listing_probability
-from enrich.model.bundle import Aggregation
+from enrich.model.binary import listing_probability
+from enrich.model.head import Aggregation
 
 Floats = NDArray[np.float64]
 Truth = NDArray[np.bool_]

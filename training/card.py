@@ -8,7 +8,8 @@ Every figure is read from the manifest, so that the card cannot say more than th
 from pathlib import Path
 from typing import Any
 
-from enrich.model.bundle import MAX_BF16_DELTA, Bundle, Head
+from enrich.model.bundle import MAX_BF16_DELTA, Bundle
+from enrich.model.head import Head
 from training.markdown import table
 from training.thresholds import MIN_BACKING
 
@@ -202,7 +203,7 @@ def _simulated(figures: dict[str, Any]) -> str:
 
 def _false(head: Head, false: dict[str, Any]) -> str:
     if head.false_threshold == 0.0 or "cross_fitted" not in false:
-        return "- **false** is never written: no threshold was good enough."
+        return "- It never says *no*: no threshold for **false** was good enough."
     fair = false["cross_fitted"]
     return (
         f"- **false** where all photos stay below {head.false_threshold:.4f}, chosen on {false['homes']} homes of "

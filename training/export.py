@@ -21,7 +21,8 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 from enrich.errors import UsageError
-from enrich.model.bundle import Bundle, write_bundle
+from enrich.model.bundle import Bundle
+from enrich.model.writing import write_bundle
 from training.calibrate import Counts, Share, calibrate_classes, choose_class_threshold, choose_true
 from training.comparison.architectures import backbone_name
 from training.comparison.results import BEST, MODES, RunKey, read_predictions, read_run

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from enrich.errors import UsageError
-from enrich.model.bundle import Bundle, Pool, write_bundle
+from enrich.model.bundle import Bundle, Pool
+from enrich.model.writing import write_bundle
 from training.backbones import Backbone, load_backbone
 from training.data import ROOM, PhotoSet, load_photos, without_rare_classes
 from training.devices import find_device

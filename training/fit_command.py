@@ -13,7 +13,7 @@ from training.card import write_card
 from training.features import VIEWS
 from training.finetune import Recipe
 from training.fit import FitOptions, fit
-from training.thresholds import Targets
+from training.thresholds import Targets, in_words
 
 Photos = Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")]
 Out = Annotated[Path, typer.Option(help="Folder of the bundle to write")]
@@ -169,7 +169,7 @@ def _tell(bundle: Bundle, out: Path) -> None:
             found = head.metrics["true"]["cross_fitted"]
             right, recall = found["precision"], found["recall"]
             console.print(
-                f"{head.name}: true from {head.true_threshold:.3f}, false below {head.false_threshold:.3f}; "
+                f"{head.name}: {in_words(head.true_threshold, head.false_threshold)}; "
                 f"on held-out homes precision {right['hits']}/{right['of']}, "
                 f"recall {recall['hits']}/{recall['of']}"
             )

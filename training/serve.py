@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.aggregate import aggregate
-from enrich.model.bundle import Bundle, probabilities
+from enrich.model.bundle import Bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
@@ -54,7 +54,7 @@ def bf16_delta(bundle: Bundle, photos: PhotoSet, collection: str, seed: int) -> 
 def _chances(bundle: Bundle, score: PhotoScore, number: int) -> NDArray[np.float64]:
     head = bundle.heads[number]
     model_id = next(member.model_id for member in bundle.members if head in member.heads)
-    return probabilities(head, score.by_model[model_id][head.name])
+    return head.probabilities(score.by_model[model_id][head.name])
 
 
 def listing_figures(bundle: Bundle, photos: PhotoSet) -> dict[str, Any]:

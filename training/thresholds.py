@@ -100,6 +100,12 @@ def calibrated_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) ->
     return CalibratedHead(replace(fitted.head, bias=(fitted.head.bias + shift).astype(np.float32)), entry)
 
 
+def in_words(true: float, false: float) -> str:
+    """A binary head's thresholds for people; a `false` threshold of 0 is never undercut."""
+    no = f"no below {false:.3f}" if false else "never says *no*"
+    return f"yes from {true:.3f}, {no}"
+
+
 def _thresholds(
     photos: PhotoSet, fitted: FittedHead, homes: Homes, chances: NDArray[np.float64], targets: Targets
 ) -> tuple[dict[str, float], dict[str, Any]]:

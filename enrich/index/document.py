@@ -1,34 +1,16 @@
 """The document of one listing, and the mapping of its fields: both follow from the heads of the bundle."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
+
+from enrich.model.head import Head
 
 Mode = Literal["own", "merge"]
 
 KEPT = {"type": "object", "enabled": False}  # in the document, but not searchable
 KEYWORD_BYTES = 1024  # longer copied texts are kept, but not searchable
-
-
-class ClassSpec(Protocol):
-    """What a document needs to know of a class of a multiclass head."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def publish(self) -> bool: ...
-
-
-class HeadSpec(Protocol):
-    """What a document needs to know of a head; `enrich.model.bundle.Head` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> Literal["binary", "multiclass"]: ...
-    @property
-    def classes(self) -> Sequence[ClassSpec]: ...
 
 
 class Row(Protocol):
@@ -48,7 +30,7 @@ class Row(Protocol):
     def enriched_at(self) -> datetime | None: ...
 
 
-def build(row: Row, heads: Sequence[HeadSpec], mode: Mode) -> dict[str, Any]:
+def build(row: Row, heads: Sequence[Head], mode: Mode) -> dict[str, Any]:
     """The document of a listing.
 
     `own`: the whole document with the copied columns; what is unknown is absent. `merge`: all of our fields
@@ -61,7 +43,7 @@ def build(row: Row, heads: Sequence[HeadSpec], mode: Mode) -> dict[str, Any]:
     counts = attributes.get("counts", {})
     document: dict[str, Any] = {
         "listing_id": row.id,
-        **{name: fields.get(name) for name in head_fields(heads)},
+        **{name: fields.get(name) for head in heads for name in head.rules.fields(head.name)},
         "photo_count": attributes.get("photo_count"),
         "enrichment": {
             "bundle": row.bundle_id,
@@ -71,7 +53,7 @@ def build(row: Row, heads: Sequence[HeadSpec], mode: Mode) -> dict[str, Any]:
             "photos_failed": attributes.get("photos_failed"),
         },
         "evidence": {head.name: evidence.get(head.name) for head in heads},
-        **{name: counts.get(name) for name in count_fields(heads)},
+        **{name: counts.get(name) for head in heads for name in head.rules.kept(head.name)},
     }
     if mode == "merge":
         return document
@@ -88,34 +70,20 @@ def _utc(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def head_fields(heads: Sequence[HeadSpec]) -> dict[str, str]:
-    """The searchable fields of the heads, each with its Elasticsearch type."""
-    return {name: es_type for head in heads for name, es_type in _fields_of(head)}
-
-
-def _fields_of(head: HeadSpec) -> Iterator[tuple[str, str]]:
-    if head.kind == "binary":
-        yield f"has_{head.name}", "boolean"
-        yield f"{head.name}_confidence", "float"
-    else:
-        yield f"{head.name}_types", "keyword"
-
-
-def count_fields(heads: Sequence[HeadSpec]) -> list[str]:
-    """The fields that hold photos per class: in the document, not searchable."""
-    return [f"{head.name}_counts" for head in heads if head.kind == "multiclass"]
-
-
-def reserved(heads: Sequence[HeadSpec]) -> frozenset[str]:
+def reserved(heads: Sequence[Head]) -> frozenset[str]:
     """Names of our own fields, which no copied column may have."""
     return frozenset(properties(heads))
 
 
-def properties(heads: Sequence[HeadSpec]) -> dict[str, Any]:
+def properties(heads: Sequence[Head]) -> dict[str, Any]:
     """The mapping of our fields."""
     return {
         "listing_id": {"type": "keyword"},
-        **{name: {"type": es_type} for name, es_type in head_fields(heads).items()},
+        **{
+            name: {"type": es_type}
+            for head in heads
+            for name, es_type in head.rules.fields(head.name).items()
+        },
         "photo_count": {"type": "integer"},
         "enrichment": {
             "properties": {
@@ -127,11 +95,11 @@ def properties(heads: Sequence[HeadSpec]) -> dict[str, Any]:
             }
         },
         "evidence": KEPT,
-        **dict.fromkeys(count_fields(heads), KEPT),
+        **{name: KEPT for head in heads for name in head.rules.kept(head.name)},
     }
 
 
-def mapping(heads: Sequence[HeadSpec], copied: Mapping[str, str]) -> dict[str, Any]:
+def mapping(heads: Sequence[Head], copied: Mapping[str, str]) -> dict[str, Any]:
     """The mapping of an index of our own; `copied` are the copied columns with their Elasticsearch types."""
     columns = {
         name: {"type": es_type, "ignore_above": KEYWORD_BYTES} if es_type == "keyword" else {"type": es_type}

@@ -13,9 +13,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ColumnElement
 
 from enrich.errors import UsageError
-from enrich.index.document import HeadSpec, encode
-from enrich.index.elastic.query import verify
+from enrich.index.document import encode
+from enrich.index.elastic.query import conditions, ranking
 from enrich.index.protocol import Hits, Query
+from enrich.model.head import Head
+from enrich.model.kind import Condition
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.schema import document as table
@@ -37,7 +39,7 @@ class EmbeddedIndex:
     """The documents of one alias. See `SearchIndex`; a lost connection is `Database`'s to wait out."""
 
     def __init__(
-        self, database: Database, alias: str, heads: Sequence[HeadSpec], copied: Mapping[str, str]
+        self, database: Database, alias: str, heads: Sequence[Head], copied: Mapping[str, str]
     ) -> None:
         self._database = database
         self._alias = alias
@@ -89,13 +91,12 @@ class EmbeddedIndex:
         return iter(())
 
     def search(self, query: Query) -> Hits:
-        verify(query, self._heads, ["listing_id", *self._copied])
+        asked = conditions(query, self._heads, ["listing_id", *self._copied])
         matches = [table.c.index == self._alias, table.c.document.is_not(None)]
-        matches += [table.c.document.contains({f"has_{head}": True}) for head in query.has]
-        for head, kinds in query.types.items():
-            matches.append(table.c.document.contains({f"{head}_types": list(kinds)}))
+        matches += [_meets(condition) for condition in asked]
         matches += [self._equals(name, value) for name, value in query.where.items()]
-        order = [table.c.document[f"{head}_confidence"].as_float().desc().nulls_last() for head in query.has]
+        ranks = ranking(query, self._heads)
+        order = [table.c.document[name].as_float().desc().nulls_last() for name in ranks]
         page = select(table.c.document).where(*matches).order_by(*order, table.c.id).limit(query.limit)
         total = select(func.count()).select_from(table).where(*matches)
 
@@ -111,11 +112,19 @@ class EmbeddedIndex:
         if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
             return cast(table.c.document[name].astext, Text).startswith(value, autoescape=True)
         wanted = value if es_type == "keyword" else _read(name, es_type, value)
-        column = table.c.document[name]
-        return or_(column == cast(wanted, JSONB), column.contains([wanted]))
+        return _meets(Condition(name, wanted))
 
     def close(self) -> None:
         """Nothing to release: the database is the caller's."""
+
+
+def _meets(condition: Condition) -> ColumnElement[bool]:
+    """The document's field is, or holds, the value of the condition."""
+    column = table.c.document[condition.field]
+    if condition.at_least:
+        least: ColumnElement[bool] = column.as_float() >= condition.value
+        return least
+    return or_(column == cast(condition.value, JSONB), column.contains([condition.value]))
 
 
 def _read(name: str, es_type: str, value: str) -> bool | int | float:

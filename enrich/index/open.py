@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from enrich.index.document import HeadSpec
 from enrich.index.elastic.client import connect
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
 from enrich.index.protocol import SearchIndex
+from enrich.model.head import Head
 from enrich.settings import Settings
 from enrich.state.database import Database
 
 
 def open_index(
-    settings: Settings, database: Database, heads: Sequence[HeadSpec], copied: Mapping[str, str]
+    settings: Settings, database: Database, heads: Sequence[Head], copied: Mapping[str, str]
 ) -> SearchIndex:
     """The index that the settings name: Elasticsearch in one of its modes, or the embedded one.
 

@@ -6,20 +6,16 @@ This module does not import torch: aggregating and publishing need a bundle but 
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import safetensors.numpy
-from numpy.typing import ArrayLike, NDArray
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from enrich.errors import BundleError
+from enrich.model.head import CLOSED, Finite, Head, Positive, Share
 from enrich.model.tensors import read_tensors
 
 MANIFEST = "manifest.json"
@@ -27,16 +23,10 @@ FORMAT = 1
 MAX_BF16_DELTA = 0.01
 """bf16 is allowed where the 99.9th percentile of |Δp| against fp32 stays at or below this."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1, le=2048)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pool = Literal["avg", "max", "avgmax", "catavgmax"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.safetensors$")]
-
-_CLOSED = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,65 +38,13 @@ class Preprocessing:
     `std` are per channel (R, G, B), for pixels on 0..1.
     """
 
-    __pydantic_config__ = _CLOSED
+    __pydantic_config__ = CLOSED
     size: tuple[Side, Side]
     resize: Literal["squash", "crop"]
     interpolation: Literal["bilinear", "bicubic", "lanczos", "box"]
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
     crop_ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class HeadClass:
-    """A class of a multiclass head; `threshold` is on a photo's calibrated probability."""
-
-    __pydantic_config__ = _CLOSED
-    name: Name
-    publish: bool
-    threshold: Share
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregation:
-    """How photos' calibrated logits become a listing's: pooled by `method`, then `slope * x + intercept`."""
-
-    __pydantic_config__ = _CLOSED
-    method: Literal["max", "topk_mean", "noisy_or"] = "max"
-    k: Annotated[int, Field(ge=1)] = 1
-    slope: Positive = 1.0
-    intercept: Finite = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """One question asked of a photo.
-
-    A binary head has no `classes` and one logit; its thresholds are on a photo's calibrated probability. A
-    multiclass head has one logit per class, and a threshold in each class.
-    """
-
-    __pydantic_config__ = _CLOSED
-    name: Name
-    kind: Literal["binary", "multiclass"]
-    classes: tuple[HeadClass, ...] = ()
-    temperature: Positive = 1.0
-    true_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "true"))] = 1.0
-    false_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "false"))] = 0.0
-    aggregation: Aggregation = Aggregation()
-    metrics: dict[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def outputs(self) -> int:
-        """Logits of this head per photo."""
-        return 1 if self.kind == "binary" else len(self.classes)
-
-    @property
-    def precision_basis(self) -> str:
-        """What backs the precision of `true`: `homes`, `simulated` (too few real homes), or `not stated`."""
-        true = self.metrics.get("true")
-        basis = true.get("basis") if isinstance(true, dict) else None
-        return basis if isinstance(basis, str) else "not stated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +97,12 @@ class Bundle:
 
 
 class _Bf16(BaseModel):
-    model_config = _CLOSED
+    model_config = CLOSED
     delta_p999: Share
 
 
 class _MemberSpec(BaseModel):
-    model_config = _CLOSED
+    model_config = CLOSED
     backbone: Annotated[str, Field(pattern=r"^(timm|torchvision):[A-Za-z0-9_.]+$")]
     weights: FileName
     pool: Pool | None = None
@@ -207,68 +145,6 @@ def load_bundle(folder: Path) -> Bundle:
     for member in members:
         _check_tensors(folder / member.weights, member, bundle.tensors(member))
     return bundle
-
-
-def write_bundle(
-    folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Any]]
-) -> Bundle:
-    """Write `manifest` (without `format` and `files`) and `tensors` (file -> name -> array or torch tensor).
-
-    The bundle is made beside `folder` and loaded as a check before it takes its place, where an earlier
-    bundle, but nothing else, may be.
-
-    Raises:
-        BundleError: the bundle would not load, or `folder` holds something that is not a bundle.
-    """
-    others = [
-        path.name for path in folder.glob("*") if path.name != MANIFEST and path.suffix != ".safetensors"
-    ]
-    if others:
-        raise BundleError(
-            f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    made, previous = scratch / "made", scratch / "previous"
-    try:
-        made.mkdir()
-        files = {}
-        for name, by_tensor in tensors.items():
-            data = safetensors.numpy.save({key: _array(value) for key, value in by_tensor.items()})
-            (made / name).write_bytes(data)
-            files[name] = hashlib.sha256(data).hexdigest()
-        whole = {"format": FORMAT, **manifest, "files": files}
-        text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
-        (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        load_bundle(made)
-        if folder.exists():
-            os.rename(folder, previous)
-        try:
-            os.rename(made, folder)
-        except OSError:
-            if previous.exists():
-                os.rename(previous, folder)
-            raise
-    finally:
-        shutil.rmtree(scratch)
-    return load_bundle(folder)
-
-
-def _array(tensor: Any) -> NDArray[Any]:
-    plain = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
-    return np.asarray(plain, order="C")  # safetensors writes the memory as it lies
-
-
-def probabilities(head: Head, logits: ArrayLike) -> NDArray[np.float64]:
-    """Calibrated probabilities of `logits`, shape [..., outputs] to the same shape.
-
-    Sigmoid of a binary head, softmax over the last axis of a multiclass head, after the temperature.
-    """
-    scaled = np.asarray(logits, dtype=np.float64) / head.temperature
-    if head.kind == "binary":
-        return np.asarray(np.exp(-np.logaddexp(0.0, -scaled)))
-    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def _parse(path: Path, raw: bytes) -> _Manifest:
@@ -317,18 +193,7 @@ def _contradictions(manifest: _Manifest, content: dict[str, Any]) -> list[str]:
             problems.append(f"{spec.weights}: crop_ratio has no meaning with resize 'squash'; leave it out")
     stated = [head.get("thresholds") or {} for spec in content["members"] for head in spec["heads"]]
     for head, thresholds in zip(heads, stated, strict=True):
-        if set(thresholds) != ({"true", "false"} if head.kind == "binary" else set()):
-            problems.append(
-                f"head {head.name!r}: a binary head has thresholds 'true' and 'false', "
-                "a multiclass head one threshold per class; correct the thresholds"
-            )
-        classes = {kind.name for kind in head.classes}
-        if head.kind == "binary" and head.classes:
-            problems.append(f"head {head.name!r} is binary but has classes; leave them out")
-        if head.kind == "multiclass" and (len(classes) < 2 or len(classes) < len(head.classes)):
-            problems.append(f"head {head.name!r} needs two or more classes, each with a name of its own")
-        if head.false_threshold > head.true_threshold:
-            problems.append(f"head {head.name!r}: threshold false is above true; swap them")
+        problems += head.rules.problems(head, set(thresholds))
     return problems
 
 

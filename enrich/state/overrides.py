@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, text, update
 
 from enrich.errors import UsageError
+from enrich.model.kind import KINDS, Overridable, overridable
 from enrich.state.database import Database
 from enrich.state.schema import NEXT_REVISION, listing
 
@@ -45,7 +46,7 @@ class Overrides:
         self._database = database
 
     def set_override(self, id: str, field: str, value: Any, note: str | None, by: str | None) -> None:
-        """Say that `field` (`has_X` or `X_types`) of a listing is `value`, whatever a model finds.
+        """Say that `field` (such as `has_X`) of a listing is `value`, whatever a model finds.
 
         `value` is True, False or None (unknown) for `has_X`, and a sequence of classes for `X_types`. Whether
         a head X exists is the caller's to know. A listing not enriched yet keeps the override for later.
@@ -94,13 +95,16 @@ def read(connection: Connection, id: str) -> list[Override]:
 def published(connection: Connection, id: str, model: Mapping[str, Any]) -> dict[str, Any]:
     """What is published of a listing: the model's attributes (JSON) with the person's over them.
 
-    The confidence stays the model's. The caller holds the listing's row.
+    The caller holds the listing's row.
     """
     fields, evidence = dict(model["fields"]), dict(model["evidence"])
     for override in read(connection, id):
-        value = override.value
-        fields[override.field] = list(value) if isinstance(value, tuple) else value
-        evidence[override.field.removeprefix("has_").removesuffix("_types")] = {"override": True}
+        if (found := overridable(override.field)) is None:
+            continue  # of a kind of head that is no more
+        kind, head = found
+        said, beside = kind.overrule(head, override.value, model["fields"])
+        fields.update(said)
+        evidence[head] = {"override": True, **beside}
     return {**model, "fields": fields, "evidence": evidence}
 
 
@@ -124,13 +128,9 @@ def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
     connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
 
 
-def _checked(field: str, value: Any) -> bool | list[str] | None:
-    if field.startswith("has_") and len(field) > len("has_"):
-        if value is None or isinstance(value, bool):
-            return value
-        raise UsageError(f"{field} is true, false or unknown, not {value!r}")
-    if field.endswith("_types") and len(field) > len("_types"):
-        if isinstance(value, list | tuple | set | frozenset) and all(isinstance(v, str) for v in value):
-            return sorted(set(value))
-        raise UsageError(f"{field} is a list of classes such as kitchen, bathroom, not {value!r}")
-    raise UsageError(f"{field!r} cannot be overridden: name a field has_X (yes or no) or X_types (a list)")
+def _checked(field: str, value: Any) -> Any:
+    if (found := overridable(field)) is None:
+        known = [kind.answer_field("X") for kind in KINDS.values() if isinstance(kind, Overridable)]
+        raise UsageError(f"{field!r} cannot be overridden: name a field {' or '.join(known)}")
+    kind, head = found
+    return kind.check_override(head, value)

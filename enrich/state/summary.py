@@ -36,7 +36,7 @@ _BUNDLES = text("""
 _LISTING = text("SELECT * FROM listing WHERE id = :id")
 
 _PHOTOS = text("""
-    SELECT key, status, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
+    SELECT key, status, sha256, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
 """)
 
 
@@ -66,7 +66,7 @@ class ListingDetails:
     listing: Mapping[str, Any]
     """Its row of table `listing`; `photos` among it."""
     photos: Mapping[str, Mapping[str, Any]]
-    """URL key -> status, failures, next_try, error, checked_at."""
+    """URL key -> status, sha256, failures, next_try, error, checked_at."""
     overrides: tuple[Override, ...]
 
 

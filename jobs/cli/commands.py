@@ -257,7 +257,7 @@ def show(
         if as_json:
             print_json(explained)
         else:
-            show_listing(explained)
+            show_listing(explained, services.bundle.heads)
 
 
 @app.command()

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from enrich.errors import UsageError
 from enrich.index.protocol import Query
-from enrich.model.bundle import Head
-
-_TRUTH: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
+from enrich.model.head import Head
+from enrich.model.kind import Overridable
 
 
 def read_ids(path: Path | None) -> tuple[str, ...] | None:
@@ -46,26 +46,18 @@ def read_query(
     return Query(tuple(has), {name: tuple(kinds) for name, kinds in wanted.items()}, columns, limit)
 
 
-def read_assignment(text: str, heads: Sequence[Head]) -> tuple[str, bool | tuple[str, ...] | None]:
+def read_assignment(text: str, heads: Sequence[Head]) -> tuple[str, Any]:
     """`has_balcony=true` -> ("has_balcony", True); `room_types=kitchen,bathroom` -> ("room_types", (…)).
 
     Raises:
         UsageError: not a field of the bundle's heads, or not a value for it.
     """
     field, value = _split("override", text, "has_balcony=false")
-    fields = {f"has_{h.name}" if h.kind == "binary" else f"{h.name}_types": h for h in heads}
-    if (head := fields.get(field)) is None:
+    fields = {h.rules.answer_field(h.name): (h.rules, h) for h in heads if isinstance(h.rules, Overridable)}
+    if field not in fields:
         raise UsageError(f"{field!r} cannot be overridden: name one of {', '.join(fields)}")
-    if head.kind == "binary":
-        if value not in _TRUTH:
-            raise UsageError(f"{field}={value}: write true, false or unknown")
-        return field, _TRUTH[value]
-    given = tuple(part.strip() for part in value.split(",") if part.strip())
-    known = [kind.name for kind in head.classes if kind.publish]
-    for kind in given:
-        if kind not in known:
-            raise UsageError(f"{field}={value}: {kind!r} is none of {', '.join(known)}")
-    return field, given
+    kind, head = fields[field]
+    return field, kind.read_override(head, value)
 
 
 def _split(option: str, text: str, example: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from enrich.index.protocol import Query
-from enrich.model.bundle import Head
+from enrich.model.head import Head
 from enrich.settings import Settings, load_settings
 from jobs.cli.logs import OURS
 from jobs.demo.homes import COLUMNS, Home, from_folder, shipped
@@ -96,7 +96,7 @@ def _queries(heads: Sequence[Head]) -> list[Query]:
     rooms = any(head.name == "room" and "kitchen" in {k.name for k in head.classes} for head in heads)
     queries = []
     for head in heads:
-        if head.kind == "binary":
+        if head.rules.is_yes_or_no:
             with_kitchen = head.name == "fireplace" and rooms
             queries.append(Query((head.name,), {"room": ("kitchen",)} if with_kitchen else {}))
     return queries

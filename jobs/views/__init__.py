@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
-MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]?[/]"}
-"""How an attribute is shown: true, false, unknown."""
+from enrich.model.kind import SIGNS, Kind
+
+_COLOURS: dict[bool | None, str] = {True: "green", False: "red", None: "dim"}
+MARKS = {answer: f"[{_COLOURS[answer]}]{sign}[/]" for answer, sign in SIGNS.items()}
+"""How an answer is shown: yes, no, unknown."""
 _WIDE = 200  # columns where nobody's terminal sets a limit
 
 
@@ -22,9 +26,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def mark(value: bool | None, confidence: float | None) -> str:
-    """An attribute in a table's cell: its mark, and the confidence behind it."""
-    return MARKS[value] if confidence is None else f"{MARKS[value]} {confidence:.2f}"
+def answer(kind: Kind, name: str, document: Mapping[str, Any]) -> str:
+    """What a document says of the head `name` in a table's cell, its sign in colour."""
+    text = escape(kind.shown(name, document))
+    found = next((said for said, sign in SIGNS.items() if text.startswith(sign)), ...)
+    return text if found is ... else MARKS[found] + text[1:]
 
 
 def listed(counts: Mapping[str, Any]) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from enrich.model.bundle import Head
+from enrich.model.head import Head
 from enrich.settings import Settings
 from jobs.demo.homes import Home
-from jobs.views import console, mark
+from jobs.views import answer, console
 
 
 def show_start(homes: Sequence[Home], settings: Settings, photo_host: str) -> None:
@@ -30,24 +30,20 @@ def show_homes(
     min_photos_false: int,
 ) -> None:
     """Print what was found of each home; where the pictures are known, where the model is wrong."""
-    binary = [head.name for head in heads if head.kind == "binary"]
-    multiclass = [head for head in heads if head.kind == "multiclass"]
+    ordered = sorted(heads, key=lambda head: not head.rules.is_yes_or_no)
     known = any(photo.shows for home in homes for photo in home.photos)
     table = Table(header_style="bold")
-    for title in ("listing", "photos", *binary, *(f"{head.name} types" for head in multiclass)):
+    for title in ("listing", "photos", *(head.rules.title(head.name) for head in ordered)):
         table.add_column(title)
     if known:
         table.add_column("really in the pictures")
     for home in homes:
         document = found.get(home.id, {})
-        cells = [escape(home.id), f"{len(home.photos)}"]
-        cells += [_attribute(home, document, name) for name in binary]
-        cells += [_types(home, document, head) for head in multiclass]
+        cells = [escape(home.id), f"{len(home.photos)}", *(_cell(home, document, head) for head in ordered)]
         if known:
-            cells.append(
-                ", ".join(dict.fromkeys([n for n in binary if home.shows(n)] + sorted(home.rooms_shown)))
-            )
-        table.add_row(*map(str, cells))
+            yes = [head.name for head in ordered if head.rules.is_yes_or_no and home.shows(head.name)]
+            cells.append(", ".join(dict.fromkeys(yes + sorted(home.rooms_shown))))
+        table.add_row(*cells)
     out = console()
     out.print()
     out.print(table)
@@ -62,26 +58,25 @@ def show_homes(
             out.print(f"  {line}")
 
 
-def _attribute(home: Home, document: Mapping[str, Any], name: str) -> str:
-    says, truth = document.get(f"has_{name}"), home.shows(name)
-    cell = mark(says, document.get(f"{name}_confidence"))
-    if truth is not None and bool(says) != truth:
-        return f"{cell} [red]{'wrong' if says else 'missed'}[/]"
-    return cell
+def _cell(home: Home, document: Mapping[str, Any], head: Head) -> str:
+    """The answer, with what is wrong about it where it is known what the pictures show."""
+    cell = answer(head.rules, head.name, document)
+    if head.rules.is_yes_or_no:
+        says, truth = document.get(head.rules.answer_field(head.name)), home.shows(head.name)
+        if truth is not None and bool(says) != truth:
+            return f"{cell} [red]{'wrong' if says else 'missed'}[/]"
+        return cell
+    missed, invented = _differing(home, document, head)
+    wrong = [f"{one} [red]wrong[/]" for one in invented] + [f"{one} [red]missed[/]" for one in missed]
+    return "; ".join([cell, *wrong])
 
 
-def _types(home: Home, document: Mapping[str, Any], head: Head) -> str:
-    types = document.get(f"{head.name}_types") or []
-    missed, invented = _differing(home, types, head)
-    parts = [f"{kind} [red]wrong[/]" if kind in invented else kind for kind in types]
-    return ", ".join(parts + [f"{kind} [red]missed[/]" for kind in missed]) or "-"
-
-
-def _differing(home: Home, types: Sequence[str], head: Head) -> tuple[list[str], list[str]]:
+def _differing(home: Home, document: Mapping[str, Any], head: Head) -> tuple[list[str], list[str]]:
     """Classes (missed, wrongly found); none where it is not known what the pictures show."""
     truth = home.rooms_shown if head.name == "room" else set()
     if not truth:
         return [], []
+    types = document.get(head.rules.answer_field(head.name)) or []
     published = {kind.name for kind in head.classes if kind.publish}
     return sorted((truth & published) - set(types)), sorted(set(types) - truth)
 
@@ -89,19 +84,20 @@ def _differing(home: Home, types: Sequence[str], head: Head) -> tuple[list[str],
 def _mistakes(home: Home, document: Mapping[str, Any], heads: Sequence[Head]) -> list[str]:
     lines = []
     for head in heads:
-        if head.kind == "multiclass":
-            missed, invented = _differing(home, document.get(f"{head.name}_types") or [], head)
+        if not head.rules.is_yes_or_no:
+            missed, invented = _differing(home, document, head)
             lines += [f"{home.id}: {kind} missed" for kind in missed]
             lines += [f"{home.id}: {kind} found, no picture shows one" for kind in invented]
         elif (truth := home.shows(head.name)) is not None:
-            lines += _mistake(home, document, head.name, truth)
+            lines += _mistake(home, document, head, truth)
     return lines
 
 
-def _mistake(home: Home, document: Mapping[str, Any], name: str, truth: bool) -> list[str]:
-    says = document.get(f"has_{name}")
+def _mistake(home: Home, document: Mapping[str, Any], head: Head, truth: bool) -> list[str]:
+    name, kind = head.name, head.rules
+    says = document.get(kind.answer_field(name))
     if truth and not says:
-        confidence = document.get(f"{name}_confidence")
+        confidence = document.get(kind.ranked_by(name) or "")
         sure = "" if confidence is None else f" (confidence {confidence:.2f})"
         return [f"{home.id}: {name} missed{sure}"]
     decided = (document.get("evidence") or {}).get(name) or {}

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from enrich.index.protocol import Hits, Query
-from enrich.model.bundle import Head
-from jobs.views import console, mark
+from enrich.model.head import Head
+from jobs.views import answer, console
 
 
 def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence[str]) -> None:
@@ -17,22 +17,21 @@ def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence
     if not hits.documents:
         out.print(f"No listings{_asked(query)}.")
         return
-    binary = [head.name for head in heads if head.kind == "binary"]
-    multiclass = [head.name for head in heads if head.kind == "multiclass"]
+    ordered = sorted(heads, key=lambda head: not head.rules.is_yes_or_no)
     columns = list(dict.fromkeys([*columns, *query.where]))
     table = Table(header_style="bold")
-    for title in ("listing", *columns, *binary, *(f"{name} types" for name in multiclass)):
+    for title in ("listing", *columns, *(head.rules.title(head.name) for head in ordered)):
         table.add_column(title)
     for document in hits.documents:
         table.add_row(
             escape(str(document["listing_id"])),
             *(_text(document.get(name)) for name in columns),
-            *(mark(document.get(f"has_{name}"), document.get(f"{name}_confidence")) for name in binary),
-            *(_types(document, name) for name in multiclass),
+            *(answer(head.rules, head.name, document) for head in ordered),
         )
     out.print(table)
+    told = query.has or [head.name for head in heads if head.rules.is_yes_or_no]
     for document in hits.documents:
-        for line in _evidence(document, query.has or binary):
+        for line in _evidence(document, told):
             out.print(line, soft_wrap=True)  # URLs stay whole
     shown = "" if hits.total == len(hits.documents) else f", {len(hits.documents)} shown (--limit)"
     noun = "listing" if hits.total == 1 else "listings"
@@ -51,14 +50,6 @@ def _evidence(document: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
             decided = f"photo {found['position']} {found['confidence']:.2f} {escape(found['url'])}"
         lines.append(f"  {id} {name}: {decided}")
     return lines
-
-
-def _types(document: Mapping[str, Any], name: str) -> str:
-    types = document.get(f"{name}_types")
-    if types is None:
-        return mark(None, None)
-    counts = document.get(f"{name}_counts") or {}
-    return ", ".join(f"{kind} ×{counts[kind]}" if counts.get(kind, 1) > 1 else kind for kind in types) or "-"
 
 
 def _text(value: Any) -> str:

@@ -1,37 +1,41 @@
 """`enrich show ID`: everything needed to see why a listing has the values it has."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from enrich.model.bundle import Bundle, Head, probabilities
-from enrich.records import PhotoScore
-from enrich.state.summary import details
+from enrich.model.aggregate import logits_of
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from enrich.model.seen import seen_of
+from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
+from enrich.state.summary import ListingDetails, details
 from jobs.run.services import Services
-from jobs.views import console, mark
+from jobs.views import answer, console
 
 
 def explain(services: Services, id: str) -> dict[str, Any]:
     """All that is known of one listing, JSON-ready.
 
     `photos`: per photo its status and `probabilities` {head: p} or {head: {class: p}}, by the current bundle
-    and after its temperature; empty where no score of it is on record.
+    and after its temperature; empty where no score of it is on record. `why`: {head: text}, what the model's
+    answers rest on; empty where they are another bundle's.
 
     Raises:
         UsageError: no such listing.
     """
     found = details(services.database, id)
     row, bundle = found.listing, services.bundle
-    shas = [photo["sha256"] for photo in row["photos"] if photo["sha256"]]
-    scores = services.state.scores(shas, [member.model_id for member in bundle.members])
+    results = _results(services, found)
     kept = (
         "status", "error", "attempts", "not_before", "pending_since", "lease_expires", "updated_at",
         "enriched_at", "bundle_id", "revision", "published_revision", "publish_status", "publish_error",
         "columns", "attributes", "model_attributes",
     )  # fmt: skip
+    made_with_it = row["bundle_id"] == bundle.bundle_id
     return {
         "id": id,
         **{name: row[name] for name in kept},
@@ -40,40 +44,59 @@ def explain(services: Services, id: str) -> dict[str, Any]:
         "thresholds": {
             head.name: {"true": head.true_threshold, "false": head.false_threshold}
             for head in bundle.heads
-            if head.kind == "binary"
+            if head.rules.is_yes_or_no
         },
+        "why": _why(bundle, results, services.settings.min_photos_false) if made_with_it else {},
         "overrides": [asdict(override) for override in found.overrides],
         "photos": [
             {
                 **photo,
-                "probabilities": _probabilities(bundle, scores.get(photo["sha256"])),
+                "probabilities": _probabilities(bundle, result.score),
                 "next_try": found.photos.get(photo["key"], {}).get("next_try"),
-                "failures": found.photos.get(photo["key"], {}).get("failures", 0),
+                "failures": result.failures,
             }
-            for photo in row["photos"]
+            for photo, result in zip(row["photos"], results, strict=True)
         ],
     }
 
 
+def _results(services: Services, found: ListingDetails) -> list[PhotoResult]:
+    """The listing's photos as they were aggregated, with their scores by the current bundle."""
+    models = [member.model_id for member in services.bundle.members]
+    results = []
+    for photo in found.listing["photos"]:
+        known = found.photos.get(photo["key"], {})
+        shown = Photo(photo["position"], photo["url"], photo["key"], photo["url"], photo["version"])
+        failures = known.get("failures", 0)
+        result = PhotoResult(shown, PhotoStatus(photo["status"]), photo["sha256"], failures=failures)
+        # While a failure may pass, the scores of earlier bytes stand in.
+        results.append(replace(result, sha256=known.get("sha256")) if result.transient else result)
+    scores = services.state.scores(sorted({r.sha256 for r in results if r.sha256}), models)
+    complete = {sha: score for sha, score in scores.items() if set(models) <= set(score.by_model)}
+    return [replace(result, score=complete.get(result.sha256 or "")) for result in results]
+
+
+def _why(bundle: Bundle, results: Sequence[PhotoResult], min_photos_false: int) -> dict[str, str]:
+    seen = seen_of(results, min_photos_false)
+    return {
+        head.name: head.rules.explained(head, logits_of(member, head, seen), seen)
+        for member in bundle.members
+        for head in member.heads
+    }
+
+
 def _probabilities(bundle: Bundle, score: PhotoScore | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for member in bundle.members:
-        logits = score.by_model.get(member.model_id, {}) if score else {}
-        for head in member.heads:
-            if head.name in logits:
-                found[head.name] = _by_class(head, logits[head.name])
-    return found
+    if score is None:
+        return {}
+    return {
+        head.name: head.rules.plain(head, head.probabilities(score.by_model[member.model_id][head.name]))
+        for member in bundle.members
+        for head in member.heads
+    }
 
 
-def _by_class(head: Head, logits: tuple[float, ...]) -> float | dict[str, float]:
-    chances = [round(float(chance), 4) for chance in probabilities(head, logits)]
-    if head.kind == "binary":
-        return chances[0]
-    return dict(zip([kind.name for kind in head.classes], chances, strict=True))
-
-
-def show_listing(listing: Mapping[str, Any]) -> None:
-    """Print an explained listing for people."""
+def show_listing(listing: Mapping[str, Any], heads: Sequence[Head]) -> None:
+    """Print an explained listing for people; `heads` are those of the bundle that explained it."""
     out = console()
     out.print(f"[bold]{escape(listing['id'])}[/]  {_standing(listing)}")
     if listing["error"]:
@@ -82,12 +105,12 @@ def show_listing(listing: Mapping[str, Any]) -> None:
     if listing["attributes"] is None:
         out.print("Not enriched yet.")
         return
-    out.print(_attributes(listing))
+    out.print(_attributes(listing, heads))
     for override in listing["overrides"]:
         note = f": {override['note']}" if override["note"] else ""
         who = f"{override['by'] or 'someone'}, {override['at']:%Y-%m-%d %H:%M}"
         out.print(f"  {override['field']} was set by {escape(who + note)}")
-    out.print(_photos(listing))
+    out.print(_photos(listing, heads))
 
 
 def _standing(listing: Mapping[str, Any]) -> str:
@@ -114,21 +137,22 @@ def _publication(listing: Mapping[str, Any]) -> str:
     return f"revision {revision} {state}; made with bundle {bundle[:12]}{stale}"
 
 
-def _attributes(listing: Mapping[str, Any]) -> Table:
-    """One row per head: what is published, what the model says, and the photo that decided."""
-    fields, model = listing["attributes"]["fields"], listing["model_attributes"]["fields"]
+def _attributes(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
+    """One row per head: what is published, what the model says and why, and the photo that decided."""
+    published, model = (_flat(listing[name]) for name in ("attributes", "model_attributes"))
     found = listing["model_attributes"]["evidence"]
     overridden = {override["field"] for override in listing["overrides"]}
     table = Table(header_style="bold")
-    for title in ("attribute", "published", "the model", "decided by"):
+    for title in ("attribute", "published", "the model", "because", "decided by"):
         table.add_column(title, overflow="fold")
-    for head, kind in listing["heads"].items():
-        field = f"has_{head}" if kind == "binary" else f"{head}_types"
-        decided = f"photo {found[head]['position']}: {escape(found[head]['url'])}" if head in found else "-"
+    for head in heads:
+        kind, name = head.rules, head.name
+        field = kind.answer_field(name)
+        decided = f"photo {found[name]['position']}: {escape(found[name]['url'])}" if name in found else "-"
         if field in overridden:
             decided = f"a person; the model: {decided}"
-        says = mark(model.get(field), model.get(f"{head}_confidence")) if kind == "binary" else None
-        table.add_row(field, _value(fields.get(field)), says or _value(model.get(field)), decided)
+        says = (answer(kind, name, document) for document in (published, model))
+        table.add_row(field, *says, escape(listing["why"].get(name, "made with another bundle")), decided)
     attributes = listing["attributes"]
     table.caption = (
         f"{attributes['photos_seen']} of {attributes['photo_count']} photos seen, "
@@ -137,18 +161,17 @@ def _attributes(listing: Mapping[str, Any]) -> Table:
     return table
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return escape(", ".join(value)) or "none"
-    return mark(value, None)
+def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as a document has them."""
+    return {**attributes["fields"], **attributes["counts"]}
 
 
-def _photos(listing: Mapping[str, Any]) -> Table:
+def _photos(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
     table = Table(title="photos", title_justify="left", header_style="bold")
     table.add_column("#", justify="right")
     table.add_column("status")
-    for head in listing["heads"]:
-        table.add_column(head)
+    for head in heads:
+        table.add_column(head.name)
     table.add_column("url", overflow="fold")
     for photo in listing["photos"]:
         status = photo["status"]
@@ -156,18 +179,14 @@ def _photos(listing: Mapping[str, Any]) -> Table:
             status += f": {photo['error']}"
         if photo["next_try"]:
             status += f" (next try {photo['next_try']:%Y-%m-%d %H:%M} UTC)"
-        cells = [_chance(head, photo["probabilities"], listing) for head in listing["heads"]]
+        cells = [_chance(head, photo["probabilities"].get(head.name)) for head in heads]
         table.add_row(str(photo["position"]), escape(status), *cells, escape(photo["url"]))
     return table
 
 
-def _chance(head: str, chances: Mapping[str, Any], listing: Mapping[str, Any]) -> str:
-    """A head's probability on one photo; bold where the photo is over the head's threshold."""
-    chance = chances.get(head)
-    if chance is None:
+def _chance(head: Head, plain: Any) -> str:
+    """What a photo says to a head; bold where it is enough for the listing's answer."""
+    if plain is None:
         return ""
-    if isinstance(chance, dict):
-        top = max(chance, key=lambda name: float(chance[name]))
-        return f"{top} {chance[top]:.2f}"
-    sure = chance >= listing["thresholds"][head]["true"]
-    return f"[bold green]{chance:.3f}[/]" if sure else f"{chance:.3f}"
+    text, enough = head.rules.photo_shown(head, plain)
+    return f"[bold green]{escape(text)}[/]" if enough else escape(text)

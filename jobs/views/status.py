@@ -26,7 +26,7 @@ def as_plain(summary: Summary, runs: Sequence[Run], bundle: Bundle) -> dict[str,
             "id": bundle.bundle_id,
             "name": bundle.name,
             "precision_basis": {
-                head.name: head.precision_basis for head in bundle.heads if head.kind == "binary"
+                head.name: head.precision_basis for head in bundle.heads if head.rules.is_yes_or_no
             },
         },
         "stale_listings": summary.stale(bundle.bundle_id),
@@ -71,7 +71,7 @@ def _claims(bundle: Bundle) -> list[str]:
     return [
         f"{head.name}: {told.get(head.precision_basis, 'not stated')}"
         for head in bundle.heads
-        if head.kind == "binary"
+        if head.rules.is_yes_or_no
     ]
 
 

@@ -70,7 +70,9 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     enrich("publish")
     document = world.documents()["1"]
     assert document["has_balcony"] is False and document["room_types"] == ["bathroom"]
-    assert document["evidence"]["balcony"] == {"override": True}
+    assert document["evidence"]["balcony"].keys() == {"override", "model_confidence"}
+    sure = {"range": {"balcony_confidence": {"gte": 0.9}}}  # the stricter filter of docs/index.md
+    assert document["balcony_confidence"] == 0.0 and "1" not in world.matching(sure)
 
     listing = enrich("show", "1", "--json")
     assert listing["attributes"]["fields"]["has_balcony"] is False
@@ -78,13 +80,15 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     assert {o["field"]: (o["value"], o["note"]) for o in listing["overrides"]} == {
         "has_balcony": (False, "seen on site"), "room_types": (["bathroom"], "seen on site")
     }  # fmt: skip
-    assert "a person" in enrich("show", "1") and "seen on site" in enrich("show", "1")
+    shown = enrich("show", "1")
+    assert "a person" in shown and "seen on site" in shown and "yes from 0.9" in shown
 
     enrich("override", "1", "--clear", "has_balcony", "--clear", "room_types")
     assert "waits for the next publish" in enrich("show", "1")
     enrich("publish")
     document = world.documents()["1"]
     assert document["has_balcony"] is True and document["room_types"] == ["kitchen"]
+    assert "1" in world.matching(sure)
     assert "'9'" in enrich("override", "9", "has_balcony=true", code=2)
 
 
@@ -102,6 +106,7 @@ def test_show_says_which_photo_decided_and_what_failed(enrich: Command, world: W
     assert bad["next_try"] and listing["status"] == "retry" and listing["not_before"]
     assert listing["revision"] == listing["published_revision"]
     text = enrich("show", "5")
+    assert "too few photos seen: 1 of the 8 that no takes" in text  # of a fireplace
     assert "server_error" in text and "next try" in text and "1 of 2 photos seen, 1 failed" in text
     assert "'9'" in enrich("show", "9", code=2)
 

@@ -14,8 +14,9 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from enrich.model.bundle import Bundle, Preprocessing, load_bundle, probabilities
-from enrich.model.torch_engine import TorchEngine, build_backbone
+from enrich.model.backbones import build_backbone
+from enrich.model.bundle import Bundle, Preprocessing, load_bundle
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.bundles import draw, draw_bytes
 from tests.support.evaluating import run_train
@@ -140,7 +141,7 @@ def test_enrich_gives_the_probabilities_of_the_exported_models(
             wanted = models[key](normalised).softmax(1)[0].numpy()
         head = member.heads[0]
         logits = np.array(scores[member.model_id][head.name])
-        found = probabilities(head, logits * head.temperature)  # as the network made them
+        found = head.probabilities(logits * head.temperature)  # as the network made them
         if head.kind == "binary":
             found = np.array([found[0], 1 - found[0]])
         assert wanted.min() > 0.001, "a sure answer would be the same by accident"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from enrich.index.document import mapping
-from enrich.model.bundle import Bundle, load_bundle, probabilities
+from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, run_fit
@@ -57,7 +57,7 @@ def test_a_bundle_comes_out_that_serves_what_it_learnt(
         draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
         decoded = decode((tmp_path / "new.jpg").read_bytes(), bundle.preprocessings, 10**6)
         scores = scorer.score([decoded.pixels])[0][member.model_id]
-        right += int(probabilities(room, scores["room"]).argmax()) == number
+        right += int(room.probabilities(scores["room"]).argmax()) == number
     assert right >= 8
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from enrich.model.bundle import Bundle, load_bundle, probabilities
+from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, run_fit
@@ -65,7 +65,7 @@ def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     for room in ("balcony", "kitchen"):
         data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
         scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id]
-        chances.append(float(probabilities(balcony, scores["balcony"])[0]))
+        chances.append(float(balcony.probabilities(scores["balcony"])[0]))
     assert chances[0] > chances[1], "a photo of split listing, never trained on"
     comparison = bundle.manifest["training"]["comparison"]
     assert set(comparison) == {"balcony", "fireplace"}

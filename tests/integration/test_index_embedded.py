@@ -8,16 +8,21 @@ from typing import Any
 import pytest
 
 from enrich.errors import UsageError
+from enrich.index.document import build
 from enrich.index.elastic.client import connect
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
 from enrich.index.open import open_index
 from enrich.index.protocol import Query
-from enrich.model.bundle import Head, HeadClass
+from enrich.model.head import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings
 from enrich.state.database import Database
+from enrich.state.listings import State
+from enrich.state.outbox import Outbox
+from tests.support.enriched import add, enriched
+from tests.support.postgres import Portal
 
 ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5))
 HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))
@@ -190,3 +195,18 @@ def test_settings_choose_the_index(database: Database, elasticsearch_url: str, i
     assert opened(elasticsearch_url=elasticsearch_url) is OwnIndex
     assert opened(elasticsearch_url=elasticsearch_url, index_mode="merge") is MergeIndex
     connect(load_settings(_env_file=None, elasticsearch_url=elasticsearch_url)).close()
+
+
+def test_what_a_person_denied_is_not_found_by_a_stricter_confidence(
+    index: EmbeddedIndex, migrated: Portal, database: Database
+) -> None:
+    state = State(database, lease_seconds=60, max_attempts=3)
+    for id in ("a", "b"):
+        add(migrated, id)
+        enriched(state, id, has_balcony=True, balcony_confidence=0.99)
+    state.set_override("a", "has_balcony", False, None, "ann")
+    rows = Outbox(database).unpublished(None, 9)
+    index.write([DocumentWrite(row.id, row.revision, build(row, HEADS, "own")) for row in rows])
+    sure = "SELECT id FROM enrichment.document WHERE (document ->> 'balcony_confidence')::float >= 0.99"
+    assert migrated.execute(sure) == [("b",)]
+    assert ids(index, Query(("balcony",))) == "b"

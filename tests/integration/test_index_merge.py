@@ -12,7 +12,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import build, reserved
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.protocol import IndexLost, IndexUnavailable, Query
-from enrich.model.bundle import Head, HeadClass
+from enrich.model.head import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.proxy import Answer, Proxy, Request

@@ -13,7 +13,7 @@ from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.client import connect
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.protocol import IndexLost, IndexUnavailable, Query
-from enrich.model.bundle import Head, HeadClass
+from enrich.model.head import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import Settings, load_settings
 from tests.support.elasticsearch import ElasticsearchServer

@@ -183,9 +183,8 @@ class TestView:
             "CREATE VIEW feed AS SELECT l.id, a.has_balcony FROM listings l"
             f" JOIN {SCHEMA}.listing_attributes a USING (id)"
         )
-        migrations.upgrade(
-            migrated.url, [("pool", "binary"), ("room", "multiclass"), ("style", "multiclass")]
-        )
+        pool = {"has_pool": "boolean", "pool_confidence": "double precision"}
+        migrations.upgrade(migrated.url, {**pool, "room_types": "text[]", "style_types": "text[]"})
         self.enriched(
             migrated, "a", '{"fields": {"has_pool": false, "pool_confidence": 1, "style_types": ["x"]}}'
         )

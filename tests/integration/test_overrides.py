@@ -34,8 +34,8 @@ def test_an_override_before_the_first_enrichment_holds_afterwards(migrated: Port
     state.complete(result(claim_one(state)))
     row = migrated.state("a")
     assert row.attributes["fields"]["has_balcony"] is False
-    assert row.attributes["fields"]["balcony_confidence"] == 0.9312  # the model's
-    assert row.attributes["evidence"]["balcony"] == {"override": True}
+    assert row.attributes["fields"]["balcony_confidence"] == 0.0
+    assert row.attributes["evidence"]["balcony"] == {"override": True, "model_confidence": 0.9312}
     assert row.model_attributes["fields"]["has_balcony"] is True
 
 
@@ -54,7 +54,8 @@ def test_an_override_survives_another_run_and_another_model(migrated: Portal, st
     state.set_override("a", "has_balcony", False, None, "ann")
     state.mark_backfill()
     state.complete(result(claim_one(state), bundle_id="bundle-2", balcony_confidence=0.99))
-    assert (fields(migrated)["has_balcony"], fields(migrated)["balcony_confidence"]) == (False, 0.99)
+    assert (fields(migrated)["has_balcony"], fields(migrated)["balcony_confidence"]) == (False, 0.0)
+    assert migrated.state("a").attributes["evidence"]["balcony"]["model_confidence"] == 0.99
 
 
 def test_an_override_during_an_enrichment_is_not_lost(migrated: Portal, state: State) -> None:
@@ -91,11 +92,8 @@ def test_a_completion_committed_while_an_override_waits_is_not_lost(migrated: Po
         overriding.start()
         wait_for_lock(migrated, overriding)
     overriding.join()
-    assert fields(migrated) == {
-        "has_balcony": False,
-        "balcony_confidence": 0.25,
-        "room_types": ["kitchen"],
-    }
+    assert fields(migrated) == {"has_balcony": False, "balcony_confidence": 0.0, "room_types": ["kitchen"]}
+    assert migrated.state("a").attributes["evidence"]["balcony"]["model_confidence"] == 0.25
 
 
 def test_a_cleared_override_gives_the_model_its_say_back(migrated: Portal, state: State) -> None:
@@ -108,6 +106,32 @@ def test_a_cleared_override_gives_the_model_its_say_back(migrated: Portal, state
     assert migrated.state("a").attributes == as_found
     assert migrated.state("a").revision > before
     assert not state.clear_override("a", "has_balcony")
+
+
+@pytest.mark.parametrize(("value", "confidence"), [(True, 1.0), (False, 0.0), (None, None)])
+def test_what_a_person_said_is_the_confidence_too(
+    migrated: Portal, state: State, value: bool | None, confidence: float | None
+) -> None:
+    add(migrated, "a")
+    state.complete(result(claim_one(state), balcony_confidence=0.99))
+    state.set_override("a", "has_balcony", value, None, "ann")
+    said = {"has_balcony": value, "balcony_confidence": confidence}
+    assert said.items() <= fields(migrated).items()
+    evidence = migrated.state("a").attributes["evidence"]["balcony"]
+    assert evidence == {"override": True, "model_confidence": 0.99}
+    view = "SELECT has_balcony, balcony_confidence FROM enrichment.listing_attributes"
+    assert migrated.execute(view) == [(value, confidence)]
+
+
+def test_where_the_model_saw_no_photo_there_is_no_confidence_of_its_own(
+    migrated: Portal, state: State
+) -> None:
+    add(migrated, "a")
+    nothing = {"has_balcony": None, "balcony_confidence": None, "room_types": None}
+    state.complete(result(claim_one(state), **nothing))
+    state.set_override("a", "has_balcony", True, None, "ann")
+    assert fields(migrated)["balcony_confidence"] == 1.0
+    assert migrated.state("a").attributes["evidence"]["balcony"] == {"override": True}
 
 
 def test_the_same_override_twice_is_published_once(migrated: Portal, state: State) -> None:

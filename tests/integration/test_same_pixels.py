@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from enrich.model.bundle import Bundle, Preprocessing, probabilities, write_bundle
+from enrich.model.bundle import Bundle, Preprocessing
 from enrich.model.torch_engine import TorchEngine
+from enrich.model.writing import write_bundle
 from enrich.photos.decode import decode
 from enrich.records import Decoded
 from tests.support.bundles import draw, draw_bytes
@@ -129,7 +130,7 @@ def served(bundle: Bundle, photos: Path) -> Served:
     answers = TorchEngine(bundle, "cpu", "fp32").score([one.pixels for one in decoded.values()])
     chances = {
         name: np.array(
-            [probabilities(m.heads[0], answer[m.model_id][m.heads[0].name]) for m in bundle.members]
+            [m.heads[0].probabilities(answer[m.model_id][m.heads[0].name]) for m in bundle.members]
         )
         for name, answer in zip(PHOTOS, answers, strict=True)
     }

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.model.aggregate import aggregate, distinct_views, listing_probability
-from enrich.model.bundle import Aggregation, Bundle, Head, HeadClass, Member, Preprocessing
+from enrich.model.aggregate import aggregate
+from enrich.model.binary import listing_probability
+from enrich.model.bundle import Bundle, Member, Preprocessing
+from enrich.model.head import Aggregation, Head, HeadClass
+from enrich.model.seen import distinct_views
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
 
 PREPROCESSING = Preprocessing((8, 8), "squash", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -14,7 +14,9 @@ import safetensors.numpy
 import torch
 
 from enrich.errors import BundleError
-from enrich.model.bundle import Bundle, Head, HeadClass, load_bundle, probabilities, write_bundle
+from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.head import Head, HeadClass
+from enrich.model.writing import write_bundle
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 
 
@@ -244,10 +246,10 @@ def test_writing_does_not_take_the_place_of_other_files(tmp_path: Path) -> None:
 
 def test_probabilities_are_temperature_scaled_and_stable() -> None:
     binary = Head("balcony", "binary", temperature=2.0)
-    assert probabilities(binary, [2.0])[0] == pytest.approx(1 / (1 + np.exp(-1.0)))
-    assert probabilities(binary, [[-5000.0], [5000.0]]).tolist() == [[0.0], [1.0]]
+    assert binary.probabilities([2.0])[0] == pytest.approx(1 / (1 + np.exp(-1.0)))
+    assert binary.probabilities([[-5000.0], [5000.0]]).tolist() == [[0.0], [1.0]]
     classes = tuple(HeadClass(name, True, 0.5) for name in ("a", "b", "c"))
     room = Head("room", "multiclass", classes, temperature=2.0)
     odds = np.exp(np.array([0.0, 1.0, 2.0]))
-    assert probabilities(room, [0.0, 2.0, 4.0]) == pytest.approx(odds / odds.sum())
-    assert probabilities(room, [[9e3, 0, 0], [0, 0, 0]]).sum(axis=1) == pytest.approx([1, 1])
+    assert room.probabilities([0.0, 2.0, 4.0]) == pytest.approx(odds / odds.sum())
+    assert room.probabilities([[9e3, 0, 0], [0, 0, 0]]).sum(axis=1) == pytest.approx([1, 1])

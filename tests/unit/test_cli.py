@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from enrich import errors
 from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import Hits, Query
-from enrich.model.bundle import Head, HeadClass
+from enrich.model.head import Head, HeadClass
 from enrich.settings import load_settings
 from jobs.cli import logs
 from jobs.cli.commands import app

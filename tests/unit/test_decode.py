@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import enrich.photos.decode
-from enrich.model.bundle import Preprocessing, load_bundle, probabilities
+from enrich.model.bundle import Preprocessing, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode, dhash
 from enrich.records import Decoded, PhotoStatus
@@ -375,6 +375,6 @@ def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(
     scores = list(zip(scorer.score(small), scorer.score(full), strict=True))
     for member in bundle.members:
         for head in member.heads:
-            pairs = [[probabilities(head, s[member.model_id][head.name]) for s in pair] for pair in scores]
+            pairs = [[head.probabilities(s[member.model_id][head.name]) for s in pair] for pair in scores]
             moved = np.array([np.abs(one - other).max() for one, other in pairs])
             assert np.quantile(moved, 0.9) < 0.05, head.name

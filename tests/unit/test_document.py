@@ -10,9 +10,9 @@ from enrich.errors import UsageError
 from enrich.index.document import build, encode, mapping, reserved
 from enrich.index.elastic.client import compare, failure
 from enrich.index.elastic.merge import covering
-from enrich.index.elastic.query import verify
+from enrich.index.elastic.query import conditions
 from enrich.index.protocol import Query
-from enrich.model.bundle import Head, HeadClass
+from enrich.model.head import Head, HeadClass
 from enrich.records import WriteStatus
 
 HEADS = (
@@ -172,4 +172,4 @@ def test_a_failed_item_is_passing_or_refused(status: int, kind: str, expected: W
 )
 def test_a_filter_by_an_unknown_name_says_which_names_there_are(query: Query, words: str) -> None:
     with pytest.raises(UsageError, match=words.replace("?", r"\?")):
-        verify(query, HEADS, ["price", "city"])
+        conditions(query, HEADS, ["price", "city"])

@@ -10,8 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from enrich.model.aggregate import distinct_views
-from enrich.model.bundle import Bundle, Head
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from enrich.model.seen import distinct_views
 from training import simulate
 from training.calibrate import (
     Counts,
@@ -28,7 +29,7 @@ from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes
 from training.evaluation.scored import Rows, Scored
 from training.heads import FOLDS, site_folds
 from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE
-from training.thresholds import MIN_BACKING
+from training.thresholds import MIN_BACKING, in_words
 
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold."""
@@ -134,9 +135,10 @@ def _line(head: Head, true_threshold: float, false_threshold: float, fair: Count
         else f" (simulated: fewer than {MIN_BACKING} homes were found)"
     )
     return (
-        f"true from {true_threshold:.3f} (was {head.true_threshold:.3f}), false below {false_threshold:.3f} "
-        f"(was {head.false_threshold:.3f}); cross-fitted precision {fair.precision.hits} of "
-        f"{fair.precision.total}, recall {fair.recall.hits} of {fair.recall.total}{proof}"
+        f"{in_words(true_threshold, false_threshold)} "
+        f"(before: {in_words(head.true_threshold, head.false_threshold)}); "
+        f"cross-fitted precision {fair.precision.hits} of {fair.precision.total}, "
+        f"recall {fair.recall.hits} of {fair.recall.total}{proof}"
     )
 
 

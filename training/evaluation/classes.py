@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.model.bundle import Bundle, Head
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
 from training.calibrate import Counts, Share, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.evaluation.measure import (

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enrich.errors import UsageError
-from enrich.model.bundle import Bundle, Head
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
 from training.data import ROOM, UNLABELLED, PhotoSet, binary_labels, hash_files, read_manifest, sites
 
 NEEDED = ("path", "group")

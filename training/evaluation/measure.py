@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from enrich.model.bundle import Bundle, Head
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
 from training.calibrate import Counts, Share, rounded
 from training.data import UNLABELLED, PhotoSet
 from training.evaluation.scored import Rows, Scored

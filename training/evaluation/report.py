@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from enrich.model.bundle import Head
+from enrich.model.head import Head
 from training.markdown import table
 
 Figures = dict[str, Any]
@@ -56,7 +56,7 @@ Photos, at the threshold {head.true_threshold:.4f} from which one makes a listin
 {table(header, rows)}
 
 Recall of photos at precision 0.95, with the threshold that gives it here: {number(photos["recall_at_precision_95"])}.
-Of the photos below {head.false_threshold:.4f} (`false`), {share(photos["negative_precision"])} lack it.
+{_below(head, photos)}
 Accuracy at probability 0.5: {share(photos["accuracy_at_half"])}. Calibration error {number(photos["calibration_error"])}.
 
 {_listings(listings)}
@@ -66,6 +66,13 @@ Accuracy at probability 0.5: {share(photos["accuracy_at_half"])}. Calibration er
 
 ![the worst mistakes]({name}_mistakes.png)
 """
+
+
+def _below(head: Head, photos: Figures) -> str:
+    if not head.false_threshold:
+        return "It never says *no*: the threshold `false` is 0."
+    lacking = share(photos["negative_precision"])
+    return f"Of the photos below {head.false_threshold:.4f} (`false`), {lacking} lack it."
 
 
 def _photo_row(name: str, figure: Figures) -> list[str]:

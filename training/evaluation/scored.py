@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from enrich.model.aggregate import aggregate
-from enrich.model.bundle import Bundle, Head, probabilities
+from enrich.model.bundle import Bundle
 from enrich.model.engine import lane_pool
+from enrich.model.head import Head
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
@@ -47,7 +48,7 @@ class Scored:
     def chances(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
         """Calibrated probabilities [photos, outputs]; NaN for photos that could not be read."""
         with np.errstate(invalid="ignore"):
-            return probabilities(head, self.logits(bundle, head))
+            return head.probabilities(self.logits(bundle, head))
 
     def listing(self, bundle: Bundle, rows: Rows) -> Attributes:
         """What the job would publish of a listing with these photos."""

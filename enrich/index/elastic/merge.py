@@ -13,35 +13,34 @@ from typing import Any
 from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
-from enrich.index.document import HeadSpec, encode, properties
+from enrich.index.document import encode, properties
 from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
 from enrich.index.elastic.query import search
 from enrich.index.protocol import Hits, IndexUnavailable, Query
+from enrich.model.head import Head
+from enrich.model.kind import KINDS
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 ROUNDS = 5  # times a document that somebody else writes to is read again
 PAGE = 1_000
 KEEP_ALIVE = "5m"
-_READ = [
-    "listing_id",
-    "has_*",
-    "*_confidence",
-    "*_types",
-    "*_counts",
-    "photo_count",
-    "enrichment",
-    "evidence",
-]
+
+
+def _of_any_kind(head: str) -> set[str]:
+    """The fields that a head of this name may have, whatever its kind."""
+    return {name for kind in KINDS.values() for name in (*kind.fields(head), *kind.kept(head))}
 
 
 class MergeIndex:
     """The portal's index, by its name or an alias. A listing's document is the one with its id as `_id`."""
 
-    def __init__(self, client: Elasticsearch, index: str, heads: Sequence[HeadSpec]) -> None:
+    def __init__(self, client: Elasticsearch, index: str, heads: Sequence[Head]) -> None:
         self._client = client
         self._index = index
         self._heads = heads
         self._properties = properties(heads)
+        ours = _of_any_kind("*")  # of earlier heads, too
+        self._read = ["listing_id", *sorted(ours), "photo_count", "enrichment", "evidence"]
         self._by_alias = False
         self._writes_id = True
 
@@ -122,7 +121,7 @@ class MergeIndex:
         """Read and write once; no result for documents that somebody else wrote to in between."""
         ids = [write.id for write in writes]
         with answers(self._client):
-            answer = self._client.mget(index=self._index, ids=ids, source_includes=_READ)
+            answer = self._client.mget(index=self._index, ids=ids, source_includes=self._read)
         sent: list[DocumentWrite] = []
         operations: list[bytes] = []
         for write, found in zip(writes, answer["docs"], strict=True):
@@ -183,8 +182,7 @@ class MergeIndex:
         evidence = old.get("evidence")
         for head in evidence if isinstance(evidence, dict) else ():
             if head not in current:
-                names = (f"has_{head}", f"{head}_confidence", f"{head}_types", f"{head}_counts")
-                yield from (name for name in names if name in old)
+                yield from (name for name in _of_any_kind(head) if name in old)
 
     def lost(self) -> Iterator[Sequence[str]]:
         """Ids of the portal's documents without our fields, as of now."""

@@ -13,10 +13,11 @@ from typing import Any
 from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
-from enrich.index.document import HeadSpec, encode, mapping
+from enrich.index.document import encode, mapping
 from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
 from enrich.index.elastic.query import search
 from enrich.index.protocol import Hits, IndexLost, Query
+from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
@@ -28,7 +29,7 @@ class OwnIndex:
     """The alias `alias` and the one index `<alias>-<UTC time>` behind it. See `SearchIndex`."""
 
     def __init__(
-        self, client: Elasticsearch, alias: str, heads: Sequence[HeadSpec], copied: Mapping[str, str]
+        self, client: Elasticsearch, alias: str, heads: Sequence[Head], copied: Mapping[str, str]
     ) -> None:
         self._client = client
         self._alias = alias

@@ -1,47 +1,49 @@
 """A buyer's filter as an Elasticsearch query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.document import HeadSpec
 from enrich.index.elastic.client import answers, reason_of
 from enrich.index.protocol import Hits, Query
+from enrich.model.head import Head
+from enrich.model.kind import Condition
 
 MOST_HITS = 10_000  # Elasticsearch's own limit on one page
 
 
-def verify(query: Query, heads: Sequence[HeadSpec], fields: Sequence[str]) -> None:
-    """Refuse names that nothing carries; `fields` are those that `where` may name.
+def conditions(query: Query, heads: Sequence[Head], fields: Sequence[str]) -> list[Condition]:
+    """What a query demands of the heads' fields; `fields` are those that `where` may name.
 
     Raises:
-        UsageError: says which names there are.
+        UsageError: a name that nothing carries, or a value that no head answers; says which there are.
     """
-    binary = [head.name for head in heads if head.kind == "binary"]
-    classes = {
-        head.name: [kind.name for kind in head.classes if kind.publish]
-        for head in heads
-        if head.kind == "multiclass"
-    }
-    asked: list[tuple[str, str, Sequence[str]]] = [("attribute", name, binary) for name in query.has]
-    asked += [("kind of type", name, list(classes)) for name in query.types]
-    asked += [
-        (f"{name} type", kind, classes[name])
-        for name, kinds in query.types.items()
-        if classes.get(name)
-        for kind in kinds
-    ]
+    alone = {head.name: head for head in heads if head.rules.is_yes_or_no}
+    valued = {head.name: head for head in heads if not head.rules.is_yes_or_no}
+    asked: list[tuple[str, str, Collection[str]]] = [("attribute", name, alone) for name in query.has]
+    asked += [("kind of type", name, valued) for name in query.types]
     asked += [("field", name, fields) for name in query.where]
     for what, name, known in asked:
         if name not in known:
             raise UsageError(f"no {what} {name!r}; there is: {', '.join(sorted(known)) or 'none'}")
     if not 0 <= query.limit <= MOST_HITS:
         raise UsageError(f"between 0 and {MOST_HITS} hits can be shown, not {query.limit}")
+    found = [alone[name].rules.condition(alone[name], None) for name in query.has]
+    for name, values in query.types.items():
+        found += [valued[name].rules.condition(valued[name], value) for value in values]
+    return found
 
 
-def search(client: Elasticsearch, index: str, heads: Sequence[HeadSpec], query: Query) -> Hits:
+def ranking(query: Query, heads: Sequence[Head]) -> list[str]:
+    """The numbers by which the hits are sorted, in the order in which their heads were asked for."""
+    rules = {head.name: head.rules for head in heads}
+    ranks = [rules[name].ranked_by(name) for name in (*query.has, *query.types)]
+    return [rank for rank in ranks if rank is not None]
+
+
+def search(client: Elasticsearch, index: str, heads: Sequence[Head], query: Query) -> Hits:
     """Run a filter against an index.
 
     Raises:
@@ -54,8 +56,8 @@ def search(client: Elasticsearch, index: str, heads: Sequence[HeadSpec], query: 
             fields: dict[str, str] = {}
             for found in mappings.values():
                 fields.update(_searchable(found["mappings"].get("properties", {})))
-            verify(query, heads, list(fields))
-            answer = client.search(index=index, **request(query, fields))
+            asked = conditions(query, heads, list(fields))
+            answer = client.search(index=index, **_request(query, asked, ranking(query, heads), fields))
     except ApiError as error:
         if error.status_code == 404:
             raise IndexSetupError(f"there is no index {index} yet: `enrich run` makes it") from None
@@ -67,19 +69,21 @@ def search(client: Elasticsearch, index: str, heads: Sequence[HeadSpec], query: 
     return Hits(total=hits["total"]["value"], documents=documents)
 
 
-def request(query: Query, fields: Mapping[str, str]) -> dict[str, Any]:
+def _request(
+    query: Query, asked: Sequence[Condition], ranks: Sequence[str], fields: Mapping[str, str]
+) -> dict[str, Any]:
     """The search request; `fields` are the index's searchable fields with their types."""
-    filters: list[dict[str, Any]] = [{"term": {f"has_{head}": True}} for head in query.has]
-    for head, kinds in query.types.items():
-        filters += [{"term": {f"{head}_types": kind}} for kind in kinds]
+    filters: list[dict[str, Any]] = [
+        {"range": {one.field: {"gte": one.value}}} if one.at_least else {"term": {one.field: one.value}}
+        for one in asked
+    ]
     for name, value in query.where.items():
         if fields.get(name) == "text":
             filters.append({"match": {name: {"query": value, "operator": "and"}}})
         else:
             filters.append({"term": {name: value}})
     sort: list[dict[str, Any]] = [
-        {f"{head}_confidence": {"order": "desc", "missing": "_last", "unmapped_type": "float"}}
-        for head in query.has
+        {rank: {"order": "desc", "missing": "_last", "unmapped_type": "float"}} for rank in ranks
     ]
     sort.append({"listing_id": {"order": "asc", "missing": "_last", "unmapped_type": "keyword"}})
     return {

@@ -1,5 +1,6 @@
 """The scorer answers for each photo what its model says, in whatever company the photo comes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from torch import nn
 
 import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
-from enrich.model.bundle import Bundle, probabilities, write_bundle
-from enrich.model.torch_engine import TorchEngine, _fold_batch_norms, build_backbone
+from enrich.model.backbones import build_backbone, fold_batch_norms
+from enrich.model.bundle import Bundle
+from enrich.model.torch_engine import TorchEngine
+from enrich.model.writing import write_bundle
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -58,7 +61,7 @@ def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: TorchEngine
     kinds = list(COLOURS)
     for kind, by_model in zip(kinds, scorer.score([photo(kind, 3) for kind in kinds]), strict=True):
         scores = by_model[member.model_id]
-        chances = {head.name: probabilities(head, scores[head.name]) for head in member.heads}
+        chances = {head.name: head.probabilities(scores[head.name]) for head in member.heads}
         assert set(scores) == {"balcony", "fireplace", "room"}
         assert (chances["balcony"][0] > 0.9) == (kind == "balcony")
         assert (chances["fireplace"][0] > 0.9) == (kind == "fireplace")
@@ -160,6 +163,13 @@ def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer
 def test_a_device_that_is_not_there_is_a_settings_error(bundle: Bundle, device: str) -> None:
     with pytest.raises(SettingsError, match="ENRICH_DEVICE"):
         TorchEngine(bundle, device=device)
+
+
+def test_a_cpu_has_a_lane_per_core_that_may_be_used(
+    scorer: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4})
+    assert scorer.lanes == 1
 
 
 def test_unknown_precision_and_threads_are_settings_errors(bundle: Bundle) -> None:
@@ -283,7 +293,7 @@ def test_folding_batch_norms_keeps_the_features(backbone: Callable[[], nn.Module
     pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         wanted = plain(pictures)
-        folded = _fold_batch_norms(plain, pictures)
+        folded = fold_batch_norms(plain, pictures)
         other = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
         assert torch.allclose(folded(other), plain(other), rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
         assert torch.equal(plain(pictures), wanted)

@@ -1,0 +1,87 @@
+"""Heads: the questions that a bundle asks of a photo.
+
+A head's *kind* is one object that knows all that depends on it, from logits to what people are shown. The
+kinds are `binary.py` and `multiclass.py`; another one is a subclass of `Kind` in a file of its own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import AfterValidator, AliasPath, ConfigDict, Field
+
+from enrich.model.kind import KINDS, Kind
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+CLOSED = ConfigDict(extra="forbid")
+
+
+def _known(word: str) -> str:
+    if word not in KINDS:
+        raise ValueError(f"{word!r} is none of {', '.join(KINDS)}")
+    return word
+
+
+@dataclass(frozen=True, slots=True)
+class HeadClass:
+    """A class of a multiclass head; `threshold` is on a photo's calibrated probability."""
+
+    __pydantic_config__ = CLOSED
+    name: Name
+    publish: bool
+    threshold: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """How photos' calibrated logits become a listing's: pooled by `method`, then `slope * x + intercept`."""
+
+    __pydantic_config__ = CLOSED
+    method: Literal["max", "topk_mean", "noisy_or"] = "max"
+    k: Annotated[int, Field(ge=1)] = 1
+    slope: Positive = 1.0
+    intercept: Finite = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One question asked of a photo, and how its answers are read.
+
+    A binary head has no `classes` and one logit; its thresholds are on a photo's calibrated probability. A
+    multiclass head has one logit per class, and a threshold in each class.
+    """
+
+    __pydantic_config__ = CLOSED
+    name: Name
+    kind: Annotated[str, AfterValidator(_known)]
+    classes: tuple[HeadClass, ...] = ()
+    temperature: Positive = 1.0
+    true_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "true"))] = 1.0
+    false_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "false"))] = 0.0
+    aggregation: Aggregation = Aggregation()
+    metrics: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def rules(self) -> Kind:
+        """All that depends on the head's kind."""
+        return KINDS[self.kind]
+
+    @property
+    def outputs(self) -> int:
+        """Logits of this head per photo."""
+        return self.rules.outputs(self)
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated probabilities of `logits`, shape [..., outputs] to the same shape."""
+        return self.rules.chances(np.asarray(logits, dtype=np.float64) / self.temperature)
+
+    @property
+    def precision_basis(self) -> str:
+        """What backs the precision of `true`: `homes`, `simulated` (too few real homes), or `not stated`."""
+        true = self.metrics.get("true")
+        basis = true.get("basis") if isinstance(true, dict) else None
+        return basis if isinstance(basis, str) else "not stated"

@@ -1,0 +1,67 @@
+"""Writing a bundle: made beside its place, tried, and moved there whole."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from enrich.errors import BundleError
+from enrich.model.bundle import FORMAT, MANIFEST, Bundle, load_bundle
+
+
+def write_bundle(
+    folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Any]]
+) -> Bundle:
+    """Write `manifest` (without `format` and `files`) and `tensors` (file -> name -> array or torch tensor).
+
+    The bundle is made beside `folder` and loaded as a check before it takes its place, where an earlier
+    bundle, but nothing else, may be.
+
+    Raises:
+        BundleError: the bundle would not load, or `folder` holds something that is not a bundle.
+    """
+    others = [
+        path.name for path in folder.glob("*") if path.name != MANIFEST and path.suffix != ".safetensors"
+    ]
+    if others:
+        raise BundleError(
+            f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made, previous = scratch / "made", scratch / "previous"
+    try:
+        made.mkdir()
+        files = {}
+        for name, by_tensor in tensors.items():
+            data = safetensors.numpy.save({key: _array(value) for key, value in by_tensor.items()})
+            (made / name).write_bytes(data)
+            files[name] = hashlib.sha256(data).hexdigest()
+        whole = {"format": FORMAT, **manifest, "files": files}
+        text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+        (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        load_bundle(made)
+        if folder.exists():
+            os.rename(folder, previous)
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if previous.exists():
+                os.rename(previous, folder)
+            raise
+    finally:
+        shutil.rmtree(scratch)
+    return load_bundle(folder)
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    plain = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
+    return np.asarray(plain, order="C")  # safetensors writes the memory as it lies
