@@ -151,10 +151,9 @@ class _Checks:
         lines = [f"{good} of {len(ended)} sampled photos fetched and decoded"]
         lines += [f"{count} × {failure}" for failure, count in failures.most_common()]
         if len(ended) - good > self._settings.error_budget * len(ended):
-            allowed = ", ".join(
-                variable(name) for name in Settings.model_fields if name.startswith("allowed_")
-            )
-            raise SourceError("; ".join(lines) + f". Look at these URLs, and at {allowed}")
+            *settings, last = (variable(n) for n in Settings.model_fields if n.startswith("allowed_"))
+            advice = f"Look at these URLs, and at {', '.join(settings)} and {last}"
+            raise SourceError("; ".join(lines) + f". {advice}")
         return lines
 
     async def _try(self, photos: list[Photo]) -> list[tuple[PhotoStatus, str | None]]:

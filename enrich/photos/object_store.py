@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from enrich.errors import SettingsError
 from enrich.photos.addresses import BadUrlError, stored_url
@@ -19,7 +19,7 @@ from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
 
 SCHEMES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 """Scheme -> how the environment variables of its credentials begin."""
@@ -95,21 +95,14 @@ class ObjectStoreTransport:
     def _open(self, bucket: str) -> "ObjectStore":
         from obstore.store import AzureStore, GCSStore, S3Store
 
-        settings = self._settings
-        options: dict[str, Any] = {
-            # Among the store's own settings, for client options given apart displace the environment's.
-            "config": {
-                "timeout": f"{settings.fetch_timeout:g} seconds",
-                "connect_timeout": f"{settings.fetch_connect_timeout:g} seconds",
-            },
-            "retry_config": {
-                "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=settings.fetch_timeout),
-            },
+        retries: RetryConfig = {
+            "max_retries": _RETRIES,
+            "retry_timeout": timedelta(seconds=self._settings.fetch_timeout),
         }
         scheme, _, name = bucket.partition("://")
         stores = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-        store: ObjectStore = stores[scheme](name, **options)
+        # No `client_options`: they would displace those of the environment, such as AWS_ALLOW_HTTP.
+        store: ObjectStore = stores[scheme](name, retry_config=retries)
         self._stores[bucket] = store
         return store
 
