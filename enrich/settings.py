@@ -104,6 +104,13 @@ class Settings(BaseSettings):
     allowed_private_hosts: StringList = Field(
         (), description="Names, addresses or CIDRs of private photo hosts that may be asked"
     )
+    allowed_folders: StringList = Field(
+        (), description="Folders (absolute paths) below which photos may be read by file:// URLs"
+    )
+    allowed_stores: StringList = Field(
+        (),
+        description="Buckets, or folders in them, whose photos may be read: s3://name/folder, gs://, az://",
+    )
     fetch_concurrency: int = Field(64, ge=1, le=1024, description="Photo requests under way at once")
     fetch_per_host: int = Field(16, ge=1, le=256, description="Photo requests under way at once per host")
     fetch_timeout: float = Field(30.0, gt=0, description="Seconds for one photo, from request to last byte")
@@ -143,7 +150,14 @@ class Settings(BaseSettings):
     )
     timezone: str = Field("Europe/Stockholm", description="Time zone of the cron expression")
 
-    @field_validator("index_columns", "url_ignore_params", "allowed_private_hosts", mode="before")
+    @field_validator(
+        "index_columns",
+        "url_ignore_params",
+        "allowed_private_hosts",
+        "allowed_folders",
+        "allowed_stores",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):

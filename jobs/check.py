@@ -16,9 +16,10 @@ from enrich.index.open import open_index
 from enrich.index.protocol import IndexUnavailable
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.photos.decode import decode
-from enrich.photos.http import HttpTransport
+from enrich.photos.open import open_transport
+from enrich.photos.transport import Paused, PhotoTransport
 from enrich.records import Photo, PhotoStatus
-from enrich.settings import Settings
+from enrich.settings import Settings, variable
 from enrich.source.portal import Source
 from enrich.state.database import Database, check_schema, connect
 from enrich.state.schema import SCHEMA, metadata
@@ -150,15 +151,19 @@ class _Checks:
         lines = [f"{good} of {len(ended)} sampled photos fetched and decoded"]
         lines += [f"{count} × {failure}" for failure, count in failures.most_common()]
         if len(ended) - good > self._settings.error_budget * len(ended):
-            raise SourceError("; ".join(lines) + ". Look at these URLs, and at ENRICH_ALLOWED_PRIVATE_HOSTS")
+            *settings, last = (variable(n) for n in Settings.model_fields if n.startswith("allowed_"))
+            advice = f"Look at these URLs, and at {', '.join(settings)} and {last}"
+            raise SourceError("; ".join(lines) + f". {advice}")
         return lines
 
     async def _try(self, photos: list[Photo]) -> list[tuple[PhotoStatus, str | None]]:
-        async with HttpTransport(self._settings) as fetcher:
+        async with open_transport(self._settings) as fetcher:
             return await asyncio.gather(*(self._try_one(fetcher, photo) for photo in photos))
 
-    async def _try_one(self, fetcher: HttpTransport, photo: Photo) -> tuple[PhotoStatus, str | None]:
+    async def _try_one(self, fetcher: PhotoTransport, photo: Photo) -> tuple[PhotoStatus, str | None]:
         fetched = await fetcher.fetch(photo.url)
+        if isinstance(fetched, Paused):
+            return PhotoStatus.THROTTLED, f"the host wants to be left alone for {fetched.seconds:.0f} s"
         if fetched.body is None or self._bundle is None:
             return fetched.status, fetched.error
         decoded = await asyncio.to_thread(

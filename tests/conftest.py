@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.support.postgres",
     "tests.support.elasticsearch",
     "tests.support.photo_server",
+    "tests.support.object_store",
     "tests.support.harness",
     "tests.support.gate",
 ]

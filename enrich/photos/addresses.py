@@ -1,12 +1,13 @@
 """Which URLs and addresses photos may be fetched from.
 
-`photo_url` says what a URL asks for; `is_public` and `AllowedHosts` judge the address that is about to be
-connected, whatever name, redirect or notation led there.
+`photo_url` says what a URL asks for, `stored_url` where a stored file or object lies; `is_public` and
+`AllowedHosts` judge the address that is about to be connected, whatever name, redirect or notation led there.
 """
 
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import unquote_to_bytes
 
 from yarl import URL
 
@@ -42,13 +43,7 @@ def photo_url(text: str, base: URL | None = None) -> URL:
         BadUrlError: not http(s), no usable host or port, control characters, or a user name in it, which
             would end up in documents.
     """
-    text = text.strip(" ")
-    if not text:
-        raise BadUrlError("the URL is empty")
-    if len(text) > _LONGEST_URL:
-        raise BadUrlError(f"the URL is longer than {_LONGEST_URL} characters")
-    if _CONTROL.search(text):
-        raise BadUrlError("the URL contains control characters")
+    text = _plain(text)
     try:
         url = URL(text, encoded=_URI.fullmatch(text) is not None)
         if base is not None:
@@ -65,6 +60,38 @@ def photo_url(text: str, base: URL | None = None) -> URL:
     if named:
         raise BadUrlError("the URL carries a user name or password")
     return url.with_host(host).with_fragment(None)
+
+
+def stored_url(text: str) -> tuple[str, bytes]:
+    """Read the URL of a file or an object: its authority (the host or bucket) and its path, percent-decoded.
+
+    The path has no slash before it. The fragment is dropped.
+
+    Raises:
+        BadUrlError: no path, a query (a `?` in a name is written `%3F`), or control characters.
+    """
+    _, _, rest = _plain(text).partition("://")
+    rest, _, _ = rest.partition("#")
+    authority, _, path = rest.partition("/")
+    if "?" in rest:
+        raise BadUrlError("the URL has a query; a ? in a name is written %3F")
+    decoded = unquote_to_bytes(path)
+    if not decoded:
+        raise BadUrlError("the URL names nothing in its host or bucket")
+    if any(byte < 32 or byte == 127 for byte in decoded):
+        raise BadUrlError("the URL contains control characters")
+    return authority, decoded
+
+
+def _plain(text: str) -> str:
+    text = text.strip(" ")
+    if not text:
+        raise BadUrlError("the URL is empty")
+    if len(text) > _LONGEST_URL:
+        raise BadUrlError(f"the URL is longer than {_LONGEST_URL} characters")
+    if _CONTROL.search(text):
+        raise BadUrlError("the URL contains control characters")
+    return text
 
 
 def _host(url: URL) -> str:

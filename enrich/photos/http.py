@@ -248,13 +248,17 @@ def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> URL:
 
 def _refusal(response: aiohttp.ClientResponse) -> _FailedError:
     code = response.status
-    other = PhotoStatus.REFUSED if 400 <= code < 500 else PhotoStatus.SERVER_ERROR
     pause = None
     if code in (429, 503):
         pause = retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
     if code == 429 and pause is None:
         pause = _PAUSE_UNSAID
-    return _FailedError(_REFUSALS.get(code, other), f"{response.url.host}: HTTP {code}", pause)
+    return _FailedError(status_of(code), f"{response.url.host}: HTTP {code}", pause)
+
+
+def status_of(code: int) -> PhotoStatus:
+    """What an HTTP status that brings no photo comes to."""
+    return _REFUSALS.get(code, PhotoStatus.REFUSED if 400 <= code < 500 else PhotoStatus.SERVER_ERROR)
 
 
 def _validators(response: aiohttp.ClientResponse, known: Validators) -> Validators:

@@ -20,7 +20,8 @@ from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
 from enrich.model.engine import Engine, lane_pool
 from enrich.photos.decode import decode
-from enrich.photos.http import HttpTransport
+from enrich.photos.open import open_transport
+from enrich.photos.transport import Paused
 from enrich.pipeline.batching import Batcher, Memo
 from enrich.pipeline.figures import Figures
 from enrich.records import (
@@ -90,7 +91,7 @@ class Pipeline:
         self._open: dict[str, Claim] = {}
         self._attempts: deque[tuple[str, bool]] = deque(maxlen=BUDGET_WINDOW)
         self._photos_on_their_way = 0
-        self._fetching: set[asyncio.Task[Fetched]] = set()
+        self._fetching: set[asyncio.Task[Fetched | Paused]] = set()
         self._fetch_memo, self._score_memo = Memo(), Memo()
 
     def run(self, *, ids: Sequence[str] | None = None, limit: int | None = None) -> Figures:
@@ -124,7 +125,7 @@ class Pipeline:
             self._wake = asyncio.Event()
             forgive = True
             try:
-                async with HttpTransport(self._settings) as self._transport:
+                async with open_transport(self._settings) as self._transport:
                     await self._with_helpers(self._claim_all(ids, limit))
             except BaseExceptionGroup as group:
                 error = _first(group)
@@ -248,6 +249,7 @@ class Pipeline:
         try:
             with self.figures.timed("fetch"):
                 fetched = await request
+                assert isinstance(fetched, Fetched)  # no transport pauses yet
         except asyncio.CancelledError:
             if self._stopping():
                 return None

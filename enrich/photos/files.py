@@ -1,0 +1,156 @@
+"""Photos in folders of this machine, by `file://` URLs.
+
+What may be read lies below a folder of `ENRICH_ALLOWED_FOLDERS` after all links and `..` are resolved. The
+file is then opened step by step from that folder without following a link, so that nothing that is swapped
+between the check and the opening leads outside.
+"""
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from enrich.errors import SettingsError
+from enrich.photos.addresses import BadUrlError, stored_url
+from enrich.records import Fetched, PhotoStatus, Validators
+from enrich.settings import Settings
+
+_READERS = 8  # threads: a disk gains nothing from more
+_BLOCK = 1 << 20  # bytes between two looks at the clock
+_FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH: may be entered is enough
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # O_NONBLOCK: a pipe without a writer does not wait for one
+
+
+class FileTransport:
+    """Reads photos from the allowed folders, off the event loop; an async context manager.
+
+    A file's validator is an ETag made of its size, modification time and inode.
+
+    Raises:
+        SettingsError: an entry of `ENRICH_ALLOWED_FOLDERS` is not an absolute path.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folders = _folders(settings.allowed_folders)
+
+    async def __aenter__(self) -> Self:
+        self._turns = asyncio.Semaphore(_READERS)
+        self._readers = ThreadPoolExecutor(_READERS, "files")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._readers.shutdown(wait=False, cancel_futures=True)  # a folder that hangs holds up no end
+
+    async def fetch(self, url: str, validators: Validators | None = None) -> Fetched:
+        """Read one photo; with validators, only if it changed. Waiting for a turn costs it no time."""
+        seconds = self._settings.fetch_timeout
+        try:
+            path = _path(url)
+            async with self._turns, asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._readers, self._fetch, path, validators or Validators(), monotonic() + seconds
+                )
+        except BadUrlError as error:
+            return Fetched(PhotoStatus.BAD_URL, error=str(error))
+        except TimeoutError:
+            return Fetched(PhotoStatus.TIMEOUT, error=f"the file was not read within {seconds:g} s")
+
+    def _fetch(self, path: str, known: Validators, deadline: float) -> Fetched:
+        real = os.path.realpath(path)
+        for folder in self._folders:
+            root = os.path.realpath(folder)
+            if Path(real).is_relative_to(root):
+                break
+        else:
+            text = "the file is in no folder of ENRICH_ALLOWED_FOLDERS"
+            return Fetched(PhotoStatus.FORBIDDEN_ADDRESS, error=text)
+        try:
+            descriptor = _open_below(root, real)
+            try:
+                return self._read(descriptor, folder, known, deadline)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            return _failure(error, folder)
+
+    def _read(self, descriptor: int, folder: str, known: Validators, deadline: float) -> Fetched:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.ENXIO, "not a regular file")
+        validators = Validators(etag=f'"{found.st_size:x}-{found.st_mtime_ns:x}-{found.st_ino:x}"')
+        if known.etag == validators.etag:
+            return Fetched(PhotoStatus.UNCHANGED, validators=validators)
+        most = self._settings.fetch_max_bytes
+        body = bytearray()
+        if found.st_size <= most:
+            # One byte more than is allowed tells a file that grows while it is read.
+            while len(body) <= most and (block := os.read(descriptor, min(_BLOCK, most + 1 - len(body)))):
+                body += block
+                if monotonic() > deadline:
+                    raise TimeoutError
+        if max(found.st_size, len(body)) > most:
+            text = f"{folder}: the file is larger than ENRICH_FETCH_MAX_BYTES ({most} bytes)"
+            return Fetched(PhotoStatus.TOO_MANY_BYTES, error=text, bytes_read=len(body))
+        if not body:
+            return Fetched(PhotoStatus.EMPTY, error=f"{folder}: the file is empty")
+        data = bytes(body)
+        return Fetched(PhotoStatus.OK, data, sha256(data).hexdigest(), validators, bytes_read=len(data))
+
+
+def _folders(entries: Sequence[str]) -> tuple[str, ...]:
+    for entry in entries:
+        if not os.path.isabs(entry):
+            raise SettingsError(
+                f"ENRICH_ALLOWED_FOLDERS: {entry!r} is not an absolute path; write it from the root, "
+                "such as /srv/photos"
+            )
+    return tuple(entries)
+
+
+def _path(url: str) -> str:
+    host, path = stored_url(url)
+    if host.lower() not in ("", "localhost"):
+        raise BadUrlError("the URL is of another host; file:///path or file://localhost/path can be read")
+    return "/" + os.fsdecode(path)
+
+
+def _open_below(root: str, real: str) -> int:
+    """A descriptor of the file `real` below the folder `root`, found without following a link."""
+    descriptor = os.open(root, _FOLDER)
+    *folders, name = Path(real).relative_to(root).parts or (".",)
+    for part, flags in [*((folder, _FOLDER) for folder in folders), (name, _FILE)]:
+        try:
+            inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
+
+
+def _failure(error: OSError, folder: str) -> Fetched:
+    """What a failed reading comes to; the one place that knows the system's errors."""
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR if not os.path.isdir(folder):
+            status, text = PhotoStatus.CONNECT, "the folder is not there; is it mounted?"
+        case errno.ENOENT | errno.ENOTDIR:
+            status, text = PhotoStatus.NOT_FOUND, "no such file"
+        case errno.EACCES | errno.EPERM:
+            status, text = PhotoStatus.REFUSED, "this user may not read the file"
+        case errno.ENXIO:
+            status, text = PhotoStatus.FORBIDDEN_ADDRESS, "not a regular file"
+        case errno.ELOOP:
+            status, text = PhotoStatus.FORBIDDEN_ADDRESS, "a link took the file's place"
+        case errno.ENAMETOOLONG:
+            status, text = PhotoStatus.BAD_URL, "the path is too long"
+        case _ if isinstance(error, TimeoutError):
+            raise error
+        case _:
+            status, text = PhotoStatus.CONNECTION_LOST, f"the file cannot be read: {error.strerror}"
+    return Fetched(status, error=f"{folder}: {text}")
