@@ -17,6 +17,7 @@ from enrich.index.protocol import IndexUnavailable
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.photos.decode import decode
 from enrich.photos.http import HttpTransport
+from enrich.photos.transport import Paused
 from enrich.records import Photo, PhotoStatus
 from enrich.settings import Settings
 from enrich.source.portal import Source
@@ -159,6 +160,8 @@ class _Checks:
 
     async def _try_one(self, fetcher: HttpTransport, photo: Photo) -> tuple[PhotoStatus, str | None]:
         fetched = await fetcher.fetch(photo.url)
+        if isinstance(fetched, Paused):
+            return PhotoStatus.THROTTLED, f"its host wants to be left alone for {fetched.seconds:.0f} s"
         if fetched.body is None or self._bundle is None:
             return fetched.status, fetched.error
         decoded = await asyncio.to_thread(
