@@ -18,7 +18,7 @@ class Window:
         self._parked: dict[Claim, set[asyncio.Future[None]]] = {}
         self._closed = False
         self.taken = 0
-        """PhotoStages on their way."""
+        """Photos on their way."""
 
     async def take(self) -> None:
         """Wait for a place."""
