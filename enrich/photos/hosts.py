@@ -1,16 +1,20 @@
 """Whose turn it is to be asked for a photo: limits in all and per host, and pauses that a host asked for."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
+log = logging.getLogger(__name__)
+
 LONGEST_PAUSE = 300.0
 """Seconds; a host that asks for more is asked again after these."""
 
 _HOSTS_KEPT = 1_024
+_TOLD_FROM = 10.0  # seconds of a pause that people are told of
 
 
 @dataclass(slots=True)
@@ -58,6 +62,8 @@ class HostLimits:
     def pause(self, name: str, seconds: float) -> float:
         """Give no turn with this host for so long from now; never shortens a pause. Answers what is left."""
         host = self._host(name)
+        if seconds >= _TOLD_FROM and host.pause_left() == 0:
+            log.info("the photo host %s wants to be left alone for %.0f s", name, seconds)
         host.paused_until = max(host.paused_until, _now() + seconds)
         return host.pause_left()
 

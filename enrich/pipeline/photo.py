@@ -82,12 +82,11 @@ class PhotoStages:
                 return _failed(photo, before, before.failures, before.sha256, known.score)
         key = _key(claim, photo)
         outcome, made = await self._fetch_memo.get(key, lambda: self._fetch(photo, known, last))
-        if not isinstance(outcome, PhotoResult):
+        if made and (not isinstance(outcome, PhotoResult) or outcome.transient):
             self._fetch_memo.forget(key)
+        if made or not isinstance(outcome, PhotoResult):
             return outcome
-        if outcome.transient:
-            self._fetch_memo.forget(key)
-        return outcome if made else replace(outcome, photo=photo, requested=False)
+        return replace(outcome, photo=photo, requested=False)
 
     def forget(self, claim: Claim, results: Iterable[PhotoResult]) -> None:
         """These results are not saved: whoever needs such a photo is to ask for it again."""
