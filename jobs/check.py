@@ -163,7 +163,7 @@ class _Checks:
     async def _try_one(self, fetcher: PhotoTransport, photo: Photo) -> tuple[PhotoStatus, str | None]:
         fetched = await fetcher.fetch(photo.url)
         if isinstance(fetched, Paused):
-            return PhotoStatus.THROTTLED, f"the host wants to be left alone for {fetched.seconds:.0f} s"
+            return PhotoStatus.THROTTLED, f"its host wants to be left alone for {fetched.seconds:.0f} s"
         if fetched.body is None or self._bundle is None:
             return fetched.status, fetched.error
         decoded = await asyncio.to_thread(

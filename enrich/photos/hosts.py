@@ -1,16 +1,20 @@
 """Whose turn it is to be asked for a photo: limits in all and per host, and pauses that a host asked for."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
+log = logging.getLogger(__name__)
+
 LONGEST_PAUSE = 300.0
 """Seconds; a host that asks for more is asked again after these."""
 
 _HOSTS_KEPT = 1_024
+_TOLD_FROM = 10.0  # seconds of a pause that people are told of
 
 
 @dataclass(slots=True)
@@ -19,6 +23,9 @@ class _Host:
     paused_until: float = 0.0
     """By the event loop's clock."""
     users: int = 0
+
+    def pause_left(self) -> float:
+        return max(self.paused_until - _now(), 0.0)
 
 
 class HostLimits:
@@ -30,24 +37,35 @@ class HostLimits:
         self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
-    async def take(self, name: str) -> AsyncIterator[None]:
-        """Wait for a turn with this host and hold it; nobody holds two at once."""
+    async def take(self, name: str) -> AsyncIterator[float]:
+        """Wait for a turn with this host and hold it; nobody holds two at once.
+
+        Yields the seconds of the host's pause that are left. Above 0 there is no turn: those who came before
+        the pause, and wait for their turn, are told as soon as the host gives one back.
+        """
         host = self._host(name)
         host.users += 1
         try:
-            # In this order, those who wait for a paused host take nothing from the others.
+            if (left := host.pause_left()) > 0:
+                yield left
+                return
+            # In this order, those who wait for a busy host take nothing from the others.
             async with host.slots:
-                while (wait := host.paused_until - _now()) > 0:  # noqa: ASYNC110 - a pause may grow meanwhile
-                    await asyncio.sleep(wait)
+                if (left := host.pause_left()) > 0:
+                    yield left
+                    return
                 async with self._slots:
-                    yield
+                    yield host.pause_left()
         finally:
             host.users -= 1
 
-    def pause(self, name: str, seconds: float) -> None:
-        """Give no turn with this host for so long from now; never shortens a pause."""
+    def pause(self, name: str, seconds: float) -> float:
+        """Give no turn with this host for so long from now; never shortens a pause. Answers what is left."""
         host = self._host(name)
+        if seconds >= _TOLD_FROM and host.pause_left() == 0:
+            log.info("the photo host %s wants to be left alone for %.0f s", name, seconds)
         host.paused_until = max(host.paused_until, _now() + seconds)
+        return host.pause_left()
 
     def _host(self, name: str) -> _Host:
         if name not in self._hosts:

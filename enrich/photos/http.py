@@ -1,7 +1,7 @@
 """Fetch: a photo's bytes over HTTP, from hosts that may be slow, broken or hostile.
 
 One `HttpTransport` serves a whole run: it keeps connections open, limits the requests under way in all and
-per host, and waits where a host said `Retry-After`. Whatever a photo does is a `PhotoStatus`, never an
+per host, and leaves a host alone that said `Retry-After`. Whatever a photo does is a `PhotoStatus`, never an
 exception.
 """
 
@@ -20,6 +20,7 @@ from yarl import URL
 from enrich.errors import SettingsError
 from enrich.photos.addresses import AllowedHosts, BadUrlError, photo_url
 from enrich.photos.hosts import HostLimits, retry_after
+from enrich.photos.transport import Paused
 from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
@@ -30,7 +31,6 @@ _REFUSALS = {
     410: PhotoStatus.GONE,
     429: PhotoStatus.THROTTLED,
 }
-_RETRIES = 2  # of one photo, after a pause that its host asked for
 _PAUSE_UNSAID = 2.0  # after a 429 that does not say how long
 _LONGEST_HEADER = 512
 
@@ -64,12 +64,11 @@ _connecting: ContextVar[_Connecting] = ContextVar("_connecting")
 
 @dataclass(slots=True)
 class _Trip:
-    """What one photo may still spend, over all its redirects and retries; waiting for a turn is free."""
+    """What one photo may still spend, over all its redirects; waiting for a turn is free."""
 
     validators: Validators
     seconds: float
     redirects: int
-    retries: int = _RETRIES
     bytes_read: int = 0
     conditions: dict[str, str] = field(default_factory=dict)
 
@@ -108,36 +107,36 @@ class HttpTransport:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, validators: Validators | None = None) -> Fetched:
+    async def fetch(self, url: str, validators: Validators | None = None) -> Fetched | Paused:
         """Ask for one photo; with validators, only if it changed.
 
         Redirects are followed, each judged like the first URL; from https to http as well, since photos are
-        no secrets. A 429, or a 503 with `Retry-After`, pauses its host and is asked again, at most twice.
+        no secrets. A 429, or a 503 with `Retry-After`, pauses its host: it is not asked for any photo
+        until the pause is over.
         """
         settings = self._settings
         trip = _Trip(validators or Validators(), settings.fetch_timeout, settings.fetch_max_redirects)
         try:
-            answer: Fetched | URL = photo_url(url)
+            answer: Fetched | Paused | URL = photo_url(url)
             while isinstance(answer, URL):
-                answer = await self._ask_patiently(answer, trip)
+                answer = await self._ask_in_turn(answer, trip)
             return answer
         except BadUrlError as error:
             return Fetched(PhotoStatus.BAD_URL, error=str(error), bytes_read=trip.bytes_read)
         except _FailedError as error:
-            return Fetched(error.status, error=str(error), bytes_read=trip.bytes_read)
+            return _ended(error, trip)
 
-    async def _ask_patiently(self, url: URL, trip: _Trip) -> Fetched | URL:
+    async def _ask_in_turn(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:
         host = url.raw_authority
-        while True:
+        async with self._limits.take(host) as pause:
+            if pause > 0:
+                return Paused(pause)
             try:
-                async with self._limits.take(host):
-                    return await self._ask(url, trip)
+                return await self._ask(url, trip)
             except _FailedError as error:
-                if error.pause is not None:
-                    self._limits.pause(host, error.pause)
-                if error.pause is None or trip.retries == 0:
+                if error.pause is None:
                     raise
-                trip.retries -= 1
+                return Paused(self._limits.pause(host, error.pause), _ended(error, trip))
 
     async def _ask(self, url: URL, trip: _Trip) -> Fetched | URL:
         """One request: a photo, or the URL that the answer redirects to."""
@@ -228,6 +227,10 @@ class HttpTransport:
             case _:
                 text = f"{host}: the answer broke off, or its body is garbled"
                 return _FailedError(PhotoStatus.CONNECTION_LOST, text)
+
+
+def _ended(error: _FailedError, trip: _Trip) -> Fetched:
+    return Fetched(error.status, error=str(error), bytes_read=trip.bytes_read)
 
 
 def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> URL:

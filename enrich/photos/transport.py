@@ -9,9 +9,11 @@ from enrich.records import Fetched, Validators
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Nothing was asked, for the photo's host wants to be left alone for `seconds` from now."""
+    """The photo's host wants to be left alone for `seconds` from now."""
 
     seconds: float
+    refusal: Fetched | None = None
+    """How the photo ends unless it is asked for again; None: it was not asked for at all."""
 
 
 class PhotoTransport(Protocol):
@@ -32,6 +34,6 @@ class PhotoTransport(Protocol):
     async def fetch(self, url: str, validators: Validators | None = None) -> Fetched | Paused:
         """One photo's bytes; with validators, `UNCHANGED` where it is still the photo that they came with.
 
-        `Paused` where the host asked to be left alone: the caller keeps nothing for it meanwhile, waits, and
-        asks again.
+        `Paused` at once where the host asked to be left alone: the caller keeps no place for the photo
+        meanwhile, waits, and asks again, or takes the refusal for the answer.
         """

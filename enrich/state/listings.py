@@ -31,7 +31,8 @@ _CLAIM = text("""
           AND CASE status WHEN 'leased' THEN lease_expires < now()
                           ELSE coalesce(not_before <= now(), status = 'pending') END
           AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
-        ORDER BY priority, id LIMIT :limit
+          AND (attempts > 0) = :alone
+        ORDER BY attempts, priority, id LIMIT :limit
         FOR UPDATE SKIP LOCKED
     )
     UPDATE listing AS l SET
@@ -63,7 +64,7 @@ _HEARTBEAT = text("""
     )
     UPDATE listing AS l SET lease_expires = clock_timestamp() + :lease * interval '1 second'
     FROM held WHERE l.id = held.id
-    RETURNING l.id
+    RETURNING l.id, CAST(l.lease_token AS text) AS token
 """)
 
 _RELEASE = text("""
@@ -112,13 +113,15 @@ class State(Requeue, Overrides):
         self.newly_quarantined = 0
         """Listings that `claim` put into quarantine so far, because they kept killing their worker."""
 
-    def claim(self, limit: int, ids: Sequence[str] | None = None) -> list[Claim]:
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
         """Lease up to `limit` listings that wait (of `ids`, if given), those of the nightly run first.
 
+        Listings in whose hands a worker died are left out, unless `alone`: then one such listing is leased.
         A listing that cost `max_attempts` workers their lives is quarantined instead.
         """
         given = {
-            "limit": limit,
+            "limit": 1 if alone else limit,
+            "alone": alone,
             "ids": None if ids is None else list(ids),
             "most": self._most,
             "lease": self._lease,
@@ -135,16 +138,20 @@ class State(Requeue, Overrides):
             if leased or not rows:
                 return [Claim(r.id, token, r.requested, r.revalidate, r.transient_rounds) for r in leased]
 
-    def claimable(self, ids: Sequence[str] | None = None) -> int:
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        """Whether a listing (of `ids`, if given) can be claimed now or is in some worker's hands."""
+        return self.waiting_count(ids) > 0
+
+    def waiting_count(self, ids: Sequence[str] | None = None) -> int:
         """How many listings (of `ids`, if given) can be claimed now or are in some worker's hands."""
         given = {"ids": None if ids is None else list(ids)}
         return int(self._database.run(lambda connection: connection.execute(_CLAIMABLE, given).scalar_one()))
 
-    def heartbeat(self, claims: Sequence[Claim]) -> set[str]:
-        """Renew the leases; answers the ids that are no longer ours."""
+    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Renew the leases; answers the claims that are no longer ours."""
         given = {**_held(claims), "lease": self._lease}
-        kept = self._database.run(lambda c: c.execute(_HEARTBEAT, given).scalars().all())
-        return {claim.id for claim in claims} - set(kept)
+        kept = {(r.id, r.token) for r in self._database.run(lambda c: c.execute(_HEARTBEAT, given).all())}
+        return [claim for claim in claims if (claim.id, claim.token) not in kept]
 
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
         """Give listings back unworked; with `forgive` the attempt does not count.

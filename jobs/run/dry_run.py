@@ -34,15 +34,15 @@ class _Rehearsal(State):
         self._revalidate = revalidate
         self.results: list[ListingResult] = []
 
-    def claim(self, limit: int, ids: Sequence[str] | None = None) -> list[Claim]:
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
         taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
         return [Claim(id, str(uuid4()), 0, id in self._revalidate, 0) for id in taken]
 
-    def claimable(self, ids: Sequence[str] | None = None) -> int:
-        return len(self._waiting)
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        return bool(self._waiting)
 
-    def heartbeat(self, claims: Sequence[Claim]) -> set[str]:
-        return set()
+    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
+        return []
 
     def complete(self, result: ListingResult) -> bool:
         self.results.append(result)

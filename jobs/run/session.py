@@ -12,11 +12,12 @@ from urllib.parse import unquote
 from enrich.errors import BusyError, EnrichError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
+from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
-from enrich.pipeline.run import Pipeline
+from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
-from enrich.state.listings import State
+from enrich.state.queue import WorkQueue
 from jobs.run.progress import shown
 from jobs.run.services import Services
 
@@ -128,15 +129,22 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
 
 
 def pipeline_on(
-    services: Services, state: State, stopping: Callable[[], bool], figures: Figures | None = None
+    services: Services, queue: WorkQueue, stopping: Callable[[], bool], figures: Figures | None = None
 ) -> Pipeline:
-    """The pipeline with the model of the settings, working on `state`."""
+    """The pipeline with the model of the settings, working on `queue`."""
     from enrich.model.torch_engine import TorchEngine  # loads torch: a night without changes does not need it
 
     settings = services.settings
     engine = TorchEngine(services.bundle, settings.device, settings.precision, batch_size=settings.batch_size)
-    return Pipeline(
-        state, services.source, services.bundle, engine, settings, stopping=stopping, figures=figures
+    return open_pipeline(
+        queue,
+        services.source,
+        services.bundle,
+        engine,
+        open_transport(settings),
+        settings,
+        stopping=stopping,
+        figures=figures,
     )
 
 
@@ -149,7 +157,7 @@ def _enrich(
 ) -> None:
     state = services.state
     pipeline = pipeline_on(services, state, stopping, figures)
-    with shown(figures, lambda: state.claimable(ids), services.settings.log_interval):
+    with shown(figures, lambda: state.waiting_count(ids), services.settings.log_interval):
         pipeline.run(ids=ids, limit=limit)
     figures.quarantined += state.newly_quarantined
 

@@ -21,7 +21,7 @@ from tests.support.photo_server import FINE, Answer, status
 
 STAGES = {
     "fetch": "enrich.photos.http.HttpTransport.fetch",
-    "decode": "enrich.pipeline.run.decode",
+    "decode": "enrich.pipeline.photo.decode",
     "score": "enrich.model.torch_engine.TorchEngine.score",
     "save": "enrich.state.listings.State.complete",
 }
@@ -104,7 +104,7 @@ def test_what_breaks_on_one_listing_quarantines_that_listing(
             raise ValueError("cannot make sense of it")
         return aggregate(bundle, results, least)
 
-    monkeypatch.setattr("enrich.pipeline.run.aggregate", picky)
+    monkeypatch.setattr("enrich.pipeline.listing.aggregate", picky)
     world.listing("cursed", "kitchen")
     world.listing("fine", "bedroom")
     report = world.run()

@@ -9,8 +9,9 @@ import pytest
 
 from enrich.errors import SettingsError
 from enrich.photos.http import HttpTransport
+from enrich.photos.transport import Paused
 from enrich.records import Fetched, PhotoStatus
-from tests.support.fetching import PHOTO, fetch, fetch_all, settings
+from tests.support.fetching import PHOTO, fetch, fetch_all, patiently, settings
 from tests.support.photo_server import FINE, Answer, PhotoServer, close_at_once, hang, redirect, status
 
 
@@ -119,14 +120,37 @@ class TestTurns:
         async def go() -> Fetched:
             allowed = settings(allowed_private_hosts=("127.0.0.0/8",))
             async with HttpTransport(allowed) as fetcher, asyncio.timeout(60):
-                assert (await fetcher.fetch(throttled)).status is PhotoStatus.THROTTLED
-                second = asyncio.create_task(fetcher.fetch(waiting))
+                assert (await patiently(fetcher, throttled)).status is PhotoStatus.THROTTLED
+                second = asyncio.create_task(patiently(fetcher, waiting))
                 for _ in range(5):
                     assert (await fetcher.fetch(other_server.add("/a.jpg", PHOTO))).status is PhotoStatus.OK
                 assert photo_server.requests("/b.jpg") == 0
                 return await second
 
         assert asyncio.run(go()).body == PHOTO
+
+    @pytest.mark.parametrize("code", [429, 503])
+    def test_a_paused_host_is_said_at_once_for_each_of_its_photos(
+        self, photo_server: PhotoServer, code: int
+    ) -> None:
+        together = threading.Barrier(2, timeout=20)
+
+        def refuse(answer: Answer) -> None:
+            together.wait()  # so that the others wait for a slot of the host
+            status(code, Retry_After="300")(answer)
+
+        urls = [photo_server.behave(f"/{number}.jpg", refuse) for number in range(20)]
+
+        async def go() -> list[Fetched | Paused]:
+            async with HttpTransport(settings(fetch_per_host=2)) as fetcher, asyncio.timeout(20):
+                return await asyncio.gather(*(fetcher.fetch(url) for url in urls))
+
+        answers = asyncio.run(go())
+        assert photo_server.requests() == 2
+        assert {isinstance(answer, Paused) and 280 < answer.seconds <= 300 for answer in answers} == {True}
+        refusals = [answer.refusal for answer in answers if isinstance(answer, Paused) and answer.refusal]
+        ends = PhotoStatus.THROTTLED if code == 429 else PhotoStatus.SERVER_ERROR
+        assert [refusal.status for refusal in refusals] == [ends] * 2
 
     @pytest.mark.parametrize(("limits", "most"), [({"fetch_per_host": 3}, 3), ({"fetch_concurrency": 2}, 2)])
     def test_limits(self, photo_server: PhotoServer, limits: dict[str, int], most: int) -> None:

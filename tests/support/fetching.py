@@ -4,11 +4,13 @@ import asyncio
 from typing import Any
 
 from enrich.photos.http import HttpTransport
+from enrich.photos.transport import Paused, PhotoTransport
 from enrich.records import Fetched, Validators
 from enrich.settings import Settings, load_settings
 
 PHOTO = bytes(range(256)) * 40
 CAP = 100_000
+REFUSALS = 2  # of one photo, that its caller waits out
 
 
 def settings(**changed: Any) -> Settings:
@@ -21,10 +23,21 @@ def settings(**changed: Any) -> Settings:
     return load_settings(**usual | changed)
 
 
+async def patiently(fetcher: PhotoTransport, url: str, validators: Validators | None = None) -> Fetched:
+    """What the photo ends as, after the pauses that its host asks for."""
+    refusals = 0
+    while isinstance(answer := await fetcher.fetch(url, validators), Paused):
+        if answer.refusal is not None and refusals == REFUSALS:
+            return answer.refusal
+        refusals += answer.refusal is not None
+        await asyncio.sleep(answer.seconds)
+    return answer
+
+
 def fetch(url: str, validators: Validators | None = None, **changed: Any) -> Fetched:
     async def go() -> Fetched:
         async with HttpTransport(settings(**changed)) as fetcher:
-            return await fetcher.fetch(url, validators)
+            return await patiently(fetcher, url, validators)
 
     return asyncio.run(go())
 
@@ -34,6 +47,6 @@ def fetch_all(*urls: str, **changed: Any) -> list[Fetched]:
 
     async def go() -> list[Fetched]:
         async with HttpTransport(settings(**changed)) as fetcher, asyncio.timeout(60):
-            return await asyncio.gather(*(fetcher.fetch(url) for url in urls))
+            return await asyncio.gather(*(patiently(fetcher, url) for url in urls))
 
     return asyncio.run(go())

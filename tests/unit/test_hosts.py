@@ -59,8 +59,11 @@ def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
         turns.pause("paused", 0.2)
 
         async def one(host: str) -> None:
-            async with turns.take(host):
-                order.append(host)
+            while True:
+                async with turns.take(host) as pause:
+                    if pause == 0:
+                        return order.append(host)
+                await asyncio.sleep(pause)
 
         await asyncio.gather(*(one(host) for host in ["paused"] * 5 + ["other"] * 5))
         return order
@@ -69,17 +72,34 @@ def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
 
 
 def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
-    async def go() -> bool:
+    async def go() -> tuple[float, float]:
         turns = HostLimits(2, 2)
         turns.pause("a", 60)
-        turns.pause("a", 0)
-        try:
-            async with asyncio.timeout(0.05), turns.take("a"):
-                return False
-        except TimeoutError:
-            return True
+        left = turns.pause("a", 0)
+        async with asyncio.timeout(10), turns.take("a") as pause:
+            return left, pause
 
-    assert asyncio.run(go())
+    assert all(59 < seconds <= 60 for seconds in asyncio.run(go()))
+
+
+def test_those_who_wait_for_a_slot_of_a_host_are_told_of_its_pause_when_one_is_free() -> None:
+    async def go() -> list[float]:
+        turns = HostLimits(2, 1)
+
+        async def one() -> float:
+            async with turns.take("a") as pause:
+                return pause
+
+        async with asyncio.timeout(10):
+            async with turns.take("a") as pause:
+                waiting = [asyncio.create_task(one()) for _ in range(5)]
+                await asyncio.sleep(0)
+                turns.pause("a", 60)
+            return [pause, *await asyncio.gather(*waiting)]
+
+    first, *others = asyncio.run(go())
+    assert first == 0 and len(others) == 5
+    assert all(59 < seconds <= 60 for seconds in others)
 
 
 def test_many_hosts_are_forgotten_but_not_their_pauses() -> None:
@@ -98,17 +118,18 @@ def test_many_hosts_are_forgotten_but_not_their_pauses() -> None:
 def test_a_cancelled_wait_gives_its_turn_back() -> None:
     async def go() -> None:
         turns = HostLimits(1, 1)
-        turns.pause("a", 0.05)
 
         async def one() -> None:
             async with turns.take("a"):
                 await asyncio.sleep(60)
 
-        task = asyncio.create_task(one())
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        async with asyncio.timeout(10), turns.take("a"):
-            pass
+        async with asyncio.timeout(10):
+            async with turns.take("a"):
+                task = asyncio.create_task(one())
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+            async with turns.take("a"):
+                pass
 
     asyncio.run(go())

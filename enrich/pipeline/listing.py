@@ -1,0 +1,127 @@
+"""One listing, from its claim to its completion: photos past the pauses of their hosts, aggregate, save."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from enrich.model.aggregate import aggregate
+from enrich.model.bundle import Bundle
+from enrich.photos.transport import Paused
+from enrich.pipeline.budget import ErrorBudget
+from enrich.pipeline.figures import Figures
+from enrich.pipeline.leases import Leases
+from enrich.pipeline.photo import Known, PhotoStages
+from enrich.pipeline.pools import Pools, run_in
+from enrich.pipeline.window import Window
+from enrich.records import Claim, ListingPhotos, ListingResult, Photo, PhotoResult
+from enrich.state.queue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+REFUSALS = 2  # of one photo by a host that asks to be left alone, after which it is asked for once more
+PATIENCE = 600.0  # seconds that one photo waits for such a host in all
+
+
+@dataclass(slots=True)
+class OpenListing:
+    """A claimed listing on its way."""
+
+    claim: Claim
+    source: ListingPhotos
+    results: list[PhotoResult] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ListingStages:
+    """Works on claimed listings, many at once."""
+
+    queue: WorkQueue
+    bundle: Bundle
+    photos: PhotoStages
+    window: Window
+    leases: Leases
+    budget: ErrorBudget
+    pools: Pools
+    figures: Figures
+    min_photos_false: int
+    due: float = field(default=0.0, init=False)
+    """When listings that were put off for a paused host can be claimed again, by the event loop's clock."""
+
+    async def carry(self, opened: OpenListing, photo: Photo, known: Known) -> None:
+        """One photo, from its place in the window to its result; the last one finishes its listing."""
+        result = await self._past_pauses(opened.claim, photo, known)
+        if result is not None:
+            opened.results.append(result)
+        if opened.claim not in self.leases:
+            self.throw_away(opened)
+        elif result is not None:
+            self.figures.count(result)
+            if result.requested:
+                self.budget.spend(opened.claim.id, result.transient)
+            if len(opened.results) == len(opened.source.photos):
+                await self.finish(opened)
+
+    async def _past_pauses(self, claim: Claim, photo: Photo, known: Known) -> PhotoResult | None:
+        """A photo's result, or None where the run or the claim ended first.
+
+        While its host is paused it holds no place in the window.
+        """
+        refusals, waited = 0, 0.0
+        while True:
+            last = refusals >= REFUSALS or waited >= PATIENCE
+            try:
+                outcome = await self.photos.result(claim, photo, known, last)
+            finally:
+                self.window.give_back()
+            if not isinstance(outcome, Paused):
+                return outcome
+            refusals += outcome.refusal is not None
+            waited += outcome.seconds
+            if claim not in self.leases:
+                return None
+            if not self.window.has_room(claim):
+                await self._put_off(claim, outcome.seconds)
+                return None
+            if not await self.window.park(claim, outcome.seconds):
+                return None
+            await self.window.take()
+
+    async def _put_off(self, claim: Claim, seconds: float) -> None:
+        self.window.leave(claim)
+        self.due = max(self.due, asyncio.get_running_loop().time() + seconds)
+        await self.leases.put_off(claim, seconds)
+
+    async def finish(self, opened: OpenListing) -> None:
+        """Aggregate and save one listing. What breaks on one listing quarantines that listing."""
+        claim = opened.claim
+        if not self.leases.ending(claim):
+            return
+        results = tuple(sorted(opened.results, key=lambda r: (r.photo.position, r.photo.key)))
+        try:
+            with self.figures.timed("aggregate"):
+                attributes = aggregate(self.bundle, results, self.min_photos_false)
+        except Exception as error:
+            log.exception("listing %s cannot be aggregated", claim.id)
+            await run_in(self.pools.state, self.queue.fail, claim, f"aggregate: {error!r}")
+            self.figures.quarantined += 1
+        else:
+            result = ListingResult(claim, opened.source, results, attributes, self.bundle.bundle_id)
+            with self.figures.timed("save"):
+                saved = await run_in(self.pools.state, self.queue.complete, result)
+            self.figures.listings += saved
+            self.figures.stale += not saved
+            self.figures.retry += saved and any(r.transient for r in results)
+            if not saved:
+                self.throw_away(opened)
+        self.window.leave(claim)
+        self.leases.drop(claim)
+
+    def lost(self, claim: Claim) -> None:
+        """The claim went to another worker: what is still done for it is thrown away."""
+        self.figures.stale += 1
+        self.window.leave(claim)
+
+    def throw_away(self, opened: OpenListing) -> None:
+        """Let the photos of a listing that is not saved be asked for again by those who need them."""
+        self.photos.forget(opened.claim, opened.results)
+        opened.results.clear()

@@ -1,0 +1,187 @@
+"""One photo, from what is known of it to its result: fetch, decode, score.
+
+What several listings share is worked on once: a photo by its URL key, a picture by its bytes.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from enrich.model.bundle import Bundle
+from enrich.photos.decode import decode
+from enrich.photos.transport import Paused, PhotoTransport
+from enrich.pipeline.batching import Batcher, Memo
+from enrich.pipeline.figures import Figures
+from enrich.pipeline.pools import Pools, run_in
+from enrich.records import (
+    Claim,
+    Decoded,
+    Fetched,
+    Photo,
+    PhotoResult,
+    PhotoScore,
+    PhotoState,
+    PhotoStatus,
+    Scores,
+)
+from enrich.state.queue import WorkQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What state already knows of a photo; the scores are those of the bundle's models, all of them."""
+
+    state: PhotoState | None = None
+    score: PhotoScore | None = None
+
+
+class PhotoStages:
+    """Takes photos to their results.
+
+    `stopping()` says that the run was told to stop: then no photo is asked for any more.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        bundle: Bundle,
+        transport: PhotoTransport,
+        batcher: Batcher[Decoded, dict[str, Scores]],
+        pools: Pools,
+        max_pixels: int,
+        figures: Figures,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._queue, self._bundle, self._transport = queue, bundle, transport
+        self._batcher, self._pools, self._max_pixels = batcher, pools, max_pixels
+        self._figures, self._stopping = figures, stopping
+        self._model_ids = [member.model_id for member in bundle.members]
+        self._requests: set[asyncio.Task[Fetched | Paused]] = set()
+        self._fetch_memo, self._score_memo = Memo(), Memo()
+
+    def look_up(self, keys: Sequence[str]) -> dict[str, Known]:
+        """What state knows of these URL keys; called in a thread."""
+        states = self._queue.photo_states(keys)
+        scores = self._scores(sorted({state.sha256 for state in states.values() if state.sha256}))
+        return {key: Known(state, scores.get(state.sha256 or "")) for key, state in states.items()}
+
+    async def result(
+        self, claim: Claim, photo: Photo, known: Known, last: bool
+    ) -> PhotoResult | Paused | None:
+        """How one photo of a claim's listing ends.
+
+        `Paused` where its host wants to be left alone, unless this is the `last` try; None where the run is
+        stopping.
+        """
+        before = known.state
+        if before is not None and not claim.revalidate and before.version == photo.version:
+            if before.status.ok and known.score is not None:
+                return PhotoResult(photo, PhotoStatus.OK, before.sha256, known.score, before.validators)
+            if not before.status.ok and not before.retry_due:
+                return _failed(photo, before, before.failures, before.sha256, known.score)
+        key = _key(claim, photo)
+        outcome, made = await self._fetch_memo.get(key, lambda: self._fetch(photo, known, last))
+        if made and (not isinstance(outcome, PhotoResult) or outcome.transient):
+            self._fetch_memo.forget(key)
+        if made or not isinstance(outcome, PhotoResult):
+            return outcome
+        return replace(outcome, photo=photo, requested=False)
+
+    def forget(self, claim: Claim, results: Iterable[PhotoResult]) -> None:
+        """These results are not saved: whoever needs such a photo is to ask for it again."""
+        for result in results:
+            if result.requested:
+                self._fetch_memo.forget(_key(claim, result.photo))
+
+    def cancel_requests(self) -> None:
+        """Drop the requests under way."""
+        for request in self._requests:
+            request.cancel()
+
+    async def _fetch(self, photo: Photo, known: Known, last: bool) -> PhotoResult | Paused | None:
+        """Request one photo and take it to its scores."""
+        before = known.state
+        fetched = await self._request(photo.url, before if known.score else None)
+        requested = True
+        if isinstance(fetched, Paused):
+            if not last:
+                return fetched
+            requested = fetched.refusal is not None
+            text = f"its host wants to be left alone for {fetched.seconds:.0f} s more"
+            fetched = fetched.refusal or Fetched(PhotoStatus.THROTTLED, error=text)
+        if fetched is None:
+            return None
+        self._figures.bytes += fetched.bytes_read
+        if fetched.status is PhotoStatus.UNCHANGED and before is not None:
+            return PhotoResult(
+                photo, fetched.status, before.sha256, known.score, before.validators, requested=True
+            )
+        failures = (before.failures if before else 0) + 1
+        if fetched.body is None or fetched.sha256 is None:
+            sha = before.sha256 if before else None
+            return replace(_failed(photo, fetched, failures, sha, known.score), requested=requested)
+        score = await self._score(fetched)
+        if isinstance(score, Decoded):
+            failed = _failed(photo, score, failures, fetched.sha256, None)
+            return replace(failed, requested=True, validators=fetched.validators)
+        return PhotoResult(photo, PhotoStatus.OK, fetched.sha256, score, fetched.validators, requested=True)
+
+    async def _request(self, url: str, before: PhotoState | None) -> Fetched | Paused | None:
+        """The transport's answer; None where the run is stopping."""
+        if self._stopping():
+            return None
+        request = asyncio.ensure_future(self._transport.fetch(url, before.validators if before else None))
+        self._requests.add(request)
+        try:
+            with self._figures.timed("fetch"):
+                return await request
+        except asyncio.CancelledError:
+            if self._stopping():
+                return None
+            raise
+        finally:
+            self._requests.discard(request)
+
+    async def _score(self, fetched: Fetched) -> PhotoScore | Decoded:
+        """The scores of some bytes, made once per run and model; or why they cannot be decoded."""
+        sha, body = fetched.sha256, fetched.body
+        assert sha is not None and body is not None
+
+        async def make() -> PhotoScore | Decoded:
+            if known := (await run_in(self._pools.state, self._scores, [sha])).get(sha):
+                return known
+            decoded = await run_in(self._pools.decode, self._decode, body)
+            if not decoded.status.ok:
+                return decoded
+            scores = await self._batcher.submit(decoded)
+            self._figures.scored += 1
+            return PhotoScore(sha, decoded.dhash, scores)
+
+        return (await self._score_memo.get(sha, make))[0]
+
+    def _scores(self, shas: Sequence[str]) -> dict[str, PhotoScore]:
+        """Scores on record of these bytes by all models of the bundle."""
+        found = self._queue.scores(shas, self._model_ids)
+        return {sha: score for sha, score in found.items() if set(self._model_ids) <= set(score.by_model)}
+
+    def _decode(self, body: bytes) -> Decoded:
+        with self._figures.timed("decode"):
+            return decode(body, self._bundle.preprocessings, self._max_pixels)
+
+
+def _key(claim: Claim, photo: Photo) -> Any:
+    """What listings share a photo by; a revalidation asks anew."""
+    return photo.key, photo.version, claim.revalidate and claim.token
+
+
+def _failed(
+    photo: Photo,
+    end: PhotoState | Fetched | Decoded,
+    failures: int,
+    sha256: str | None,
+    earlier: PhotoScore | None,
+) -> PhotoResult:
+    """A failure; while it may pass, the scores of the bytes we had stand in, so that no filter flickers."""
+    result = PhotoResult(photo, end.status, sha256, error=end.error, failures=failures)
+    return replace(result, score=earlier) if result.transient else result

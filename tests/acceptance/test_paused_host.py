@@ -1,0 +1,129 @@
+"""A photo host that asks to be left alone holds up its own photos, and no others."""
+
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from tests.support.bundles import draw_bytes
+from tests.support.harness import World, until
+from tests.support.photo_server import FINE, PhotoServer, Step, status
+
+PAUSED, OTHERS = 200, 40
+LONG = status(429, Retry_After="300")
+BRIEF = status(429, Retry_After="1")
+
+
+def paused_homes(world: World, count: int, *script: Step) -> list[str]:
+    """Homes of one photo at the world's host, which answers as the script says; the photos' paths."""
+    paths = [f"/a-{number:03}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        world.photos.add(path, draw_bytes("kitchen", number, (64, 64)))
+        world.portal.add(f"a-{number:03}", [world.photos.behave(path, *script)])
+    return paths
+
+
+@pytest.fixture
+def two_hosts(world: World, other_server: PhotoServer) -> World:
+    """Homes at a host that wants to be left alone for minutes, and some, last by id, at one that is fine."""
+    paused_homes(world, PAUSED, LONG)
+    for number in range(OTHERS):
+        body = draw_bytes("bedroom", number, (64, 64))
+        world.portal.add(f"z-{number:03}", [other_server.add(f"/{number}.jpg", body)])
+    return world
+
+
+def others_done(world: World) -> bool:
+    return Counter(world.statuses().values())["done"] == OTHERS
+
+
+def assert_not_held_against_them(world: World) -> None:
+    """The paused homes were given back, and the next run finds them as if nobody had tried."""
+    rows = world.portal.execute("SELECT attempts, lease_token FROM enrichment.listing WHERE id < 'b'")
+    assert {tuple(row) for row in rows} == {(0, None)}
+    assert len(rows) == PAUSED
+
+
+def test_the_homes_of_another_host_are_done_meanwhile(two_hosts: World, beside: ThreadPoolExecutor) -> None:
+    stop = Event()
+    running = beside.submit(two_hosts.run, stop=stop)
+    until(lambda: others_done(two_hosts), "the fine host's homes are done", 30)
+    assert 1 <= two_hosts.requests() <= 16, "the paused host is left alone"
+    assert not running.done(), "the run waits for it"
+    stop.set()
+    report = running.result(timeout=15)
+    assert report.figures.listings == OTHERS and not report.figures.failures
+    assert_not_held_against_them(two_hosts)
+
+
+def test_what_has_no_room_to_wait_is_put_off_without_counting_an_attempt(
+    two_hosts: World, beside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.pipeline.run.PARKED", 20)
+    stop = Event()
+    running = beside.submit(two_hosts.run, stop=stop)
+    until(lambda: others_done(two_hosts), "the fine host's homes are done", 30)
+    put_off = """
+        SELECT attempts, not_before > now() + interval '4 minutes' AS later, lease_token
+        FROM enrichment.listing WHERE status = 'retry'
+    """
+    assert {tuple(row) for row in two_hosts.portal.execute(put_off)} == {(0, True, None)}
+    assert Counter(two_hosts.statuses().values()) == {"done": OTHERS, "leased": 20, "retry": PAUSED - 20}
+    assert not running.done()
+    stop.set()
+    running.result(timeout=15)
+    assert_not_held_against_them(two_hosts)
+
+
+def test_a_run_that_waits_for_a_host_ends_at_once_when_it_is_told_to(two_hosts: World) -> None:
+    run = two_hosts.start("run")
+    until(lambda: others_done(two_hosts), "the fine host's homes are done")
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=15)
+    assert run.returncode in (0, 128 + signal.SIGTERM), err
+    assert "Traceback" not in err
+    assert_not_held_against_them(two_hosts)
+
+
+@pytest.mark.parametrize("room", [1_000, 10])
+def test_a_short_pause_is_waited_out(world: World, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr("enrich.pipeline.run.PARKED", room)
+    paths = paused_homes(world, 50, BRIEF, FINE)
+    report = world.run()
+    assert report.exit_code == 0 and report.figures.retry == 0
+    assert set(world.statuses().values()) == {"done"}
+    assert Counter(r.path for r in world.photos.log) == dict.fromkeys(paths, 2), "asked for once more"
+
+
+def test_a_home_with_more_photos_than_may_wait_gets_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.pipeline.run.PARKED", 5)
+    urls = world.listing("palace", *["kitchen"] * 24)
+    for position in range(len(urls)):
+        world.photos.behave(f"/palace/{position}.jpg", BRIEF, FINE)
+    paused_homes(world, 8, BRIEF, FINE)
+    assert world.run().exit_code == 0
+    assert set(world.statuses().values()) == {"done"}
+    assert world.documents()["palace"]["enrichment"]["photos_seen"] == 24
+
+
+def test_a_host_that_never_relents_is_asked_three_times(world: World) -> None:
+    (path,) = paused_homes(world, 1, status(429, Retry_After="0"))
+    report = world.run()
+    assert report.exit_code == 0 and report.figures.failures == {"throttled": 1}
+    assert world.requests(path) == 3
+    assert world.statuses() == {"a-000": "retry"} and world.photo_statuses("a-000") == ["throttled"]
+
+
+def test_a_host_that_asks_for_more_than_a_photo_can_wait_is_tried_again_another_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.pipeline.listing.PATIENCE", 2.0)
+    paused_homes(world, 100, BRIEF)
+    report = world.run(settings={"error_budget": 1.0})
+    assert report.figures.failures == {"throttled": 100}
+    assert set(world.statuses().values()) == {"retry"}
+    assert world.requests() < 100, "most were not even asked for"
