@@ -8,7 +8,7 @@ listing, and the last photo of a listing to arrive releases its aggregation.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ from enrich.records import (
 )
 from enrich.settings import Settings
 from enrich.source.portal import Source
-from enrich.state.listings import State
+from enrich.state.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class _Open:
 class _Known:
     """What state already knows of the photos of a claim batch."""
 
-    photos: dict[str, PhotoState]
+    photos: Mapping[str, PhotoState]
     scores: dict[str, PhotoScore]
 
 
@@ -73,7 +73,7 @@ class Pipeline:
 
     def __init__(
         self,
-        state: State,
+        state: WorkQueue,
         source: Source,
         bundle: Bundle,
         engine: Engine,
@@ -88,6 +88,7 @@ class Pipeline:
         self._stopping = stopping
         self.figures = figures or Figures()
         self._open: dict[str, Claim] = {}
+        self._alone: list[Claim] = []
         self._attempts: deque[tuple[str, bool]] = deque(maxlen=BUDGET_WINDOW)
         self._photos_on_their_way = 0
         self._fetching: set[asyncio.Task[Fetched]] = set()
@@ -168,7 +169,11 @@ class Pipeline:
                     return
 
     def _claim(self, size: int, ids: Sequence[str] | None) -> list[Claim]:
+        if any(claim.id in self._open for claim in self._alone):
+            return []
         claims = self._state.claim(size, ids)
+        if not claims and not self._open:
+            claims = self._alone = self._state.claim(1, ids, alone=True)
         self._open.update((claim.id, claim) for claim in claims)
         return claims
 
@@ -342,7 +347,7 @@ class Pipeline:
             await asyncio.sleep(self._settings.lease_seconds / 3)
             if claims := list(self._open.values()):
                 for lost in await self._in(self._heart, self._state.heartbeat, claims):
-                    log.warning("listing %s: the lease went to another worker", lost)
+                    log.warning("listing %s: the lease went to another worker", lost.id)
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)

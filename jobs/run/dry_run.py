@@ -12,7 +12,7 @@ from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.source.discover import Discovery, discover
 from enrich.state import overrides
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import OutboxRow
 from enrich.state.summary import details
 from jobs.run.nightly import RunOptions
@@ -22,7 +22,7 @@ from jobs.run.session import pipeline_on
 ENRICHED = ("new", "returned", "changed", "revalidated")  # kinds of discovery that lead to enrichment
 
 
-class _Rehearsal(State):
+class _Rehearsal(Listings):
     """State that reads as usual, hands out the given listings, and keeps results instead of writing them."""
 
     def __init__(self, services: Services, ids: Sequence[str], revalidate: set[str]) -> None:
@@ -34,15 +34,15 @@ class _Rehearsal(State):
         self._revalidate = revalidate
         self.results: list[ListingResult] = []
 
-    def claim(self, limit: int, ids: Sequence[str] | None = None) -> list[Claim]:
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
         taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
         return [Claim(id, str(uuid4()), 0, id in self._revalidate, 0) for id in taken]
 
-    def claimable(self, ids: Sequence[str] | None = None) -> int:
-        return len(self._waiting)
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        return bool(self._waiting)
 
-    def heartbeat(self, claims: Sequence[Claim]) -> set[str]:
-        return set()
+    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
+        return []
 
     def complete(self, result: ListingResult) -> bool:
         self.results.append(result)

@@ -16,7 +16,7 @@ from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
-from enrich.state.listings import State
+from enrich.state.queue import WorkQueue
 from jobs.run.progress import shown
 from jobs.run.services import Services
 
@@ -101,7 +101,7 @@ def enrich_and_publish(
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
     with _publishing(services, publisher) as failed:
-        if services.state.claimable(ids):
+        if services.queue.claimable(ids):
             stopping = lambda: stop.is_set() or bool(failed)  # noqa: E731
             _enrich(services, report.figures, stopping, ids, limit)
     if failed:
@@ -128,15 +128,15 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
 
 
 def pipeline_on(
-    services: Services, state: State, stopping: Callable[[], bool], figures: Figures | None = None
+    services: Services, queue: WorkQueue, stopping: Callable[[], bool], figures: Figures | None = None
 ) -> Pipeline:
-    """The pipeline with the model of the settings, working on `state`."""
+    """The pipeline with the model of the settings, working on `queue`."""
     from enrich.model.torch_engine import TorchEngine  # loads torch: a night without changes does not need it
 
     settings = services.settings
     engine = TorchEngine(services.bundle, settings.device, settings.precision, batch_size=settings.batch_size)
     return Pipeline(
-        state, services.source, services.bundle, engine, settings, stopping=stopping, figures=figures
+        queue, services.source, services.bundle, engine, settings, stopping=stopping, figures=figures
     )
 
 
@@ -147,11 +147,11 @@ def _enrich(
     ids: Sequence[str] | None,
     limit: int | None,
 ) -> None:
-    state = services.state
-    pipeline = pipeline_on(services, state, stopping, figures)
-    with shown(figures, lambda: state.claimable(ids), services.settings.log_interval):
+    queue = services.queue
+    pipeline = pipeline_on(services, queue, stopping, figures)
+    with shown(figures, lambda: queue.waiting_count(ids), services.settings.log_interval):
         pipeline.run(ids=ids, limit=limit)
-    figures.quarantined += state.newly_quarantined
+    figures.quarantined += queue.newly_quarantined
 
 
 @contextmanager

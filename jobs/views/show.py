@@ -26,11 +26,11 @@ def explain(services: Services, id: str) -> dict[str, Any]:
     found = details(services.database, id)
     row, bundle = found.listing, services.bundle
     shas = [photo["sha256"] for photo in row["photos"] if photo["sha256"]]
-    scores = services.state.scores(shas, [member.model_id for member in bundle.members])
+    scores = services.queue.scores(shas, [member.model_id for member in bundle.members])
     kept = (
-        "status", "error", "attempts", "not_before", "pending_since", "lease_expires", "updated_at",
-        "enriched_at", "bundle_id", "revision", "published_revision", "publish_status", "publish_error",
-        "columns", "attributes", "model_attributes",
+        "status", "error", "attempts", "not_before", "pending_since", "worker", "lease_expires",
+        "updated_at", "enriched_at", "bundle_id", "revision", "published_revision", "publish_status",
+        "publish_error", "columns", "attributes", "model_attributes",
     )  # fmt: skip
     return {
         "id": id,
