@@ -94,6 +94,8 @@ def _standing(listing: Mapping[str, Any]) -> str:
     parts = [listing["status"]]
     if listing["not_before"]:
         parts.append(f"next try {listing['not_before']:%Y-%m-%d %H:%M} UTC")
+    if listing["worker"]:
+        parts.append(f"in the hands of {escape(listing['worker'])}")
     if listing["attempts"]:
         parts.append(f"{listing['attempts']} attempts")
     return ", ".join(parts)

@@ -135,6 +135,47 @@ class TestScores:
             save_scores(database, PhotoScore(sha("1"), 0, {"m1": {"balcony": (float("inf"),)}}))
 
 
+class TestHolders:
+    """Which listings hold a photo: `listing_photo`, written only where that changes."""
+
+    def rows(self, portal: Portal) -> dict[tuple[str, str], str]:
+        """(listing, key) -> the transaction that wrote the row."""
+        found = portal.execute("SELECT listing_id, key, xmin::text FROM enrichment.listing_photo")
+        return {(row.listing_id, row.key): row.xmin for row in found}
+
+    def test_a_status_change_rewrites_none(self, migrated: Portal, state: Listings) -> None:
+        add(migrated, "a")
+        shown = [photo(f"x{n}", n) for n in range(25)]
+        enriched(state, "a", *(ok(p, sha("1")) for p in shown))
+        before = self.rows(migrated)
+        assert before.keys() == {("a", p.key) for p in shown}
+        ask_again(migrated, "a")
+        enriched(state, "a", failed(shown[0], PhotoStatus.TIMEOUT), *(ok(p, sha("1")) for p in shown[1:]))
+        assert migrated.state("a").photos[0]["status"] == "timeout"
+        assert self.rows(migrated) == before
+
+    def test_a_photo_more_and_one_less_are_two_rows(self, migrated: Portal, state: Listings) -> None:
+        add(migrated, "a", "b")
+        for id in "ab":
+            enriched(state, id, ok(photo("x"), sha("x")), ok(photo("y", 1), sha("y")))
+        before = self.rows(migrated)
+        ask_again(migrated, "a")
+        enriched(
+            state, "a", ok(photo("y"), sha("y")), ok(photo("z", 1), sha("z")), ok(photo("z", 2), sha("z"))
+        )
+        after = self.rows(migrated)
+        assert before.keys() - after.keys() == {("a", photo("x").key)}
+        assert after.keys() - before.keys() == {("a", photo("z").key)}
+        assert {row: after[row] for row in before.keys() & after.keys()}.items() <= before.items()
+
+    def test_a_listing_without_photos_any_more_holds_none(self, migrated: Portal, state: Listings) -> None:
+        add(migrated, "a")
+        enriched(state, "a", ok(photo("x"), sha("x")))
+        ask_again(migrated, "a")
+        enriched(state, "a")
+        assert self.rows(migrated) == {}
+
+
 class TestSharedPhotos:
     """Bytes that change behind a URL that several listings hold."""
 
