@@ -184,7 +184,7 @@ SELECT count(*) FILTER (WHERE missing_run = :run) AS removed,
 FROM listing WHERE status <> 'gone'"""
 
 _REMOVE = f"""{_UPDATE} status = 'gone', requested = listing.requested + 1, lease_token = NULL,
-  lease_expires = NULL, pending_since = NULL, not_before = NULL, attempts = 0, error = NULL,
+  lease_worker = NULL, pending_since = NULL, not_before = NULL, attempts = 0, error = NULL,
   revalidate = false, missing_run = NULL,
   revision = CASE WHEN listing.revision IS NOT NULL THEN {NEXT_REVISION} END
 WHERE missing_run = :run AND status <> 'gone'"""

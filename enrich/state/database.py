@@ -85,7 +85,7 @@ class Database:
         options = {name: value for name, value in _CONNECT.items() if name not in self.url.query}
         self.engine = create_engine(self.url, pool_pre_ping=True, connect_args=options)
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """Run `work` in one transaction, with the time zone UTC, and commit it.
 
         Names without a schema are those of our own tables.
@@ -94,8 +94,9 @@ class Database:
         again, so `work` must be safe to repeat, also when a commit got through and only its answer was lost.
 
         Raises:
-            OutageError: no success within `patience` seconds.
+            OutageError: no success within `patience` seconds (default: this database's).
         """
+        patience = self.patience if patience is None else patience
         started = time.monotonic()
         delay = 0.05
         while True:
@@ -108,7 +109,7 @@ class Database:
                     raise
                 waited = time.monotonic() - started
                 reason = self._reason(error)
-                if waited + delay > self.patience:
+                if waited + delay > patience:
                     raise OutageError(
                         f"Postgres ({self.name}) gave no answer for {waited:.0f} s: {reason}. "
                         "Nothing is lost: start the command again when the server is back"

@@ -1,70 +1,83 @@
 """State: which listing is worked on by whom, and what came of it. Every change is one transaction.
 
-A claim leases a listing to one process for a while and gives it a fresh token; what carries a stale token
-changes nothing. `requested` counts the times that something asked for the listing: a completion whose claim
-has an older count leaves it pending, so a change during a lease is never lost. All times are the database's.
+A claim leases a listing to one process for as long as that process gives signs of life, and gives it a fresh
+token; what carries a stale token changes nothing. `requested` counts the times that something asked for the
+listing: a completion whose claim has an older count leaves it pending, so a change during a lease is never
+lost. All times are the database's.
 """
 
-import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from sqlalchemy import Connection, Row, func, select, text, update
+from sqlalchemy import Connection, Row, TextClause, text
 
-from enrich.records import Claim, ListingResult, PhotoResult, PhotoScore, PhotoState
-from enrich.state import overrides, photos
+from enrich.errors import OutageError
+from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
+from enrich.state import completion, photos, requests, workers
 from enrich.state.database import Database
-from enrich.state.overrides import Overrides
-from enrich.state.requests import Requeue
-from enrich.state.schema import NEXT_REVISION, NIGHTLY, listing
 
-RETRY_HOURS = (*photos.RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
-CROSSING_SECONDS = 2  # until another worker has surely saved the photo that both worked on
+# A dead worker's listings are free, and so are those of one whose row is gone.
+_FREE = """CASE l.status
+                  WHEN 'leased' THEN NOT EXISTS (
+                      SELECT FROM worker AS w WHERE w.id = l.lease_worker AND w.expires > clock_timestamp())
+                  ELSE coalesce(l.not_before <= now(), l.status = 'pending') END"""
+_UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
+_WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
 
-_CLAIM = text("""
-    WITH picked AS (
-        SELECT id FROM listing
-        WHERE status IN ('pending', 'retry', 'leased')
-          AND CASE status WHEN 'leased' THEN lease_expires < now()
-                          ELSE coalesce(not_before <= now(), status = 'pending') END
-          AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
-          AND (attempts > 0) = :alone
-        ORDER BY attempts, priority, id LIMIT :limit
-        FOR UPDATE SKIP LOCKED
-    )
-    UPDATE listing AS l SET
-        status = CASE WHEN l.attempts < :most THEN 'leased' ELSE 'quarantined' END,
-        error = CASE WHEN l.attempts < :most THEN l.error
-                     ELSE 'the worker died ' || l.attempts || ' times while working on it' END,
-        lease_token = CASE WHEN l.attempts < :most THEN CAST(:token AS uuid) END,
-        lease_expires = CASE WHEN l.attempts < :most THEN now() + :lease * interval '1 second' END,
-        pending_since = CASE WHEN l.attempts < :most THEN coalesce(l.pending_since, l.not_before, now()) END,
-        attempts = least(l.attempts + 1, :most),
-        not_before = NULL
-    FROM picked WHERE l.id = picked.id
-    RETURNING l.id, l.status, l.requested, l.revalidate, l.transient_rounds, l.priority
+
+def _claiming(which: str, order: str) -> TextClause:
+    return text(f"""
+        WITH picked AS (
+            SELECT l.id FROM listing AS l
+            WHERE l.status IN ('pending', 'retry', 'leased')
+              AND {which}
+              AND {_FREE}
+              AND (CAST(:ids AS text[]) IS NULL OR l.id = ANY(:ids))
+            ORDER BY {order} LIMIT :limit
+            FOR UPDATE OF l SKIP LOCKED
+        )
+        UPDATE listing AS l SET
+            status = CASE WHEN l.attempts < :most THEN 'leased' ELSE 'quarantined' END,
+            error = CASE WHEN l.attempts < :most THEN l.error
+                         ELSE 'the worker died ' || l.attempts || ' times while working on it' END,
+            lease_token = CASE WHEN l.attempts < :most THEN CAST(:token AS uuid) END,
+            lease_worker = CASE WHEN l.attempts < :most THEN CAST(:worker AS uuid) END,
+            pending_since = CASE WHEN l.attempts < :most
+                                 THEN coalesce(l.pending_since, l.not_before, now()) END,
+            attempts = least(l.attempts + 1, :most),
+            not_before = NULL
+        FROM picked WHERE l.id = picked.id
+        RETURNING l.id, l.status, l.requested, l.revalidate, l.transient_rounds, l.priority
+    """)  # noqa: S608 (put together from the constants here)
+
+
+_CLAIM = _claiming(_UNHARMED, "l.priority, l.id")
+_CLAIM_ALONE = _claiming(_WORKER_DIED, "l.attempts, l.priority, l.id")
+
+# What an earlier try of the same claim leased: its commit got through, and only the answer was lost.
+_CLAIMED = text("""
+    SELECT id, status, requested, revalidate, transient_rounds, priority FROM listing
+    WHERE lease_worker = CAST(:worker AS uuid) AND lease_token = CAST(:token AS uuid)
 """)
 
-_CLAIMABLE = text("""
-    SELECT count(*) FROM listing
+_WAITING = """
+    FROM listing
     WHERE status IN ('pending', 'retry', 'leased') AND (status <> 'retry' OR not_before <= now())
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
-""")
+"""
+_CLAIMABLE = text(f"SELECT EXISTS (SELECT {_WAITING})")
+_COUNT_WAITING = text(f"SELECT count(*) {_WAITING}")
 
-_HEARTBEAT = text("""
-    WITH held AS (
-        SELECT l.id
-        FROM listing AS l
-        JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
-          ON l.id = c.id AND l.lease_token = c.token
-        ORDER BY l.id FOR NO KEY UPDATE OF l
-    )
-    UPDATE listing AS l SET lease_expires = clock_timestamp() + :lease * interval '1 second'
-    FROM held WHERE l.id = held.id
-    RETURNING l.id, CAST(l.lease_token AS text) AS token
+_LOST = text("""
+    SELECT c.number
+    FROM unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) WITH ORDINALITY AS c(id, token, number)
+    LEFT JOIN listing AS l ON l.id = c.id AND l.lease_token = c.token
+    WHERE l.id IS NULL ORDER BY c.number
 """)
 
 _RELEASE = text("""
@@ -78,7 +91,7 @@ _RELEASE = text("""
     UPDATE listing AS l SET
         status = CASE WHEN :later > 0 THEN 'retry' ELSE 'pending' END,
         not_before = CASE WHEN :later > 0 THEN now() + :later * interval '1 second' END,
-        lease_token = NULL, lease_expires = NULL,
+        lease_token = NULL, lease_worker = NULL,
         attempts = CASE WHEN :forgive THEN greatest(l.attempts - 1, 0) ELSE l.attempts END
     FROM held WHERE l.id = held.id
 """)
@@ -89,7 +102,7 @@ _FAIL = text("""
         error = :reason,
         attempts = CASE WHEN requested = :requested THEN attempts ELSE 0 END,
         pending_since = CASE WHEN requested = :requested THEN NULL ELSE pending_since END,
-        lease_token = NULL, lease_expires = NULL, not_before = NULL
+        lease_token = NULL, lease_worker = NULL, not_before = NULL
     WHERE id = :id AND lease_token = CAST(:token AS uuid)
     RETURNING status
 """)
@@ -99,59 +112,85 @@ class _StaleClaim(Exception):
     """The listing went to another worker: rolls the completion back."""
 
 
-class State(Requeue, Overrides):
-    """The table `listing` and all that hangs on it.
+class Listings:
+    """The table `listing` as the queue of work that it is: `state.queue.WorkQueue`.
 
     `lease_seconds`: how long a silent worker keeps its listings. `max_attempts`: how many workers may die on
-    a listing before it is quarantined.
+    a listing before it is quarantined. `doing`: what people call this process's work. The first claim makes
+    this process a row in `worker`, and `close` removes it.
     """
 
-    def __init__(self, database: Database, *, lease_seconds: float, max_attempts: int) -> None:
-        super().__init__(database)
+    def __init__(
+        self, database: Database, *, lease_seconds: float, max_attempts: int, doing: str = "run"
+    ) -> None:
+        self._database = database
+        self._me = workers.Identity(str(uuid4()), socket.gethostname(), os.getpid(), doing)
         self._lease = lease_seconds
         self._most = max_attempts
+        self._registered = False
         self.newly_quarantined = 0
         """Listings that `claim` put into quarantine so far, because they kept killing their worker."""
 
     def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
         """Lease up to `limit` listings that wait (of `ids`, if given), those of the nightly run first.
 
-        Listings in whose hands a worker died are left out, unless `alone`: then one such listing is leased.
-        A listing that cost `max_attempts` workers their lives is quarantined instead.
+        Listings in whose hands a worker died are left out, unless `alone`: then one such listing is leased,
+        the one that killed the fewest first. One that cost `max_attempts` workers their lives is quarantined
+        instead.
         """
         given = {
             "limit": 1 if alone else limit,
-            "alone": alone,
             "ids": None if ids is None else list(ids),
             "most": self._most,
-            "lease": self._lease,
         }
-
-        def work(connection: Connection) -> tuple[str, Sequence[Row[Any]]]:
-            token = str(uuid4())
-            return token, connection.execute(_CLAIM, {**given, "token": token}).all()
-
         while True:
-            token, rows = self._database.run(work)
+            token = str(uuid4())
+            rows = self._claimed(_CLAIM_ALONE if alone else _CLAIM, {**given, "token": token})
             leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
             self.newly_quarantined += len(rows) - len(leased)
             if leased or not rows:
                 return [Claim(r.id, token, r.requested, r.revalidate, r.transient_rounds) for r in leased]
 
+    def _claimed(self, statement: TextClause, given: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        given = {**given, "worker": self._me.id}
+        tries = count()
+
+        def work(connection: Connection) -> Sequence[Row[Any]]:
+            earlier = connection.execute(_CLAIMED, given).all() if next(tries) else ()
+            rows = earlier or connection.execute(statement, given).all()
+            if rows:
+                self._registered = True
+                workers.renew(connection, self._me, self._lease)
+            return rows
+
+        return self._database.run(work)
+
     def claimable(self, ids: Sequence[str] | None = None) -> bool:
         """Whether a listing (of `ids`, if given) can be claimed now or is in some worker's hands."""
-        return self.waiting_count(ids) > 0
+        return bool(self._of(_CLAIMABLE, ids))
 
     def waiting_count(self, ids: Sequence[str] | None = None) -> int:
         """How many listings (of `ids`, if given) can be claimed now or are in some worker's hands."""
+        return int(self._of(_COUNT_WAITING, ids))
+
+    def _of(self, statement: TextClause, ids: Sequence[str] | None) -> Any:
         given = {"ids": None if ids is None else list(ids)}
-        return int(self._database.run(lambda connection: connection.execute(_CLAIMABLE, given).scalar_one()))
+        return self._database.run(lambda connection: connection.execute(statement, given).scalar_one())
 
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Renew the leases; answers the claims that are no longer ours."""
-        given = {**_held(claims), "lease": self._lease}
-        kept = {(r.id, r.token) for r in self._database.run(lambda c: c.execute(_HEARTBEAT, given).all())}
-        return [claim for claim in claims if (claim.id, claim.token) not in kept]
+        """Say that this process lives; answers those of its claims that went to another worker."""
+
+        def work(connection: Connection) -> Sequence[int]:
+            workers.renew(connection, self._me, self._lease)
+            return connection.execute(_LOST, _held(claims)).scalars().all()
+
+        return [claims[number - 1] for number in self._database.run(work)]
+
+    def close(self) -> None:
+        """Leave: what this process still holds is free at once. Without a database, when its time is up."""
+        if self._registered:
+            with suppress(OutageError):
+                self._database.run(lambda connection: workers.leave(connection, self._me), patience=0)
 
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
         """Give listings back unworked; with `forgive` the attempt does not count.
@@ -180,18 +219,12 @@ class State(Requeue, Overrides):
         """Scores on record for these bytes by these models; `by_model` holds only the models found."""
         return self._database.run(lambda connection: photos.scores(connection, shas, model_ids))
 
-    def save_scores(self, scores: Sequence[PhotoScore]) -> None:
-        """Record scores; what is on record already stays."""
-        self._database.run(lambda connection: photos.save_scores(connection, scores))
+    def forgive(self, ids: Sequence[str]) -> None:
+        """Try these listings' failed photos again now, and do not count their last failures.
 
-    def save_photos(self, results: Sequence[PhotoResult], except_listing: str) -> None:
-        """Record how requested photos ended. Other listings that hold a changed photo become pending."""
-
-        def work(connection: Connection) -> None:
-            saved = photos.save(connection, results)
-            photos.ask_holders_again(connection, saved.changed, except_listing)
-
-        self._database.run(work)
+        For listings in retry whose passing failures came from an outage, not from the photos.
+        """
+        self._database.run(lambda connection: requests.forgive(connection, ids))
 
     def complete(self, result: ListingResult) -> bool:
         """Save a listing's photos, scores and attributes, and say what is next for it.
@@ -205,11 +238,10 @@ class State(Requeue, Overrides):
             photos.save_scores(connection, [r.score for r in result.results if r.score])
             saved = photos.save(connection, result.results)
             photos.ask_holders_again(connection, saved.changed, result.claim.id)
-            row = connection.execute(_locked(result.claim)).one_or_none()
+            row = completion.lock(connection, result.claim)
             if row is None:
                 raise _StaleClaim
-            changes = _work_left(result, row, saved.current) | _findings(connection, result, row)
-            connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
+            completion.save(connection, result, row, saved.current)
 
         try:
             self._database.run(work)
@@ -220,72 +252,3 @@ class State(Requeue, Overrides):
 
 def _held(claims: Sequence[Claim]) -> dict[str, list[str]]:
     return {"ids": [claim.id for claim in claims], "tokens": [claim.token for claim in claims]}
-
-
-def _locked(claim: Claim) -> Any:
-    held = select(listing).where(listing.c.id == claim.id, listing.c.lease_token == UUID(claim.token))
-    return held.with_for_update(key_share=True)
-
-
-def _work_left(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]:
-    """The columns that say whether and when the listing is worked on again."""
-    claim, source = result.claim, result.source
-    changes: dict[str, Any] = {
-        "photo_fp_done": source.photo_fp,
-        "updated_at_done": source.updated_at,
-        "lease_token": None,
-        "lease_expires": None,
-        "attempts": 0,
-        "error": None,
-        "not_before": None,
-        "pending_since": None,
-    }
-    if claim.revalidate:
-        changes["revalidated_at"] = func.now()
-    if row.requested != claim.requested:
-        return changes | {"status": "pending", "pending_since": func.now()}
-    changes |= {"photo_fp": source.photo_fp, "revalidate": False}
-    if not current:
-        soon = func.now() + text(f"interval '{CROSSING_SECONDS} seconds'")
-        return changes | {"status": "pending", "pending_since": func.now(), "not_before": soon}
-    kinds = Counter(r.status.value for r in result.results if r.transient)
-    rounds = row.transient_rounds + 1
-    changes["priority"] = NIGHTLY  # a backfill is over for a listing once it is done with it
-    if not kinds or rounds > len(RETRY_HOURS):
-        return changes | {"status": "done", "transient_rounds": 0}
-    return changes | {
-        "status": "retry",
-        "transient_rounds": rounds,
-        "not_before": func.now() + text(f"interval '{RETRY_HOURS[rounds - 1]} hours'"),
-        "error": "photos to be tried again: " + ", ".join(f"{k} ({n})" for k, n in kinds.most_common()),
-    }
-
-
-def _findings(connection: Connection, result: ListingResult, row: Row[Any]) -> dict[str, Any]:
-    """The columns that say what was found, and the revision where the document is another one."""
-    model = json.loads(json.dumps(asdict(result.attributes), allow_nan=False))
-    attributes = overrides.published(connection, row.id, model)
-    changes: dict[str, Any] = {
-        "photos": [_photo(r) for r in result.results],
-        "model_attributes": model,
-        "attributes": attributes,
-        "bundle_id": result.bundle_id,
-        "model_ids": sorted({model_id for r in result.results if r.score for model_id in r.score.by_model}),
-        "enriched_at": func.now(),
-    }
-    if row.revision is None or (attributes, result.bundle_id) != (row.attributes, row.bundle_id):
-        changes["revision"] = NEXT_REVISION
-    return changes
-
-
-def _photo(result: PhotoResult) -> dict[str, Any]:
-    photo = result.photo
-    return {
-        "position": photo.position,
-        "key": photo.key,
-        "url": photo.shown_url,
-        "version": photo.version,
-        "sha256": result.sha256 if result.status.ok else None,
-        "status": result.status.value,
-        "error": photos.clean(result.error),
-    }

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, text, update
+from sqlalchemy import Connection, Row, text
 
 from enrich.errors import UsageError
 from enrich.model.kind import KINDS, Overridable, overridable
 from enrich.state.database import Database
-from enrich.state.schema import NEXT_REVISION, listing
+from enrich.state.schema import NEXT_REVISION
 
 _PUT = text("""
     INSERT INTO override (listing_id, field, value, note, created_by)
@@ -26,6 +26,18 @@ _OF = text("""
     SELECT field, value, note, created_by, created_at
     FROM override WHERE listing_id = :id ORDER BY field
 """)
+
+_LOCK = text("""
+    SELECT id, status, model_attributes, attributes FROM listing WHERE id = :id FOR NO KEY UPDATE
+""")
+
+# Nothing of a gone listing is in the index; its return publishes it.
+_PUBLISH = text(f"""
+    UPDATE listing SET
+        attributes = CAST(:attributes AS jsonb),
+        revision = CASE WHEN status = 'gone' THEN revision ELSE {NEXT_REVISION} END
+    WHERE id = :id
+""")  # noqa: S608 (our own expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +121,7 @@ def published(connection: Connection, id: str, model: Mapping[str, Any]) -> dict
 
 
 def _lock(connection: Connection, id: str) -> Row[str, str, Any, Any]:
-    asked = select(listing.c.id, listing.c.status, listing.c.model_attributes, listing.c.attributes)
-    row = connection.execute(asked.where(listing.c.id == id).with_for_update(key_share=True)).one_or_none()
+    row = connection.execute(_LOCK, {"id": id}).one_or_none()
     if row is None:
         raise UsageError(f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found")
     return row
@@ -120,12 +131,8 @@ def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
     if row.model_attributes is None:
         return  # the first completion applies it
     attributes = published(connection, row.id, row.model_attributes)
-    if attributes == row.attributes:
-        return
-    changes: dict[str, Any] = {"attributes": attributes}
-    if row.status != "gone":  # nothing of a gone listing is in the index; its return publishes it
-        changes["revision"] = NEXT_REVISION
-    connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
+    if attributes != row.attributes:
+        connection.execute(_PUBLISH, {"id": row.id, "attributes": json.dumps(attributes)})
 
 
 def _checked(field: str, value: Any) -> Any:

@@ -1,7 +1,8 @@
 """What state knows of photos and of their scores: functions on an open transaction.
 
 Locks are taken in one order everywhere: rows of `photo_score`, then of `photo`, by key, then of `listing`,
-by id. Workers that share photos then wait for each other instead of standing in each other's way.
+by id. Workers that share photos then wait for each other instead of standing in each other's way. Rows of
+`listing_photo` come last and are written only by whoever holds their listing's row, so nobody waits for them.
 """
 
 import json
@@ -72,12 +73,12 @@ _UPDATE = text("""
     WHERE p.key = r.key
 """)
 
-# The join, rather than `@> ANY`, lets Postgres look each photo up in the index on `photos`.
 _HOLDERS = text("""
     SELECT DISTINCT l.id
     FROM jsonb_to_recordset(CAST(:changed AS jsonb)) AS c(key text, sha256 text)
+    JOIN listing_photo AS held ON held.key = c.key
     JOIN listing AS l
-      ON l.photos @> jsonb_build_array(jsonb_build_object('key', c.key))
+      ON l.id = held.listing_id
      AND NOT l.photos @> jsonb_build_array(jsonb_build_object('key', c.key, 'sha256', c.sha256))
     WHERE l.id <> :besides
 """)

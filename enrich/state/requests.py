@@ -15,8 +15,7 @@ _FORGIVE_PHOTOS = text("""
     WHERE key IN (
         SELECT p.key FROM photo AS p
         WHERE p.next_try IS NOT NULL AND p.key IN (
-            SELECT photo ->> 'key'
-            FROM listing AS l, jsonb_array_elements(l.photos) AS photo
+            SELECT held.key FROM listing AS l JOIN listing_photo AS held ON held.listing_id = l.id
             WHERE l.id = ANY(:ids) AND l.status = 'retry'
         )
         ORDER BY p.key FOR NO KEY UPDATE
@@ -33,8 +32,7 @@ _ASK_PHOTOS = text("""
     WHERE key IN (
         SELECT p.key FROM photo AS p
         WHERE p.status <> 'ok' AND p.key IN (
-            SELECT photo ->> 'key'
-            FROM listing AS l, jsonb_array_elements(l.photos) AS photo
+            SELECT held.key FROM listing AS l JOIN listing_photo AS held ON held.listing_id = l.id
             WHERE CASE WHEN CAST(:ids AS text[]) IS NULL
                        THEN l.status = 'retry' OR (:quarantined AND l.status = 'quarantined')
                        ELSE l.id = ANY(:ids) AND (:quarantined OR l.status <> 'quarantined') END
@@ -84,23 +82,17 @@ _BACKFILL_WAITING = text("""
 """)
 
 
-class Requeue:
+def forgive(connection: Connection, ids: Sequence[str]) -> None:
+    """What `WorkQueue.forgive` asks: these listings' failed photos, and then they themselves, are due now."""
+    connection.execute(_FORGIVE_PHOTOS, {"ids": list(ids)})
+    connection.execute(_FORGIVE, {"ids": list(ids)})
+
+
+class Requests:
     """Makes listings pending that would otherwise rest or wait."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def forgive(self, ids: Sequence[str]) -> None:
-        """Try these listings' failed photos again now, and do not count their last failures.
-
-        For listings in retry whose transient failures came from an outage, not from the photos.
-        """
-
-        def work(connection: Connection) -> None:
-            connection.execute(_FORGIVE_PHOTOS, {"ids": list(ids)})
-            connection.execute(_FORGIVE, {"ids": list(ids)})
-
-        self._database.run(work)
 
     def retry(self, ids: Sequence[str] | None = None, quarantined: bool = True) -> int:
         """What a person asks: listings in retry and quarantine become pending now; answers how many.

@@ -50,7 +50,6 @@ listing = Table(
     Column("pending_since", Time),
     Column("lease_worker", Uuid),
     Column("lease_token", Uuid),
-    Column("lease_expires", Time),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("transient_rounds", Integer, nullable=False, server_default="0"),
     Column("not_before", Time),
@@ -86,7 +85,6 @@ listing = Table(
         postgresql_where=text("lease_worker IS NOT NULL"),
     ),
     Index("listing_backfill", "backfill", postgresql_where=text("backfill IS NOT NULL")),
-    Index("listing_photos", "photos", postgresql_using="gin", postgresql_ops={"photos": "jsonb_path_ops"}),
 )
 """`status`: pending, leased, done, retry, quarantined, gone. `priority`: lower goes first (nightly before
 backfill).

@@ -7,10 +7,11 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from enrich.errors import UsageError
-from enrich.state import overrides
+from enrich.state import overrides, workers
 from enrich.state.database import Database
 from enrich.state.outbox import Outbox, OutboxCounts
 from enrich.state.overrides import Override
+from enrich.state.workers import Worker
 
 _STATUSES = text("SELECT status, count(*) AS listings FROM listing GROUP BY status")
 
@@ -33,7 +34,11 @@ _BUNDLES = text("""
     GROUP BY bundle_id ORDER BY count(*) DESC, bundle_id
 """)
 
-_LISTING = text("SELECT * FROM listing WHERE id = :id")
+_LISTING = text("""
+    SELECT listing.*, worker.host || ':' || worker.pid AS worker, worker.expires AS lease_expires
+    FROM listing LEFT JOIN worker ON worker.id = lease_worker
+    WHERE listing.id = :id
+""")
 
 _PHOTOS = text("""
     SELECT key, status, sha256, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
@@ -53,6 +58,8 @@ class Summary:
     """How long the listing that waits longest has waited; None where none waits."""
     bundles: Mapping[str, int]
     """Bundle id -> listings made with it, most first."""
+    workers: tuple[Worker, ...]
+    """Processes that enrich now."""
 
     def stale(self, bundle_id: str) -> int:
         """Listings made with another bundle."""
@@ -64,7 +71,7 @@ class ListingDetails:
     """All that is known of one listing."""
 
     listing: Mapping[str, Any]
-    """Its row of table `listing`; `photos` among it."""
+    """Its row of table `listing`, `photos` among it; `worker` (host:pid) and `lease_expires` where leased."""
     photos: Mapping[str, Mapping[str, Any]]
     """URL key -> status, sha256, failures, next_try, error, checked_at."""
     overrides: tuple[Override, ...]
@@ -80,10 +87,11 @@ def summary(database: Database, reasons: int = 5) -> Summary:
             tuple((row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})),
             None if lag is None else max(float(lag), 0.0),
             {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
+            workers.live(connection),
         )
 
-    listings, quarantined, lag, bundles = database.run(work)
-    return Summary(listings, quarantined, Outbox(database).counts(), lag, bundles)
+    listings, quarantined, lag, bundles, alive = database.run(work)
+    return Summary(listings, quarantined, Outbox(database).counts(), lag, bundles, alive)
 
 
 def details(database: Database, id: str) -> ListingDetails:

@@ -277,7 +277,7 @@ def retry(
     with open_services(load_settings()) as services:
         for id in ids or []:
             details(services.database, id)  # an unknown id is an error, before anything is changed
-        count = services.state.retry(ids or None)
+        count = services.requests.retry(ids or None)
     sys.stdout.write(f"{count} listings will be tried again by the next run\n")
 
 
@@ -309,10 +309,10 @@ def override(
     with open_services(load_settings()) as services:
         given = [read_assignment(text, services.bundle.heads) for text in assignments or []]
         for field, value in given:
-            services.state.set_override(id, field, value, note, _person())
+            services.overrides.set_override(id, field, value, note, _person())
             sys.stdout.write(f"{id}: {field} is now yours to say\n")
         for field in clear or []:
-            found = services.state.clear_override(id, field)
+            found = services.overrides.clear_override(id, field)
             sys.stdout.write(f"{id}: {field} {'is the model’s again' if found else 'had no override'}\n")
     sys.stdout.write("`enrich publish`, or the next run, takes it to the index\n")
 

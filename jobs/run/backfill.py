@@ -34,7 +34,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with open_services(settings) as services:
+    with open_services(settings, "backfill") as services:
         check_index(services)
         with recorded(services, "backfill", report) as run_id:
             _discover_and_mark(services, options, report, run_id)
@@ -52,9 +52,9 @@ def _discover_and_mark(services: Services, options: BackfillOptions, report: Run
 
 
 def _mark(services: Services, options: BackfillOptions) -> int | None:
-    if services.state.backfill_waiting():
+    if services.requests.backfill_waiting():
         return None
     stale = services.bundle.bundle_id if options.stale_bundle else None
-    return services.state.mark_backfill(
+    return services.requests.mark_backfill(
         ids=options.ids, since=options.since, stale_bundle=stale, revalidate=options.revalidate
     )

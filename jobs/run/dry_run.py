@@ -12,7 +12,7 @@ from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.source.discover import Discovery, discover
 from enrich.state import overrides
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import OutboxRow
 from enrich.state.summary import details
 from jobs.run.nightly import RunOptions
@@ -22,7 +22,7 @@ from jobs.run.session import pipeline_on
 ENRICHED = ("new", "returned", "changed", "revalidated")  # kinds of discovery that lead to enrichment
 
 
-class _Rehearsal(State):
+class _Rehearsal(Listings):
     """State that reads as usual, hands out the given listings, and keeps results instead of writing them."""
 
     def __init__(self, services: Services, ids: Sequence[str], revalidate: set[str]) -> None:

@@ -11,8 +11,10 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.database import Database, check_schema, connect
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox
+from enrich.state.overrides import Overrides
+from enrich.state.requests import Requests
 from enrich.state.runs import Runs
 
 
@@ -23,7 +25,9 @@ class Services:
     settings: Settings
     database: Database
     source: Source
-    state: State
+    queue: Listings
+    requests: Requests
+    overrides: Overrides
     outbox: Outbox
     runs: Runs
     bundle: Bundle
@@ -31,8 +35,10 @@ class Services:
 
 
 @contextmanager
-def open_services(settings: Settings) -> Iterator[Services]:
+def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
     """Open and verify databases, schema, tables, bundle and index.
+
+    `doing`: what `enrich status` calls this process while it enriches.
 
     Raises:
         UsageError: one of them cannot be used as set up; nothing was written.
@@ -46,5 +52,11 @@ def open_services(settings: Settings) -> Iterator[Services]:
         source = Source(source_database, settings, reserved(bundle.heads))
         index = open_index(settings, database, bundle.heads, source.copied_columns())
         stack.callback(index.close)
-        state = State(database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
-        yield Services(settings, database, source, state, Outbox(database), Runs(database), bundle, index)
+        queue = Listings(
+            database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts, doing=doing
+        )
+        stack.callback(queue.close)
+        yield Services(
+            settings, database, source, queue, Requests(database), Overrides(database), Outbox(database),
+            Runs(database), bundle, index,
+        )  # fmt: skip

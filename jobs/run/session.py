@@ -102,7 +102,7 @@ def enrich_and_publish(
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
     with _publishing(services, publisher) as failed:
-        if services.state.claimable(ids):
+        if services.queue.claimable(ids):
             stopping = lambda: stop.is_set() or bool(failed)  # noqa: E731
             _enrich(services, report.figures, stopping, ids, limit)
     if failed:
@@ -155,11 +155,11 @@ def _enrich(
     ids: Sequence[str] | None,
     limit: int | None,
 ) -> None:
-    state = services.state
-    pipeline = pipeline_on(services, state, stopping, figures)
-    with shown(figures, lambda: state.waiting_count(ids), services.settings.log_interval):
+    queue = services.queue
+    pipeline = pipeline_on(services, queue, stopping, figures)
+    with shown(figures, lambda: queue.waiting_count(ids), services.settings.log_interval):
         pipeline.run(ids=ids, limit=limit)
-    figures.quarantined += state.newly_quarantined
+    figures.quarantined += queue.newly_quarantined
 
 
 @contextmanager

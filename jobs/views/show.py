@@ -31,9 +31,9 @@ def explain(services: Services, id: str) -> dict[str, Any]:
     row, bundle = found.listing, services.bundle
     results = _results(services, found)
     kept = (
-        "status", "error", "attempts", "not_before", "pending_since", "lease_expires", "updated_at",
-        "enriched_at", "bundle_id", "revision", "published_revision", "publish_status", "publish_error",
-        "columns", "attributes", "model_attributes",
+        "status", "error", "attempts", "not_before", "pending_since", "worker", "lease_expires",
+        "updated_at", "enriched_at", "bundle_id", "revision", "published_revision", "publish_status",
+        "publish_error", "columns", "attributes", "model_attributes",
     )  # fmt: skip
     made_with_it = row["bundle_id"] == bundle.bundle_id
     return {
@@ -71,7 +71,7 @@ def _results(services: Services, found: ListingDetails) -> list[PhotoResult]:
         result = PhotoResult(shown, PhotoStatus(photo["status"]), photo["sha256"], failures=failures)
         # While a failure may pass, the scores of earlier bytes stand in.
         results.append(replace(result, sha256=known.get("sha256")) if result.transient else result)
-    scores = services.state.scores(sorted({r.sha256 for r in results if r.sha256}), models)
+    scores = services.queue.scores(sorted({r.sha256 for r in results if r.sha256}), models)
     complete = {sha: score for sha, score in scores.items() if set(models) <= set(score.by_model)}
     return [replace(result, score=complete.get(result.sha256 or "")) for result in results]
 
@@ -117,6 +117,8 @@ def _standing(listing: Mapping[str, Any]) -> str:
     parts = [listing["status"]]
     if listing["not_before"]:
         parts.append(f"next try {listing['not_before']:%Y-%m-%d %H:%M} UTC")
+    if listing["worker"]:
+        parts.append(f"in the hands of {escape(listing['worker'])}")
     if listing["attempts"]:
         parts.append(f"{listing['attempts']} attempts")
     return ", ".join(parts)

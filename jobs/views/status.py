@@ -12,6 +12,7 @@ from enrich.model.bundle import Bundle
 from enrich.settings import Settings
 from enrich.state.runs import Run
 from enrich.state.summary import Summary
+from enrich.state.workers import Worker
 from jobs.views import console, listed
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
@@ -60,6 +61,8 @@ def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings:
     facts.add_row("bundle", f"{escape(bundle.name)} {bundle.bundle_id[:12]}{made}")
     facts.add_row("precision of true", "; ".join(_claims(bundle)))
     out.print(facts)
+    if summary.workers:
+        out.print(_workers(summary.workers))
     out.print(_runs(runs) if runs else "No run yet: start one with `enrich run`.")
 
 
@@ -73,6 +76,18 @@ def _claims(bundle: Bundle) -> list[str]:
         for head in bundle.heads
         if head.rules.is_yes_or_no
     ]
+
+
+def _workers(workers: Sequence[Worker]) -> Table:
+    table = Table(title="at work now", title_justify="left", header_style="bold")
+    for title in ("host", "pid", "does", "since (UTC)", "last seen (UTC)"):
+        table.add_column(title)
+    table.add_column("listings in hand", justify="right")
+    for worker in workers:
+        since, seen = (f"{time:%Y-%m-%d %H:%M:%S}" for time in (worker.started, worker.seen))
+        host, pid = escape(worker.host), str(worker.pid)
+        table.add_row(host, pid, escape(worker.doing), since, seen, f"{worker.listings:,}")
+    return table
 
 
 def _runs(runs: Sequence[Run]) -> Table:

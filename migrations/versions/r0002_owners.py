@@ -19,12 +19,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for index in ("listing_leased", "listing_backfill"):
-        op.drop_index(index, "listing", schema=SCHEMA)
-    for column in ("lease_worker", "backfill"):
-        op.drop_column("listing", column, schema=SCHEMA)
-    for table in ("listing_photo", "removal", "backfill", "worker"):
-        op.drop_table(table, schema=SCHEMA)
+    _drop_listing_photos()
+    _drop_removals()
+    _drop_backfills()
+    _drop_workers()
 
 
 def _id(name: str, **options: Any) -> sa.Column[str]:
@@ -50,6 +48,11 @@ def _add_with_index(column: sa.Column[object], index: str) -> None:
     )
 
 
+def _drop_with_index(column: str, index: str) -> None:
+    op.drop_index(index, "listing", schema=SCHEMA)
+    op.drop_column("listing", column, schema=SCHEMA)
+
+
 def _workers() -> None:
     op.create_table(
         "worker",
@@ -63,6 +66,25 @@ def _workers() -> None:
         schema=SCHEMA,
     )
     _add_with_index(sa.Column("lease_worker", sa.Uuid), "listing_leased")
+    # A lease under way holds as long as it would have: the worker that it stands for is the claim.
+    op.execute(f"""
+        INSERT INTO {SCHEMA}.worker (id, host, pid, doing, expires)
+        SELECT lease_token, 'unknown', 0, 'run', max(lease_expires) FROM {SCHEMA}.listing
+        WHERE lease_token IS NOT NULL GROUP BY lease_token
+    """)  # noqa: S608 (our own constants)
+    op.execute(f"UPDATE {SCHEMA}.listing SET lease_worker = lease_token WHERE lease_token IS NOT NULL")  # noqa: S608
+    op.drop_column("listing", "lease_expires", schema=SCHEMA)
+
+
+def _drop_workers() -> None:
+    op.add_column("listing", _time("lease_expires"), schema=SCHEMA)
+    op.execute(f"""
+        UPDATE {SCHEMA}.listing SET lease_expires = coalesce(
+            (SELECT expires FROM {SCHEMA}.worker WHERE worker.id = lease_worker), now())
+        WHERE lease_token IS NOT NULL
+    """)  # noqa: S608 (our own constants)
+    _drop_with_index("lease_worker", "listing_leased")
+    op.drop_table("worker", schema=SCHEMA)
 
 
 def _backfills() -> None:
@@ -83,6 +105,11 @@ def _backfills() -> None:
     _add_with_index(sa.Column("backfill", sa.BigInteger), "listing_backfill")
 
 
+def _drop_backfills() -> None:
+    _drop_with_index("backfill", "listing_backfill")
+    op.drop_table("backfill", schema=SCHEMA)
+
+
 def _removals() -> None:
     op.create_table(
         "removal",
@@ -90,6 +117,10 @@ def _removals() -> None:
         _id("listing_id", primary_key=True),
         schema=SCHEMA,
     )
+
+
+def _drop_removals() -> None:
+    op.drop_table("removal", schema=SCHEMA)
 
 
 def _listing_photos() -> None:
@@ -100,8 +131,20 @@ def _listing_photos() -> None:
         schema=SCHEMA,
     )
     op.create_index("listing_photo_listing", "listing_photo", ["listing_id"], schema=SCHEMA)
-    photos = f"{SCHEMA}.listing, jsonb_array_elements(photos) AS photo"
-    op.execute(
-        f"INSERT INTO {SCHEMA}.listing_photo (key, listing_id) "  # noqa: S608 (our own constants)
-        f"SELECT DISTINCT photo ->> 'key', id FROM {photos}"
+    op.execute(f"""
+        INSERT INTO {SCHEMA}.listing_photo (key, listing_id)
+        SELECT DISTINCT photo ->> 'key', id FROM {SCHEMA}.listing, jsonb_array_elements(photos) AS photo
+    """)  # noqa: S608 (our own constants)
+    op.drop_index("listing_photos", "listing", schema=SCHEMA)
+
+
+def _drop_listing_photos() -> None:
+    op.create_index(
+        "listing_photos",
+        "listing",
+        ["photos"],
+        schema=SCHEMA,
+        postgresql_using="gin",
+        postgresql_ops={"photos": "jsonb_path_ops"},
     )
+    op.drop_table("listing_photo", schema=SCHEMA)

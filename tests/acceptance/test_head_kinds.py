@@ -125,7 +125,7 @@ def test_a_third_kind_goes_from_the_photos_to_what_people_read(
         with pytest.raises(UsageError, match="has_balcony, has_fireplace, room_types"):
             read_assignment("light_score=1", services.bundle.heads)
         with pytest.raises(UsageError, match="'light_score' cannot be overridden"):
-            services.state.set_override("bright", "light_score", 1.0, None, None)
+            services.overrides.set_override("bright", "light_score", 1.0, None, None)
 
         show_hits(services.index.search(query), query, services.bundle.heads, [])
         found = capsys.readouterr().out

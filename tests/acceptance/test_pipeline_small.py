@@ -23,7 +23,7 @@ STAGES = {
     "fetch": "enrich.photos.http.HttpTransport.fetch",
     "decode": "enrich.pipeline.photo.decode",
     "score": "enrich.model.torch_engine.TorchEngine.score",
-    "save": "enrich.state.listings.State.complete",
+    "save": "enrich.state.listings.Listings.complete",
 }
 
 

@@ -65,6 +65,9 @@ def test_two_backfills_share_the_work_and_do_each_listing_once(enriched: World, 
     until(lambda: holders(enriched) == 1, "the first one has listings in hand")
     second = enriched.start("backfill", "--revalidate", "--json", **SLOW)
     until(lambda: holders(enriched) == 2, "the second one has listings in hand")
+    shown = json.loads(enriched.enrich("status", "--json").stdout)["workers"]
+    assert {worker["pid"] for worker in shown} == {first.pid, second.pid}
+    assert {(worker["doing"], worker["listings"]) for worker in shown} == {("backfill", CLAIM_SIZE)}
     gate.open()
     reports = ended(first), ended(second)
 
@@ -74,6 +77,7 @@ def test_two_backfills_share_the_work_and_do_each_listing_once(enriched: World, 
     assert sum(done) == sum(report["unchanged"] for report in reports) == MANY
     assert min(done) >= CLAIM_SIZE, "each did a part"
     assert {report["stale"] for report in reports} == {0}
+    assert enriched.portal.execute("SELECT count(*) FROM enrichment.worker") == [(0,)], "both left"
     assert_complete(enriched)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox, OutboxCounts
 from tests.support.enriched import BUNDLE, add, result
 from tests.support.postgres import Portal
@@ -18,12 +18,12 @@ def outbox(database: Database) -> Outbox:
 
 
 @pytest.fixture
-def state(database: Database) -> State:
-    return State(database, lease_seconds=60, max_attempts=3)
+def state(database: Database) -> Listings:
+    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 @pytest.fixture
-def three(migrated: Portal, state: State) -> None:
+def three(migrated: Portal, state: Listings) -> None:
     """Listings a, b, c, enriched and not published."""
     add(migrated, "a", "b", "c")
     for claim in state.claim(3):
@@ -41,7 +41,7 @@ def waiting(outbox: Outbox) -> list[str]:
     return [row.id for row in outbox.unpublished(None, 100)]
 
 
-def test_a_row_carries_what_its_document_needs(migrated: Portal, outbox: Outbox, state: State) -> None:
+def test_a_row_carries_what_its_document_needs(migrated: Portal, outbox: Outbox, state: Listings) -> None:
     add(migrated, "a", "new", columns='{"price": 5}')
     (claim,) = state.claim(1, ["a"])
     state.complete(result(claim))

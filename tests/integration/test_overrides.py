@@ -7,9 +7,11 @@ import pytest
 
 from enrich.errors import UsageError
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
+from enrich.state.overrides import Overrides
 from tests.support.enriched import (
     add,
+    ask_again,
     claim_one,
     result,
     wait_for_lock,
@@ -18,8 +20,13 @@ from tests.support.postgres import Portal
 
 
 @pytest.fixture
-def state(database: Database) -> State:
-    return State(database, lease_seconds=60, max_attempts=3)
+def state(database: Database) -> Listings:
+    return Listings(database, lease_seconds=60, max_attempts=3)
+
+
+@pytest.fixture
+def overrides(database: Database) -> Overrides:
+    return Overrides(database)
 
 
 def fields(portal: Portal) -> dict[str, Any]:
@@ -27,9 +34,11 @@ def fields(portal: Portal) -> dict[str, Any]:
     return found
 
 
-def test_an_override_before_the_first_enrichment_holds_afterwards(migrated: Portal, state: State) -> None:
+def test_an_override_before_the_first_enrichment_holds_afterwards(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
-    state.set_override("a", "has_balcony", False, "I was there", "ann")
+    overrides.set_override("a", "has_balcony", False, "I was there", "ann")
     assert migrated.state("a").revision is None  # nothing to publish yet
     state.complete(result(claim_one(state)))
     row = migrated.state("a")
@@ -39,34 +48,42 @@ def test_an_override_before_the_first_enrichment_holds_afterwards(migrated: Port
     assert row.model_attributes["fields"]["has_balcony"] is True
 
 
-def test_an_override_is_to_be_published_at_once(migrated: Portal, state: State) -> None:
+def test_an_override_is_to_be_published_at_once(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state)))
     before = migrated.state("a").revision
-    state.set_override("a", "has_balcony", None, None, "ann")
+    overrides.set_override("a", "has_balcony", None, None, "ann")
     assert migrated.state("a").revision > before
     assert fields(migrated)["has_balcony"] is None
 
 
-def test_an_override_survives_another_run_and_another_model(migrated: Portal, state: State) -> None:
+def test_an_override_survives_another_run_and_another_model(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state)))
-    state.set_override("a", "has_balcony", False, None, "ann")
-    state.mark_backfill()
+    overrides.set_override("a", "has_balcony", False, None, "ann")
+    ask_again(migrated, "a")
     state.complete(result(claim_one(state), bundle_id="bundle-2", balcony_confidence=0.99))
     assert (fields(migrated)["has_balcony"], fields(migrated)["balcony_confidence"]) == (False, 0.0)
     assert migrated.state("a").attributes["evidence"]["balcony"]["model_confidence"] == 0.99
 
 
-def test_an_override_during_an_enrichment_is_not_lost(migrated: Portal, state: State) -> None:
+def test_an_override_during_an_enrichment_is_not_lost(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     claim = claim_one(state)
-    state.set_override("a", "room_types", ["sauna", "kitchen"], None, "ann")
+    overrides.set_override("a", "room_types", ["sauna", "kitchen"], None, "ann")
     state.complete(result(claim))
     assert fields(migrated)["room_types"] == ["kitchen", "sauna"]
 
 
-def test_an_override_committed_while_a_completion_waits_is_not_lost(migrated: Portal, state: State) -> None:
+def test_an_override_committed_while_a_completion_waits_is_not_lost(
+    migrated: Portal, state: Listings
+) -> None:
     add(migrated, "a")
     completing = Thread(target=state.complete, args=(result(claim_one(state)),))
     with migrated.engine.begin() as connection:  # an override, stopped in the middle
@@ -80,10 +97,12 @@ def test_an_override_committed_while_a_completion_waits_is_not_lost(migrated: Po
     assert fields(migrated)["has_balcony"] is False
 
 
-def test_a_completion_committed_while_an_override_waits_is_not_lost(migrated: Portal, state: State) -> None:
+def test_a_completion_committed_while_an_override_waits_is_not_lost(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state)))
-    overriding = Thread(target=state.set_override, args=("a", "has_balcony", False, None, "ann"))
+    overriding = Thread(target=overrides.set_override, args=("a", "has_balcony", False, None, "ann"))
     with migrated.engine.begin() as connection:  # a completion, stopped in the middle
         connection.exec_driver_sql(
             "UPDATE enrichment.listing SET model_attributes = "
@@ -96,25 +115,27 @@ def test_a_completion_committed_while_an_override_waits_is_not_lost(migrated: Po
     assert migrated.state("a").attributes["evidence"]["balcony"]["model_confidence"] == 0.25
 
 
-def test_a_cleared_override_gives_the_model_its_say_back(migrated: Portal, state: State) -> None:
+def test_a_cleared_override_gives_the_model_its_say_back(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state)))
     as_found = migrated.state("a").attributes
-    state.set_override("a", "has_balcony", False, None, "ann")
+    overrides.set_override("a", "has_balcony", False, None, "ann")
     before = migrated.state("a").revision
-    assert state.clear_override("a", "has_balcony")
+    assert overrides.clear_override("a", "has_balcony")
     assert migrated.state("a").attributes == as_found
     assert migrated.state("a").revision > before
-    assert not state.clear_override("a", "has_balcony")
+    assert not overrides.clear_override("a", "has_balcony")
 
 
 @pytest.mark.parametrize(("value", "confidence"), [(True, 1.0), (False, 0.0), (None, None)])
 def test_what_a_person_said_is_the_confidence_too(
-    migrated: Portal, state: State, value: bool | None, confidence: float | None
+    migrated: Portal, state: Listings, overrides: Overrides, value: bool | None, confidence: float | None
 ) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state), balcony_confidence=0.99))
-    state.set_override("a", "has_balcony", value, None, "ann")
+    overrides.set_override("a", "has_balcony", value, None, "ann")
     said = {"has_balcony": value, "balcony_confidence": confidence}
     assert said.items() <= fields(migrated).items()
     evidence = migrated.state("a").attributes["evidence"]["balcony"]
@@ -124,41 +145,48 @@ def test_what_a_person_said_is_the_confidence_too(
 
 
 def test_where_the_model_saw_no_photo_there_is_no_confidence_of_its_own(
-    migrated: Portal, state: State
+    migrated: Portal, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
     nothing = {"has_balcony": None, "balcony_confidence": None, "room_types": None}
     state.complete(result(claim_one(state), **nothing))
-    state.set_override("a", "has_balcony", True, None, "ann")
+    overrides.set_override("a", "has_balcony", True, None, "ann")
     assert fields(migrated)["balcony_confidence"] == 1.0
     assert migrated.state("a").attributes["evidence"]["balcony"] == {"override": True}
 
 
-def test_the_same_override_twice_is_published_once(migrated: Portal, state: State) -> None:
+def test_the_same_override_twice_is_published_once(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state)))
-    state.set_override("a", "has_balcony", False, None, "ann")
+    overrides.set_override("a", "has_balcony", False, None, "ann")
     before = migrated.state("a").revision
-    state.set_override("a", "has_balcony", False, "still", "bob")
+    overrides.set_override("a", "has_balcony", False, "still", "bob")
     assert migrated.state("a").revision == before
-    (kept,) = state.overrides("a")
+    (kept,) = overrides.overrides("a")
     assert (kept.field, kept.value, kept.note, kept.by) == ("has_balcony", False, "still", "bob")
 
 
-def test_an_override_of_a_listing_that_is_gone_publishes_nothing(migrated: Portal, state: State) -> None:
+def test_an_override_of_a_listing_that_is_gone_publishes_nothing(
+    migrated: Portal, state: Listings, overrides: Overrides
+) -> None:
     add(migrated, "a")
     state.complete(result(claim_one(state)))
     migrated.execute("UPDATE enrichment.listing SET status = 'gone'")
     before = migrated.state("a").revision
-    state.set_override("a", "has_balcony", False, None, "ann")
+    overrides.set_override("a", "has_balcony", False, None, "ann")
     assert (migrated.state("a").revision, fields(migrated)["has_balcony"]) == (before, False)
 
 
-def test_unknown_and_lists_are_kept_as_said(migrated: Portal, state: State) -> None:
+def test_unknown_and_lists_are_kept_as_said(migrated: Portal, overrides: Overrides) -> None:
     add(migrated, "a")
-    state.set_override("a", "has_balcony", None, None, None)
-    state.set_override("a", "room_types", [], None, None)
-    assert [(o.field, o.value) for o in state.overrides("a")] == [("has_balcony", None), ("room_types", ())]
+    overrides.set_override("a", "has_balcony", None, None, None)
+    overrides.set_override("a", "room_types", [], None, None)
+    assert [(o.field, o.value) for o in overrides.overrides("a")] == [
+        ("has_balcony", None),
+        ("room_types", ()),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +202,9 @@ def test_unknown_and_lists_are_kept_as_said(migrated: Portal, state: State) -> N
     ],
 )
 def test_what_cannot_be_overridden_is_said(
-    migrated: Portal, state: State, id: str, field: str, value: Any, message: str
+    migrated: Portal, overrides: Overrides, id: str, field: str, value: Any, message: str
 ) -> None:
     add(migrated, "a")
     with pytest.raises(UsageError, match=message):
-        state.set_override(id, field, value, None, "ann")
-    assert state.overrides(id) == []
+        overrides.set_override(id, field, value, None, "ann")
+    assert overrides.overrides(id) == []

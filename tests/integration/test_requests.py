@@ -7,7 +7,8 @@ import pytest
 from enrich.records import PhotoStatus
 from enrich.state import requests
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
+from enrich.state.requests import Requests
 from enrich.state.schema import BACKFILL, NIGHTLY
 from tests.support.enriched import (
     add,
@@ -22,11 +23,16 @@ from tests.support.postgres import Portal
 
 
 @pytest.fixture
-def state(database: Database) -> State:
-    return State(database, lease_seconds=60, max_attempts=3)
+def state(database: Database) -> Listings:
+    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
-def quarantined(state: State, id: str) -> None:
+@pytest.fixture
+def asking(database: Database) -> Requests:
+    return Requests(database)
+
+
+def quarantined(state: Listings, id: str) -> None:
     (claim,) = state.claim(1, [id])
     assert state.fail(claim, "broken")
 
@@ -36,7 +42,7 @@ def statuses(portal: Portal) -> dict[str, str]:
 
 
 class TestForgive:
-    def test_an_outage_is_not_held_against_listings(self, migrated: Portal, state: State) -> None:
+    def test_an_outage_is_not_held_against_listings(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b")
         for id in "ab":
             enriched(
@@ -51,14 +57,14 @@ class TestForgive:
         assert (of_b.failures, of_b.retry_due) == (2, False)
         assert (good.failures, good.retry_due) == (0, False)
 
-    def test_lasting_failures_are_not_forgiven(self, migrated: Portal, state: State) -> None:
+    def test_lasting_failures_are_not_forgiven(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         enriched(state, "a", failed(photo("x"), PhotoStatus.DNS), failed(photo("y", 1), PhotoStatus.GONE))
         state.forgive(["a"])
         lasting = state.photo_states([photo("y").key])[photo("y").key]
         assert (lasting.failures, lasting.retry_due) == (1, False)
 
-    def test_only_listings_in_retry_are_touched(self, migrated: Portal, state: State) -> None:
+    def test_only_listings_in_retry_are_touched(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b")
         enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
         migrated.execute("UPDATE enrichment.listing SET status = 'done' WHERE id = 'a'")
@@ -71,15 +77,17 @@ class TestForgive:
 
 class TestRetry:
     @pytest.fixture(autouse=True)
-    def _listings(self, migrated: Portal, state: State) -> None:
+    def _listings(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "done", "retry", "quarantined", "gone")
         enriched(state, "done", failed(photo("done"), PhotoStatus.GONE), ok(photo("good", 1), sha("1")))
         enriched(state, "retry", failed(photo("retry"), PhotoStatus.NOT_FOUND))
         quarantined(state, "quarantined")
         migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'gone'")
 
-    def test_what_waits_or_is_quarantined_is_tried_now(self, migrated: Portal, state: State) -> None:
-        assert state.retry() == 2
+    def test_what_waits_or_is_quarantined_is_tried_now(
+        self, migrated: Portal, state: Listings, asking: Requests
+    ) -> None:
+        assert asking.retry() == 2
         assert statuses(migrated) == {
             "done": "done", "retry": "pending", "quarantined": "pending", "gone": "gone",
         }  # fmt: skip
@@ -90,14 +98,14 @@ class TestRetry:
         assert known[photo("retry").key].failures == 0
         assert not known[photo("done").key].retry_due
 
-    def test_quarantine_can_be_left_alone(self, migrated: Portal, state: State) -> None:
-        assert state.retry(quarantined=False) == 1
+    def test_quarantine_can_be_left_alone(self, migrated: Portal, asking: Requests) -> None:
+        assert asking.retry(quarantined=False) == 1
         assert statuses(migrated)["quarantined"] == "quarantined"
 
     def test_named_listings_have_their_lasting_failures_asked_again(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings, asking: Requests
     ) -> None:
-        assert state.retry(["done", "gone", "nobody"]) == 1
+        assert asking.retry(["done", "gone", "nobody"]) == 1
         assert statuses(migrated)["done"] == "pending"
         known = state.photo_states([photo("done").key, photo("good").key])
         assert known[photo("done").key].retry_due
@@ -107,7 +115,7 @@ class TestRetry:
 
 class TestBackfill:
     def test_a_backfill_marks_everything_but_what_is_gone_or_quarantined(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings, asking: Requests
     ) -> None:
         add(migrated, "done", "pending", "leased", "retry", "quarantined", "gone")
         enriched(state, "done")
@@ -115,7 +123,7 @@ class TestBackfill:
         quarantined(state, "quarantined")
         (claim,) = state.claim(1, ["leased"])
         migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'gone'")
-        assert state.mark_backfill() == 4
+        assert asking.mark_backfill() == 4
         assert statuses(migrated) == {
             "done": "pending", "pending": "pending", "leased": "leased", "retry": "pending",
             "quarantined": "quarantined", "gone": "gone",
@@ -125,57 +133,61 @@ class TestBackfill:
         assert state.complete(result(claim))
         assert statuses(migrated)["leased"] == "pending"  # it was made before the backfill asked
 
-    def test_a_named_listing_leaves_quarantine(self, migrated: Portal, state: State) -> None:
+    def test_a_named_listing_leaves_quarantine(
+        self, migrated: Portal, state: Listings, asking: Requests
+    ) -> None:
         add(migrated, "a", "b")
         quarantined(state, "a")
-        assert state.mark_backfill(ids=["a", "nobody"]) == 1
+        assert asking.mark_backfill(ids=["a", "nobody"]) == 1
         assert (migrated.state("a").status, migrated.state("a").attempts) == ("pending", 0)
 
     def test_a_stale_bundle_is_rolled_over_and_going_on_marks_only_the_rest(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings, asking: Requests
     ) -> None:
         add(migrated, "a", "b", "c")
         for id in "abc":
             enriched(state, id, bundle_id="new" if id == "c" else "old")
-        assert state.mark_backfill(stale_bundle="new") == 2
+        assert asking.mark_backfill(stale_bundle="new") == 2
         enriched(state, "a", bundle_id="new")
-        assert state.backfill_waiting() == 1
-        assert state.mark_backfill(stale_bundle="new") == 1
+        assert asking.backfill_waiting() == 1
+        assert asking.mark_backfill(stale_bundle="new") == 1
         enriched(state, "b", bundle_id="new")
-        assert (state.backfill_waiting(), state.mark_backfill(stale_bundle="new")) == (0, 0)
+        assert (asking.backfill_waiting(), asking.mark_backfill(stale_bundle="new")) == (0, 0)
 
-    def test_since_is_when_the_portal_changed_it(self, migrated: Portal, state: State) -> None:
+    def test_since_is_when_the_portal_changed_it(
+        self, migrated: Portal, state: Listings, asking: Requests
+    ) -> None:
         add(migrated, "a", updated_at=datetime(2024, 1, 1, tzinfo=UTC))
         add(migrated, "b", updated_at=datetime(2024, 6, 1, tzinfo=UTC))
         add(migrated, "c")
         for id in "abc":
             enriched(state, id)
-        assert state.mark_backfill(since=datetime(2024, 6, 1, tzinfo=UTC)) == 1
+        assert asking.mark_backfill(since=datetime(2024, 6, 1, tzinfo=UTC)) == 1
         assert statuses(migrated) == {"a": "done", "b": "pending", "c": "done"}
 
-    def test_photos_can_be_asked_for_again(self, migrated: Portal, state: State) -> None:
+    def test_photos_can_be_asked_for_again(self, migrated: Portal, state: Listings, asking: Requests) -> None:
         add(migrated, "a")
         enriched(state, "a")
-        state.mark_backfill(revalidate=True)
+        asking.mark_backfill(revalidate=True)
         (claim,) = state.claim(1)
         assert claim.revalidate
 
     def test_many_listings_are_marked_page_by_page(
-        self, migrated: Portal, state: State, monkeypatch: pytest.MonkeyPatch
+        self, migrated: Portal, asking: Requests, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(requests, "MARK_PAGE", 3)
         ids = [f"l{n}ö" for n in range(10)]
         add(migrated, *ids)
         migrated.execute("UPDATE enrichment.listing SET status = 'done'")
-        assert state.mark_backfill() == 10
+        assert asking.mark_backfill() == 10
         rows = migrated.execute("SELECT DISTINCT status, requested FROM enrichment.listing")
         assert [tuple(row) for row in rows] == [("pending", 2)]
 
     def test_a_listing_that_a_backfill_left_in_retry_is_the_nightly_runs(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings, asking: Requests
     ) -> None:
         add(migrated, "a", status="done")
-        state.mark_backfill()
+        asking.mark_backfill()
         enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
         assert (migrated.state("a").status, migrated.state("a").priority) == ("retry", NIGHTLY)
-        assert state.backfill_waiting() == 0
+        assert asking.backfill_waiting() == 0

@@ -8,8 +8,9 @@ import pytest
 from enrich.errors import BusyError, StoppedError, UsageError
 from enrich.records import PhotoStatus, WriteResult, WriteStatus
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox, OutboxCounts
+from enrich.state.overrides import Overrides
 from enrich.state.runs import Runs
 from enrich.state.summary import details, summary
 from tests.support.enriched import add, failed, ok, photo, result, sha
@@ -22,8 +23,8 @@ def runs(database: Database) -> Runs:
 
 
 @pytest.fixture
-def state(database: Database) -> State:
-    return State(database, lease_seconds=60, max_attempts=3)
+def state(database: Database) -> Listings:
+    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 def expire(portal: Portal) -> None:
@@ -119,7 +120,7 @@ class TestStatus:
         assert (told.listings, told.quarantine_reasons, told.lag_seconds, told.bundles) == ({}, (), None, {})
         assert told.outbox == OutboxCounts(0, 0, 0)
 
-    def test_a_summary_counts_everything(self, migrated: Portal, database: Database, state: State) -> None:
+    def test_a_summary_counts_everything(self, migrated: Portal, database: Database, state: Listings) -> None:
         add(migrated, "a", "b", "c", "d", "e", "f")
         for id, bundle in (("a", "old"), ("b", "new")):
             state.complete(result(state.claim(1, [id])[0], bundle_id=bundle))
@@ -144,7 +145,7 @@ class TestStatus:
         assert 3600 <= told.lag_seconds < 4000
 
     def test_what_is_not_due_yet_does_not_lag(
-        self, migrated: Portal, database: Database, state: State
+        self, migrated: Portal, database: Database, state: Listings
     ) -> None:
         add(migrated, "a")
         state.complete(result(state.claim(1)[0], [failed(photo("x"), PhotoStatus.DNS)]))
@@ -155,12 +156,12 @@ class TestStatus:
         assert 7200 <= lag < 7600
 
     def test_details_tell_everything_of_a_listing(
-        self, migrated: Portal, database: Database, state: State
+        self, migrated: Portal, database: Database, state: Listings
     ) -> None:
         add(migrated, "a")
         shown, broken = photo("x"), photo("y", 1)
         state.complete(result(state.claim(1)[0], [ok(shown, sha("1")), failed(broken, PhotoStatus.TIMEOUT)]))
-        state.set_override("a", "has_balcony", False, None, "ann")
+        Overrides(database).set_override("a", "has_balcony", False, None, "ann")
         told = details(database, "a")
         assert told.listing["status"] == "retry"
         assert [p["status"] for p in told.listing["photos"]] == ["ok", "timeout"]

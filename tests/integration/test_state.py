@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 
 from enrich.records import PhotoStatus
+from enrich.state.completion import RETRY_HOURS
 from enrich.state.database import Database
-from enrich.state.listings import RETRY_HOURS, State
+from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL
 from tests.support.enriched import (
     BUNDLE,
     MODEL,
     add,
+    ask_again,
     claim_one,
     enriched,
+    expire,
     failed,
     ok,
     photo,
@@ -26,12 +29,8 @@ from tests.support.postgres import Portal
 
 
 @pytest.fixture
-def state(database: Database) -> State:
-    return State(database, lease_seconds=60, max_attempts=3)
-
-
-def expire(portal: Portal) -> None:
-    portal.execute("UPDATE enrichment.listing SET lease_expires = now() - interval '1 second'")
+def state(database: Database) -> Listings:
+    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 def hours_until(portal: Portal, id: str) -> float:
@@ -40,7 +39,7 @@ def hours_until(portal: Portal, id: str) -> float:
 
 
 class TestClaims:
-    def test_two_claimers_never_share_a_listing(self, migrated: Portal, state: State) -> None:
+    def test_two_claimers_never_share_a_listing(self, migrated: Portal, state: Listings) -> None:
         add(migrated, *(f"l{n:03}" for n in range(120)))
         start = Barrier(6)
 
@@ -55,35 +54,35 @@ class TestClaims:
             taken = [id for mine in pool.map(work, range(6)) for id in mine]
         assert sorted(taken) == [f"l{n:03}" for n in range(120)]
 
-    def test_the_nightly_run_goes_before_a_backfill(self, migrated: Portal, state: State) -> None:
+    def test_the_nightly_run_goes_before_a_backfill(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b", priority=BACKFILL)
         add(migrated, "y", "z")
         assert [claim.id for claim in state.claim(3)] == ["y", "z", "a"]
 
-    def test_only_the_ids_asked_for_are_claimed(self, migrated: Portal, state: State) -> None:
+    def test_only_the_ids_asked_for_are_claimed(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b", "c")
         assert [claim.id for claim in state.claim(10, ["b", "nobody"])] == ["b"]
-        assert state.claimable(["a", "b"])
+        assert state.waiting_count(["a", "b"]) == 2
         assert state.claim(10, []) == []
 
-    def test_a_silent_worker_loses_its_listing(self, migrated: Portal, state: State) -> None:
+    def test_a_silent_worker_loses_its_listing(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         first = claim_one(state)
-        assert state.claim(1) == []
+        assert state.claim(1) == state.claim(1, alone=True) == []
         expire(migrated)
         second = claim_one(state)
         assert second.token != first.token
         assert state.heartbeat([first]) == [first]
         assert state.heartbeat([second]) == []
 
-    def test_a_heartbeat_keeps_the_listing(self, migrated: Portal, state: State) -> None:
+    def test_a_heartbeat_keeps_the_listing(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         claim = claim_one(state)
         expire(migrated)
         assert state.heartbeat([claim]) == []
-        assert state.claim(1) == []
+        assert state.claim(1) == state.claim(1, alone=True) == []
 
-    def test_a_stale_token_changes_nothing(self, migrated: Portal, state: State) -> None:
+    def test_a_stale_token_changes_nothing(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b")
         enriched(state, "b", ok(photo("x"), sha("old")))
         stale = claim_one(state)
@@ -98,7 +97,7 @@ class TestClaims:
         assert state.scores([sha("new")], [MODEL]) == {}
 
     def test_a_listing_that_left_during_its_lease_is_not_completed(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings
     ) -> None:
         add(migrated, "a")
         claim = claim_one(state)
@@ -106,22 +105,19 @@ class TestClaims:
         assert not state.complete(result(claim))
         assert migrated.state("a").attributes is None
 
-    def test_a_listing_that_kills_its_workers_is_quarantined(self, migrated: Portal, state: State) -> None:
+    def test_a_listing_that_kills_its_workers_is_quarantined(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b")
         for _ in range(3):
             claim_one(state)
             expire(migrated)
-        add(migrated, "c", attempts=1)
-        assert [claim.id for claim in state.claim(3)] == ["b"]
-        assert [claim.id for claim in state.claim(3, alone=True)] == ["c"]
-        assert state.claim(3, alone=True) == []
+        assert [claim.id for claim in state.claim(1)] == ["b"]  # not an empty answer: b still waits
         row = migrated.state("a")
         assert (row.status, row.error) == ("quarantined", "the worker died 3 times while working on it")
         assert row.lease_token is None
         assert state.newly_quarantined == 1
 
     def test_a_listing_given_back_unworked_can_be_claimed_at_once_and_nothing_is_counted(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings
     ) -> None:
         add(migrated, "a")
         for _ in range(5):
@@ -130,14 +126,14 @@ class TestClaims:
         state.release([claim_one(state)], forgive=False)
         assert migrated.state("a").attempts == 1
 
-    def test_a_listing_given_back_for_later_waits(self, migrated: Portal, state: State) -> None:
+    def test_a_listing_given_back_for_later_waits(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         state.release([claim_one(state)], later=3600)
         assert state.claim(1) == []
         assert not state.claimable()
 
     def test_a_listing_that_raises_is_quarantined_with_its_reason(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings
     ) -> None:
         add(migrated, "a")
         assert state.fail(claim_one(state), "aggregate: bad\0news \udc80")
@@ -147,24 +143,24 @@ class TestClaims:
         )
         assert not state.claimable()
 
-    def test_a_change_during_the_lease_outlives_the_failure(self, migrated: Portal, state: State) -> None:
+    def test_a_change_during_the_lease_outlives_the_failure(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         claim = claim_one(state)
         migrated.execute("UPDATE enrichment.listing SET requested = requested + 1, photo_fp = 'fp-2'")
         assert not state.fail(claim, "broken")
         assert (migrated.state("a").status, migrated.state("a").attempts) == ("pending", 0)
 
-    def test_claimable_counts_what_other_workers_hold(self, migrated: Portal, state: State) -> None:
+    def test_what_waits_counts_what_other_workers_hold(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b", "c")
         migrated.execute(
             "UPDATE enrichment.listing SET status = 'retry', not_before = now() + '1 h' WHERE id = 'c'"
         )
         claim_one(state)
-        assert state.claimable()
+        assert state.waiting_count() == 2
 
 
 class TestCompletion:
-    def test_what_was_found_is_kept(self, migrated: Portal, state: State) -> None:
+    def test_what_was_found_is_kept(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         shown, broken = photo("x", 0, "v1"), photo("y", 1)
         enriched(state, "a", ok(shown, sha("1")), failed(broken, PhotoStatus.GONE))
@@ -196,11 +192,11 @@ class TestCompletion:
             },
         ]  # fmt: skip
 
-    def test_the_same_findings_move_no_revision(self, migrated: Portal, state: State) -> None:
+    def test_the_same_findings_move_no_revision(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         enriched(state, "a", ok(photo("x"), sha("1")), balcony_confidence=0.1 + 0.2)
         before = migrated.state("a").revision
-        state.mark_backfill()
+        ask_again(migrated, "a")
         enriched(state, "a", ok(photo("x"), sha("1")), balcony_confidence=0.1 + 0.2)
         assert migrated.state("a").revision == before
 
@@ -208,16 +204,16 @@ class TestCompletion:
         "other", [{"balcony_confidence": 0.5}, {"bundle_id": "bundle-2"}, {"has_fireplace": None}]
     )
     def test_other_findings_or_another_bundle_move_the_revision(
-        self, migrated: Portal, state: State, other: dict[str, Any]
+        self, migrated: Portal, state: Listings, other: dict[str, Any]
     ) -> None:
         add(migrated, "a")
         enriched(state)
         before = migrated.state("a").revision
-        state.mark_backfill()
+        ask_again(migrated, "a")
         enriched(state, **other)
         assert migrated.state("a").revision > before
 
-    def test_a_change_during_the_lease_stays_pending(self, migrated: Portal, state: State) -> None:
+    def test_a_change_during_the_lease_stays_pending(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         claim = claim_one(state)
         migrated.execute(
@@ -234,14 +230,14 @@ class TestCompletion:
         assert claim_one(state).requested == row.requested
 
     def test_what_was_read_newer_than_discovery_is_not_done_twice(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings
     ) -> None:
         add(migrated, "a")
         enriched(state, photo_fp="fp-2")
         row = migrated.state("a")
         assert (row.status, row.photo_fp, row.photo_fp_done) == ("done", "fp-2", "fp-2")
 
-    def test_a_revalidation_is_noted_and_over(self, migrated: Portal, state: State) -> None:
+    def test_a_revalidation_is_noted_and_over(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", revalidate=True)
         claim = claim_one(state)
         assert claim.revalidate
@@ -250,7 +246,7 @@ class TestCompletion:
         assert not migrated.state("a").revalidate
 
     def test_a_listing_with_passing_failures_is_tried_for_a_good_week_and_then_left(
-        self, migrated: Portal, state: State
+        self, migrated: Portal, state: Listings
     ) -> None:
         add(migrated, "a")
         waits = []
@@ -267,7 +263,7 @@ class TestCompletion:
         assert len(waits) == len(RETRY_HOURS)
         assert (row.transient_rounds, row.error, row.not_before) == (0, None, None)
 
-    def test_it_comes_right_when_the_photo_does(self, migrated: Portal, state: State) -> None:
+    def test_it_comes_right_when_the_photo_does(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         enriched(state, "a", failed(photo("x"), PhotoStatus.SERVER_ERROR))
         assert migrated.state("a").revision is not None  # published with what it has
@@ -275,7 +271,7 @@ class TestCompletion:
         enriched(state, "a", ok(photo("x"), sha("1")))
         assert (migrated.state("a").status, migrated.state("a").transient_rounds) == ("done", 0)
 
-    def test_a_number_that_is_none_is_not_saved(self, migrated: Portal, state: State) -> None:
+    def test_a_number_that_is_none_is_not_saved(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         with pytest.raises(ValueError, match="JSON"):
             state.complete(result(claim_one(state), balcony_confidence=float("nan")))

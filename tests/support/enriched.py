@@ -5,6 +5,8 @@ from threading import Thread
 from time import sleep
 from typing import Any
 
+from sqlalchemy import Connection
+
 from enrich.records import (
     Attributes,
     Claim,
@@ -18,7 +20,9 @@ from enrich.records import (
     Validators,
 )
 from enrich.source.urls import url_key
-from enrich.state.listings import State
+from enrich.state import photos
+from enrich.state.database import Database
+from enrich.state.listings import Listings
 from tests.support.postgres import Portal
 
 MODEL = "m" * 64
@@ -92,11 +96,35 @@ def wait_for_lock(portal: Portal, thread: Thread) -> None:
         sleep(0.02)
 
 
-def claim_one(state: State, id: str = "a") -> Claim:
+def claim_one(state: Listings, id: str = "a") -> Claim:
+    """A claim of this listing, wherever its last worker died."""
     (claim,) = state.claim(1, [id]) or state.claim(1, [id], alone=True)
     return claim
 
 
-def enriched(state: State, id: str = "a", *results: PhotoResult, **fields: Any) -> None:
+def expire(portal: Portal) -> None:
+    """All workers were silent for too long."""
+    portal.execute("UPDATE enrichment.worker SET expires = now() - interval '1 second'")
+
+
+def ask_again(portal: Portal, *ids: str) -> None:
+    """Something asks for these listings again."""
+    portal.execute(
+        "UPDATE enrichment.listing SET requested = requested + 1, status = 'pending' WHERE id = ANY(:ids)",
+        ids=list(ids),
+    )
+
+
+def save_photos(database: Database, results: Sequence[PhotoResult], except_listing: str = "") -> None:
+    """Record photos as a completion of the listing `except_listing` does."""
+
+    def work(connection: Connection) -> None:
+        saved = photos.save(connection, results)
+        photos.ask_holders_again(connection, saved.changed, except_listing)
+
+    database.run(work)
+
+
+def enriched(state: Listings, id: str = "a", *results: PhotoResult, **fields: Any) -> None:
     """Claim and complete a listing."""
     assert state.complete(result(claim_one(state, id), results, **fields))

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from enrich.source.portal import Source
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox
 from jobs.cli.commands import main
 
 BOUNDARIES: dict[str, tuple[type, str, str]] = {
     "discovering": (Source, "page", "before"),  # a page of the source is about to be read
-    "claimed": (State, "claim", "after"),  # leases are taken, nothing is fetched
-    "fetched": (State, "complete", "before"),  # a listing's photos are scored, nothing of it is saved
-    "completed": (State, "complete", "after"),  # a listing is saved, not published
+    "claimed": (Listings, "claim", "after"),  # leases are taken, nothing is fetched
+    "fetched": (Listings, "complete", "before"),  # a listing's photos are scored, nothing of it is saved
+    "completed": (Listings, "complete", "after"),  # a listing is saved, not published
     "sent": (Outbox, "record", "before"),  # the index has the documents, state does not know
 }
 
