@@ -44,7 +44,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
 
 def _discover_and_mark(services: Services, options: BackfillOptions, report: RunReport, run_id: int) -> None:
     # Where a nightly run is under way it does the discovering.
-    with suppress(BusyError), services.runs.hold(DISCOVER, services.settings.lease_seconds):
+    with suppress(BusyError), services.locks.hold(DISCOVER, services.settings.lease_seconds):
         report.discovery = discover(
             services.source, services.database, services.settings, run_id, ids=options.ids
         )

@@ -34,7 +34,7 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
         check_index(services)
         while not stop.is_set():
             try:
-                with services.runs.hold(DISCOVER, settings.lease_seconds):
+                with services.locks.hold(DISCOVER, settings.lease_seconds):
                     _run(services, options, stop, report)
                 break
             except BusyError:

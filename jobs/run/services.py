@@ -12,6 +12,7 @@ from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.database import Database, check_schema, connect
 from enrich.state.listings import State
+from enrich.state.locks import Locks
 from enrich.state.outbox import Outbox
 from enrich.state.runs import Runs
 
@@ -26,6 +27,7 @@ class Services:
     state: State
     outbox: Outbox
     runs: Runs
+    locks: Locks
     bundle: Bundle
     index: SearchIndex
 
@@ -47,4 +49,14 @@ def open_services(settings: Settings) -> Iterator[Services]:
         index = open_index(settings, database, bundle.heads, source.copied_columns())
         stack.callback(index.close)
         state = State(database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
-        yield Services(settings, database, source, state, Outbox(database), Runs(database), bundle, index)
+        yield Services(
+            settings,
+            database,
+            source,
+            state,
+            Outbox(database),
+            Runs(database),
+            Locks(database),
+            bundle,
+            index,
+        )

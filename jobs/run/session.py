@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import unquote
 
-from enrich.errors import BusyError, EnrichError
+from enrich.errors import BusyError, EnrichError, LockLostError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
 from enrich.pipeline.figures import Figures
@@ -112,16 +112,18 @@ def enrich_and_publish(
 def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
     """Publish everything, waiting for another process's publish to end first.
 
+    A lock that was lost, because the database was away, is taken again: nothing is written without it.
+
     Raises:
         BusyError: the other one did not end.
     """
     deadline = time.monotonic() + LOCK_PATIENCE
     while not stop.is_set():
         try:
-            with services.runs.hold(PUBLISH, services.settings.lease_seconds):
-                publisher.publish(until=stop.is_set)
+            with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
+                publisher.publish(until=stop.is_set, check=hold.check)
             return
-        except BusyError:
+        except (BusyError, LockLostError):
             if time.monotonic() > deadline:
                 raise
             stop.wait(LOCK_POLL)
@@ -163,9 +165,9 @@ def _publishing(services: Services, publisher: Publisher) -> Iterator[list[Excep
     def work() -> None:
         while not done.wait(PUBLISH_EVERY):
             try:
-                with services.runs.hold(PUBLISH, services.settings.lease_seconds):
-                    publisher.publish(until=done.is_set)
-            except BusyError:
+                with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
+                    publisher.publish(until=done.is_set, check=hold.check)
+            except (BusyError, LockLostError):
                 continue
             except Exception as error:
                 failed.append(error)
