@@ -243,7 +243,10 @@ def _work_left(result: ListingResult, row: Row[Any], current: bool) -> dict[str,
         return changes | {"status": "pending", "pending_since": func.now(), "not_before": soon}
     kinds = Counter(r.status.value for r in result.results if r.transient)
     rounds = row.transient_rounds + 1
-    changes["priority"] = NIGHTLY  # a backfill is over for a listing once it is done with it
+    changes |= {
+        "priority": NIGHTLY,
+        "backfill": None,
+    }  # a backfill is over for a listing once it is done with it
     if not kinds or rounds > len(RETRY_HOURS):
         return changes | {"status": "done", "transient_rounds": 0}
     return changes | {

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from enrich.errors import UsageError
-from enrich.state import overrides
+from enrich.state import backfills, overrides
+from enrich.state.backfills import Backfill
 from enrich.state.database import Database
 from enrich.state.outbox import Outbox, OutboxCounts
 from enrich.state.overrides import Override
@@ -53,6 +54,8 @@ class Summary:
     """How long the listing that waits longest has waited; None where none waits."""
     bundles: Mapping[str, int]
     """Bundle id -> listings made with it, most first."""
+    backfills: tuple[Backfill, ...]
+    """The unfinished ones and the last few, newest first."""
 
     def stale(self, bundle_id: str) -> int:
         """Listings made with another bundle."""
@@ -80,10 +83,11 @@ def summary(database: Database, reasons: int = 5) -> Summary:
             tuple((row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})),
             None if lag is None else max(float(lag), 0.0),
             {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
+            tuple(backfills.progress(connection)),
         )
 
-    listings, quarantined, lag, bundles = database.run(work)
-    return Summary(listings, quarantined, Outbox(database).counts(), lag, bundles)
+    listings, quarantined, lag, *rest = database.run(work)
+    return Summary(listings, quarantined, Outbox(database).counts(), lag, *rest)
 
 
 def details(database: Database, id: str) -> ListingDetails:

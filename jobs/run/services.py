@@ -10,6 +10,7 @@ from enrich.index.protocol import SearchIndex
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.settings import Settings
 from enrich.source.portal import Source
+from enrich.state.backfills import Backfills
 from enrich.state.database import Database, check_schema, connect
 from enrich.state.listings import State
 from enrich.state.locks import Locks
@@ -25,6 +26,7 @@ class Services:
     database: Database
     source: Source
     state: State
+    backfills: Backfills
     outbox: Outbox
     runs: Runs
     locks: Locks
@@ -54,6 +56,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
             database,
             source,
             state,
+            Backfills(database),
             Outbox(database),
             Runs(database),
             Locks(database),

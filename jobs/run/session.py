@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import unquote
 
-from enrich.errors import BusyError, EnrichError, LockLostError
+from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
 from enrich.pipeline.figures import Figures
@@ -37,6 +37,8 @@ class RunReport:
     published: PublishFigures = field(default_factory=PublishFigures)
     marked: int | None = None
     """Listings that a backfill marked; None for other jobs, and for a backfill that joined an earlier one."""
+    joined: int | None = None
+    """The number of the unfinished backfill that this one joined, which asked for the same."""
     exit_code: int = 0
 
     def as_json(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class RunReport:
             "discovery": self.discovery.as_json() if self.discovery else {},
             "documents": asdict(self.published),
             "marked": self.marked,
+            "joined": self.joined,
         }
 
 
@@ -97,6 +100,9 @@ def enrich_and_publish(
     """Enrich what is claimable, publishing meanwhile and at the end.
 
     When told to stop, what is not published yet stays in the outbox for the next run.
+
+    Raises:
+        RemovalGuardError: at the end, where discovery withheld removals.
     """
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
@@ -106,7 +112,19 @@ def enrich_and_publish(
             _enrich(services, report.figures, stopping, ids, limit)
     if failed:
         raise failed[0]
+    services.backfills.finish()
     publish_now(services, publisher, stop)
+    if report.discovery is not None and report.discovery.refusal is not None:
+        raise RemovalGuardError(report.discovery.refusal)
+
+
+def go_on_marking(services: Services, report: RunReport, stop: Event) -> None:
+    """Mark the listings of all backfills that are not marked in full.
+
+    Not where discovery is in doubt of the portal's tables: they would be enriched from what is left there.
+    """
+    if report.discovery is None or report.discovery.refusal is None:
+        services.backfills.mark(stop.is_set)
 
 
 def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:

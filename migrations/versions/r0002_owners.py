@@ -23,6 +23,7 @@ def downgrade() -> None:
         op.drop_index(index, "listing", schema=SCHEMA)
     for column in ("lease_worker", "backfill"):
         op.drop_column("listing", column, schema=SCHEMA)
+    op.add_column("listing", sa.Column("missing_run", sa.BigInteger), schema=SCHEMA)
     for table in ("listing_photo", "removal", "backfill", "worker"):
         op.drop_table(table, schema=SCHEMA)
 
@@ -88,8 +89,10 @@ def _removals() -> None:
         "removal",
         sa.Column("run_id", sa.BigInteger, primary_key=True),
         _id("listing_id", primary_key=True),
+        sa.Column("emptied", sa.Boolean, nullable=False),
         schema=SCHEMA,
     )
+    op.drop_column("listing", "missing_run", schema=SCHEMA)
 
 
 def _listing_photos() -> None:

@@ -10,6 +10,7 @@ from enrich.state.database import Database
 from enrich.state.listings import State
 from tests.support.enriched import (
     add,
+    asked_again,
     claim_one,
     result,
     wait_for_lock,
@@ -52,7 +53,7 @@ def test_an_override_survives_another_run_and_another_model(migrated: Portal, st
     add(migrated, "a")
     state.complete(result(claim_one(state)))
     state.set_override("a", "has_balcony", False, None, "ann")
-    state.mark_backfill()
+    asked_again(migrated)
     state.complete(result(claim_one(state), bundle_id="bundle-2", balcony_confidence=0.99))
     assert (fields(migrated)["has_balcony"], fields(migrated)["balcony_confidence"]) == (False, 0.99)
 

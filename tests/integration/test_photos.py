@@ -12,6 +12,7 @@ from enrich.state.database import Database
 from enrich.state.listings import State
 from tests.support.enriched import (
     add,
+    asked_again,
     claim_one,
     enriched,
     failed,
@@ -244,7 +245,7 @@ class TestSharedPhotos:
 
         enriched(state, "s0", *(ok(p, sha(f"{p.position}-0")) for p in shared))
         for version in (1, 2, 3):
-            state.mark_backfill(ids)
+            asked_again(migrated)
             work = [result(claim, seen(n, version)) for n, claim in enumerate(state.claim(8, ids))]
             with ThreadPoolExecutor(8) as pool:
                 assert all(pool.map(state.complete, work))

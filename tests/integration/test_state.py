@@ -14,6 +14,7 @@ from tests.support.enriched import (
     BUNDLE,
     MODEL,
     add,
+    asked_again,
     claim_one,
     enriched,
     failed,
@@ -197,7 +198,7 @@ class TestCompletion:
         add(migrated, "a")
         enriched(state, "a", ok(photo("x"), sha("1")), balcony_confidence=0.1 + 0.2)
         before = migrated.state("a").revision
-        state.mark_backfill()
+        asked_again(migrated)
         enriched(state, "a", ok(photo("x"), sha("1")), balcony_confidence=0.1 + 0.2)
         assert migrated.state("a").revision == before
 
@@ -210,7 +211,7 @@ class TestCompletion:
         add(migrated, "a")
         enriched(state)
         before = migrated.state("a").revision
-        state.mark_backfill()
+        asked_again(migrated)
         enriched(state, **other)
         assert migrated.state("a").revision > before
 

@@ -42,6 +42,14 @@ def add(portal: Portal, *ids: str, **columns: Any) -> None:
         )
 
 
+def asked_again(portal: Portal) -> None:
+    """All listings that are done become pending, as when a backfill asks for them."""
+    portal.execute(
+        "UPDATE enrichment.listing SET status = 'pending', requested = requested + 1, pending_since = now()"
+        " WHERE status = 'done'"
+    )
+
+
 def photo(name: str, position: int = 0, version: str | None = None) -> Photo:
     url = f"https://photos.example/{name}.jpg"
     return Photo(position, f"{url}?sig=1", url_key(url), url, version)
