@@ -3,7 +3,9 @@
 import json
 import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -86,15 +88,21 @@ def test_an_emptied_image_table_keeps_a_backfill_from_marking(enriched: World) -
 def test_an_emptied_image_table_leaves_nothing_to_a_worker_beside(
     enriched: World, gate: Gate, beside: ThreadPoolExecutor
 ) -> None:
-    """Another worker takes whatever is pending while the guard makes up its mind, and afterwards."""
+    """A worker takes whatever is pending, while the guard makes up its mind and afterwards."""
     gate.holds(enriched.photos, *enriched.listing("zz-new", "balcony"))
-    worker = beside.submit(enriched.backfill, ids=["zz-new"], settings={"fetch_timeout": 120.0})
-    until(lambda: enriched.requests("/zz-new/0.jpg"), "the other worker is under way")
-    other = beside.submit(enriched.backfill, settings={"fetch_timeout": 120.0})
-    until(lambda: enriched.statuses()["29"] == "done" and other.running(), "the other one looks for work")
+    future = datetime(2100, 1, 1, tzinfo=UTC)
+    worker = beside.submit(enriched.backfill, since=future, settings={"fetch_timeout": 120.0})
+    until(lambda: enriched.requests("/zz-new/0.jpg"), "the worker is under way")
+    before = enriched.versions()
     enriched.portal.execute("DELETE FROM listing_images WHERE listing_id <> 'zz-new'")
-    with pytest.raises(RemovalGuardError, match="would lose all their photos"):
-        enriched.run(ids=[f"{number:02}" for number in range(MANY)], settings={"max_removed": "0"})
+    nightly = beside.submit(enriched.run, settings={"page_size": 5})
+    started = "SELECT count(*) FROM enrichment.run WHERE kind = 'run'"
+    until(lambda: enriched.portal.execute(started) == [(2,)], "the nightly run is under way")
+    time.sleep(4)  # several looks of the worker for more to do
+    assert enriched.statuses() == {**{f"{n:02}": "done" for n in range(MANY)}, "zz-new": "leased"}
     gate.open()
-    worker.result(), other.result()
-    assert {d["photo_count"] for d in enriched.documents().values()} == {1}
+    assert worker.result().figures.listings == 1
+    with pytest.raises(RemovalGuardError, match=f"{MANY} would lose all their photos"):
+        nightly.result()
+    assert enriched.versions().items() >= before.items()
+    assert enriched.documents()["zz-new"]["has_balcony"] is True

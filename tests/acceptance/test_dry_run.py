@@ -32,13 +32,12 @@ def test_the_counts_are_those_of_the_run_that_follows(world: World) -> None:
     world.portal.execute(f"{state} published_revision = NULL WHERE id = '04'")  # unpublished
     world.portal.execute(f"{state} status = 'pending', requested = 2 WHERE id IN ('05', '02')")  # waits: same
     world.portal.execute(f"{state} status = 'retry', not_before = now() WHERE id = '06'")  # due: the same
-    world.portal.execute(
-        f"{state} status = 'retry', not_before = now() + interval '1 day', attributes = '{{}}' WHERE id = '07'"
-    )  # not due
-    world.portal.execute(
-        f"{state} status = 'pending', attributes = jsonb_set(attributes, '{{fields,has_balcony}}', 'true')"
-        " WHERE id = '08'"
-    )  # waits: another document
+    world.portal.execute(  # not due
+        f"{state} status = 'retry', not_before = now() + interval '1 day', bundle_id = '?' WHERE id = '07'"
+    )
+    world.portal.execute(  # waits: another document
+        f"{state} status = 'pending', bundle_id = '?' WHERE id = '08'"
+    )
     for number in range(3):
         world.listing(f"new-{number}", "bedroom")
     # One that the index refuses, night after night: its price is out of the range of a long.
