@@ -218,6 +218,4 @@ class _Comparison:
             self._removals.remove()
             for ids in self._removals.emptied():
                 self._record(self._source.by_ids(ids), dict.fromkeys(ids, "changed"))
-        else:
-            self._removals.put_off()
         self._removals.forget()

@@ -60,14 +60,6 @@ _REMOVE = text(f"""
     RETURNING id
 """)
 
-# What waits for other reasons would be enriched without photos all the same: it waits for the next night.
-_PUT_OFF = text("""
-    UPDATE listing SET status = 'retry', not_before = now() + interval '1 day'
-    FROM removal AS r
-    WHERE r.run_id = :run AND r.emptied AND listing.id = r.listing_id
-      AND listing.status IN ('pending', 'retry')
-""")
-
 
 @dataclass(slots=True)
 class Losses:
@@ -149,10 +141,6 @@ class Removals:
     def emptied(self) -> Iterator[list[str]]:
         """The listings that lost all their photos, in chunks."""
         return self._staged(emptied=True)
-
-    def put_off(self) -> None:
-        """Have nobody enrich what lost all its photos before the next night has looked again."""
-        self._write(_PUT_OFF, self._run)
 
     def _staged(self, emptied: bool) -> Iterator[list[str]]:
         after = ""

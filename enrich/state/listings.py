@@ -22,6 +22,7 @@ from enrich.state.requests import Requeue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY, listing
 
 RETRY_HOURS = (*photos.RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
+LOST_SECONDS = 3600  # until a listing that lost all its photos since discovery is looked at again
 CROSSING_SECONDS = 2  # until another worker has surely saved the photo that both worked on
 
 _CLAIM = text("""
@@ -96,6 +97,10 @@ _FAIL = text("""
 
 class _StaleClaim(Exception):
     """The listing went to another worker: rolls the completion back."""
+
+
+class _LostAllPhotos(Exception):
+    """Discovery saw photos, and there are none: rolls the completion back."""
 
 
 class State(Requeue, Overrides):
@@ -191,7 +196,8 @@ class State(Requeue, Overrides):
 
         It is done; or due again later, where photos failed for passing reasons; or pending still, where
         something asked for it, or another worker saw other bytes of a photo, since the claim. The revision
-        moves only when the document differs. False where the claim is stale: then nothing was changed.
+        moves only when the document differs. False where nothing was saved: the claim is stale; or the
+        listing lost all its photos since discovery, and the next one is to say what to believe.
         """
 
         def work(connection: Connection) -> None:
@@ -201,12 +207,17 @@ class State(Requeue, Overrides):
             row = connection.execute(_locked(result.claim)).one_or_none()
             if row is None:
                 raise _StaleClaim
+            if row.photo_fp and not result.source.photo_fp:
+                raise _LostAllPhotos
             changes = _work_left(result, row, saved.current) | _findings(connection, result, row)
             connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
 
         try:
             self._database.run(work)
         except _StaleClaim:
+            return False
+        except _LostAllPhotos:
+            self.release([result.claim], later=LOST_SECONDS)
             return False
         return True
 

@@ -15,7 +15,7 @@ from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.backfills import Selection
 from jobs.run.services import Services, open_services
-from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, go_on_marking, recorded
+from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
         with recorded(services, "backfill", report) as run_id:
             asked = services.backfills.ask(_selection(services, options))
             _discover(services, options, report, run_id)
-            go_on_marking(services, report, stop)
+            services.backfills.mark(stop.is_set)
             if asked.joined:
                 report.joined = asked.id
             else:

@@ -15,7 +15,6 @@ from jobs.run.session import (
     RunReport,
     check_index,
     enrich_and_publish,
-    go_on_marking,
     recorded,
 )
 
@@ -65,5 +64,5 @@ def _run(services: Services, options: RunOptions, stop: Event, report: RunReport
             revalidate=options.revalidate,
             check=hold.check,
         )
-        go_on_marking(services, report, stop)
+        services.backfills.mark(stop.is_set)
         enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)

@@ -118,15 +118,6 @@ def enrich_and_publish(
         raise RemovalGuardError(report.discovery.refusal)
 
 
-def go_on_marking(services: Services, report: RunReport, stop: Event) -> None:
-    """Mark the listings of all backfills that are not marked in full.
-
-    Not where discovery is in doubt of the portal's tables: they would be enriched from what is left there.
-    """
-    if report.discovery is None or report.discovery.refusal is None:
-        services.backfills.mark(stop.is_set)
-
-
 def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
     """Publish everything, waiting for another process's publish to end first.
 
