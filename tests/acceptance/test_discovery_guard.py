@@ -113,8 +113,7 @@ def test_what_is_new_comes_in_although_the_guard_tripped(settled: World) -> None
             settled.run()
         assert settled.documents()["new"]["room_types"] == ["bedroom"]
         assert len(settled.documents()) == MANY + 1
-    assert settled.portal.execute("SELECT exit_code, error FROM enrichment.run ORDER BY id")[1:] == [
-        (3, error) for error in [settled.portal.execute("SELECT max(error) FROM enrichment.run")[0][0]] * 2
-    ]
+    kept = settled.portal.execute("SELECT exit_code, left(error, 8) FROM enrichment.run ORDER BY id")
+    assert kept == [(0, None), (3, "25 of 30"), (3, "25 of 31")]
     settled.portal.execute("UPDATE listings SET active = true")
     assert len(saved) == 25 and settled.run().published.written == 0
