@@ -11,6 +11,7 @@
     │   └── IndexSetupError         the index cannot be used as set up (concrete index, mapping, privileges)
     ├── StoppedError        exit 3  the run stopped itself rather than write or delete rubbish
     │   ├── RemovalGuardError       more documents would be removed than ENRICH_MAX_REMOVED allows
+    │   ├── LockLostError           a lock could not be kept: another process may have taken over
     │   ├── ErrorBudgetError        too many transient photo failures
     │   └── OutageError             no answer from Postgres or the index for ENRICH_OUTAGE_SECONDS
     └── BusyError           exit 75 another run holds the lock
@@ -60,6 +61,10 @@ class StoppedError(EnrichError):
 
 class RemovalGuardError(StoppedError):
     """More documents would leave the index than `ENRICH_MAX_REMOVED` allows."""
+
+
+class LockLostError(StoppedError):
+    """A lock could not be renewed in time: another process may hold it, so nothing is written under it."""
 
 
 class ErrorBudgetError(StoppedError):

@@ -129,7 +129,9 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(5, ge=1, description="Times a listing may kill its worker before quarantine")
     max_removed: str = Field(
-        "5%", description="Most documents one run may remove: a share of those published, or a number"
+        "5%",
+        description="Most documents one run may remove: a share of those published (then 20 in any case), "
+        "or a number",
     )
     error_budget: float = Field(
         0.2, gt=0, le=1, description="Share of recent transient photo failures that stops a run"

@@ -47,16 +47,21 @@ class Publisher:
         self._heads = bundle.heads
         self._settings = settings
         self._until: Callable[[], bool] = lambda: False
+        self._check: Callable[[], None] = lambda: None
         self.figures = PublishFigures()
 
-    def publish(self, until: Callable[[], bool] = lambda: False) -> None:
+    def publish(
+        self, until: Callable[[], bool] = lambda: False, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Write everything that is unpublished, waiting out an index that is away; end early when `until()`.
+
+        `check` is called before every batch, and raises where this process may write no longer.
 
         Raises:
             OutageError: no usable answer for `ENRICH_OUTAGE_SECONDS`.
             IndexSetupError: the index cannot be used as set up.
         """
-        self._until = until
+        self._until, self._check = until, check
         with suppress(_Ended):
             self._patiently(self._prepare)
             again = True
@@ -94,6 +99,7 @@ class Publisher:
 
         def attempt() -> None:
             nonlocal outdated
+            self._check()
             results = self._index.write([self._write(row) for row in pending.values()])
             self._outbox.record(results)
             outdated |= self._count(results, pending)

@@ -16,7 +16,7 @@ RETRY_HOURS = (*photos.RETRY_HOURS, *[24] * 7)  # then daily for a week, then it
 CROSSING_SECONDS = 2  # until another worker has surely saved the photo that both worked on
 
 _LOCK = text("""
-    SELECT id, requested, transient_rounds, priority, photos, attributes, bundle_id, revision
+    SELECT id, photo_fp, requested, transient_rounds, priority, photos, attributes, bundle_id, revision
     FROM listing WHERE id = :id AND lease_token = CAST(:token AS uuid)
     FOR NO KEY UPDATE
 """)
@@ -29,7 +29,9 @@ _COMPLETE = text(f"""
         updated_at_done = :updated_at,
         revalidate = revalidate AND :asked_again,
         revalidated_at = CASE WHEN :revalidated THEN now() ELSE revalidated_at END,
-        status = :status, priority = :priority, transient_rounds = :rounds, error = :error,
+        status = :status, priority = :priority,
+        backfill = CASE WHEN :status = 'pending' THEN backfill END,
+        transient_rounds = :rounds, error = :error,
         not_before = now() + :wait * interval '1 second',
         pending_since = CASE WHEN :status = 'pending' THEN now() END,
         lease_token = NULL, lease_worker = NULL, attempts = 0,

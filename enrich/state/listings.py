@@ -29,6 +29,8 @@ _FREE = """CASE l.status
 _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
 
+LOST_SECONDS = 3600  # until a listing that lost all its photos since discovery is looked at again
+
 
 def _claiming(which: str, order: str) -> TextClause:
     return text(f"""
@@ -110,6 +112,10 @@ _FAIL = text("""
 
 class _StaleClaim(Exception):
     """The listing went to another worker: rolls the completion back."""
+
+
+class _LostAllPhotos(Exception):
+    """Discovery saw photos, and there are none: rolls the completion back."""
 
 
 class Listings:
@@ -231,7 +237,8 @@ class Listings:
 
         It is done; or due again later, where photos failed for passing reasons; or pending still, where
         something asked for it, or another worker saw other bytes of a photo, since the claim. The revision
-        moves only when the document differs. False where the claim is stale: then nothing was changed.
+        moves only when the document differs. False where nothing was saved: the claim is stale; or the
+        listing lost all its photos since discovery, and the next one is to say what to believe.
         """
 
         def work(connection: Connection) -> None:
@@ -241,11 +248,16 @@ class Listings:
             row = completion.lock(connection, result.claim)
             if row is None:
                 raise _StaleClaim
+            if row.photo_fp and not result.source.photo_fp:
+                raise _LostAllPhotos
             completion.save(connection, result, row, saved.current)
 
         try:
             self._database.run(work)
         except _StaleClaim:
+            return False
+        except _LostAllPhotos:
+            self.release([result.claim], later=LOST_SECONDS)
             return False
         return True
 

@@ -54,7 +54,6 @@ listing = Table(
     Column("transient_rounds", Integer, nullable=False, server_default="0"),
     Column("not_before", Time),
     Column("error", Text),
-    Column("missing_run", BigInteger),
     Column("backfill", BigInteger),
     # What the model found, and what is published of it (override over model).
     Column("photos", JSONB, nullable=False, server_default=text("'[]'")),
@@ -174,8 +173,12 @@ removal = Table(
     metadata,
     Column("run_id", BigInteger, primary_key=True),
     Column("listing_id", Id, primary_key=True),
+    Column("emptied", Boolean, nullable=False),
 )
-"""What a run found missing in the source, staged until all is known and the removal guard lets it pass."""
+"""What a run found missing in the source, staged until all is known and the removal guard lets it pass.
+
+`emptied`: the listing is still there, but lost all its photos.
+"""
 
 run = Table(
     "run",

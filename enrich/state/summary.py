@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from enrich.errors import UsageError
-from enrich.state import overrides, workers
+from enrich.state import backfills, overrides, workers
+from enrich.state.backfills import Backfill
 from enrich.state.database import Database
 from enrich.state.outbox import Outbox, OutboxCounts
 from enrich.state.overrides import Override
@@ -60,6 +61,8 @@ class Summary:
     """Bundle id -> listings made with it, most first."""
     workers: tuple[Worker, ...]
     """Processes that enrich now."""
+    backfills: tuple[Backfill, ...]
+    """The unfinished ones and the last few, newest first."""
 
     def stale(self, bundle_id: str) -> int:
         """Listings made with another bundle."""
@@ -88,10 +91,11 @@ def summary(database: Database, reasons: int = 5) -> Summary:
             None if lag is None else max(float(lag), 0.0),
             {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
             workers.live(connection),
+            tuple(backfills.progress(connection)),
         )
 
-    listings, quarantined, lag, bundles, alive = database.run(work)
-    return Summary(listings, quarantined, Outbox(database).counts(), lag, bundles, alive)
+    listings, quarantined, lag, *rest = database.run(work)
+    return Summary(listings, quarantined, Outbox(database).counts(), lag, *rest)
 
 
 def details(database: Database, id: str) -> ListingDetails:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from enrich.errors import UsageError
+from enrich.errors import RemovalGuardError, UsageError
 from enrich.settings import Settings, load_settings
 from jobs.cli.guard import be_verbose, guarded, stopping
 from jobs.cli.parse import read_assignment, read_ids, read_query
@@ -117,7 +117,8 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Enrich at most so many listings.")] = None,
     ids: Ids = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the documents and deletes; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print counts and so many documents (default: 20); write nothing."),
     ] = False,
     revalidate: Revalidate = False,
     allow_removals: Annotated[
@@ -140,7 +141,10 @@ def run(
         if dry_run:
             from jobs.run.dry_run import rehearse
 
-            show_rehearsal(rehearse(load_settings(), options, stop), as_json=as_json)
+            rehearsed = rehearse(load_settings(), options, stop)
+            show_rehearsal(rehearsed, as_json=as_json)
+            if rehearsed.discovery.refusal is not None:
+                raise RemovalGuardError(rehearsed.discovery.refusal)
             return
         report = nightly(load_settings(), options, stop)
     show_report(report, as_json=as_json)

@@ -1,7 +1,7 @@
 """Backfill: enrich existing listings again, behind whatever the nightly run finds.
 
-A backfill only marks listings; any process enriches them. Started again after a kill, or beside another one,
-it goes on with what is marked instead of marking anew.
+A backfill is a job in the database, see `enrich.state.backfills`. Asked for again while it is not done, after
+a kill or beside the process that works on it, it is joined instead of marked anew.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from threading import Event
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
+from enrich.state.backfills import Selection
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
 
@@ -37,24 +38,30 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
     with open_services(settings, "backfill") as services:
         check_index(services)
         with recorded(services, "backfill", report) as run_id:
-            _discover_and_mark(services, options, report, run_id)
+            asked = services.backfills.ask(_selection(services, options))
+            _discover(services, options, report, run_id)
+            services.backfills.mark(stop.is_set)
+            if asked.joined:
+                report.joined = asked.id
+            else:
+                report.marked = services.backfills.marked(asked.id)
             enrich_and_publish(services, report, stop, ids=options.ids)
     return report
 
 
-def _discover_and_mark(services: Services, options: BackfillOptions, report: RunReport, run_id: int) -> None:
-    # Where a nightly run is under way it does the discovering.
-    with suppress(BusyError), services.runs.hold(DISCOVER, services.settings.lease_seconds):
-        report.discovery = discover(
-            services.source, services.database, services.settings, run_id, ids=options.ids
-        )
-        report.marked = _mark(services, options)
-
-
-def _mark(services: Services, options: BackfillOptions) -> int | None:
-    if services.requests.backfill_waiting():
-        return None
+def _selection(services: Services, options: BackfillOptions) -> Selection:
     stale = services.bundle.bundle_id if options.stale_bundle else None
-    return services.requests.mark_backfill(
-        ids=options.ids, since=options.since, stale_bundle=stale, revalidate=options.revalidate
-    )
+    return Selection(options.ids, options.since, stale, options.revalidate)
+
+
+def _discover(services: Services, options: BackfillOptions, report: RunReport, run_id: int) -> None:
+    # Where a nightly run is under way it does the discovering.
+    with suppress(BusyError), services.locks.hold(DISCOVER, services.settings.lease_seconds) as hold:
+        report.discovery = discover(
+            services.source,
+            services.database,
+            services.settings,
+            run_id,
+            ids=options.ids,
+            check=hold.check,
+        )

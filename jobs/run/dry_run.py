@@ -1,115 +1,174 @@
-"""`enrich run --dry-run`: the documents and deletes that a run would write, with nothing written."""
+"""`enrich run --dry-run`: what a run would write and take away, with nothing written.
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+All is gone through as a run goes through it; a sample of the documents and deletes is kept, the rest counted.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import Connection, Row, text
+
 from enrich.index.document import build
-from enrich.records import Claim, ListingResult
+from enrich.index.publish import PublishFigures
+from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
 from enrich.settings import Settings
-from enrich.source.discover import Discovery, discover
+from enrich.source.discover import Discovery
+from enrich.source.foresee import Prospect, elsewhere, foresee, prospects, read
 from enrich.state import overrides
-from enrich.state.listings import Listings
 from enrich.state.outbox import OutboxRow
-from enrich.state.summary import details
 from jobs.run.nightly import RunOptions
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
 
-ENRICHED = ("new", "returned", "changed", "revalidated")  # kinds of discovery that lead to enrichment
+SAMPLE = 20  # documents and deletes shown, unless --limit says otherwise
 
-
-class _Rehearsal(Listings):
-    """State that reads as usual, hands out the given listings, and keeps results instead of writing them."""
-
-    def __init__(self, services: Services, ids: Sequence[str], revalidate: set[str]) -> None:
-        settings = services.settings
-        super().__init__(
-            services.database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts
-        )
-        self._waiting = list(ids)
-        self._revalidate = revalidate
-        self.results: list[ListingResult] = []
-
-    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
-        taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
-        return [Claim(id, str(uuid4()), 0, id in self._revalidate, 0) for id in taken]
-
-    def claimable(self, ids: Sequence[str] | None = None) -> bool:
-        return bool(self._waiting)
-
-    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
-        return []
-
-    def complete(self, result: ListingResult) -> bool:
-        self.results.append(result)
-        return True
-
-    def fail(self, claim: Claim, reason: str) -> bool:
-        return True
-
-    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None: ...
-
-    def forgive(self, ids: Sequence[str]) -> None: ...
+_ROW = text("SELECT revision, attributes, bundle_id, enriched_at FROM listing WHERE id = :id")
 
 
 @dataclass(slots=True)
 class Rehearsed:
-    """What a run would write: whole documents, and the ids of documents it would take away."""
+    """What a run would do."""
 
     discovery: Discovery
+    sample: int
+    counts: PublishFigures = field(default_factory=PublishFigures)
     documents: list[dict[str, Any]] = field(default_factory=list)
+    """The first ones that it would write, whole."""
     removed: list[str] = field(default_factory=list)
+    """The ids of the first documents that it would take away."""
+
+    def count(self, outcome: str, number: int = 1) -> None:
+        """Count documents by what would become of them: a field of `counts`."""
+        setattr(self.counts, outcome, getattr(self.counts, outcome) + number)
 
 
 def rehearse(settings: Settings, options: RunOptions, stop: Event) -> Rehearsed:
     """Discover, fetch and score as a run would, and write nothing.
 
     Raises:
-        EnrichError: as the run would.
+        EnrichError: as the run would, but what the removal guard refuses is in `discovery`.
     """
     with open_services(settings) as services:
-        discovery = discover(
-            services.source,
-            services.database,
-            settings,
-            0,
-            ids=options.ids,
-            allow_removals=options.allow_removals,
-            revalidate=options.revalidate,
-            dry_run=True,
-        )
-        ids = discovery.ids
-        waiting = sorted({id for kind in ENRICHED for id in ids.get(kind, ())})[: options.limit]
-        rehearsal = _Rehearsal(services, waiting, set(ids.get("revalidated", ())))
-        if waiting:
-            pipeline_on(services, rehearsal, stop.is_set).run()
-        changed = ids.get("documents", [])
-        columns = services.source.documents([*waiting, *changed])
-        rows = [_enriched(services, result, columns) for result in rehearsal.results]
-        rows += [_republished(services, id, columns) for id in changed]
-        documents = [build(row, services.bundle.heads, settings.index_mode) for row in rows]
-        return Rehearsed(discovery, documents, ids.get("removed", []))
+        which: dict[str, Any] = {"ids": options.ids, "revalidate": options.revalidate}
+        where = (services.source, services.database, settings)
+        discovery = foresee(*where, allow_removals=options.allow_removals, **which)
+        rehearsed = Rehearsed(discovery, options.limit or SAMPLE)
+        ahead = prospects(*where, refused=discovery.refusal is not None, **which)
+        queue = RehearsalQueue(services, rehearsed, ahead)
+        if queue.claimable():
+            pipeline = pipeline_on(services, queue, stop.is_set)
+            pipeline.run(limit=options.limit)
+        if not stop.is_set():
+            queue.count_the_rest()
+            if options.ids is not None:
+                for outcome, count in elsewhere(services.database, options.ids).items():
+                    rehearsed.count(outcome, count)
+    return rehearsed
 
 
-def _enriched(services: Services, result: ListingResult, columns: dict[str, Any]) -> OutboxRow:
-    id, bundle_id = result.claim.id, services.bundle.bundle_id
-    model = asdict(result.attributes)
-    attributes = services.database.run(lambda connection: overrides.published(connection, id, model))
-    return OutboxRow(id, 0, False, attributes, columns[id][1], bundle_id, datetime.now(UTC))
+class RehearsalQueue:
+    """A `WorkQueue` that hands out what a run would enrich, and counts what would come of it."""
+
+    def __init__(self, services: Services, rehearsed: Rehearsed, ahead: Iterator[Prospect]) -> None:
+        self._services = services
+        self._rehearsed = rehearsed
+        self._ahead = self._to_enrich(ahead)
+        self._next: Prospect | None = None
+        self._held: dict[str, Prospect] = {}
+        self._lock = Lock()
+
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
+        if alone:
+            return []
+        claims: list[Claim] = []
+        while len(claims) < limit and self.claimable() and self._next is not None:
+            claim = Claim(self._next.id, str(uuid4()), 0, self._next.revalidate, 0)
+            self._held[claim.token], self._next = self._next, None
+            claims.append(claim)
+        return claims
+
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        self._next = self._next or next(self._ahead, None)
+        return self._next is not None
+
+    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
+        return []
+
+    def complete(self, result: ListingResult) -> bool:
+        prospect = self._held.pop(result.claim.token)
+        model = json.loads(json.dumps(asdict(result.attributes), allow_nan=False))
+
+        def work(state: Connection) -> tuple[Row[Any] | None, dict[str, Any]]:
+            row = state.execute(_ROW, {"id": prospect.id}).one_or_none()
+            return row, overrides.published(state, prospect.id, model)
+
+        row, attributes = read(self._services.database, work)
+        bundle_id = result.bundle_id
+        same = row is not None and (attributes, bundle_id) == (row.attributes, row.bundle_id)
+        if prospect.outcome != "awaiting" and not same:
+            prospect = replace(prospect, outcome="written")
+        self._count(prospect, OutboxRow(prospect.id, 0, False, attributes, {}, bundle_id, datetime.now(UTC)))
+        return True
+
+    def fail(self, claim: Claim, reason: str) -> bool:
+        self._count(self._held.pop(claim.token))
+        return True
+
+    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
+        for claim in claims:
+            self._count(self._held.pop(claim.token))
+
+    def forgive(self, ids: Sequence[str]) -> None: ...
+
+    def photo_states(self, keys: Sequence[str]) -> Mapping[str, PhotoState]:
+        return self._services.queue.photo_states(keys)
+
+    def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
+        return self._services.queue.scores(shas, model_ids)
+
+    def count_the_rest(self) -> None:
+        """What was not claimed is not enriched: its document goes out as it is, or waits for another run."""
+        while self.claimable() and self._next is not None:
+            self._count(self._next)
+            self._next = None
+
+    def _to_enrich(self, ahead: Iterator[Prospect]) -> Iterator[Prospect]:
+        for prospect in ahead:
+            if prospect.enriched:
+                yield prospect
+            else:
+                self._count(prospect)
+
+    def _count(self, prospect: Prospect, made: OutboxRow | None = None) -> None:
+        told = self._rehearsed
+        with self._lock:
+            if prospect.outcome is None:
+                return
+            told.count(prospect.outcome)
+            if prospect.outcome == "removed" and len(told.removed) < told.sample:
+                told.removed.append(prospect.id)
+            shown = prospect.outcome == "written" and len(told.documents) < told.sample
+            if shown and (document := self._document(prospect.id, made)) is not None:
+                told.documents.append(document)
+
+    def _document(self, id: str, made: OutboxRow | None) -> dict[str, Any] | None:
+        """The document that would be written, of what enrichment made or of what is known."""
+        services = self._services
+        columns = services.source.documents([id])
+        row = made or read(services.database, lambda state: _known(state, id))
+        if id not in columns or row is None:
+            return None
+        row = replace(row, columns=columns[id][1])
+        return build(row, services.bundle.heads, services.settings.index_mode)
 
 
-def _republished(services: Services, id: str, columns: dict[str, Any]) -> OutboxRow:
-    known = details(services.database, id).listing
-    return OutboxRow(
-        id,
-        known["revision"],
-        False,
-        known["attributes"],
-        columns[id][1],
-        known["bundle_id"],
-        known["enriched_at"],
-    )
+def _known(state: Connection, id: str) -> OutboxRow | None:
+    row = state.execute(_ROW, {"id": id}).one_or_none()
+    if row is None:
+        return None
+    return OutboxRow(id, row.revision, False, row.attributes, {}, row.bundle_id, row.enriched_at)

@@ -7,8 +7,16 @@ from threading import Event
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
+from enrich.state.locks import Hold
 from jobs.run.services import Services, open_services
-from jobs.run.session import DISCOVER, LOCK_POLL, RunReport, check_index, enrich_and_publish, recorded
+from jobs.run.session import (
+    DISCOVER,
+    LOCK_POLL,
+    RunReport,
+    check_index,
+    enrich_and_publish,
+    recorded,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +42,8 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
         check_index(services)
         while not stop.is_set():
             try:
-                with services.runs.hold(DISCOVER, settings.lease_seconds):
-                    _run(services, options, stop, report)
+                with services.locks.hold(DISCOVER, settings.lease_seconds) as hold:
+                    _run(services, options, stop, report, hold)
                 break
             except BusyError:
                 if not options.wait:
@@ -44,7 +52,7 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
     return report
 
 
-def _run(services: Services, options: RunOptions, stop: Event, report: RunReport) -> None:
+def _run(services: Services, options: RunOptions, stop: Event, report: RunReport, hold: Hold) -> None:
     with recorded(services, "run", report) as run_id:
         report.discovery = discover(
             services.source,
@@ -54,5 +62,7 @@ def _run(services: Services, options: RunOptions, stop: Event, report: RunReport
             ids=options.ids,
             allow_removals=options.allow_removals,
             revalidate=options.revalidate,
+            check=hold.check,
         )
+        services.backfills.mark(stop.is_set)
         enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)

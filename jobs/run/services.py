@@ -10,8 +10,10 @@ from enrich.index.protocol import SearchIndex
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.settings import Settings
 from enrich.source.portal import Source
+from enrich.state.backfills import Backfills
 from enrich.state.database import Database, check_schema, connect
 from enrich.state.listings import Listings
+from enrich.state.locks import Locks
 from enrich.state.outbox import Outbox
 from enrich.state.overrides import Overrides
 from enrich.state.requests import Requests
@@ -28,8 +30,10 @@ class Services:
     queue: Listings
     requests: Requests
     overrides: Overrides
+    backfills: Backfills
     outbox: Outbox
     runs: Runs
+    locks: Locks
     bundle: Bundle
     index: SearchIndex
 
@@ -57,6 +61,16 @@ def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
         )
         stack.callback(queue.close)
         yield Services(
-            settings, database, source, queue, Requests(database), Overrides(database), Outbox(database),
-            Runs(database), bundle, index,
-        )  # fmt: skip
+            settings=settings,
+            database=database,
+            source=source,
+            queue=queue,
+            requests=Requests(database),
+            overrides=Overrides(database),
+            backfills=Backfills(database),
+            outbox=Outbox(database),
+            runs=Runs(database),
+            locks=Locks(database),
+            bundle=bundle,
+            index=index,
+        )

@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import unquote
 
-from enrich.errors import BusyError, EnrichError
+from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
 from enrich.photos.open import open_transport
@@ -38,6 +38,8 @@ class RunReport:
     published: PublishFigures = field(default_factory=PublishFigures)
     marked: int | None = None
     """Listings that a backfill marked; None for other jobs, and for a backfill that joined an earlier one."""
+    joined: int | None = None
+    """The number of the unfinished backfill that this one joined, which asked for the same."""
     exit_code: int = 0
 
     def as_json(self) -> dict[str, Any]:
@@ -47,6 +49,7 @@ class RunReport:
             "discovery": self.discovery.as_json() if self.discovery else {},
             "documents": asdict(self.published),
             "marked": self.marked,
+            "joined": self.joined,
         }
 
 
@@ -98,6 +101,9 @@ def enrich_and_publish(
     """Enrich what is claimable, publishing meanwhile and at the end.
 
     When told to stop, what is not published yet stays in the outbox for the next run.
+
+    Raises:
+        RemovalGuardError: at the end, where discovery withheld removals.
     """
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
@@ -107,11 +113,16 @@ def enrich_and_publish(
             _enrich(services, report.figures, stopping, ids, limit)
     if failed:
         raise failed[0]
+    services.backfills.finish()
     publish_now(services, publisher, stop)
+    if report.discovery is not None and report.discovery.refusal is not None:
+        raise RemovalGuardError(report.discovery.refusal)
 
 
 def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
     """Publish everything, waiting for another process's publish to end first.
+
+    A lock that was lost, because the database was away, is taken again: nothing is written without it.
 
     Raises:
         BusyError: the other one did not end.
@@ -119,10 +130,10 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
     deadline = time.monotonic() + LOCK_PATIENCE
     while not stop.is_set():
         try:
-            with services.runs.hold(PUBLISH, services.settings.lease_seconds):
-                publisher.publish(until=stop.is_set)
+            with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
+                publisher.publish(until=stop.is_set, check=hold.check)
             return
-        except BusyError:
+        except (BusyError, LockLostError):
             if time.monotonic() > deadline:
                 raise
             stop.wait(LOCK_POLL)
@@ -171,9 +182,9 @@ def _publishing(services: Services, publisher: Publisher) -> Iterator[list[Excep
     def work() -> None:
         while not done.wait(PUBLISH_EVERY):
             try:
-                with services.runs.hold(PUBLISH, services.settings.lease_seconds):
-                    publisher.publish(until=done.is_set)
-            except BusyError:
+                with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
+                    publisher.publish(until=done.is_set, check=hold.check)
+            except (BusyError, LockLostError):
                 continue
             except Exception as error:
                 failed.append(error)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from jobs.run.dry_run import Rehearsed
@@ -32,7 +33,9 @@ def report_lines(report: RunReport) -> list[str]:
         lines.append(_found(plain["discovery"]))
     if report.marked is not None:
         lines.append(f"marked     {report.marked:,} listings to be enriched again")
-    if report.discovery is None:  # publish only
+    if report.joined is not None:
+        lines.append(f"joined     #{report.joined}, an unfinished backfill that asked for the same")
+    if report.discovery is None and report.marked is None and report.joined is None:  # publish only
         return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
     lines.append(
         f"enriched   {plain['listings']:,} listings; {plain['retry']:,} to be tried again, "
@@ -58,19 +61,26 @@ def _found(discovery: Mapping[str, int]) -> str:
 
 
 def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:
-    """Print what a run would write: a line per document, then the figures."""
-    documents, removed = rehearsed.documents, rehearsed.removed
+    """Print what a run would do: a line per document and delete of the sample, then the figures."""
+    documents, removed, counts = rehearsed.documents, rehearsed.removed, rehearsed.counts
+    found = rehearsed.discovery.as_json()
     if as_json:
-        found = rehearsed.discovery.as_json()
-        print_json({"discovery": found, "documents": documents, "removed": removed})
+        told = {"discovery": found, "counts": asdict(counts), "documents": documents, "removed": removed}
+        print_json(told)
         return
     for document in documents:
         sys.stdout.write(f"put {json.dumps(document, ensure_ascii=False, default=str)}\n")
     for id in removed:
         sys.stdout.write(f"delete {id}\n")
+    if len(documents) < counts.written or len(removed) < counts.removed:
+        sys.stdout.write(f"… {counts.written - len(documents):,} more to put, ")
+        sys.stdout.write(f"{counts.removed - len(removed):,} more to delete: --limit shows more\n")
     out = console()
-    out.print(_found(rehearsed.discovery.as_json()))
-    out.print(f"would write {len(documents):,} documents and delete {len(removed):,}; nothing was written")
+    out.print(_found(found))
+    out.print(
+        f"would write {counts.written:,} documents and delete {counts.removed:,}; {counts.awaiting:,} await "
+        f"the portal's document, {counts.refused:,} were refused; nothing was written"
+    )
 
 
 def _counts(counts: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from enrich.model.bundle import Bundle
 from enrich.settings import Settings
+from enrich.state.backfills import Backfill
 from enrich.state.runs import Run
 from enrich.state.summary import Summary
 from enrich.state.workers import Worker
@@ -60,10 +61,30 @@ def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings:
     made = f"; {stale:,} listings made with another: enrich backfill --stale-bundle" if stale else ""
     facts.add_row("bundle", f"{escape(bundle.name)} {bundle.bundle_id[:12]}{made}")
     facts.add_row("precision of true", "; ".join(_claims(bundle)))
+    for backfill in summary.backfills:
+        facts.add_row(f"backfill #{backfill.id}", backfill_line(backfill))
     out.print(facts)
     if summary.workers:
         out.print(_workers(summary.workers))
     out.print(_runs(runs) if runs else "No run yet: start one with `enrich run`.")
+
+
+def backfill_line(backfill: Backfill) -> str:
+    """What was asked, and how far it got."""
+    asked = ["all listings" if backfill.named is None else f"{backfill.named:,} listings named"]
+    if backfill.since:
+        asked.append(f"changed since {backfill.since:%Y-%m-%d %H:%M} UTC")
+    if backfill.stale_bundle:
+        asked.append(f"not made with bundle {backfill.stale_bundle[:12]}")
+    if backfill.revalidate:
+        asked.append("photos asked for again")
+    if backfill.done_at:
+        state = f"{backfill.marked:,} marked, done {backfill.done_at:%Y-%m-%d %H:%M}"
+    elif backfill.marked_at:
+        state = f"{backfill.marked:,} marked, {backfill.left:,} left"
+    else:
+        state = f"{backfill.marked:,} marked so far, {backfill.left:,} of them left"
+    return f"{', '.join(asked)}: {state}; since {backfill.created_at:%Y-%m-%d %H:%M}"
 
 
 def _claims(bundle: Bundle) -> list[str]:

@@ -115,11 +115,14 @@ def _removals() -> None:
         "removal",
         sa.Column("run_id", sa.BigInteger, primary_key=True),
         _id("listing_id", primary_key=True),
+        sa.Column("emptied", sa.Boolean, nullable=False),
         schema=SCHEMA,
     )
+    op.drop_column("listing", "missing_run", schema=SCHEMA)
 
 
 def _drop_removals() -> None:
+    op.add_column("listing", sa.Column("missing_run", sa.BigInteger), schema=SCHEMA)
     op.drop_table("removal", schema=SCHEMA)
 
 

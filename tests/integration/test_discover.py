@@ -1,14 +1,15 @@
 """Discovery on a real Postgres: what is found, what is written, and what is left alone."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from enrich.errors import RemovalGuardError
 from enrich.settings import Settings, load_settings
 from enrich.source.discover import Discovery, discover
+from enrich.source.foresee import Prospect, foresee, prospects
 from enrich.source.portal import Source
 from enrich.state.database import Database
 from tests.support.postgres import Portal
@@ -28,6 +29,17 @@ class Night:
         self.run_id += 1
         chosen = self.settings(**(settings or {}))
         return discover(Source(self.database, chosen), self.database, chosen, self.run_id, **options)
+
+    def foresee(self) -> Discovery:
+        """What the next night would find."""
+        source, settings = Source(self.database, self.settings()), self.settings()
+        return foresee(source, self.database, settings, ids=None, allow_removals=False, revalidate=False)
+
+    def ahead(self, found: Discovery) -> list[Prospect]:
+        """What it would do."""
+        source, settings = Source(self.database, self.settings()), self.settings()
+        refused = found.refusal is not None
+        return list(prospects(source, self.database, settings, ids=None, revalidate=False, refused=refused))
 
     @staticmethod
     def settings(**changes: Any) -> Settings:
@@ -52,6 +64,12 @@ class Night:
 @pytest.fixture
 def night(migrated: Portal, database: Database) -> Night:
     return Night(migrated, database)
+
+
+def assert_refused(found: Discovery, why: str) -> None:
+    """The removal guard let nothing leave."""
+    assert found.refusal is not None and re.search(why, found.refusal)
+    assert found.removed == 0
 
 
 def counts(found: Discovery) -> dict[str, int]:
@@ -361,15 +379,14 @@ class TestRemovalGuard:
         if not trips:
             assert night(settings=settings).removed == vanish
             return
-        with pytest.raises(RemovalGuardError, match=f"{vanish} of {published}.*--allow-removals"):
-            night(settings=settings)
+        assert_refused(night(settings=settings), f"{vanish} of {published}.*--allow-removals")
         assert "gone" not in {row.status for row in night.rows().values()}
         assert night(settings=settings, allow_removals=True).removed == vanish
 
     def test_an_emptied_table_removes_nothing(self, night: Night, homes: list[str]) -> None:
         night.portal.execute("DELETE FROM listings")
-        with pytest.raises(RemovalGuardError, match="no active listings at all, and 7 documents"):
-            night(settings={"max_removed": "100%"})
+        found = night(settings={"max_removed": "100%"})
+        assert_refused(found, "no active listings at all, and 7 documents")
         assert {row.status for row in night.rows().values()} == {"done"}
         assert night(allow_removals=True).removed == 7
 
@@ -379,8 +396,7 @@ class TestRemovalGuard:
     def test_what_was_found_besides_stays_recorded(self, night: Night, town: Callable[..., None]) -> None:
         town(100, 50)
         night.portal.add("new", URLS)
-        with pytest.raises(RemovalGuardError):
-            night()
+        assert_refused(night(), "50 of 100")
         assert night.rows()["new"].status == "pending"
 
     def test_a_listing_back_before_removals_are_allowed_stays(
@@ -388,8 +404,7 @@ class TestRemovalGuard:
     ) -> None:
         """Staged by a run that stopped, and there again: even under the same run id it is not removed."""
         town(100, 50)
-        with pytest.raises(RemovalGuardError):
-            night()
+        assert_refused(night(), "50 of 100")
         night.portal.execute("INSERT INTO listings (id, updated_at) VALUES ('t1', now())")
         night.run_id -= 1
         assert night(allow_removals=True).removed == 49
@@ -426,23 +441,21 @@ class TestDryRun:
         night.portal.execute("UPDATE listings SET price = 200 WHERE id = 'home-2'")
         night.portal.touch("home-3")
         before = night.rows()
-        dry = night(dry_run=True)
+        dry = night.foresee()
         assert night.rows() == before
-        assert dry.ids == {
-            "new": ["new"],
-            "returned": [],
-            "changed": ["home-1"],
-            "documents": ["home-2"],
-            "revalidated": ["home-3"],
-            "removed": ["home-0"],
-        }
+        assert night.ahead(dry) == [
+            Prospect("home-0", outcome="removed"),
+            Prospect("home-1", enriched=True),
+            Prospect("home-2", outcome="written"),
+            Prospect("home-3", enriched=True, revalidate=True),
+            Prospect("new", enriched=True),
+        ]
         assert counts(night()) == counts(dry)
 
     def test_the_guard_trips_as_it_would(self, night: Night, town: Callable[..., None]) -> None:
         town(100, 21)
         before = night.rows()
-        with pytest.raises(RemovalGuardError, match="21 of 100"):
-            night(dry_run=True)
+        assert_refused(night.foresee(), "21 of 100")
         assert night.rows() == before
 
 

@@ -1,22 +1,18 @@
-"""Retries, backfills and forgiven outages, on a real Postgres."""
-
-from datetime import UTC, datetime
+"""Retries and forgiven outages, on a real Postgres."""
 
 import pytest
 
 from enrich.records import PhotoStatus
-from enrich.state import requests
 from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.requests import Requests
-from enrich.state.schema import BACKFILL, NIGHTLY
+from enrich.state.schema import NIGHTLY
 from tests.support.enriched import (
     add,
     enriched,
     failed,
     ok,
     photo,
-    result,
     sha,
 )
 from tests.support.postgres import Portal
@@ -111,83 +107,3 @@ class TestRetry:
         assert known[photo("done").key].retry_due
         assert not known[photo("good").key].retry_due
         assert statuses(migrated)["retry"] == "retry"
-
-
-class TestBackfill:
-    def test_a_backfill_marks_everything_but_what_is_gone_or_quarantined(
-        self, migrated: Portal, state: Listings, asking: Requests
-    ) -> None:
-        add(migrated, "done", "pending", "leased", "retry", "quarantined", "gone")
-        enriched(state, "done")
-        enriched(state, "retry", failed(photo("retry"), PhotoStatus.DNS))
-        quarantined(state, "quarantined")
-        (claim,) = state.claim(1, ["leased"])
-        migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'gone'")
-        assert asking.mark_backfill() == 4
-        assert statuses(migrated) == {
-            "done": "pending", "pending": "pending", "leased": "leased", "retry": "pending",
-            "quarantined": "quarantined", "gone": "gone",
-        }  # fmt: skip
-        assert migrated.state("done").priority == BACKFILL
-        assert migrated.state("pending").priority == NIGHTLY
-        assert state.complete(result(claim))
-        assert statuses(migrated)["leased"] == "pending"  # it was made before the backfill asked
-
-    def test_a_named_listing_leaves_quarantine(
-        self, migrated: Portal, state: Listings, asking: Requests
-    ) -> None:
-        add(migrated, "a", "b")
-        quarantined(state, "a")
-        assert asking.mark_backfill(ids=["a", "nobody"]) == 1
-        assert (migrated.state("a").status, migrated.state("a").attempts) == ("pending", 0)
-
-    def test_a_stale_bundle_is_rolled_over_and_going_on_marks_only_the_rest(
-        self, migrated: Portal, state: Listings, asking: Requests
-    ) -> None:
-        add(migrated, "a", "b", "c")
-        for id in "abc":
-            enriched(state, id, bundle_id="new" if id == "c" else "old")
-        assert asking.mark_backfill(stale_bundle="new") == 2
-        enriched(state, "a", bundle_id="new")
-        assert asking.backfill_waiting() == 1
-        assert asking.mark_backfill(stale_bundle="new") == 1
-        enriched(state, "b", bundle_id="new")
-        assert (asking.backfill_waiting(), asking.mark_backfill(stale_bundle="new")) == (0, 0)
-
-    def test_since_is_when_the_portal_changed_it(
-        self, migrated: Portal, state: Listings, asking: Requests
-    ) -> None:
-        add(migrated, "a", updated_at=datetime(2024, 1, 1, tzinfo=UTC))
-        add(migrated, "b", updated_at=datetime(2024, 6, 1, tzinfo=UTC))
-        add(migrated, "c")
-        for id in "abc":
-            enriched(state, id)
-        assert asking.mark_backfill(since=datetime(2024, 6, 1, tzinfo=UTC)) == 1
-        assert statuses(migrated) == {"a": "done", "b": "pending", "c": "done"}
-
-    def test_photos_can_be_asked_for_again(self, migrated: Portal, state: Listings, asking: Requests) -> None:
-        add(migrated, "a")
-        enriched(state, "a")
-        asking.mark_backfill(revalidate=True)
-        (claim,) = state.claim(1)
-        assert claim.revalidate
-
-    def test_many_listings_are_marked_page_by_page(
-        self, migrated: Portal, asking: Requests, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(requests, "MARK_PAGE", 3)
-        ids = [f"l{n}ö" for n in range(10)]
-        add(migrated, *ids)
-        migrated.execute("UPDATE enrichment.listing SET status = 'done'")
-        assert asking.mark_backfill() == 10
-        rows = migrated.execute("SELECT DISTINCT status, requested FROM enrichment.listing")
-        assert [tuple(row) for row in rows] == [("pending", 2)]
-
-    def test_a_listing_that_a_backfill_left_in_retry_is_the_nightly_runs(
-        self, migrated: Portal, state: Listings, asking: Requests
-    ) -> None:
-        add(migrated, "a", status="done")
-        asking.mark_backfill()
-        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
-        assert (migrated.state("a").status, migrated.state("a").priority) == ("retry", NIGHTLY)
-        assert asking.backfill_waiting() == 0

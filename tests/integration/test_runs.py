@@ -1,11 +1,8 @@
-"""Locks, runs and status on a real Postgres."""
-
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+"""Runs and status on a real Postgres."""
 
 import pytest
 
-from enrich.errors import BusyError, StoppedError, UsageError
+from enrich.errors import UsageError
 from enrich.records import PhotoStatus, WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.listings import Listings
@@ -25,77 +22,6 @@ def runs(database: Database) -> Runs:
 @pytest.fixture
 def state(database: Database) -> Listings:
     return Listings(database, lease_seconds=60, max_attempts=3)
-
-
-def expire(portal: Portal) -> None:
-    portal.execute("UPDATE enrichment.lock SET expires = clock_timestamp() - interval '1 second'")
-
-
-class TestLocks:
-    def test_one_of_many_gets_the_lock(self, runs: Runs) -> None:
-        start = Barrier(8)
-
-        def work(number: int) -> str | None:
-            start.wait()
-            return runs.acquire("discover", f"host-{number}", 60)
-
-        with ThreadPoolExecutor(8) as pool:
-            assert sum(token is not None for token in pool.map(work, range(8))) == 1
-
-    def test_locks_of_other_names_are_free(self, runs: Runs) -> None:
-        assert runs.acquire("discover", "one", 60)
-        assert runs.acquire("publish", "two", 60)
-
-    def test_an_expired_lock_is_taken_over_and_its_old_holder_told(
-        self, migrated: Portal, runs: Runs
-    ) -> None:
-        old = runs.acquire("discover", "one", 60)
-        assert old is not None
-        expire(migrated)
-        new = runs.acquire("discover", "two", 60)
-        assert new is not None
-        assert not runs.renew("discover", old, 60)
-        assert not runs.release("discover", old)
-        assert runs.acquire("discover", "three", 60) is None  # the old holder did not free the new one's
-        assert runs.renew("discover", new, 60)
-
-    def test_a_renewed_lock_is_not_taken(self, migrated: Portal, runs: Runs) -> None:
-        token = runs.acquire("discover", "one", 60)
-        expire(migrated)
-        assert token is not None
-        assert runs.renew("discover", token, 60)
-        assert runs.acquire("discover", "two", 60) is None
-
-    def test_a_released_lock_is_free(self, runs: Runs) -> None:
-        token = runs.acquire("discover", "one", 60)
-        assert token is not None
-        assert runs.release("discover", token)
-        assert runs.acquire("discover", "two", 60)
-
-    def test_holding_is_renewed_while_the_block_lasts(self, migrated: Portal, runs: Runs) -> None:
-        sql = "SELECT expires FROM enrichment.lock WHERE name = 'discover'"
-        with runs.hold("discover", lease_seconds=0.6) as hold:
-            first = migrated.execute(sql)[0][0]
-            while migrated.execute(sql)[0][0] <= first:  # the test's own time limit ends it
-                hold.lost.wait(0.05)
-            hold.check()
-            with pytest.raises(BusyError, match="holds the lock 'discover'") as busy, runs.hold("discover"):
-                pass
-            assert busy.value.exit_code == 75
-        assert runs.acquire("discover", "next", 60)
-
-    def test_a_holder_learns_that_its_lock_was_lost(self, migrated: Portal, runs: Runs) -> None:
-        with runs.hold("discover", lease_seconds=0.6) as hold:
-            migrated.execute("UPDATE enrichment.lock SET token = gen_random_uuid(), holder = 'thief'")
-            assert hold.lost.wait(60)
-            with pytest.raises(StoppedError, match="was lost"):
-                hold.check()
-        assert migrated.execute("SELECT holder FROM enrichment.lock")[0][0] == "thief"
-
-    def test_a_block_that_raises_frees_the_lock(self, runs: Runs) -> None:
-        with pytest.raises(ZeroDivisionError), runs.hold("discover"):
-            raise ZeroDivisionError
-        assert runs.acquire("discover", "next", 60)
 
 
 class TestRuns:

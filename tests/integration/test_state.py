@@ -213,6 +213,20 @@ class TestCompletion:
         enriched(state, **other)
         assert migrated.state("a").revision > before
 
+    def test_a_listing_that_lost_all_its_photos_since_discovery_waits_for_the_next_one(
+        self, migrated: Portal, state: Listings
+    ) -> None:
+        add(migrated, "a")
+        enriched(state)
+        before = migrated.state("a")
+        ask_again(migrated, "a")
+        assert not state.complete(result(claim_one(state), photo_fp=""))
+        row = migrated.state("a")
+        assert (row.status, row.attempts, row.lease_token) == ("retry", 0, None)
+        assert (row.attributes, row.revision) == (before.attributes, before.revision)
+        migrated.execute("UPDATE enrichment.listing SET photo_fp = '', not_before = now()")
+        assert state.complete(result(claim_one(state), photo_fp="")), "discovery believed it"
+
     def test_a_change_during_the_lease_stays_pending(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         claim = claim_one(state)

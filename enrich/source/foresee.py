@@ -1,0 +1,196 @@
+"""What a run would find and do with each listing: read as discovery reads, and nothing written."""
+
+# ruff: noqa: S608 (the statements are put together from the constants here, never from values)
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, text
+
+from enrich.settings import Settings
+from enrich.source.discover import Discovery
+from enrich.source.pages import (
+    ABSENT,
+    DOCUMENT_DIFFERS,
+    PUBLISHED,
+    SAME,
+    SOURCE,
+    Page,
+    as_json,
+    classify,
+    emptied,
+    pages,
+    parameters,
+)
+from enrich.source.portal import Source
+from enrich.source.removals import Losses, refusal
+from enrich.state.database import Database
+
+T = TypeVar("T")
+
+# Our rows that have something to do whatever the source says, and those that the source lacks.
+_OURS = """
+    SELECT * FROM (
+        SELECT id, status = 'gone' AS gone, status <> 'gone' AND {absent} AS absent, {published} AS published,
+               status IN ('pending', 'leased') OR (status = 'retry' AND not_before <= now()) AS waits,
+               revalidate, publish_status,
+               revision IS NOT NULL AND published_revision IS DISTINCT FROM revision AS unpublished
+        FROM listing WHERE {ours}
+    ) AS ours
+    WHERE absent OR waits OR unpublished
+"""
+
+_SAME = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {SAME}")
+
+_MOVED = text(f"""
+    SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id
+    WHERE listing.attributes IS NOT NULL AND (listing.status = 'gone' OR {DOCUMENT_DIFFERS})
+""")
+
+_PUBLISHED = text(f"SELECT count(*) FROM listing WHERE status <> 'gone' AND {PUBLISHED}")
+
+_ELSEWHERE = text("""
+    SELECT count(*) FILTER (WHERE status = 'gone') AS removed,
+           count(*) FILTER (WHERE status <> 'gone' AND publish_status = 'awaiting') AS awaiting,
+           count(*) FILTER (WHERE status <> 'gone' AND publish_status = 'refused') AS refused,
+           count(*) FILTER (WHERE status <> 'gone' AND coalesce(publish_status, '')
+                                  NOT IN ('awaiting', 'refused')) AS written
+    FROM listing
+    WHERE revision IS NOT NULL AND published_revision IS DISTINCT FROM revision AND NOT id = ANY(:ids)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A listing that a run would have something to do with."""
+
+    id: str
+    enriched: bool = False
+    """Its photos would be gone through; its document may come out differently."""
+    revalidate: bool = False
+    outcome: str | None = None
+    """What publishing would come to without enrichment: written, removed, awaiting, refused (as it was last
+    time); None: nothing is to be published."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A page of the source beside our rows."""
+
+    page: Page
+    kinds: Mapping[str, str]
+    emptied: Collection[str]
+    same: Collection[str]
+    """Back, and need no enrichment."""
+    moved: Collection[str]
+    """Enriched before, and their documents go out again whatever the photos show."""
+    ours: Mapping[str, Row[Any]]
+    """Our rows that wait, are unpublished or are missing in the source."""
+
+
+def foresee(
+    source: Source,
+    state: Database,
+    settings: Settings,
+    *,
+    ids: Sequence[str] | None,
+    allow_removals: bool,
+    revalidate: bool,
+) -> Discovery:
+    """What `discover` would answer now; arguments and errors as there."""
+    found, losses = Discovery(), Losses()
+    for compared in _compared(source, state, settings, ids, revalidate):
+        losses.see(compared.page)
+        found.seen += len(compared.page.listings)
+        found.count(compared.kinds)
+        absent = [row for row in compared.ours.values() if row.absent]
+        losses.removed += len(absent)
+        losses.leaving += sum(row.published for row in absent)
+        losses.emptied += len(compared.emptied)
+    losses.published = read(state, lambda connection: connection.execute(_PUBLISHED).scalar_one())
+    if not allow_removals:
+        found.refusal = refusal(losses, settings.max_removed, whole=ids is None)
+    found.removed = 0 if found.refusal else losses.removed
+    return found
+
+
+def prospects(
+    source: Source,
+    state: Database,
+    settings: Settings,
+    *,
+    ids: Sequence[str] | None,
+    revalidate: bool,
+    refused: bool,
+) -> Iterator[Prospect]:
+    """All that a run would have to do, by id, a page in memory at a time.
+
+    `refused`: the removal guard lets nothing leave.
+    """
+    for compared in _compared(source, state, settings, ids, revalidate):
+        for id in sorted(compared.kinds.keys() | compared.ours.keys()):
+            row = compared.ours.get(id)
+            if row is not None and ((row.gone and id not in compared.kinds) or (row.absent and not refused)):
+                if row.published:
+                    yield Prospect(id, outcome="removed")
+            else:
+                yield _prospect(compared, id, row, revalidate, refused)
+
+
+def elsewhere(state: Database, ids: Sequence[str]) -> dict[str, int]:
+    """Outcome -> how many of the listings besides `ids` wait to be published."""
+    given = {"ids": list(ids)}
+    return dict(read(state, lambda connection: connection.execute(_ELSEWHERE, given).mappings().one()))
+
+
+def read(state: Database, work: Callable[[Connection], T]) -> T:
+    """`Database.run` in a transaction that can't write."""
+
+    def reading(connection: Connection) -> T:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        return work(connection)
+
+    return state.run(reading)
+
+
+def _prospect(
+    compared: _Compared, id: str, row: Row[Any] | None, revalidate: bool, refused: bool
+) -> Prospect:
+    kind = compared.kinds.get(id)
+    waits = row is not None and row.waits and not row.absent
+    asked = kind in ("new", "changed", "revalidated") or (kind == "returned" and id not in compared.same)
+    withheld = refused and id in compared.emptied
+    unpublished = row is not None and row.unpublished
+    before = row.publish_status if row is not None and unpublished else None
+    outcome: str | None = None
+    if before == "awaiting":
+        outcome = "awaiting"
+    elif id in compared.moved or (unpublished and before != "refused"):
+        outcome = "written"
+    elif unpublished:
+        outcome = "refused"
+    again = kind == "revalidated" or (asked and revalidate) or (row is not None and row.revalidate)
+    return Prospect(id, (asked or waits) and not withheld, again, outcome)
+
+
+def _compared(
+    source: Source, state: Database, settings: Settings, ids: Sequence[str] | None, revalidate: bool
+) -> Iterator[_Compared]:
+    given = parameters(settings, revalidate)
+    for page in pages(source, settings.page_size, ids):
+        yield read(state, partial(_compare, page, given))
+
+
+def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
+    shown = {**given, "page": as_json(page.listings)}
+    ours = state.execute(text(_OURS.format(absent=ABSENT, published=PUBLISHED, ours=page.ours)), page.scope)
+    return _Compared(
+        page,
+        classify(state, page.listings, given),
+        emptied(state, page.listings),
+        set(state.execute(_SAME, shown).scalars()),
+        set(state.execute(_MOVED, shown).scalars()),
+        {row.id: row for row in ours},
+    )

@@ -1,0 +1,139 @@
+"""Source and state side by side, a page at a time: which listings differ, and how.
+
+What is compared is said here once, for discovery and for the dry run: `s` is the source's listing, `listing`
+our row of it.
+"""
+
+# ruff: noqa: S608 (the statements are put together from the constants here, never from values)
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from enrich.settings import Settings
+from enrich.source.portal import Source, SourceListing
+from enrich.state.schema import NIGHTLY
+
+SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", updated_at timestamptz,
+  photo_fp text, doc_fp text, versioned boolean, columns jsonb)"""
+
+PHOTOS_DIFFER = "listing.photo_fp <> s.photo_fp"
+DOCUMENT_DIFFERS = "listing.doc_fp <> s.doc_fp"
+# Enriched from these very photos, yet the listing says that it changed, and nothing that we see explains it.
+TOUCHED = """(listing.photo_fp = s.photo_fp AND listing.photo_fp_done = s.photo_fp
+  AND listing.doc_fp = s.doc_fp AND NOT listing.revalidate
+  AND listing.updated_at_done IS DISTINCT FROM s.updated_at)"""
+_DUE = "coalesce(listing.revalidated_at <= now() - make_interval(secs => :revalidate_after), true)"
+ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AND {_DUE}))"
+# Back with the photos it was enriched from, all of them well: only its document has to return.
+SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
+  AND listing.transient_rounds = 0 AND NOT CAST(:revalidate AS boolean))"""
+
+PUBLISHED = "listing.published_revision IS NOT NULL"
+# Published from photos, and now without any, which no discovery has accepted yet.
+_EMPTIED_NOW = f"""s.photo_fp = '' AND {PHOTOS_DIFFER} AND listing.status <> 'gone' AND {PUBLISHED}
+  AND listing.photo_fp_done <> ''"""
+
+_CLASSIFY = text(f"""
+    SELECT s.id,
+      CASE WHEN listing.id IS NULL THEN 'new' WHEN listing.status = 'gone' THEN 'returned'
+           WHEN {PHOTOS_DIFFER} THEN 'changed' WHEN {DOCUMENT_DIFFERS} THEN 'documents'
+           WHEN {ASK_AGAIN} THEN 'revalidated' ELSE 'touched' END AS kind
+    FROM {SOURCE} LEFT JOIN listing ON listing.id = s.id
+    WHERE listing.id IS NULL OR listing.status = 'gone' OR {PHOTOS_DIFFER} OR {DOCUMENT_DIFFERS}
+       OR {ASK_AGAIN} OR ({TOUCHED} AND s.versioned)
+""")
+
+_EMPTIED = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {_EMPTIED_NOW}")
+
+_RANGE = """(CAST(:after AS text) IS NULL OR listing.id > :after)
+  AND (CAST(:last AS text) IS NULL OR listing.id <= :last)"""
+_NAMED = "listing.id = ANY(CAST(:ids AS text[]))"
+ABSENT = """NOT EXISTS (
+  SELECT FROM json_array_elements_text(CAST(:seen AS json)) AS s(id) WHERE s.id COLLATE "C" = listing.id)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Active listings of the source, and which of our rows they are to be compared with."""
+
+    listings: Sequence[SourceListing]
+    after: str | None = None
+    last: str | None = None
+    ids: Sequence[str] | None = None
+    """Given: these rows; else those with after < id <= last, open where None."""
+
+    @property
+    def ours(self) -> str:
+        """The condition that chooses our rows, for the parameters `scope`."""
+        return _RANGE if self.ids is None else _NAMED
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """Parameters of `ours` and `ABSENT`."""
+        if self.ids is None:
+            chosen: dict[str, Any] = {"after": self.after, "last": self.last}
+        else:
+            chosen = {"ids": list(self.ids)}
+        return chosen | {"seen": json.dumps([listing.id for listing in self.listings])}
+
+
+def pages(source: Source, size: int, ids: Sequence[str] | None) -> Iterator[Page]:
+    """All there is to compare, `size` listings at a time; only these `ids` where given."""
+    if ids is not None:
+        wanted = sorted({id for id in ids if "\0" not in id})
+        for start in range(0, len(wanted), size):
+            chunk = wanted[start : start + size]
+            yield Page(source.by_ids(chunk), ids=chunk)
+        return
+    after = None
+    while listings := source.page(after, size):
+        yield Page(listings, after, listings[-1].id)
+        after = listings[-1].id
+    yield Page((), after, None)
+
+
+def parameters(settings: Settings, revalidate: bool) -> dict[str, Any]:
+    """Those of the conditions above, besides the page."""
+    return {
+        "revalidate": revalidate,
+        "revalidate_after": settings.revalidate_after,
+        "nightly": NIGHTLY,
+    }
+
+
+def classify(
+    state: Connection, listings: Sequence[SourceListing], given: Mapping[str, Any]
+) -> dict[str, str]:
+    """Id -> how the listing differs: a kind of `Discovery`, or "touched"; those that do not are absent."""
+    found = state.execute(_CLASSIFY, {**given, "page": as_json(listings)})
+    return {row.id: row.kind for row in found}
+
+
+def emptied(state: Connection, listings: Sequence[SourceListing]) -> set[str]:
+    """Ids of those that were published from photos and have none any more."""
+    bare = [listing for listing in listings if not listing.photo_fp]
+    return set(state.execute(_EMPTIED, {"page": as_json(bare)}).scalars()) if bare else set()
+
+
+def as_json(
+    listings: Sequence[SourceListing], documents: Mapping[str, tuple[str, Mapping[str, Any]]] | None = None
+) -> str:
+    """The listings as `SOURCE` reads them. Copied columns come with the fingerprint read along with them."""
+    rows = []
+    for listing in listings:
+        doc_fp, columns = (documents or {}).get(listing.id, (listing.doc_fp, {}))
+        rows.append(
+            {
+                "id": listing.id,
+                "updated_at": listing.updated_at and listing.updated_at.isoformat(),
+                "photo_fp": listing.photo_fp,
+                "doc_fp": doc_fp,
+                "versioned": listing.versioned,
+                "columns": columns,
+            }
+        )
+    return json.dumps(rows, ensure_ascii=False)

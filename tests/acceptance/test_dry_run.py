@@ -1,0 +1,81 @@
+"""`run --dry-run` says what the run that follows does: its counts are that run's counts."""
+
+import json
+from typing import Any
+
+from tests.support.harness import World
+
+MANY = 30
+
+
+def counts(report: Any) -> dict[str, int]:
+    published = report.published
+    return {name: getattr(published, name) for name in ("written", "removed", "awaiting", "refused")}
+
+
+def foretold(world: World, *arguments: str) -> dict[str, Any]:
+    done = world.enrich("run", "--dry-run", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_the_counts_are_those_of_the_run_that_follows(world: World) -> None:
+    """New, changed, removed, waiting, unpublished and refused listings, and some that are none of these."""
+    for number in range(MANY):
+        world.listing(f"{number:02}", "kitchen", city="Solna", price=number)
+    world.run()
+    state = "UPDATE enrichment.listing SET"
+    world.portal.add_photo("00", 1, world.photo("balcony", 1, "/00/1.jpg"))  # changed: another document
+    world.portal.execute("UPDATE listings SET price = 100 WHERE id IN ('01', '02')")  # other columns
+    world.portal.remove("03")  # leaves the index
+    world.portal.execute(f"{state} published_revision = NULL WHERE id = '04'")  # unpublished
+    world.portal.execute(f"{state} status = 'pending', requested = 2 WHERE id IN ('05', '02')")  # waits: same
+    world.portal.execute(f"{state} status = 'retry', not_before = now() WHERE id = '06'")  # due: the same
+    world.portal.execute(  # not due
+        f"{state} status = 'retry', not_before = now() + interval '1 day', bundle_id = '?' WHERE id = '07'"
+    )
+    world.portal.execute(  # waits: another document
+        f"{state} status = 'pending', bundle_id = '?' WHERE id = '08'"
+    )
+    for number in range(3):
+        world.listing(f"new-{number}", "bedroom")
+    # One that the index refuses, night after night: its price is out of the range of a long.
+    world.portal.execute(
+        f'{state} columns = columns || \'{{"price": "x"}}\', revision = revision + 1,'
+        " publish_status = 'refused' WHERE id = '09'"
+    )
+
+    told = foretold(world)
+    assert told["counts"] == {"written": 8, "removed": 1, "awaiting": 0, "refused": 1}
+    assert len(told["documents"]) == 8 and told["removed"] == ["03"]
+    assert counts(world.run()) == told["counts"]
+
+
+def test_a_sample_is_shown_and_the_rest_counted(world: World) -> None:
+    for number in range(MANY):
+        world.listing(f"{number:02}", "kitchen")
+    told = foretold(world)
+    assert told["counts"]["written"] == MANY and len(told["documents"]) == 20
+    limited = world.enrich("run", "--dry-run", "--limit", "3")
+    assert limited.stdout.count("put {") == 3 and "would write 3 documents" in limited.stdout
+
+
+def test_what_never_reached_the_index_is_not_deleted(world: World) -> None:
+    world.listing("a", "kitchen")
+    world.listing("b", "kitchen")
+    world.run(limit=1)
+    world.portal.remove("b")
+    assert foretold(world)["counts"]["removed"] == 0
+    assert world.run().published.removed == 0
+
+
+def test_what_the_guard_would_withhold_is_said(world: World) -> None:
+    for number in range(MANY):
+        world.listing(f"{number:02}", "kitchen")
+    world.run()
+    world.portal.execute("DELETE FROM listing_images")
+    world.listing("new", "bedroom")
+    refused = world.enrich("run", "--dry-run", "--json", max_removed="3")
+    assert refused.returncode == 3 and "ENRICH_MAX_REMOVED=3" in refused.stderr
+    assert json.loads(refused.stdout)["counts"] == {"written": 1, "removed": 0, "awaiting": 0, "refused": 0}
