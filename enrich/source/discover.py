@@ -18,7 +18,8 @@ from enrich.errors import RemovalGuardError
 from enrich.settings import Settings, parse_max_removed
 from enrich.source.portal import Source, SourceListing
 from enrich.state.database import Database
-from enrich.state.schema import NEXT_REVISION, NIGHTLY
+from enrich.state.outbox import enqueue
+from enrich.state.schema import NEXT_REVISION, NIGHTLY, PUBLISHED
 
 FEW = 20
 """A share of the documents may always be this many: small portals remove a few."""
@@ -177,23 +178,23 @@ _WRITE_RETURNED = f"""{_UPDATE} photo_fp = s.photo_fp, {_COPIED}, revalidate = :
   pending_since = CASE WHEN {_SAME} THEN NULL ELSE now() END
   {_OF} = 'gone'"""
 
-_FIGURES = """
+_FIGURES = f"""
 SELECT count(*) FILTER (WHERE missing_run = :run) AS removed,
-       count(*) FILTER (WHERE missing_run = :run AND published_revision IS NOT NULL) AS leaving,
-       count(*) FILTER (WHERE published_revision IS NOT NULL) AS published
+       count(*) FILTER (WHERE missing_run = :run AND {PUBLISHED}) AS leaving,
+       count(*) FILTER (WHERE {PUBLISHED}) AS published
 FROM listing WHERE status <> 'gone'"""
 
 _REMOVE = f"""{_UPDATE} status = 'gone', requested = listing.requested + 1, lease_token = NULL,
   lease_expires = NULL, pending_since = NULL, not_before = NULL, attempts = 0, error = NULL,
   revalidate = false, missing_run = NULL,
   revision = CASE WHEN listing.revision IS NOT NULL THEN {NEXT_REVISION} END
-WHERE missing_run = :run AND status <> 'gone'"""
+WHERE missing_run = :run AND status <> 'gone' RETURNING id"""
 
 
 # Published from photos, and now without any.
 _EMPTIED = f"""
 SELECT count(*) FROM {_SOURCE} JOIN listing ON listing.id = s.id
-WHERE listing.status <> 'gone' AND listing.published_revision IS NOT NULL AND listing.photo_fp_done <> ''"""
+WHERE listing.status <> 'gone' AND {PUBLISHED} AND listing.photo_fp_done <> ''"""
 
 _UNSTAGE = f"{_UPDATE} missing_run = NULL WHERE missing_run = :run"
 
@@ -247,7 +248,7 @@ class _Comparison:
             if not self._dry_run:
                 state.execute(text(f"{_UPDATE} missing_run = :run WHERE {missing}"), scope)
                 return kinds, []
-            listed = f"SELECT id, published_revision IS NOT NULL FROM listing WHERE {missing}"
+            listed = f"SELECT id, {PUBLISHED} FROM listing WHERE {missing}"
             return kinds, list(state.execute(text(listed), scope))
 
         kinds, absent = self._state.run(work)
@@ -291,6 +292,7 @@ class _Comparison:
         def work(state: Connection) -> None:
             for statement, params in writes:
                 state.execute(statement, params)
+            enqueue(state, list(documents))
 
         if writes:
             self._state.run(work)
@@ -323,7 +325,9 @@ class _Comparison:
             )
         self.found.removed = removed
         if removed and not self._dry_run:
-            self._state.run(lambda state: state.execute(text(_REMOVE), self._params))
+            self._state.run(
+                lambda state: enqueue(state, state.execute(text(_REMOVE), self._params).scalars().all())
+            )
 
 
 def _refusal(max_removed: str, leaving: int, emptied: int, published: int) -> str | None:

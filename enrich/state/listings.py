@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, func, select, text, update
 from enrich.records import Claim, ListingResult, PhotoResult, PhotoScore, PhotoState
 from enrich.state import overrides, photos
 from enrich.state.database import Database
+from enrich.state.outbox import enqueue
 from enrich.state.overrides import Overrides
 from enrich.state.requests import Requeue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY, listing
@@ -203,6 +204,8 @@ class State(Requeue, Overrides):
                 raise _StaleClaim
             changes = _work_left(result, row, saved.current) | _findings(connection, result, row)
             connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
+            if "revision" in changes:
+                enqueue(connection, [row.id])
 
         try:
             self._database.run(work)

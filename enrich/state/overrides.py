@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, select, text, update
 
 from enrich.errors import UsageError
 from enrich.state.database import Database
+from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, listing
 
 _PUT = text("""
@@ -122,6 +123,7 @@ def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
     if row.status != "gone":  # nothing of a gone listing is in the index; its return publishes it
         changes["revision"] = NEXT_REVISION
     connection.execute(update(listing).where(listing.c.id == row.id).values(changes))
+    enqueue(connection, [row.id])
 
 
 def _checked(field: str, value: Any) -> bool | list[str] | None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from enrich.errors import UsageError
 from enrich.state import overrides
 from enrich.state.database import Database
-from enrich.state.outbox import Outbox, OutboxCounts
+from enrich.state.outbox import Outbox, OutboxCounts, Refusal, refusals
 from enrich.state.overrides import Override
 
 _STATUSES = text("SELECT status, count(*) AS listings FROM listing GROUP BY status")
@@ -33,7 +33,12 @@ _BUNDLES = text("""
     GROUP BY bundle_id ORDER BY count(*) DESC, bundle_id
 """)
 
-_LISTING = text("SELECT * FROM listing WHERE id = :id")
+_LISTING = text("""
+    SELECT l.*, p.revision AS published_revision, p.status AS publish_status, p.error AS publish_error
+    FROM listing AS l
+    LEFT JOIN (publication AS p JOIN target AS t ON t.id = p.target AND t.serving) ON p.listing_id = l.id
+    WHERE l.id = :id
+""")
 
 _PHOTOS = text("""
     SELECT key, status, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
@@ -49,6 +54,8 @@ class Summary:
     quarantine_reasons: tuple[tuple[str, int], ...]
     """The most frequent reasons with their counts."""
     outbox: OutboxCounts
+    refusals: tuple[Refusal, ...]
+    """The most frequent reasons why the index refuses documents."""
     lag_seconds: float | None
     """How long the listing that waits longest has waited; None where none waits."""
     bundles: Mapping[str, int]
@@ -64,14 +71,15 @@ class ListingDetails:
     """All that is known of one listing."""
 
     listing: Mapping[str, Any]
-    """Its row of table `listing`; `photos` among it."""
+    """Its row of table `listing`, `photos` among it, and `published_revision`, `publish_status` and
+    `publish_error` of the index that serves."""
     photos: Mapping[str, Mapping[str, Any]]
     """URL key -> status, failures, next_try, error, checked_at."""
     overrides: tuple[Override, ...]
 
 
 def summary(database: Database, reasons: int = 5) -> Summary:
-    """Count everything; at most `reasons` reasons of quarantine."""
+    """Count everything; at most `reasons` reasons of quarantine and of refusals."""
 
     def work(connection: Connection) -> tuple[Any, ...]:
         lag = connection.scalar(_LAG)
@@ -80,10 +88,11 @@ def summary(database: Database, reasons: int = 5) -> Summary:
             tuple((row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})),
             None if lag is None else max(float(lag), 0.0),
             {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
+            refusals(connection, reasons),
         )
 
-    listings, quarantined, lag, bundles = database.run(work)
-    return Summary(listings, quarantined, Outbox(database).counts(), lag, bundles)
+    listings, quarantined, lag, bundles, refused = database.run(work)
+    return Summary(listings, quarantined, Outbox(database).counts(), refused, lag, bundles)
 
 
 def details(database: Database, id: str) -> ListingDetails:

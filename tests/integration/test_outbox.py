@@ -9,12 +9,18 @@ from enrich.state.database import Database
 from enrich.state.listings import State
 from enrich.state.outbox import Outbox, OutboxCounts
 from tests.support.enriched import BUNDLE, add, result
-from tests.support.postgres import Portal
+from tests.support.postgres import Portal, enqueue_moved
 
 
 @pytest.fixture
 def outbox(database: Database) -> Outbox:
     return Outbox(database)
+
+
+@pytest.fixture
+def published_to(outbox: Outbox) -> None:
+    """The index that serves."""
+    outbox.set_target("homes", "own", "uuid-0")
 
 
 @pytest.fixture
@@ -37,10 +43,17 @@ def send(outbox: Outbox, status: WriteStatus = WriteStatus.DONE, **other: Any) -
     return [row.id for row in rows]
 
 
+def move(portal: Portal, id: str, change: str = "") -> None:
+    """Move a listing's revision, as whatever changes its document does."""
+    portal.execute(f"UPDATE enrichment.listing SET {change} revision = revision + 1 WHERE id = :id", id=id)
+    enqueue_moved(portal, id)
+
+
 def waiting(outbox: Outbox) -> list[str]:
     return [row.id for row in outbox.unpublished(None, 100)]
 
 
+@pytest.mark.usefixtures("published_to")
 def test_a_row_carries_what_its_document_needs(migrated: Portal, outbox: Outbox, state: State) -> None:
     add(migrated, "a", "new", columns='{"price": 5}')
     (claim,) = state.claim(1, ["a"])
@@ -53,7 +66,7 @@ def test_a_row_carries_what_its_document_needs(migrated: Portal, outbox: Outbox,
     assert (row.attributes, row.enriched_at) == (kept.attributes, kept.enriched_at)
 
 
-@pytest.mark.usefixtures("three")
+@pytest.mark.usefixtures("published_to", "three")
 class TestPublishing:
     def test_pages_walk_through_everything(self, outbox: Outbox) -> None:
         assert [row.id for row in outbox.unpublished(None, 2)] == ["a", "b"]
@@ -76,9 +89,7 @@ class TestPublishing:
 
     def test_a_listing_that_left_is_taken_away(self, migrated: Portal, outbox: Outbox) -> None:
         send(outbox)
-        migrated.execute(
-            "UPDATE enrichment.listing SET status = 'gone', revision = revision + 1 WHERE id = 'b'"
-        )
+        move(migrated, "b", "status = 'gone',")
         (row,) = outbox.unpublished(None, 10)
         assert (row.id, row.gone) == ("b", True)
 
@@ -91,9 +102,11 @@ class TestPublishing:
                 WriteResult("c", rows[2].revision, WriteStatus.AWAITING),
             ]
         )
-        assert waiting(outbox) == ["b", "c"]
+        assert waiting(outbox) == [], "tried once in a run"
         assert outbox.counts() == OutboxCounts(unpublished=2, awaiting=1, refused=1)
         assert migrated.state("b").publish_error == "field [x]� is not allowed"
+        outbox.ask_again()
+        assert waiting(outbox) == ["b", "c"]
         send(outbox)
         row = migrated.state("b")
         assert (row.publish_status, row.publish_error) == ("done", None)
@@ -148,13 +161,14 @@ class TestTarget:
         send(outbox)
         assert outbox.set_target(*other)
         assert waiting(outbox) == ["a", "b", "c"]
-        assert migrated.state("a").publish_status is None
+        assert migrated.state("a").publish_status == "waiting"
 
     def test_a_publisher_that_was_overtaken_records_nothing_for_the_new_index(
         self, database: Database, outbox: Outbox
     ) -> None:
         outbox.set_target("homes", "own", "uuid-1")
         rows = outbox.unpublished(None, 10)
-        Outbox(database).set_target("homes", "own", "uuid-2")
+        newer = Outbox(database)
+        newer.set_target("homes", "own", "uuid-2")
         outbox.record([WriteResult(row.id, row.revision, WriteStatus.DONE) for row in rows])
-        assert waiting(outbox) == ["a", "b", "c"]
+        assert waiting(newer) == ["a", "b", "c"]

@@ -1,5 +1,6 @@
 """What both modes need of Elasticsearch: connecting, errors told apart, mappings compared, bulks, search."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -151,7 +152,8 @@ def reason(detail: Any) -> str:
         if text and not any(text in part for part in parts):
             parts.append(text)
         detail = detail.get("caused_by") or next(iter(detail.get("root_cause") or ()), None)
-    return " ".join(": ".join(parts or [str(detail)]).split())[:300]
+    told = " ".join(": ".join(parts or [str(detail)]).split())
+    return re.sub(r"^\[\d+:\d+\] ", "", told)[:300]  # line and column of a request that nobody sees
 
 
 def failure(id: str, revision: int, status: int, error: Mapping[str, Any]) -> WriteResult:
