@@ -14,8 +14,8 @@ from sqlalchemy.sql import ColumnElement
 
 from enrich.errors import UsageError
 from enrich.index.document import HeadSpec, encode
-from enrich.index.elastic.query import verify
 from enrich.index.protocol import Hits, Query
+from enrich.index.query import verify
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.schema import document as table
