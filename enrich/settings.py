@@ -187,13 +187,18 @@ class Settings(BaseSettings):
         parse_max_removed(value)
         return value
 
+    @property
+    def index_backend(self) -> Literal["elasticsearch", "embedded"]:
+        """Where documents go; `enrich.index.open` makes it."""
+        return "embedded" if self.elasticsearch_url is None else "elasticsearch"
+
     @model_validator(mode="after")
     def _together(self) -> "Settings":
         if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
             raise ValueError(
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
             )
-        if self.index_mode == "merge" and self.elasticsearch_url is None:
+        if self.index_mode == "merge" and self.index_backend == "embedded":
             raise ValueError(
                 "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
             )

@@ -17,12 +17,13 @@ def open_index(
 ) -> SearchIndex:
     """The index that the settings name: Elasticsearch in one of its modes, or the embedded one.
 
-    `copied`: the copied columns with their Elasticsearch types; documents in mode merge carry none.
+    It connects when it is used first. `copied`: the copied columns with their Elasticsearch types; documents
+    in mode merge carry none.
 
     Raises:
-        IndexSetupError: Elasticsearch cannot be reached as set up.
+        IndexSetupError: a setting cannot be used.
     """
-    if settings.elasticsearch_url is None:
+    if settings.index_backend == "embedded":
         return EmbeddedIndex(database, settings.index, heads, copied)
     client = connect(settings)
     if settings.index_mode == "merge":

@@ -53,7 +53,7 @@ def check_index(services: Services) -> None:
     """Find out that the index cannot be used before anything is written.
 
     Raises:
-        IndexSetupError: it cannot be used as set up. One that is only busy is waited for later.
+        IndexSetupError: it cannot be used as set up. One that does not answer now is waited for later.
     """
     with suppress(IndexUnavailable):
         services.index.check()

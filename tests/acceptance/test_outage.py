@@ -73,6 +73,24 @@ def test_elasticsearch_stopped_and_started_during_a_run(
     assert_complete(stoppable)
 
 
+def test_elasticsearch_away_at_the_start_of_a_run_is_waited_for(
+    stoppable: World,
+    elasticsearch_server: ElasticsearchServer,
+    beside: ThreadPoolExecutor,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    homes(stoppable)
+    elasticsearch_server.stop()
+    running = beside.submit(stoppable.run, settings=WAITS)
+    until(lambda: set(stoppable.statuses().values()) == {"done"} or running.done(), "all are enriched")
+    until(lambda: "index away" in caplog.text or running.done(), "the run misses its index")
+    assert not running.done()
+    elasticsearch_server.start()
+    report = running.result()
+    assert report.exit_code == 0 and report.published.written == 9
+    assert_complete(stoppable)
+
+
 @pytest.fixture
 def behind(world: World, elasticsearch_proxy: Proxy) -> World:
     """A world whose job reaches the index through the proxy."""

@@ -14,7 +14,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import HeadSpec, encode, properties
-from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
+from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
 from enrich.index.protocol import Hits, IndexUnavailable, Query
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
@@ -57,7 +57,7 @@ class MergeIndex:
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
-        with reachable(self._client):
+        with answers(self._client):
             name, found = self._found()
             missing = self._missing(name, found)
             wanted = ["read", "write", "view_index_metadata", *(["manage"] if missing else [])]
@@ -75,7 +75,7 @@ class MergeIndex:
         try:
             found: dict[str, Any] = self._client.indices.get(index=self._index).body
         except ApiError as error:
-            if error.status_code != 404:
+            if not absent(error):
                 raise
             raise IndexSetupError(
                 f"there is no index or alias {self._index}: in mode merge the portal's own index is needed. "

@@ -14,7 +14,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import HeadSpec, encode, mapping
-from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
+from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
 from enrich.index.protocol import Hits, IndexLost, Query
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
@@ -52,7 +52,7 @@ class OwnIndex:
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
-        with reachable(self._client):
+        with answers(self._client):
             found = self._found()
             names = [self._alias, f"{self._alias}-*"]
             lacking = privileges(self._client, names, ["read", "write", "manage"])
@@ -75,7 +75,7 @@ class OwnIndex:
         try:
             found: dict[str, Any] = self._client.indices.get(index=self._alias).body
         except ApiError as error:
-            if error.status_code == 404:
+            if absent(error):
                 return None
             raise
         if self._alias in found:
