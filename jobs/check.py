@@ -57,9 +57,7 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
             except EnrichError as error:
                 yield Finding(name, False, (str(error),))
             except IndexUnavailable as error:
-                told = (
-                    f"the index gives no answer ({error}). Check ELASTICSEARCH_URL, and that the server runs"
-                )
+                told = f"the index gives no answer ({error}). Check ELASTICSEARCH_URL and the server"
                 yield Finding(name, False, (told,))
 
 

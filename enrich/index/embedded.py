@@ -108,6 +108,8 @@ class EmbeddedIndex:
     def _equals(self, name: str, value: str) -> ColumnElement[bool]:
         """A copied column equals a value, or holds it where the column is an array."""
         es_type = self._copied.get(name, "keyword")
+        if es_type == "geo_point":
+            raise UsageError(f"{name} is a point: the embedded index finds none, set ELASTICSEARCH_URL")
         if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
             return cast(table.c.document[name].astext, Text).startswith(value, autoescape=True)
         wanted = value if es_type == "keyword" else _read(name, es_type, value)

@@ -1,5 +1,6 @@
 """Which index the settings ask for."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from enrich.index.document import HeadSpec
@@ -7,9 +8,12 @@ from enrich.index.elastic.client import connect
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
+from enrich.index.mapping import read_extras
 from enrich.index.protocol import SearchIndex
 from enrich.settings import Settings
 from enrich.state.database import Database
+
+log = logging.getLogger(__name__)
 
 
 def open_index(
@@ -21,11 +25,17 @@ def open_index(
     in mode merge carry none.
 
     Raises:
-        IndexSetupError: a setting cannot be used.
+        SettingsError, IndexSetupError: a setting cannot be used.
     """
+    extras = read_extras(settings, heads)
     if settings.index_backend == "embedded":
+        if extras:
+            log.warning(
+                "the embedded index leaves ENRICH_INDEX_MAPPING and ENRICH_INDEX_SETTINGS unused: it "
+                "compares texts whole and knows no distances; set ELASTICSEARCH_URL for these"
+            )
         return EmbeddedIndex(database, settings.index, heads, copied)
     client = connect(settings)
     if settings.index_mode == "merge":
         return MergeIndex(client, settings.index, heads)
-    return OwnIndex(client, settings.index, heads, copied)
+    return OwnIndex(client, settings.index, heads, copied, extras)

@@ -64,6 +64,8 @@ def _types(document: Mapping[str, Any], name: str) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Mapping):  # a point
+        value = list(value.values())
     return escape(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 

@@ -175,6 +175,8 @@ def compare(
         alike = any({want_type, have_type} <= family for family in (_INTEGERS, _FLOATS))
         if want_type != have_type and not alike:
             conflicts.append(f"field {path}{name} is of type {have_type}, {want_type} is needed")
+        elif (want := spec.get("analyzer")) != (analyzer := have.get("analyzer")):
+            conflicts.append(f"field {path}{name} has the analyzer {analyzer}, {want} is needed")
         elif "properties" in spec:
             inner, more = compare(spec["properties"], have.get("properties", {}), f"{path}{name}.")
             conflicts += more

@@ -16,11 +16,16 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import HeadSpec, encode, mapping
 from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
+from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Hits, IndexLost, Query
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
-SETTINGS = {"index.gc_deletes": "1d"}  # how long a delete keeps its version
+_FIXED = ("analysis.", "number_of_shards", "sort.")  # settings that an index is made with
+_REBUILD = (
+    "Remove the index (the next run builds it again from state, without fetching or scoring), or choose "
+    "another ENRICH_INDEX"
+)
 _TOMBSTONE = re.compile(r"current version \[(\d+)\]")
 
 
@@ -28,12 +33,20 @@ class OwnIndex:
     """The alias `alias` and the one index `<alias>-<UTC time>` behind it. See `SearchIndex`."""
 
     def __init__(
-        self, client: Elasticsearch, alias: str, heads: Sequence[HeadSpec], copied: Mapping[str, str]
+        self,
+        client: Elasticsearch,
+        alias: str,
+        heads: Sequence[HeadSpec],
+        copied: Mapping[str, str],
+        extras: Extras = NOTHING,
     ) -> None:
         self._client = client
         self._alias = alias
         self._heads = heads
+        self._extras = extras
         self._mapping = mapping(heads, copied)
+        self._mapping["properties"].update(extras.properties)
+        self._settings = {**extras.settings, **OWN_SETTINGS}
 
     def prepare(self) -> str:
         try:
@@ -45,10 +58,13 @@ class OwnIndex:
                     self._client.indices.put_mapping(
                         index=name, dynamic="strict", meta=marked, properties=missing
                     )
-                if found["settings"]["index"].get("gc_deletes") != SETTINGS["index.gc_deletes"]:
-                    self._client.indices.put_settings(index=name, settings=SETTINGS)
+                if others := self._others(found):
+                    self._client.indices.put_settings(index=name, settings=others)
         except ApiError as error:
-            raise IndexSetupError(f"index {self._alias} cannot be set up: {reason_of(error)}") from None
+            raise IndexSetupError(
+                f"index {self._alias} cannot be set up: {reason_of(error)}. Correct ENRICH_INDEX_MAPPING or "
+                f"ENRICH_INDEX_SETTINGS if they say so. {_REBUILD}"
+            ) from None
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
@@ -67,7 +83,7 @@ class OwnIndex:
             count = self._client.count(index=name)["count"]
         lines = [f"index: alias {self._alias} is index {name} with {count} documents"]
         if missing := self._missing(name, index):
-            lines.append(f"index: fields that will be added: {', '.join(sorted(missing))}")
+            lines.append(f"index: fields that will be added or changed: {', '.join(sorted(missing))}")
         return lines
 
     def _found(self) -> tuple[str, dict[str, Any]] | None:
@@ -98,7 +114,7 @@ class OwnIndex:
                 index=name,
                 aliases={self._alias: {"is_write_index": True}},
                 mappings={**self._mapping, "_meta": {"made_by": MADE_BY}},
-                settings=SETTINGS,
+                settings=self._settings,
             )
         except ApiError:
             if found := self._found():
@@ -117,13 +133,20 @@ class OwnIndex:
                 f"index {name} behind alias {self._alias} was not made by this job, which would replace its "
                 "documents: set ENRICH_INDEX_MODE=merge to add fields to them, or choose another ENRICH_INDEX"
             )
-        missing, conflicts = compare(self._mapping["properties"], actual.get("properties", {}))
+        have = actual.get("properties", {})
+        missing, conflicts = compare(self._mapping["properties"], have)
+        fixed = [setting for setting in self._others(found) if setting.startswith(_FIXED)]
+        conflicts += [f"it was made with another setting {setting}" for setting in fixed]
         if conflicts:
-            raise IndexSetupError(
-                f"index {name}: {'; '.join(conflicts)}. Remove the index (the next run builds it again from "
-                "state, without fetching or scoring), or choose another ENRICH_INDEX"
-            )
-        return missing
+            raise IndexSetupError(f"index {name}: {'; '.join(conflicts)}. {_REBUILD}")
+        # What else a field of the buyer's says, such as a sub-field, is Elasticsearch's to accept.
+        differing = {n: spec for n, spec in self._extras.properties.items() if have.get(n, spec) != spec}
+        return {**missing, **differing}
+
+    def _others(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that the index has otherwise."""
+        have = flat(found["settings"]["index"])
+        return {name: value for name, value in self._settings.items() if have.get(name) != value}
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
