@@ -1,14 +1,16 @@
 """The outbox on a real Postgres: nothing is published twice without need, nothing is left out."""
 
+from threading import Thread
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.listings import State
-from enrich.state.outbox import Outbox, OutboxCounts
-from tests.support.enriched import BUNDLE, add, result
+from enrich.state.outbox import Outbox, OutboxCounts, enqueue
+from tests.support.enriched import BUNDLE, add, result, wait_for_lock
 from tests.support.postgres import Portal, enqueue_moved
 
 
@@ -172,3 +174,56 @@ class TestTarget:
         newer.set_target("homes", "own", "uuid-2")
         outbox.record([WriteResult(row.id, row.revision, WriteStatus.DONE) for row in rows])
         assert waiting(newer) == ["a", "b", "c"]
+
+    def test_a_listing_that_is_saved_meanwhile_is_not_left_out_of_a_new_index(
+        self, migrated: Portal, database: Database, outbox: Outbox
+    ) -> None:
+        started = Thread(target=lambda: outbox.set_target("homes", "own", "uuid-1"))
+        add(migrated, "d")
+
+        def save(connection: Connection) -> None:
+            connection.execute(text("UPDATE listing SET revision = 7 WHERE id = 'd'"))
+            enqueue(connection, ["d"])  # there is no target yet
+            if not started.is_alive():
+                started.start()
+                wait_for_lock(migrated, started)
+
+        database.run(save)
+        started.join()
+        assert waiting(outbox) == ["a", "b", "c", "d"]
+
+    def test_an_index_that_is_filled_beside_the_one_that_serves_gets_all_changes(
+        self, migrated: Portal, outbox: Outbox
+    ) -> None:
+        outbox.set_target("homes", "own", "uuid-1")
+        send(outbox)
+        migrated.execute(
+            "INSERT INTO enrichment.target (name, mode, uuid, serving) VALUES ('next', 'own', 'u', false)"
+        )
+        move(migrated, "b")
+        rows = migrated.execute(
+            "SELECT t.name, p.listing_id FROM enrichment.publication p JOIN enrichment.target t"
+            " ON t.id = p.target WHERE p.status = 'waiting' ORDER BY 1, 2"
+        )
+        assert rows == [("homes", "b"), ("next", "b")]
+        assert outbox.counts() == OutboxCounts(1, 0, 0), "of the one that serves"
+
+
+@pytest.mark.usefixtures("published_to", "three")
+def test_a_revision_that_moves_while_its_write_is_recorded_stays_waiting(
+    migrated: Portal, database: Database, outbox: Outbox
+) -> None:
+    rows = outbox.unpublished(None, 10)
+    done = [WriteResult(row.id, row.revision, WriteStatus.DONE) for row in rows]
+    recording = Thread(target=lambda: outbox.record(done))
+
+    def change(connection: Connection) -> None:
+        connection.execute(text("UPDATE listing SET revision = revision + 1 WHERE id = 'b'"))
+        enqueue(connection, ["b"])
+        recording.start()
+        wait_for_lock(migrated, recording)
+
+    database.run(change)
+    recording.join()
+    assert waiting(outbox) == ["b"]
+    assert migrated.state("b").published_revision == rows[1].revision

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
@@ -12,12 +15,13 @@ from elasticsearch import Elasticsearch
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.publish import Publisher
 from enrich.model.bundle import load_bundle
+from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import load_settings
 from enrich.state.database import Database
 from enrich.state.outbox import Outbox, Refusal
 from enrich.state.summary import summary
 from tests.support.postgres import Portal, enqueue_moved
-from tests.support.proxy import Proxy
+from tests.support.proxy import Answer, Proxy, Request
 
 HOMES = 10_000
 REFUSED = 100
@@ -113,3 +117,49 @@ def test_a_refused_document_that_changes_is_sent_again_in_the_same_run(
     publisher.publish()
     assert sent(elasticsearch_proxy) == Counter({"home-1": 1})
     assert (publisher.figures.written, publisher.figures.refused) == (3, 0)
+
+
+def hide_versions(proxy: Proxy, client: Elasticsearch, index_name: str) -> None:
+    """Conflicts are answered without the version that the index holds."""
+
+    def answer(request: Request) -> Answer | None:
+        if "_bulk" not in request.path:
+            return None
+        lines: Any = request.body.splitlines()
+        answered = client.bulk(operations=lines, index=index_name, require_alias=True).body
+        return Answer(
+            200, json.loads(re.sub(r"current version \[\d+\][^\"]*", "another", json.dumps(answered)))
+        )
+
+    proxy.answer = answer
+
+
+@pytest.mark.parametrize(
+    ("ahead", "written", "refused"), [(-(10**12), 1, 0), (10**12, 0, 1)], ids=["of an hour ago", "to come"]
+)
+def test_a_version_that_the_index_does_not_tell_is_overtaken_in_one_step_or_left(
+    migrated: Portal,
+    elasticsearch_proxy: Proxy,
+    elasticsearch_url: str,
+    index: OwnIndex,
+    index_name: str,
+    a_run: Callable[[], Publisher],
+    ahead: int,
+    written: int,
+    refused: int,
+) -> None:
+    index.prepare()
+    held = int(time.time() * 1_000_000) + ahead  # a tombstone: its version is told by conflicts only
+    assert index.write([DocumentWrite("home-1", held, None)])[0].status is WriteStatus.DONE
+    enriched(migrated, 2, 0)
+    with Elasticsearch(elasticsearch_url) as client:
+        hide_versions(elasticsearch_proxy, client, index_name)
+        publisher = a_run()
+        publisher.publish()
+        publisher.publish()
+    assert sent(elasticsearch_proxy) == Counter({"home-1": 2, "home-2": 1})
+    assert (publisher.figures.written, publisher.figures.refused) == (1 + written, refused)
+    if written:
+        assert migrated.state("home-1").published_revision > held
+    else:
+        assert "version conflict" in migrated.state("home-1").publish_error
