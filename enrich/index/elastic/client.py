@@ -7,7 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from elastic_transport import TlsError
-from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+from elasticsearch import (
+    ApiError,
+    Elasticsearch,
+    SerializationError,
+    TransportError,
+    UnsupportedProductError,
+)
 
 from enrich.errors import IndexSetupError
 from enrich.index.protocol import IndexLost, IndexUnavailable
@@ -71,7 +77,7 @@ def answers(client: Elasticsearch) -> Iterator[None]:
     where = address(client)
     try:
         yield
-    except UnsupportedProductError:
+    except (UnsupportedProductError, SerializationError):  # the latter: an answer in no format of its own
         raise _not_elasticsearch(where) from None
     except ApiError as error:
         reason = reason_of(error)
