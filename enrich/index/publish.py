@@ -34,6 +34,26 @@ class PublishFigures:
     refused: int = 0
 
 
+class Refusals:
+    """What the index refused in one run, by reasons without what differs from document to document."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, result: WriteResult) -> None:
+        log.info("the index refused listing %s: %s", result.id, result.error)
+        reason = re.sub(VARYING, "…", result.error or "unknown")
+        self._counts[reason] += 1
+        self._examples.setdefault(reason, result.id)
+
+    def warn(self) -> None:
+        """Say each reason once."""
+        for reason, count in self._counts.most_common():
+            told = "the index refused %d documents, of listing %s among others: %s"
+            log.warning(told, count, self._examples[reason], reason)
+
+
 class Publisher:
     """Sends the outbox to the index, as often as a run likes. The caller holds the lock `publish`.
 
@@ -55,8 +75,7 @@ class Publisher:
         self._until: Callable[[], bool] = lambda: False
         self._started = False
         self._overtaken: set[str] = set()
-        self._refusals: Counter[str] = Counter()
-        self._examples: dict[str, str] = {}
+        self.refusals = Refusals()
         self.figures = PublishFigures()
 
     def publish(self, until: Callable[[], bool] = lambda: False) -> None:
@@ -79,16 +98,6 @@ class Publisher:
                     self._patiently(self._prepare)
         left = self._outbox.counts()
         self.figures.awaiting, self.figures.refused = left.awaiting, left.refused
-
-    def warn_of_refusals(self) -> None:
-        """Say once per reason what the index refused in this run."""
-        for reason, count in self._refusals.most_common():
-            log.warning(
-                "the index refused %d documents, of listing %s among others: %s",
-                count,
-                self._examples[reason],
-                reason,
-            )
 
     def _prepare(self) -> None:
         identity = self._index.prepare()
@@ -148,15 +157,9 @@ class Publisher:
                 self.figures.removed += row.gone
                 self.figures.written += not row.gone
             elif result.status is WriteStatus.REFUSED:
-                self._refused(result)
+                self.refusals.add(result)
             outdated |= result.status is WriteStatus.OUTDATED
         return outdated
-
-    def _refused(self, result: WriteResult) -> None:
-        log.info("the index refused listing %s: %s", result.id, result.error)
-        reason = re.sub(VARYING, "…", result.error or "unknown")
-        self._refusals[reason] += 1
-        self._examples.setdefault(reason, result.id)
 
     def _write(self, row: OutboxRow) -> DocumentWrite:
         document = None if row.gone else build(row, self._heads, self._settings.index_mode)

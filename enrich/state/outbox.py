@@ -22,7 +22,9 @@ from enrich.state.schema import NEXT_REVISION
 VARYING = r"('[^']*')?\. Preview of field's value: .*|'[^']*'|\"[^\"]*\"|(?<!\w)\d+(?!\w)"
 """What differs from document to document in an index's reasons; Postgres reads it as Python does."""
 
+# A new target waits for those who have seen which targets there are, and they for it; a backup for neither.
 _ENQUEUE = text("""
+    LOCK TABLE target IN ROW SHARE MODE;
     INSERT INTO publication (target, listing_id)
     SELECT t.id, l.id
     FROM target AS t CROSS JOIN listing AS l
@@ -34,8 +36,7 @@ _ENQUEUE = text("""
 
 _KNOWN = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid AND serving")
 
-# Waits for those who have read which targets there are and not enqueued for this one, and holds up the next.
-_NO_OTHERS = text("LOCK TABLE target IN ACCESS EXCLUSIVE MODE")
+_NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
 
 _SERVE = text("""
     INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)

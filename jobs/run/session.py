@@ -120,7 +120,7 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
         try:
             with services.runs.hold(PUBLISH, services.settings.lease_seconds):
                 publisher.publish(until=stop.is_set)
-            publisher.warn_of_refusals()
+            publisher.refusals.warn()
             return
         except BusyError:
             if time.monotonic() > deadline:

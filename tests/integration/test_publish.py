@@ -78,7 +78,7 @@ def test_a_refused_document_is_sent_and_told_of_once_in_a_run(
         publisher = a_run()
         for _ in range(4):
             publisher.publish()
-        publisher.warn_of_refusals()
+        publisher.refusals.warn()
     counted = sent(elasticsearch_proxy)
     assert (len(counted), set(counted.values())) == (HOMES, {1})
     assert (publisher.figures.written, publisher.figures.refused) == (HOMES - REFUSED, REFUSED)

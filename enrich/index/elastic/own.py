@@ -51,7 +51,7 @@ class OwnIndex:
     def prepare(self) -> str:
         try:
             with answers(self._client):
-                name, found = self._found() or self._create()
+                name, found = _find(self._client, self._alias) or self._create()
                 missing = self._missing(name, found)
                 if missing or found["mappings"].get("dynamic") != "strict":
                     marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
@@ -69,7 +69,7 @@ class OwnIndex:
 
     def check(self) -> list[str]:
         with answers(self._client):
-            found = self._found()
+            found = _find(self._client, self._alias)
             names = [self._alias, f"{self._alias}-*"]
             lacking = privileges(self._client, names, ["read", "write", "manage"])
             if lacking:
@@ -86,26 +86,6 @@ class OwnIndex:
             lines.append(f"index: fields that will be added or changed: {', '.join(sorted(missing))}")
         return lines
 
-    def _found(self) -> tuple[str, dict[str, Any]] | None:
-        """The index behind the alias with its mapping and settings; None where there is no such alias."""
-        try:
-            found: dict[str, Any] = self._client.indices.get(index=self._alias).body
-        except ApiError as error:
-            if absent(error):
-                return None
-            raise
-        if self._alias in found:
-            raise IndexSetupError(
-                f"{self._alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
-                f"ENRICH_INDEX, or remove that index if nobody needs it"
-            )
-        if len(found) > 1:
-            raise IndexSetupError(
-                f"alias {self._alias} leads to several indices ({', '.join(sorted(found))}): take it away "
-                "from all but one, or choose another ENRICH_INDEX"
-            )
-        return next(iter(found.items()))
-
     def _create(self) -> tuple[str, dict[str, Any]]:
         """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
         name = f"{self._alias}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
@@ -117,10 +97,10 @@ class OwnIndex:
                 settings=self._settings,
             )
         except ApiError:
-            if found := self._found():
+            if found := _find(self._client, self._alias):
                 return found
             raise
-        found = self._found()
+        found = _find(self._client, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} vanished right after it was made")
         return found
@@ -171,7 +151,9 @@ class OwnIndex:
                 results[write.id] = failure(write.id, write.revision, status, item["error"])
         if conflicts:
             lost = [write for write in sent if write.id in conflicts]
-            results.update((result.id, result) for result in self._settle(lost, conflicts))
+            results.update(
+                (result.id, result) for result in _settle(self._client, self._alias, lost, conflicts)
+            )
         return [results[write.id] for write in writes]
 
     def _concrete(self) -> str:
@@ -181,31 +163,10 @@ class OwnIndex:
         `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
         """
         with answers(self._client):
-            found = self._found()
+            found = _find(self._client, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} is gone")
         return found[0]
-
-    def _settle(self, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]) -> Iterator[WriteResult]:
-        """Tell a write that is there already from one that the index is ahead of."""
-        ids = [write.id for write in writes]
-        with answers(self._client):
-            answer = self._client.mget(index=self._alias, ids=ids, source=False)
-        for write, found in zip(writes, answer["docs"], strict=True):
-            if error := found.get("error"):
-                yield failure(write.id, write.revision, 500, error)
-                continue
-            deleted = not found["found"]
-            tombstone = _TOMBSTONE.search(reasons[write.id])  # a delete's version is told nowhere else
-            version = found.get("_version") or (int(tombstone[1]) if tombstone else None)
-            if version == write.revision and deleted == (write.document is None):
-                yield WriteResult(write.id, write.revision, WriteStatus.DONE)
-            elif version is not None and version < write.revision:
-                yield WriteResult(write.id, write.revision, WriteStatus.RETRY, "changed while it was written")
-            else:
-                yield WriteResult(
-                    write.id, write.revision, WriteStatus.OUTDATED, reasons[write.id], index_revision=version
-                )
 
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
@@ -215,6 +176,51 @@ class OwnIndex:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
+    """The index behind the alias with its mapping and settings; None where there is no such alias."""
+    try:
+        found: dict[str, Any] = client.indices.get(index=alias).body
+    except ApiError as error:
+        if absent(error):
+            return None
+        raise
+    if alias in found:
+        raise IndexSetupError(
+            f"{alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
+            f"ENRICH_INDEX, or remove that index if nobody needs it"
+        )
+    if len(found) > 1:
+        raise IndexSetupError(
+            f"alias {alias} leads to several indices ({', '.join(sorted(found))}): take it away "
+            "from all but one, or choose another ENRICH_INDEX"
+        )
+    return next(iter(found.items()))
+
+
+def _settle(
+    client: Elasticsearch, alias: str, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]
+) -> Iterator[WriteResult]:
+    """Tell a write that is there already from one that the index is ahead of."""
+    ids = [write.id for write in writes]
+    with answers(client):
+        answer = client.mget(index=alias, ids=ids, source=False)
+    for write, found in zip(writes, answer["docs"], strict=True):
+        if error := found.get("error"):
+            yield failure(write.id, write.revision, 500, error)
+            continue
+        deleted = not found["found"]
+        tombstone = _TOMBSTONE.search(reasons[write.id])  # a delete's version is told nowhere else
+        version = found.get("_version") or (int(tombstone[1]) if tombstone else None)
+        if version == write.revision and deleted == (write.document is None):
+            yield WriteResult(write.id, write.revision, WriteStatus.DONE)
+        elif version is not None and version < write.revision:
+            yield WriteResult(write.id, write.revision, WriteStatus.RETRY, "changed while it was written")
+        else:
+            yield WriteResult(
+                write.id, write.revision, WriteStatus.OUTDATED, reasons[write.id], index_revision=version
+            )
 
 
 def _operation(write: DocumentWrite, concrete: str) -> bytes:
