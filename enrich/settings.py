@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     # The portal's tables
     source_listings: str = Field("listings", description="Table or view of listings, schema.name")
     source_images: str = Field("listing_images", description="Table or view of image rows, schema.name")
-    index_columns: StringList = Field((), description="Listing columns copied into the documents (own mode)")
+    index_columns: StringList = Field(
+        (), description="Listing columns copied into the documents (own mode); place=lat+lon makes a point"
+    )
     url_ignore_params: StringList = Field(
         SIGNING_PARAMS, description="Query parameters that do not make another photo; X-* matches a prefix"
     )
@@ -85,6 +87,12 @@ class Settings(BaseSettings):
     index: str = Field("listings-enriched", description="Alias (own mode); index or alias (merge mode)")
     index_mode: Literal["own", "merge"] = Field(
         "own", description="own: our index; merge: the portal's documents"
+    )
+    index_mapping: Path | None = Field(
+        None, description="JSON file whose properties are merged into the mapping (own mode)"
+    )
+    index_settings: Path | None = Field(
+        None, description="JSON file of index settings, such as analyzers (own mode)"
     )
 
     # The model
@@ -203,13 +211,18 @@ class Settings(BaseSettings):
         parse_max_removed(value)
         return value
 
+    @property
+    def index_backend(self) -> Literal["elasticsearch", "embedded"]:
+        """Where documents go; `enrich.index.open` makes it."""
+        return "embedded" if self.elasticsearch_url is None else "elasticsearch"
+
     @model_validator(mode="after")
     def _together(self) -> "Settings":
         if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
             raise ValueError(
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
             )
-        if self.index_mode == "merge" and self.elasticsearch_url is None:
+        if self.index_mode == "merge" and self.index_backend == "embedded":
             raise ValueError(
                 "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
             )

@@ -58,7 +58,8 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
             except EnrichError as error:
                 yield Finding(name, False, (str(error),))
             except IndexUnavailable as error:
-                yield Finding(name, False, (f"the index gives no answer: {error}",))
+                told = f"the index gives no answer ({error}). Check ELASTICSEARCH_URL and the server"
+                yield Finding(name, False, (told,))
 
 
 class _Needs(Exception):
@@ -125,7 +126,7 @@ class _Checks:
         settings = self._settings
         if self._bundle is None:
             raise _Needs("the bundle")
-        if settings.elasticsearch_url is None and not self._schema:
+        if settings.index_backend == "embedded" and not self._schema:
             raise _Needs("the schema")
         # Elasticsearch can be checked without a database; this one is never connected to.
         database = self._databases[0] if self._databases else Database("postgresql:///")

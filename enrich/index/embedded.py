@@ -14,8 +14,8 @@ from sqlalchemy.sql import ColumnElement
 
 from enrich.errors import UsageError
 from enrich.index.document import encode
-from enrich.index.elastic.query import conditions, ranking
 from enrich.index.protocol import Hits, Query
+from enrich.index.query import conditions, ranking
 from enrich.model.head import Head
 from enrich.model.kind import Condition
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
@@ -109,6 +109,8 @@ class EmbeddedIndex:
     def _equals(self, name: str, value: str) -> ColumnElement[bool]:
         """A copied column equals a value, or holds it where the column is an array."""
         es_type = self._copied.get(name, "keyword")
+        if es_type == "geo_point":
+            raise UsageError(f"{name} is a point: the embedded index finds none, set ELASTICSEARCH_URL")
         if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
             return cast(table.c.document[name].astext, Text).startswith(value, autoescape=True)
         wanted = value if es_type == "keyword" else _read(name, es_type, value)

@@ -1,15 +1,19 @@
 """Which index the settings ask for."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from enrich.index.elastic.client import connect
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
+from enrich.index.mapping import read_extras
 from enrich.index.protocol import SearchIndex
 from enrich.model.head import Head
 from enrich.settings import Settings
 from enrich.state.database import Database
+
+log = logging.getLogger(__name__)
 
 
 def open_index(
@@ -17,14 +21,21 @@ def open_index(
 ) -> SearchIndex:
     """The index that the settings name: Elasticsearch in one of its modes, or the embedded one.
 
-    `copied`: the copied columns with their Elasticsearch types; documents in mode merge carry none.
+    It connects when it is used first. `copied`: the copied columns with their Elasticsearch types; documents
+    in mode merge carry none.
 
     Raises:
-        IndexSetupError: Elasticsearch cannot be reached as set up.
+        SettingsError, IndexSetupError: a setting cannot be used.
     """
-    if settings.elasticsearch_url is None:
+    extras = read_extras(settings, heads)
+    if settings.index_backend == "embedded":
+        if extras:
+            log.warning(
+                "the embedded index leaves ENRICH_INDEX_MAPPING and ENRICH_INDEX_SETTINGS unused: it "
+                "compares texts whole and knows no distances; set ELASTICSEARCH_URL for these"
+            )
         return EmbeddedIndex(database, settings.index, heads, copied)
     client = connect(settings)
     if settings.index_mode == "merge":
         return MergeIndex(client, settings.index, heads)
-    return OwnIndex(client, settings.index, heads, copied)
+    return OwnIndex(client, settings.index, heads, copied, extras)

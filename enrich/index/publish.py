@@ -5,10 +5,12 @@ the index answers that it has it.
 """
 
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enrich.errors import OutageError
 from enrich.index.document import build
@@ -16,7 +18,7 @@ from enrich.index.protocol import IndexLost, IndexUnavailable, SearchIndex
 from enrich.model.bundle import Bundle
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import Settings
-from enrich.state.outbox import Outbox, OutboxRow
+from enrich.state.outbox import VARYING, Outbox, OutboxRow
 
 log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between tries while the index is away
@@ -24,7 +26,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between tries while the index is
 
 @dataclass(slots=True)
 class PublishFigures:
-    """What one publish did."""
+    """What the publishing of one run did: written, removed; and what is left: awaiting, refused."""
 
     written: int = 0
     removed: int = 0
@@ -32,8 +34,32 @@ class PublishFigures:
     refused: int = 0
 
 
+class Refusals:
+    """What the index refused in one run, by reasons without what differs from document to document."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, result: WriteResult) -> None:
+        log.info("the index refused listing %s: %s", result.id, result.error)
+        reason = re.sub(VARYING, "…", result.error or "unknown")
+        self._counts[reason] += 1
+        self._examples.setdefault(reason, result.id)
+
+    def warn(self) -> None:
+        """Say each reason once."""
+        for reason, count in self._counts.most_common():
+            told = "the index refused %d documents, of listing %s among others: %s"
+            log.warning(told, count, self._examples[reason], reason)
+
+
 class Publisher:
-    """Sends the outbox to the index. The caller holds the lock `publish`."""
+    """Sends the outbox to the index, as often as a run likes. The caller holds the lock `publish`.
+
+    What was refused or awaited the portal's document in earlier runs is tried by the first publish, and once
+    more in the next run.
+    """
 
     def __init__(
         self,
@@ -48,6 +74,9 @@ class Publisher:
         self._settings = settings
         self._until: Callable[[], bool] = lambda: False
         self._check: Callable[[], None] = lambda: None
+        self._started = False
+        self._overtaken: set[str] = set()
+        self.refusals = Refusals()
         self.figures = PublishFigures()
 
     def publish(
@@ -66,19 +95,24 @@ class Publisher:
             self._patiently(self._prepare)
             again = True
             while again:
-                self.figures.awaiting = self.figures.refused = 0
                 try:
                     again = self._pass()
                 except IndexLost:
                     log.warning("the index went away while it was written to: creating it again")
+                    self._started = False
                     self._patiently(self._prepare)
+        left = self._outbox.counts()
+        self.figures.awaiting, self.figures.refused = left.awaiting, left.refused
 
     def _prepare(self) -> None:
         identity = self._index.prepare()
         if self._outbox.set_target(self._settings.index, self._settings.index_mode, identity):
             log.info("nothing is known to be in this index yet: everything will be published to it")
-        for ids in self._index.lost():
-            self._outbox.mark_unpublished(ids)
+        if not self._started:
+            self._outbox.ask_again()
+            for ids in self._index.lost():
+                self._outbox.mark_unpublished(ids)
+            self._started = True
 
     def _pass(self) -> bool:
         """One walk through the outbox; whether documents were outdated and are to be sent again."""
@@ -101,6 +135,7 @@ class Publisher:
             nonlocal outdated
             self._check()
             results = self._index.write([self._write(row) for row in pending.values()])
+            results = [self._overtaken_once(result) for result in results]
             self._outbox.record(results)
             outdated |= self._count(results, pending)
             if pending:
@@ -108,6 +143,15 @@ class Publisher:
 
         self._patiently(attempt)
         return outdated
+
+    def _overtaken_once(self, result: WriteResult) -> WriteResult:
+        """Refused, where the index again holds a later version and does not say which: not tried for ever."""
+        if result.status is not WriteStatus.OUTDATED or result.index_revision is not None:
+            return result
+        if result.id in self._overtaken:
+            return replace(result, status=WriteStatus.REFUSED)
+        self._overtaken.add(result.id)
+        return result
 
     def _count(self, results: list[WriteResult], pending: dict[str, OutboxRow]) -> bool:
         outdated = False
@@ -118,13 +162,9 @@ class Publisher:
             if result.status is WriteStatus.DONE:
                 self.figures.removed += row.gone
                 self.figures.written += not row.gone
-            elif result.status is WriteStatus.AWAITING:
-                self.figures.awaiting += 1
             elif result.status is WriteStatus.REFUSED:
-                self.figures.refused += 1
-                log.warning("the index refused listing %s: %s", result.id, result.error)
-            else:
-                outdated = True
+                self.refusals.add(result)
+            outdated |= result.status is WriteStatus.OUTDATED
         return outdated
 
     def _write(self, row: OutboxRow) -> DocumentWrite:

@@ -19,6 +19,7 @@ ES_TYPES: Mapping[str, str] = {
 """Postgres type -> Elasticsearch type of a copied column; arrays have their element's type."""
 
 INTEGERS = frozenset({"int2", "int4", "int8"})
+NUMBERS = INTEGERS | {"numeric", "float4", "float8"}
 TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
 TIMES = frozenset({"date", "timestamp", "timestamptz"})
 _IDS = INTEGERS | TEXTS | {"uuid"}
@@ -74,8 +75,25 @@ class Column:
 
     @property
     def sql(self) -> str:
-        """The quoted name, for `sqlalchemy.text`, which would take a colon for a parameter."""
-        return '"' + self.name.replace('"', '""').replace(":", "\\:") + '"'
+        """The quoted name."""
+        return quoted(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A field of the documents: a column, or a point of two columns (latitude, longitude)."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def es_type(self) -> str:
+        return ES_TYPES[self.columns[0].type] if len(self.columns) == 1 else "geo_point"
+
+
+def quoted(name: str) -> str:
+    """The quoted name, for `sqlalchemy.text`, which would take a colon for a parameter."""
+    return '"' + name.replace('"', '""').replace(":", "\\:") + '"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +137,7 @@ class PortalTables:
 
     listings: Table
     images: Table
-    copied: tuple[Column, ...]
+    copied: tuple[Copied, ...]
 
     @property
     def joinable(self) -> bool:
@@ -151,21 +169,36 @@ def read_portal(connection: Connection, settings: Settings, reserved: Collection
     return PortalTables(listings, images, _copied(listings, dict.fromkeys(names), reserved))
 
 
-def _copied(listings: Table, names: Collection[str], reserved: Collection[str]) -> tuple[Column, ...]:
-    for name in names:
-        if name not in listings.columns:
-            raise SourceError(
-                f"{variable('index_columns')}: {listings.sql} has no column {name} "
-                f"(it has: {', '.join(listings.columns)}); correct the name or take it out"
-            )
-    columns = tuple(listings.column(name) for name in names)
-    for column in columns:
-        where = f"{variable('index_columns')}: column {column.name} of {listings.sql}"
-        if column.type not in ES_TYPES:
-            raise SourceError(f"{where} is of type {column.shown}, which cannot be copied: cast it in a view")
-        if column.name in reserved or column.name.startswith("_") or "." in column.name:
+def _copied(listings: Table, names: Collection[str], reserved: Collection[str]) -> tuple[Copied, ...]:
+    setting = variable("index_columns")
+    copied = []
+    for asked in names:
+        field, equals, axes = asked.partition("=")
+        point = equals and asked not in listings.columns
+        if point and axes.count("+") != 1:
+            raise SourceError(f"{setting}: {asked} cannot be read: write a point as place=lat+lon")
+        parts = [part.strip() for part in axes.split("+")] if point else [asked]
+        for name in parts:
+            if name not in listings.columns:
+                raise SourceError(
+                    f"{setting}: {listings.sql} has no column {name} "
+                    f"(it has: {', '.join(listings.columns)}); correct the name or take it out"
+                )
+        columns = tuple(
+            listings.column(name, of=NUMBERS, what="a number") if point else listings.column(name)
+            for name in parts
+        )
+        copied.append(Copied(field.strip() if point else asked, columns))
+    for item in copied:
+        where = f"{setting}: column {item.name} of {listings.sql}"
+        for column in item.columns:
+            if column.type not in ES_TYPES:
+                raise SourceError(
+                    f"{where} is of type {column.shown}, which cannot be copied: cast it in a view"
+                )
+        if item.name in reserved or item.name.startswith("_") or "." in item.name:
             raise SourceError(f"{where} cannot be a field of the documents: rename it in a view")
-    return columns
+    return tuple(copied)
 
 
 def read_table(connection: Connection, name: str, setting: str) -> Table:

@@ -31,6 +31,7 @@ from enrich.source.pages import (
 from enrich.source.portal import Source, SourceListing
 from enrich.source.removals import Losses, Removals, refusal
 from enrich.state.database import Database
+from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION
 
 KINDS = ("new", "returned", "changed", "documents", "revalidated")
@@ -207,6 +208,7 @@ class _Comparison:
             self._check()
             for statement, params in writes:
                 state.execute(statement, params)
+            enqueue(state, list(documents))
 
         if writes:
             self._state.run(work)

@@ -14,7 +14,6 @@ from enrich.source.discover import Discovery
 from enrich.source.pages import (
     ABSENT,
     DOCUMENT_DIFFERS,
-    PUBLISHED,
     SAME,
     SOURCE,
     Page,
@@ -27,17 +26,25 @@ from enrich.source.pages import (
 from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
+from enrich.state.schema import PUBLISHED
 
 T = TypeVar("T")
+
+_SERVED = """LEFT JOIN (
+    SELECT p.* FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+) AS served ON served.listing_id = listing.id"""
 
 # Our rows that have something to do whatever the source says, and those that the source lacks.
 _OURS = """
     SELECT * FROM (
-        SELECT id, status = 'gone' AS gone, status <> 'gone' AND {absent} AS absent, {published} AS published,
-               status IN ('pending', 'leased') OR (status = 'retry' AND not_before <= now()) AS waits,
-               revalidate, publish_status,
-               revision IS NOT NULL AND published_revision IS DISTINCT FROM revision AS unpublished
-        FROM listing WHERE {ours}
+        SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {absent} AS absent,
+               {published} AS published,
+               listing.status IN ('pending', 'leased')
+                   OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
+               listing.revalidate, served.status AS publish_status,
+               listing.revision IS NOT NULL
+                   AND served.revision IS DISTINCT FROM listing.revision AS unpublished
+        FROM listing {served} WHERE {ours}
     ) AS ours
     WHERE absent OR waits OR unpublished
 """
@@ -51,14 +58,17 @@ _MOVED = text(f"""
 
 _PUBLISHED = text(f"SELECT count(*) FROM listing WHERE status <> 'gone' AND {PUBLISHED}")
 
-_ELSEWHERE = text("""
-    SELECT count(*) FILTER (WHERE status = 'gone') AS removed,
-           count(*) FILTER (WHERE status <> 'gone' AND publish_status = 'awaiting') AS awaiting,
-           count(*) FILTER (WHERE status <> 'gone' AND publish_status = 'refused') AS refused,
-           count(*) FILTER (WHERE status <> 'gone' AND coalesce(publish_status, '')
-                                  NOT IN ('awaiting', 'refused')) AS written
-    FROM listing
-    WHERE revision IS NOT NULL AND published_revision IS DISTINCT FROM revision AND NOT id = ANY(:ids)
+_ELSEWHERE = text(f"""
+    SELECT count(*) FILTER (WHERE gone) AS removed,
+           count(*) FILTER (WHERE NOT gone AND status = 'awaiting') AS awaiting,
+           count(*) FILTER (WHERE NOT gone AND status = 'refused') AS refused,
+           count(*) FILTER (WHERE NOT gone AND status NOT IN ('awaiting', 'refused')) AS written
+    FROM (
+        SELECT listing.status = 'gone' AS gone, coalesce(served.status, 'waiting') AS status
+        FROM listing {_SERVED}
+        WHERE listing.revision IS NOT NULL AND served.revision IS DISTINCT FROM listing.revision
+          AND NOT listing.id = ANY(:ids)
+    ) AS unpublished
 """)
 
 
@@ -185,7 +195,9 @@ def _compared(
 
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
     shown = {**given, "page": as_json(page.listings)}
-    ours = state.execute(text(_OURS.format(absent=ABSENT, published=PUBLISHED, ours=page.ours)), page.scope)
+    ours = state.execute(
+        text(_OURS.format(absent=ABSENT, published=PUBLISHED, served=_SERVED, ours=page.ours)), page.scope
+    )
     return _Compared(
         page,
         classify(state, page.listings, given),

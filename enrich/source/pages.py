@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from enrich.settings import Settings
 from enrich.source.portal import Source, SourceListing
-from enrich.state.schema import NIGHTLY
+from enrich.state.schema import NIGHTLY, PUBLISHED
 
 SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", updated_at timestamptz,
   photo_fp text, doc_fp text, versioned boolean, columns jsonb)"""
@@ -32,7 +32,6 @@ ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AN
 SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
   AND listing.transient_rounds = 0 AND NOT CAST(:revalidate AS boolean))"""
 
-PUBLISHED = "listing.published_revision IS NOT NULL"
 # Published from photos, and now without any, which no discovery has accepted yet.
 _EMPTIED_NOW = f"""s.photo_fp = '' AND {PHOTOS_DIFFER} AND listing.status <> 'gone' AND {PUBLISHED}
   AND listing.photo_fp_done <> ''"""

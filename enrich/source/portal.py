@@ -7,7 +7,7 @@ version) of its photos, `doc_fp` over the copied columns. They are only ever com
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DatabaseError
 from enrich.errors import SourceError
 from enrich.records import ListingPhotos, Photo
 from enrich.settings import Settings
-from enrich.source.catalogue import ES_TYPES, INTEGERS, PortalTables, Table, read_portal
+from enrich.source.catalogue import INTEGERS, Copied, PortalTables, Table, quoted, read_portal
 from enrich.source.urls import strip_pattern, strip_sql, strip_url, url_key
 from enrich.state.database import Database, passing
 
@@ -154,7 +154,7 @@ class Source:
 
     def copied_columns(self) -> dict[str, str]:
         """Copied column -> Elasticsearch type."""
-        return {column.name: ES_TYPES[column.type] for column in self._tables.copied}
+        return {field.name: field.es_type for field in self._tables.copied}
 
     def check(self) -> list[str]:
         """Verify tables, columns, types, privileges and ids, and read one listing; say what was found."""
@@ -189,8 +189,9 @@ class Source:
     @cached_property
     def _parts(self) -> dict[str, str]:
         tables = self._tables
-        copied = {column.sql: f"c{n}" for n, column in enumerate(tables.copied)}
-        named = ", ".join(f"p.{alias} AS {column}" for column, alias in copied.items())
+        columns = dict.fromkeys(column.sql for field in tables.copied for column in field.columns)
+        copied = {column: f"c{n}" for n, column in enumerate(columns)}
+        named = ", ".join(f"{_value(field, copied)} AS {quoted(field.name)}" for field in tables.copied)
         order = "i.position, i.shown, i.version"
         collation = tables.images.columns["listing_id"].collation
         collate = f"COLLATE {collation}" if collation else ""
@@ -247,6 +248,14 @@ class Source:
         return self._database.run(read)
 
 
+def _value(field: Copied, aliases: Mapping[str, str]) -> str:
+    """A field's value in SQL; a point is an object, so that the fingerprint follows both of its columns."""
+    columns = [f"p.{aliases[column.sql]}" for column in field.columns]
+    return (
+        columns[0] if len(columns) == 1 else f"jsonb_build_object('lat', {columns[0]}, 'lon', {columns[1]})"
+    )
+
+
 def _describe(table: Table, optional: str) -> str:
     return f"{table.sql}: {'with' if optional in table.columns else 'without'} column {optional}"
 
@@ -258,6 +267,11 @@ def _integer(digits: str) -> int | float:
 
 def _clean(value: Any, kind: str) -> Any:
     """A copied value as the index takes it; what it cannot (NaN, infinity, years beyond 9999) is null."""
+    if kind == "geo_point":
+        place = {axis: _clean(value[axis], "double") for axis in ("lat", "lon")}
+        lat, lon = place.values()
+        known = lat is not None and lon is not None and abs(lat) <= 90 and abs(lon) <= 180
+        return place if known else None
     if isinstance(value, list):
         return [_clean(item, kind) for item in value]
     if kind in ("long", "double"):

@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from enrich.settings import parse_max_removed
-from enrich.source.pages import ABSENT, PUBLISHED, Page
+from enrich.source.pages import ABSENT, Page
 from enrich.state.database import Database
-from enrich.state.schema import NEXT_REVISION
+from enrich.state.outbox import enqueue
+from enrich.state.schema import NEXT_REVISION, PUBLISHED
 
 FEW = 20
 """A share of the documents may always be this many: small portals remove a few."""
@@ -53,7 +54,7 @@ _STAGED = text("""
 
 _REMOVE = text(f"""
     UPDATE listing SET
-        status = 'gone', requested = listing.requested + 1, lease_token = NULL, lease_expires = NULL,
+        status = 'gone', requested = listing.requested + 1, lease_token = NULL, lease_worker = NULL,
         pending_since = NULL, not_before = NULL, attempts = 0, error = NULL, revalidate = false,
         revision = CASE WHEN listing.revision IS NOT NULL THEN {NEXT_REVISION} END
     WHERE id = ANY(:ids) AND status <> 'gone'
@@ -155,6 +156,8 @@ class Removals:
     def _write(self, statement: TextClause, given: Mapping[str, Any]) -> None:
         def work(state: Connection) -> None:
             self._check()  # at every try: an outage may have lasted longer than the lock
-            state.execute(statement, given)
+            moved = state.execute(statement, given)
+            if moved.returns_rows:
+                enqueue(state, moved.scalars().all())
 
         self._state.run(work)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from enrich.records import Claim, ListingResult, PhotoResult
 from enrich.state import overrides, photos
+from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY
 
 RETRY_HOURS = (*photos.RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
@@ -80,6 +81,8 @@ def save(connection: Connection, result: ListingResult, row: Row[Any], current: 
         "differs": (attributes, result.bundle_id) != (row.attributes, row.bundle_id) or row.revision is None,
     }
     connection.execute(_COMPLETE, given | _next(result, row, current))
+    if given["differs"]:
+        enqueue(connection, [row.id])
     _hold(connection, row.id, {p["key"] for p in row.photos}, {p["key"] for p in found})
 
 

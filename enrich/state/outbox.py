@@ -1,4 +1,10 @@
-"""The outbox: what is to be published is what has a revision that is not the published one."""
+"""The outbox: which documents each target is still to get, in table `publication`.
+
+Whatever moves a listing's revision calls `enqueue` in the same transaction, after its last write to
+`listing`: locks are taken on listings first and on publications last, both in the order of ids. A publication
+that is recorded is locked before the listing's revision is read, so a revision that moves meanwhile stays
+waiting.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,57 +17,118 @@ from sqlalchemy import Connection, text
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.photos import clean
+from enrich.state.schema import NEXT_REVISION
 
-_LOCK_TARGET = text("SELECT name, mode, uuid FROM target FOR UPDATE")
+VARYING = r"('[^']*')?\. Preview of field's value: .*|'[^']*'|\"[^\"]*\"|(?<!\w)\d+(?!\w)"
+"""What differs from document to document in an index's reasons; Postgres reads it as Python does."""
 
-_SET_TARGET = text("""
-    INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
-    ON CONFLICT (one) DO UPDATE SET name = excluded.name, mode = excluded.mode, uuid = excluded.uuid
+# A new target waits for those who have seen which targets there are, and they for it; a backup for neither.
+_ENQUEUE = text("""
+    LOCK TABLE target IN ROW SHARE MODE;
+    INSERT INTO publication (target, listing_id)
+    SELECT t.id, l.id
+    FROM target AS t CROSS JOIN listing AS l
+    LEFT JOIN publication AS p ON p.target = t.id AND p.listing_id = l.id
+    WHERE l.id = ANY(:ids) AND l.revision IS NOT NULL AND p.revision IS DISTINCT FROM l.revision
+    ORDER BY t.id, l.id
+    ON CONFLICT (target, listing_id) DO UPDATE SET status = 'waiting', error = NULL, not_before = NULL
 """)
 
-_PUBLISH_ALL = text("""
-    UPDATE listing SET published_revision = NULL, publish_status = NULL, publish_error = NULL
-    WHERE published_revision IS NOT NULL OR publish_status IS NOT NULL
+_KNOWN = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid AND serving")
+
+_NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
+
+_SERVE = text("""
+    INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
+    ON CONFLICT (name, mode, uuid) DO UPDATE SET serving = true
+    RETURNING id, xmax = 0 AS new
+""")
+
+_DROP_OTHERS = text("DELETE FROM target WHERE serving AND id <> :target")
+
+_ENQUEUE_ALL = text("""
+    INSERT INTO publication (target, listing_id) SELECT :target, id FROM listing WHERE revision IS NOT NULL
 """)
 
 _UNPUBLISHED = text("""
-    SELECT id, revision, status = 'gone' AS gone, attributes, columns, bundle_id, enriched_at
-    FROM listing
-    WHERE revision IS NOT NULL AND published_revision IS DISTINCT FROM revision
-      AND id > :after
-    ORDER BY id LIMIT :limit
+    SELECT l.id, l.revision, l.status = 'gone' AS gone, l.attributes, l.columns, l.bundle_id, l.enriched_at
+    FROM publication AS p JOIN listing AS l ON l.id = p.listing_id
+    WHERE p.target = :target AND p.status <> 'done' AND p.listing_id > :after
+      AND (p.not_before IS NULL OR p.not_before <= now())
+    ORDER BY p.listing_id LIMIT :limit
 """)
 
-_SAME_TARGET = text("SELECT uuid = :uuid FROM target FOR SHARE")
+_GIVEN = """jsonb_to_recordset(CAST(:rows AS jsonb))
+    AS given(id text, revision bigint, status text, error text, index_revision bigint)"""
 
-_RECORD = text("""
-    WITH given AS (
-        SELECT r.*
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb))
-             AS r(id text, revision bigint, status text, error text, index_revision bigint)
-        JOIN listing AS l ON l.id = r.id
-        ORDER BY l.id FOR NO KEY UPDATE OF l
+_OVERTAKE = text(f"""
+    WITH behind AS (
+        SELECT listing.id,
+               CASE WHEN given.index_revision IS NULL THEN {NEXT_REVISION}
+                    ELSE greatest(listing.revision, given.index_revision) + 1 END AS revision
+        FROM {_GIVEN} JOIN listing ON listing.id = given.id AND listing.revision = given.revision
+        WHERE given.status = 'outdated'
+        ORDER BY listing.id FOR NO KEY UPDATE OF listing
     )
-    UPDATE listing AS l SET
-        published_revision = CASE WHEN g.status = 'done' THEN g.revision ELSE l.published_revision END,
-        publish_status = CASE WHEN g.status = 'outdated' THEN l.publish_status ELSE g.status END,
-        publish_error = g.error,
-        revision = CASE WHEN g.status = 'outdated' AND l.revision = g.revision
-                        THEN greatest(l.revision, g.index_revision) + 1 ELSE l.revision END
-    FROM given AS g WHERE l.id = g.id
+    UPDATE listing SET revision = behind.revision FROM behind WHERE listing.id = behind.id
+    RETURNING listing.id
+""")  # noqa: S608 (our own constants)
+
+_LOCK = text("""
+    SELECT 1 FROM publication WHERE target = :target AND listing_id = ANY(:ids)
+    ORDER BY listing_id FOR NO KEY UPDATE
+""")
+
+_RECORD = text(f"""
+    UPDATE publication AS p SET
+        revision = CASE WHEN given.status = 'done' THEN given.revision ELSE p.revision END,
+        status = CASE WHEN same THEN given.status ELSE 'waiting' END,
+        error = CASE WHEN same THEN given.error END,
+        not_before = CASE WHEN same AND given.status <> 'done' THEN CAST('infinity' AS timestamptz) END
+    FROM {_GIVEN}
+    JOIN listing AS l ON l.id = given.id
+    CROSS JOIN LATERAL (SELECT l.revision = given.revision) AS compared(same)
+    WHERE p.target = :target AND p.listing_id = given.id AND given.status <> 'outdated'
+""")  # noqa: S608 (our own constants)
+
+_ASK_AGAIN = text("""
+    WITH tried AS (
+        SELECT listing_id FROM publication
+        WHERE target = :target AND status <> 'done' AND not_before IS NOT NULL
+        ORDER BY listing_id FOR NO KEY UPDATE
+    )
+    UPDATE publication AS p SET not_before = NULL FROM tried
+    WHERE p.target = :target AND p.listing_id = tried.listing_id
 """)
 
 _LOST = text("""
-    UPDATE listing SET published_revision = NULL
-    WHERE id = ANY(:ids) AND published_revision IS NOT NULL AND status <> 'gone'
+    WITH lost AS (
+        SELECT p.listing_id FROM publication AS p
+        JOIN listing AS l ON l.id = p.listing_id AND l.status <> 'gone'
+        WHERE p.target = :target AND p.listing_id = ANY(:ids) AND p.revision IS NOT NULL
+        ORDER BY p.listing_id FOR NO KEY UPDATE OF p
+    )
+    UPDATE publication AS p SET revision = NULL, status = 'waiting', error = NULL, not_before = NULL FROM lost
+    WHERE p.target = :target AND p.listing_id = lost.listing_id
 """)
 
 _COUNTS = text("""
     SELECT count(*) AS unpublished,
-           count(*) FILTER (WHERE publish_status = 'awaiting') AS awaiting,
-           count(*) FILTER (WHERE publish_status = 'refused') AS refused
-    FROM listing
-    WHERE revision IS NOT NULL AND published_revision IS DISTINCT FROM revision
+           count(*) FILTER (WHERE p.status = 'awaiting') AS awaiting,
+           count(*) FILTER (WHERE p.status = 'refused') AS refused
+    FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+    WHERE p.status <> 'done'
+    UNION ALL
+    SELECT count(*), 0, 0 FROM listing WHERE revision IS NOT NULL AND NOT EXISTS (SELECT FROM target)
+    ORDER BY unpublished DESC LIMIT 1
+""")
+
+_REFUSALS = text("""
+    SELECT regexp_replace(coalesce(p.error, 'unknown'), :varying, '…', 'g') AS reason, count(*) AS documents,
+           min(p.listing_id) AS example
+    FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+    WHERE p.status = 'refused'
+    GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
 """)
 
 
@@ -88,40 +155,72 @@ class OutboxCounts:
     refused: int
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the index refused documents; `reason` without what differs from document to document."""
+
+    reason: str
+    documents: int
+    example: str
+    """The id of one of the listings."""
+
+
+def enqueue(connection: Connection, ids: Sequence[str]) -> None:
+    """Have all targets get those of these listings whose revision they do not hold.
+
+    For the transaction that moved the revisions. Listings that have none, or that did not move, are left out.
+    """
+    if ids:
+        connection.execute(_ENQUEUE, {"ids": list(ids)})
+
+
+def refusals(connection: Connection, most: int) -> tuple[Refusal, ...]:
+    """Why documents are refused, the most frequent reasons first."""
+    return tuple(Refusal(*row) for row in connection.execute(_REFUSALS, {"varying": VARYING, "most": most}))
+
+
 class Outbox:
-    """Which documents are to be written, and what came of writing them. The caller holds lock `publish`."""
+    """Which documents are to be written, and what came of writing them. The caller holds lock `publish`.
+
+    Reading and recording are about the target set last; before `set_target` there is nothing to write.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._target: str | None = None
+        self._target: int | None = None
 
     def set_target(self, name: str, mode: str, uuid: str) -> bool:
-        """Say which index is written to. Another one than last time makes everything unpublished: True."""
+        """Say which index is written to. One not known yet is to get everything: True.
 
-        def work(connection: Connection) -> bool:
-            before = connection.execute(_LOCK_TARGET).one_or_none()
-            if before is not None and tuple(before) == (name, mode, uuid):
-                return False
-            connection.execute(_SET_TARGET, {"name": name, "mode": mode, "uuid": uuid})
-            connection.execute(_PUBLISH_ALL)
-            return True
+        It takes the place of the one that served before, which is forgotten.
+        """
+        given = {"name": name, "mode": mode, "uuid": uuid}
 
-        changed = self._database.run(work)
-        self._target = uuid
-        return changed
+        def serve(connection: Connection) -> tuple[int, bool]:
+            connection.execute(_NO_OTHERS)
+            target, new = connection.execute(_SERVE, given).one()
+            connection.execute(_DROP_OTHERS, {"target": target})
+            if new:
+                connection.execute(_ENQUEUE_ALL, {"target": target})
+            return target, new
+
+        known: int | None = self._database.run(lambda connection: connection.scalar(_KNOWN, given))
+        self._target, new = (known, False) if known is not None else self._database.run(serve)
+        return new
 
     def unpublished(self, after: str | None, limit: int) -> list[OutboxRow]:
-        """The next `limit` unpublished documents behind the id `after`, by id."""
-        given = {"after": after or "", "limit": limit}
+        """The next `limit` documents behind the id `after` that are due, by id."""
+        given = {"target": self._target, "after": after or "", "limit": limit}
         rows = self._database.run(lambda connection: connection.execute(_UNPUBLISHED, given).all())
         return [OutboxRow(*row) for row in rows]
 
     def record(self, results: Sequence[WriteResult]) -> None:
         """Write down how the writes ended.
 
-        A document is published at the revision *sent*: one that moved on meanwhile stays unpublished. Where
-        the index holds a higher revision and ours has not moved on, ours is raised above it. Nothing is
-        recorded for RETRY, nor after another process has set another target.
+        A document is published at the revision *sent*: one that moved on meanwhile stays waiting. One that is
+        refused or awaits the portal's document rests until `ask_again`. Where the index holds a higher
+        revision and ours has not moved on, ours is raised above it; above all that were made so far, where
+        the index does not say which. Nothing is recorded for RETRY, nor for a target that is no more.
         """
         rows = [
             {
@@ -134,20 +233,30 @@ class Outbox:
             for r in results
             if r.status is not WriteStatus.RETRY
         ]
+        given = {"target": self._target, "ids": [row["id"] for row in rows], "rows": json.dumps(rows)}
 
         def work(connection: Connection) -> None:
-            if self._target is not None and not connection.scalar(_SAME_TARGET, {"uuid": self._target}):
+            if connection.execute(_LOCK, given).first() is None:
                 return
-            connection.execute(_RECORD, {"rows": json.dumps(rows)})
+            connection.execute(_RECORD, given)
 
+        def overtake(connection: Connection) -> None:
+            enqueue(connection, connection.execute(_OVERTAKE, given).scalars().all())
+
+        if any(row["status"] == WriteStatus.OUTDATED for row in rows):
+            self._database.run(overtake)
         if rows:
             self._database.run(work)
 
+    def ask_again(self) -> None:
+        """Have what was refused, or awaits the portal's document, tried once more."""
+        self._database.run(lambda connection: connection.execute(_ASK_AGAIN, {"target": self._target}))
+
     def mark_unpublished(self, ids: Sequence[str]) -> int:
         """Have these documents written again, because the index lost them; answers how many."""
-        given = {"ids": list(ids)}
+        given = {"target": self._target, "ids": list(ids)}
         return self._database.run(lambda connection: connection.execute(_LOST, given).rowcount)
 
     def counts(self) -> OutboxCounts:
-        """What is unpublished now."""
+        """What the index that serves lacks now."""
         return OutboxCounts(*self._database.run(lambda connection: connection.execute(_COUNTS).one()))

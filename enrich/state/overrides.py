@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 from enrich.errors import UsageError
 from enrich.model.kind import KINDS, Overridable, overridable
 from enrich.state.database import Database
+from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION
 
 _PUT = text("""
@@ -133,6 +134,7 @@ def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
     attributes = published(connection, row.id, row.model_attributes)
     if attributes != row.attributes:
         connection.execute(_PUBLISH, {"id": row.id, "attributes": json.dumps(attributes)})
+        enqueue(connection, [row.id])
 
 
 def _checked(field: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    ForeignKey,
     Index,
     Integer,
     MetaData,
@@ -62,21 +63,13 @@ listing = Table(
     Column("bundle_id", Text),
     Column("model_ids", JSONB),
     Column("enriched_at", Time),
-    # Outbox: what is to be published is what has revision <> published_revision.
+    # The version of its document; whatever moves it calls `outbox.enqueue` in the same transaction.
     Column("revision", BigInteger),
-    Column("published_revision", BigInteger),
-    Column("publish_status", String(12)),
-    Column("publish_error", Text),
     Index(
         "listing_claimable",
         "priority",
         "id",
         postgresql_where=text("status IN ('pending', 'retry', 'leased')"),
-    ),
-    Index(
-        "listing_unpublished",
-        "id",
-        postgresql_where=text("revision IS NOT NULL AND published_revision IS DISTINCT FROM revision"),
     ),
     Index(
         "listing_leased",
@@ -206,12 +199,35 @@ lock = Table(
 target = Table(
     "target",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
     Column("name", Text, nullable=False),
     Column("mode", String(8), nullable=False),
     Column("uuid", Text, nullable=False),
+    Column("serving", Boolean, nullable=False, server_default=text("true")),
+    Index("target_identity", "name", "mode", "uuid", unique=True),
 )
-"""The index last published to; another name, mode or UUID marks everything unpublished."""
+"""The indices published to. Another name, mode or UUID is another target, to which nothing is published yet.
+
+`serving`: buyers search it; one does. Others are filled beside it, to take its place later.
+"""
+
+publication = Table(
+    "publication",
+    metadata,
+    Column("target", BigInteger, ForeignKey("target.id", ondelete="CASCADE"), primary_key=True),
+    Column("listing_id", Id, primary_key=True),
+    Column("revision", BigInteger),
+    Column("status", String(12), nullable=False, server_default="waiting"),
+    Column("error", Text),
+    Column("not_before", Time),
+    Index("publication_waiting", "target", "listing_id", postgresql_where=text("status <> 'done'")),
+)
+"""The outbox: what each target holds of a listing, and what it is to get.
+
+`revision`: the last one that the target took (a removal, too), NULL where it never took one. `status`:
+waiting (to be sent), done, awaiting (the portal's document), refused. `not_before`: `infinity` where this run
+tried in vain, until the next run asks again.
+"""
 
 document = Table(
     "document",
@@ -227,3 +243,8 @@ NEXT_REVISION = text(
     "greatest(coalesce(listing.revision, 0) + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)"
 )
 """Never goes backwards, not even when a listing comes back or the state is restored from a backup."""
+
+PUBLISHED = """EXISTS (
+    SELECT FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+    WHERE p.listing_id = listing.id AND p.revision IS NOT NULL)"""
+"""Whether the index that buyers search holds a listing; of those that are gone, it holds no document."""

@@ -10,7 +10,7 @@ from enrich.errors import UsageError
 from enrich.state import backfills, overrides, workers
 from enrich.state.backfills import Backfill
 from enrich.state.database import Database
-from enrich.state.outbox import Outbox, OutboxCounts
+from enrich.state.outbox import Outbox, OutboxCounts, Refusal, refusals
 from enrich.state.overrides import Override
 from enrich.state.workers import Worker
 
@@ -36,8 +36,11 @@ _BUNDLES = text("""
 """)
 
 _LISTING = text("""
-    SELECT listing.*, worker.host || ':' || worker.pid AS worker, worker.expires AS lease_expires
+    SELECT listing.*, worker.host || ':' || worker.pid AS worker, worker.expires AS lease_expires,
+           p.revision AS published_revision, p.status AS publish_status, p.error AS publish_error
     FROM listing LEFT JOIN worker ON worker.id = lease_worker
+    LEFT JOIN (publication AS p JOIN target AS t ON t.id = p.target AND t.serving)
+        ON p.listing_id = listing.id
     WHERE listing.id = :id
 """)
 
@@ -55,6 +58,8 @@ class Summary:
     quarantine_reasons: tuple[tuple[str, int], ...]
     """The most frequent reasons with their counts."""
     outbox: OutboxCounts
+    refusals: tuple[Refusal, ...]
+    """The most frequent reasons why the index refuses documents."""
     lag_seconds: float | None
     """How long the listing that waits longest has waited; None where none waits."""
     bundles: Mapping[str, int]
@@ -74,14 +79,15 @@ class ListingDetails:
     """All that is known of one listing."""
 
     listing: Mapping[str, Any]
-    """Its row of table `listing`, `photos` among it; `worker` (host:pid) and `lease_expires` where leased."""
+    """Its row of table `listing`, `photos` among it; `worker` (host:pid) and `lease_expires` where leased;
+    and `published_revision`, `publish_status` and `publish_error` of the index that serves."""
     photos: Mapping[str, Mapping[str, Any]]
     """URL key -> status, sha256, failures, next_try, error, checked_at."""
     overrides: tuple[Override, ...]
 
 
 def summary(database: Database, reasons: int = 5) -> Summary:
-    """Count everything; at most `reasons` reasons of quarantine."""
+    """Count everything; at most `reasons` reasons of quarantine and of refusals."""
 
     def work(connection: Connection) -> tuple[Any, ...]:
         lag = connection.scalar(_LAG)
@@ -92,10 +98,20 @@ def summary(database: Database, reasons: int = 5) -> Summary:
             {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
             workers.live(connection),
             tuple(backfills.progress(connection)),
+            refusals(connection, reasons),
         )
 
-    listings, quarantined, lag, *rest = database.run(work)
-    return Summary(listings, quarantined, Outbox(database).counts(), lag, *rest)
+    listings, quarantined, lag, bundles, alive, marked, refused = database.run(work)
+    return Summary(
+        listings=listings,
+        quarantine_reasons=quarantined,
+        outbox=Outbox(database).counts(),
+        refusals=refused,
+        lag_seconds=lag,
+        bundles=bundles,
+        workers=alive,
+        backfills=marked,
+    )
 
 
 def details(database: Database, id: str) -> ListingDetails:

@@ -228,7 +228,7 @@ def search(
         if as_json:
             print_json({"total": hits.total, "hits": hits.documents})
         else:
-            show_hits(hits, query, services.bundle.heads, settings.index_columns)
+            show_hits(hits, query, services.bundle.heads, list(services.source.copied_columns()))
 
 
 @app.command()
@@ -340,9 +340,13 @@ def worker(verbose: Verbose = False) -> None:
 @app.command()
 def settings(as_json: Json = False, verbose: Verbose = False) -> None:
     """All settings: variable, value, default and meaning. Secrets are not shown."""
+    from enrich.index.mapping import read_extras
+    from enrich.model.bundle import load_bundle
     from jobs.views.settings import rows, show_settings
 
     current: Settings = load_settings()
+    if current.index_mapping or current.index_settings:
+        read_extras(current, load_bundle(current.bundle).heads)
     if as_json:
         print_json(rows(current))
     else:

@@ -35,6 +35,8 @@ _OWN: dict[str, Any] = {
     "source_images": "listing_images",
     "index": "listings-enriched",
     "index_mode": "own",
+    "index_mapping": None,
+    "index_settings": None,
     "allowed_private_hosts": ("127.0.0.1",),
 }
 """What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
@@ -88,7 +90,7 @@ def _look(settings: Settings, homes: Sequence[Home]) -> None:
             options = [f"--has {name}" for name in query.has]
             options += [f"--{head} {kind}" for head, kinds in query.types.items() for kind in kinds]
             console().print(f"\n[bold]enrich search {' '.join(options)}[/]\n")
-            show_hits(services.index.search(query), query, heads, settings.index_columns)
+            show_hits(services.index.search(query), query, heads, list(services.source.copied_columns()))
 
 
 def _queries(heads: Sequence[Head]) -> list[Query]:

@@ -57,7 +57,7 @@ def check_index(services: Services) -> None:
     """Find out that the index cannot be used before anything is written.
 
     Raises:
-        IndexSetupError: it cannot be used as set up. One that is only busy is waited for later.
+        IndexSetupError: it cannot be used as set up. One that does not answer now is waited for later.
     """
     with suppress(IndexUnavailable):
         services.index.check()
@@ -132,6 +132,7 @@ def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
         try:
             with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
                 publisher.publish(until=stop.is_set, check=hold.check)
+            publisher.refusals.warn()
             return
         except (BusyError, LockLostError):
             if time.monotonic() > deadline:

@@ -55,6 +55,8 @@ def _evidence(document: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Mapping):  # a point
+        value = list(value.values())
     return escape(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 

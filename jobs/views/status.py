@@ -56,6 +56,9 @@ def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings:
         f"{counts.unpublished:,} unpublished, of these {counts.awaiting:,} await the portal's document and "
         f"{counts.refused:,} were refused",
     )
+    for number, refusal in enumerate(summary.refusals):
+        told = f"{refusal.documents:,} × {refusal.reason} (listing {refusal.example})"
+        facts.add_row("refused for" if number == 0 else "", escape(told))
     facts.add_row("index", f"{settings.index} ({settings.index_mode})")
     stale = summary.stale(bundle.bundle_id)
     made = f"; {stale:,} listings made with another: enrich backfill --stale-bundle" if stale else ""

@@ -1,4 +1,4 @@
-"""Owners: workers, backfills, removals, and which listings hold a photo, each in a table of its own."""
+"""Owners: workers, backfills, removals, publications and listings' photos, each in a table of its own."""
 
 from typing import Any
 
@@ -16,9 +16,11 @@ def upgrade() -> None:
     _backfills()
     _removals()
     _listing_photos()
+    _publications()
 
 
 def downgrade() -> None:
+    _publications_back()
     _drop_listing_photos()
     _drop_removals()
     _drop_backfills()
@@ -151,3 +153,80 @@ def _drop_listing_photos() -> None:
         postgresql_ops={"photos": "jsonb_path_ops"},
     )
     op.drop_table("listing_photo", schema=SCHEMA)
+
+
+def _publications() -> None:
+    """The outbox moves out of `listing`, and the index last published to becomes the first target."""
+    op.execute(
+        f"ALTER TABLE {SCHEMA}.target DROP COLUMN one, ADD COLUMN id bigserial PRIMARY KEY,"
+        " ADD COLUMN serving boolean NOT NULL DEFAULT true"
+    )
+    op.create_index("target_identity", "target", ["name", "mode", "uuid"], unique=True, schema=SCHEMA)
+    op.create_table(
+        "publication",
+        sa.Column(
+            "target",
+            sa.BigInteger,
+            sa.ForeignKey(f"{SCHEMA}.target.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
+        _id("listing_id", primary_key=True),
+        sa.Column("revision", sa.BigInteger),
+        sa.Column("status", sa.String(12), nullable=False, server_default="waiting"),
+        sa.Column("error", sa.Text),
+        _time("not_before"),
+        schema=SCHEMA,
+    )
+    op.create_index(
+        "publication_waiting",
+        "publication",
+        ["target", "listing_id"],
+        schema=SCHEMA,
+        postgresql_where=sa.text("status <> 'done'"),
+    )
+    op.execute(f"""
+        INSERT INTO {SCHEMA}.publication (target, listing_id, revision, status, error)
+        SELECT t.id, l.id, l.published_revision,
+               CASE WHEN l.published_revision = l.revision THEN 'done'
+                    WHEN l.publish_status IN ('awaiting', 'refused') THEN l.publish_status
+                    ELSE 'waiting' END,
+               CASE WHEN l.published_revision IS DISTINCT FROM l.revision THEN l.publish_error END
+        FROM {SCHEMA}.listing AS l, {SCHEMA}.target AS t
+        WHERE l.revision IS NOT NULL
+    """)  # noqa: S608 (our own constants)
+    op.drop_index("listing_unpublished", "listing", schema=SCHEMA)
+    for column in _OUTBOX:
+        op.drop_column("listing", column, schema=SCHEMA)
+
+
+_OUTBOX: dict[str, Any] = {
+    "published_revision": sa.BigInteger,
+    "publish_status": sa.String(12),
+    "publish_error": sa.Text,
+}
+
+
+def _publications_back() -> None:
+    for column, kind in _OUTBOX.items():
+        op.add_column("listing", sa.Column(column, kind), schema=SCHEMA)
+    op.execute(f"""
+        UPDATE {SCHEMA}.listing AS l
+        SET published_revision = p.revision, publish_status = nullif(p.status, 'waiting'),
+            publish_error = p.error
+        FROM {SCHEMA}.publication AS p JOIN {SCHEMA}.target AS t ON t.id = p.target AND t.serving
+        WHERE p.listing_id = l.id
+    """)  # noqa: S608 (our own constants)
+    op.create_index(
+        "listing_unpublished",
+        "listing",
+        ["id"],
+        schema=SCHEMA,
+        postgresql_where=sa.text("revision IS NOT NULL AND published_revision IS DISTINCT FROM revision"),
+    )
+    op.drop_table("publication", schema=SCHEMA)
+    op.execute(f"DELETE FROM {SCHEMA}.target WHERE NOT serving")  # noqa: S608 (our own constants)
+    op.drop_index("target_identity", "target", schema=SCHEMA)
+    op.execute(
+        f"ALTER TABLE {SCHEMA}.target DROP COLUMN id, DROP COLUMN serving,"
+        " ADD COLUMN one boolean NOT NULL DEFAULT true PRIMARY KEY"
+    )

@@ -117,10 +117,6 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
         ("127.0.0.1:1", "SOURCE_DATABASE_URL"),
     ),
     "not migrated": (not_migrated, ("enrichment", "enrich migrate")),
-    "index is not there": (
-        lambda world, folder: {"elasticsearch_url": "http://127.0.0.1:1"},
-        ("127.0.0.1:1", "ELASTICSEARCH_URL"),
-    ),
     "not an index URL": (
         lambda world, folder: {"elasticsearch_url": f"me:{PASSWORD}@elsewhere"},
         ("ELASTICSEARCH_URL", "https://"),
@@ -225,6 +221,22 @@ def test_privileges_that_are_missing_are_named(world: World, enrich_here: Enrich
     finally:
         world.portal.execute(f"DROP OWNED BY {role}")
         world.portal.execute(f"DROP ROLE {role}")
+
+
+def test_an_index_that_is_not_there_is_an_outage_and_check_and_search_say_so(
+    secretive: World, enrich_here: Enrich
+) -> None:
+    secretive.listing("1", "kitchen")
+    nowhere = secretive.environment(elasticsearch_url="http://127.0.0.1:1", outage_seconds=1)
+    for command, code in (("run", 3), ("search", 3), ("check", 2)):
+        ended = enrich_here(nowhere, command)
+        assert ended.returncode == code, ended
+        said = ended.stdout if command == "check" else ended.stderr.splitlines()[-1]
+        assert "no connection to http://127.0.0.1:1: Connection refused" in said
+        assert PASSWORD not in ended.stdout + ended.stderr
+    assert secretive.portal.state("1").status == "done", "enriched all the same"
+    assert enrich_here(secretive.environment(), "publish").returncode == 0
+    assert secretive.documents().keys() == {"1"}
 
 
 def test_check_makes_every_check_that_it_can_though_others_fail(world: World, enrich_here: Enrich) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 import migrations
 from enrich.errors import OutageError
+from jobs.run.session import RunReport
 from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.gate import Gate
 from tests.support.harness import World, assert_same, until
@@ -52,6 +53,17 @@ def stoppable(
     world.close()
 
 
+def comes_back(
+    server: ElasticsearchServer, running: Future[RunReport], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Start the index again once the run misses it, and let the run publish all nine homes."""
+    until(lambda: "index away" in caplog.text or running.done(), "the run misses its index")
+    assert not running.done()
+    server.start()
+    report = running.result()
+    assert report.exit_code == 0 and report.published.written == 9
+
+
 def test_elasticsearch_stopped_and_started_during_a_run(
     stoppable: World,
     elasticsearch_server: ElasticsearchServer,
@@ -65,11 +77,21 @@ def test_elasticsearch_stopped_and_started_during_a_run(
     until(lambda: len(stoppable.documents()) == 7, "what is enriched is published")
     elasticsearch_server.stop()
     gate.open()
-    until(lambda: "index away" in caplog.text or running.done(), "the run misses its index")
-    assert not running.done()
-    elasticsearch_server.start()
-    report = running.result()
-    assert report.exit_code == 0 and report.published.written == 9
+    comes_back(elasticsearch_server, running, caplog)
+    assert_complete(stoppable)
+
+
+def test_elasticsearch_away_at_the_start_of_a_run_is_waited_for(
+    stoppable: World,
+    elasticsearch_server: ElasticsearchServer,
+    beside: ThreadPoolExecutor,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    homes(stoppable)
+    elasticsearch_server.stop()
+    running = beside.submit(stoppable.run, settings=WAITS)
+    until(lambda: set(stoppable.statuses().values()) == {"done"} or running.done(), "all are enriched")
+    comes_back(elasticsearch_server, running, caplog)
     assert_complete(stoppable)
 
 

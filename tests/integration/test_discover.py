@@ -12,7 +12,7 @@ from enrich.source.discover import Discovery, discover
 from enrich.source.foresee import Prospect, foresee, prospects
 from enrich.source.portal import Source
 from enrich.state.database import Database
-from tests.support.postgres import Portal
+from tests.support.postgres import LISTINGS, Portal
 
 URLS = ["http://photos.example/a.jpg", "http://photos.example/b.jpg"]
 
@@ -51,14 +51,15 @@ class Night:
             """UPDATE enrichment.listing SET status = 'done',
                  photo_fp_done = photo_fp, updated_at_done = updated_at,
                  attributes = '{"fields": {}}', revision = 1000, revalidate = false, pending_since = NULL,
-                 attempts = 0, published_revision = CASE WHEN :publish THEN 1000 END
+                 attempts = 0
                WHERE id = ANY(:ids)""",
             ids=list(ids),
-            publish=publish,
         )
+        if publish:
+            self.portal.published(*ids)
 
     def rows(self) -> dict[str, Any]:
-        return {row.id: row for row in self.portal.execute("SELECT *, xmin FROM enrichment.listing")}
+        return {row.id: row for row in self.portal.execute(LISTINGS)}
 
 
 @pytest.fixture
@@ -342,9 +343,8 @@ def town(night: Night) -> Callable[..., None]:
             n=published,
         )
         night(settings={"page_size": 100})
-        night.portal.execute(
-            "UPDATE enrichment.listing SET status = 'done', revision = 1, published_revision = 1"
-        )
+        night.portal.execute("UPDATE enrichment.listing SET status = 'done', revision = 1")
+        night.portal.published(*night.rows())
         night.portal.execute(
             "DELETE FROM listings WHERE id IN (SELECT 't' || n FROM generate_series(1, :n) n)", n=vanish
         )
@@ -412,7 +412,7 @@ class TestRemovalGuard:
 
     def test_unpublished_listings_do_not_count(self, night: Night, town: Callable[..., None]) -> None:
         town(100, 50)
-        night.portal.execute("UPDATE enrichment.listing SET published_revision = NULL WHERE id <> 't100'")
+        night.portal.execute("UPDATE enrichment.publication SET revision = NULL WHERE listing_id <> 't100'")
         assert night().removed == 50
 
 

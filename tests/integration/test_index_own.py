@@ -368,16 +368,17 @@ def settings(url: str, **more: Any) -> Settings:
     return load_settings(elasticsearch_url=url, _env_file=None, **more)
 
 
+def opened(url: str, **more: Any) -> OwnIndex:
+    return OwnIndex(connect(settings(url, **more)), "homes", HEADS, COPIED)
+
+
 def test_connect_works_with_every_version(elasticsearch_of_each_version: str, index_name: str) -> None:
-    connect(settings(elasticsearch_of_each_version, index=index_name)).close()
+    assert OwnIndex(connect(settings(elasticsearch_of_each_version)), index_name, HEADS, COPIED).check()
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://127.0.0.1:9", "does not answer at http://127.0.0.1:9"),
-        ("https://user:s3cret@127.0.0.1:9", "does not answer at https://127.0.0.1:9"),
-        ("http://no-such-host.invalid:9200", "does not answer at http://no-such-host.invalid"),
         ("localhost:9200", "write https://host:9200"),
         ("ftp://localhost:9200", "write https://host:9200"),
         ("http://user:s3cret@localhost:99999", "write https://host:9200"),
@@ -393,15 +394,35 @@ def test_a_wrong_url_is_one_clear_line_without_the_password(url: str, words: str
     assert "s3cret" not in message
 
 
-def test_something_else_than_elasticsearch_is_named_so(elasticsearch_proxy: Proxy) -> None:
-    elasticsearch_proxy.always(200, {"hello": "world"}, headers={"Content-Type": "application/json"})
-    with pytest.raises(IndexSetupError, match="is not Elasticsearch"):
-        connect(settings(elasticsearch_proxy.url))
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9", "no connection to http://127.0.0.1:9: Connection refused"),
+        ("https://user:s3cret@127.0.0.1:9", "no connection to https://127.0.0.1:9: Connection refused"),
+        ("http://no-such-host.invalid:9200", "no connection to http://no-such-host.invalid:9200: "),
+    ],
+)
+def test_a_server_that_is_not_there_may_come_and_is_no_wrong_setting(url: str, words: str) -> None:
+    index = opened(url)
+    for step in (index.check, index.prepare, lambda: index.search(Query())):
+        with pytest.raises(IndexUnavailable, match=words) as failed:
+            step()
+        assert "s3cret" not in str(failed.value) and "\n" not in str(failed.value)
+    index.close()
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_something_else_than_elasticsearch_is_named_so(elasticsearch_proxy: Proxy, status: int) -> None:
+    elasticsearch_proxy.always(status, {"hello": "world"}, headers={"Content-Type": "application/json"})
+    index = opened(elasticsearch_proxy.url)
+    for step in (index.check, index.prepare, lambda: index.search(Query())):
+        with pytest.raises(IndexSetupError, match="is not Elasticsearch"):
+            step()
 
 
 def test_https_to_a_server_without_it_says_so(elasticsearch_proxy: Proxy) -> None:
     with pytest.raises(IndexSetupError, match="TLS connection fails"):
-        connect(settings(elasticsearch_proxy.url.replace("http:", "https:")))
+        opened(elasticsearch_proxy.url.replace("http:", "https:")).check()
 
 
 @pytest.mark.parametrize(
@@ -410,13 +431,16 @@ def test_https_to_a_server_without_it_says_so(elasticsearch_proxy: Proxy) -> Non
 def test_refused_credentials_are_one_clear_line(elasticsearch_proxy: Proxy, status: int, words: str) -> None:
     elasticsearch_proxy.always(status)
     with pytest.raises(IndexSetupError, match=words) as failed:
-        connect(settings(elasticsearch_proxy.url, elasticsearch_api_key="c2VjcmV0OnNlY3JldA=="))
+        opened(elasticsearch_proxy.url, elasticsearch_api_key="c2VjcmV0OnNlY3JldA==").check()
     assert "c2VjcmV0" not in str(failed.value)
 
 
 def test_a_busy_server_is_no_setup_error(elasticsearch_proxy: Proxy) -> None:
     elasticsearch_proxy.always(503)
-    connect(settings(elasticsearch_proxy.url)).close()
+    index = opened(elasticsearch_proxy.url)
+    assert elasticsearch_proxy.requests == [], "it connects when it is used first"
+    with pytest.raises(IndexUnavailable, match="503"):
+        index.check()
     assert len(elasticsearch_proxy.requests) == 1  # waiting and repeating is the caller's
 
 

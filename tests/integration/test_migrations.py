@@ -194,3 +194,36 @@ class TestView:
         granted = f"SELECT has_table_privilege('{role}', '{SCHEMA}.listing_attributes', 'SELECT')"
         assert migrated.execute(granted) == [(True,)]
         migrated.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_what_is_published_is_carried_over_and_back(portal: Portal) -> None:
+    migrations.upgrade(portal.url, revision="0001")
+    portal.execute(f"INSERT INTO {SCHEMA}.target (name, mode, uuid) VALUES ('homes', 'own', 'uuid-1')")
+    portal.execute(
+        f"""INSERT INTO {SCHEMA}.listing
+              (id, photo_fp, doc_fp, revision, published_revision, publish_status, publish_error)
+            VALUES ('done', '', '', 5, 5, 'done', NULL), ('moved', '', '', 6, 5, 'done', NULL),
+                   ('refused', '', '', 5, 4, 'refused', 'no'),
+                   ('awaiting', '', '', 5, NULL, 'awaiting', NULL),
+                   ('new', '', '', 5, NULL, NULL, NULL), ('bare', '', '', NULL, NULL, NULL, NULL)"""
+    )
+    before = portal.execute(f"SELECT id, published_revision, publish_error FROM {SCHEMA}.listing ORDER BY id")
+    migrations.upgrade(portal.url)
+    published = portal.execute(
+        f"SELECT listing_id, revision, status, error, not_before FROM {SCHEMA}.publication ORDER BY 1"
+    )
+    assert published == [
+        ("awaiting", None, "awaiting", None, None),
+        ("done", 5, "done", None, None),
+        ("moved", 5, "waiting", None, None),
+        ("new", None, "waiting", None, None),
+        ("refused", 4, "refused", "no", None),
+    ]
+    migrations.downgrade(portal.url, "0001")
+    after = portal.execute(f"SELECT id, published_revision, publish_error FROM {SCHEMA}.listing ORDER BY id")
+    assert after == before
+    assert portal.execute(f"SELECT * FROM {SCHEMA}.target") == [("homes", "own", "uuid-1", True)]
+    migrations.upgrade(portal.url)
+    assert published == portal.execute(
+        f"SELECT listing_id, revision, status, error, not_before FROM {SCHEMA}.publication ORDER BY 1"
+    )

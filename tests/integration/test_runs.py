@@ -6,7 +6,7 @@ from enrich.errors import UsageError
 from enrich.records import PhotoStatus, WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.listings import Listings
-from enrich.state.outbox import Outbox, OutboxCounts
+from enrich.state.outbox import Outbox, OutboxCounts, Refusal
 from enrich.state.overrides import Overrides
 from enrich.state.runs import Runs
 from enrich.state.summary import details, summary
@@ -52,8 +52,10 @@ class TestStatus:
             state.complete(result(state.claim(1, [id])[0], bundle_id=bundle))
         for id, reason in (("c", "rare"), ("d", "often"), ("e", "often")):
             state.fail(state.claim(1, [id])[0], reason)
-        refused, published = Outbox(database).unpublished(None, 10)
-        Outbox(database).record(
+        outbox = Outbox(database)
+        outbox.set_target("homes", "own", "uuid-1")
+        refused, published = outbox.unpublished(None, 10)
+        outbox.record(
             [
                 WriteResult(refused.id, refused.revision, WriteStatus.REFUSED, "no"),
                 WriteResult(published.id, published.revision, WriteStatus.DONE),
@@ -65,6 +67,7 @@ class TestStatus:
         assert told.quarantine_reasons == (("often", 2), ("rare", 1))
         assert summary(database, reasons=1).quarantine_reasons == (("often", 2),)
         assert told.outbox == OutboxCounts(unpublished=1, awaiting=0, refused=1)
+        assert told.refusals == (Refusal("no", 1, "a"),)
         assert told.bundles == {"new": 1, "old": 1}
         assert told.stale("new") == 1
         assert told.lag_seconds is not None

@@ -323,6 +323,20 @@ class TestRefusals:
         with pytest.raises(SourceError, match=message):
             source(name, reserved=("has_balcony",)).check()
 
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ("place=price", "place=price cannot be read: write a point as place=lat"),
+            ("place=price+rooms+price", "write a point as place=lat"),
+            ("place=price+long", "no column long "),
+            ("place=price+city", "column city .* is of type text, a number is needed"),
+            ("has_balcony=price+rooms", "column has_balcony .* cannot be a field"),
+        ],
+    )
+    def test_points(self, source: Callable[..., Source], asked: str, message: str) -> None:
+        with pytest.raises(SourceError, match=message):
+            source(asked, reserved=("has_balcony",)).check()
+
     def test_a_copied_column_that_is_not_there(self, source: Callable[..., Source]) -> None:
         with pytest.raises(SourceError, match="no column colour"):
             source("colour").copied_columns()

@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, text
 
 import migrations
 from enrich.state.database import Database, embedded_postgres, parse_url
+from enrich.state.outbox import enqueue
 
 PORTAL_TABLES = """
 CREATE TABLE listings (id text PRIMARY KEY, updated_at timestamptz, active boolean, city text, price integer,
@@ -27,6 +28,11 @@ CREATE TABLE listings (id text PRIMARY KEY, updated_at timestamptz, active boole
 CREATE TABLE listing_images (listing_id text, position int, url text, version text);
 CREATE INDEX listing_images_listing ON listing_images (listing_id);
 """
+LISTINGS = """
+SELECT l.*, l.xmin, p.revision AS published_revision, p.status AS publish_status, p.error AS publish_error
+FROM enrichment.listing l
+LEFT JOIN (enrichment.publication p JOIN enrichment.target t ON t.id = p.target AND t.serving)
+  ON p.listing_id = l.id"""
 _numbers = count()
 
 
@@ -80,9 +86,30 @@ class Portal:
         self.execute("UPDATE listings SET updated_at = clock_timestamp() WHERE id = :id", id=id)
 
     def state(self, id: str) -> Any:
-        """Our row of this listing, or None."""
-        rows = self.execute("SELECT * FROM enrichment.listing WHERE id = :id", id=id)
+        """Our row of this listing, with what the index that serves has of it, or None."""
+        rows = self.execute(f"{LISTINGS} WHERE l.id = :id", id=id)
         return rows[0] if rows else None
+
+    def published(self, *ids: str) -> None:
+        """Have an index serve that holds these listings, each at its revision."""
+        self.execute(
+            "INSERT INTO enrichment.target (name, mode, uuid) VALUES ('homes', 'own', 'uuid-1')"
+            " ON CONFLICT DO NOTHING"
+        )
+        self.execute(
+            "INSERT INTO enrichment.publication (target, listing_id, revision, status)"
+            " SELECT t.id, l.id, l.revision, 'done' FROM enrichment.target t, enrichment.listing l"
+            " WHERE l.id = ANY(:ids) ON CONFLICT (target, listing_id)"
+            " DO UPDATE SET revision = excluded.revision, status = excluded.status",
+            ids=list(ids),
+        )
+
+
+def enqueue_moved(portal: Portal, *ids: str) -> None:
+    """What must follow wherever a test moves revisions by hand."""
+    with portal.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL search_path TO enrichment")
+        enqueue(connection, ids)
 
 
 class PostgresServer:

@@ -10,8 +10,8 @@ from enrich.errors import UsageError
 from enrich.index.document import build, encode, mapping, reserved
 from enrich.index.elastic.client import compare, failure
 from enrich.index.elastic.merge import covering
-from enrich.index.elastic.query import conditions
 from enrich.index.protocol import Query
+from enrich.index.query import conditions
 from enrich.model.head import Head, HeadClass
 from enrich.records import WriteStatus
 

@@ -1,12 +1,19 @@
 """What both modes need of Elasticsearch: connecting, errors told apart, mappings compared, bulks, search."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from elastic_transport import TlsError
-from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+from elasticsearch import (
+    ApiError,
+    Elasticsearch,
+    SerializationError,
+    TransportError,
+    UnsupportedProductError,
+)
 
 from enrich.errors import IndexSetupError
 from enrich.index.protocol import IndexLost, IndexUnavailable
@@ -26,11 +33,12 @@ _FLOATS = frozenset({"half_float", "float", "double"})
 
 
 def connect(settings: Settings) -> Elasticsearch:
-    """A client for `ELASTICSEARCH_URL`, tried once. It repeats nothing by itself: callers decide on waiting.
+    """A client for `ELASTICSEARCH_URL`, which connects when it is used first.
+
+    It repeats nothing by itself: callers decide on waiting.
 
     Raises:
-        IndexSetupError: the URL cannot be read, nothing answers there, it is not Elasticsearch, or the
-            credentials are not accepted.
+        IndexSetupError: the URL or the CA file cannot be read.
     """
     assert settings.elasticsearch_url is not None
     url = settings.elasticsearch_url.get_secret_value().strip()
@@ -47,7 +55,7 @@ def connect(settings: Settings) -> Elasticsearch:
     try:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError
-        client = Elasticsearch(
+        return Elasticsearch(
             url, request_timeout=REQUEST_SECONDS, max_retries=0, retry_on_timeout=False, **options
         )
     except (ValueError, OSError):  # OSError: the CA file is not a certificate
@@ -55,18 +63,6 @@ def connect(settings: Settings) -> Elasticsearch:
             "ELASTICSEARCH_URL (or ELASTICSEARCH_CA) cannot be used: write https://host:9200, with special "
             "characters in user and password percent-encoded; the CA file is PEM"
         ) from None
-    try:
-        with reachable(client):
-            answer = client.options(request_timeout=10).indices.exists(index=settings.index)
-        # The client itself looks at the product only where the answer is a good one.
-        if answer.meta.headers.get("x-elastic-product") != "Elasticsearch":
-            raise _not_elasticsearch(address(client))
-    except IndexUnavailable:
-        pass  # it is there, but busy: whoever uses it waits
-    except BaseException:
-        client.close()
-        raise
-    return client
 
 
 def _not_elasticsearch(where: str) -> IndexSetupError:
@@ -76,33 +72,12 @@ def _not_elasticsearch(where: str) -> IndexSetupError:
 
 
 @contextmanager
-def reachable(client: Elasticsearch) -> Iterator[None]:
-    """As `answers`, but no connection at all is a setup error: used at the start, before anything else."""
-    where = address(client)
-    try:
-        with answers(client):
-            yield
-    except IndexUnavailable as error:
-        if isinstance(error.__cause__, TlsError):
-            raise IndexSetupError(
-                f"Elasticsearch at {where}: the TLS connection fails ({error.__cause__.message}). Check "
-                "https or http in ELASTICSEARCH_URL, and set ELASTICSEARCH_CA to its authority's certificate"
-            ) from None
-        if isinstance(error.__cause__, TransportError):
-            raise IndexSetupError(
-                f"Elasticsearch does not answer at {where}: {error}. Check ELASTICSEARCH_URL, and that the "
-                "server runs and can be reached from here"
-            ) from None
-        raise
-
-
-@contextmanager
 def answers(client: Elasticsearch) -> Iterator[None]:
     """Turn what a whole call fails with into `IndexUnavailable` (passing) or `IndexSetupError`."""
     where = address(client)
     try:
         yield
-    except UnsupportedProductError:
+    except (UnsupportedProductError, SerializationError):  # the latter: an answer in no format of its own
         raise _not_elasticsearch(where) from None
     except ApiError as error:
         reason = reason_of(error)
@@ -117,11 +92,26 @@ def answers(client: Elasticsearch) -> Iterator[None]:
             raise IndexSetupError(
                 f"Elasticsearch at {where} forbids it: {reason}. See docs/index.md for the privileges needed"
             ) from None
+        if error.status_code == 404 and not absent(error):
+            raise _not_elasticsearch(where) from None
         raise
     except TransportError as error:
-        kind = type(error).__name__
         message = " ".join(str(error.message).split())[:200]
-        raise IndexUnavailable(f"no connection ({kind}: {message})") from error
+        if isinstance(error, TlsError) and "EOF" not in message:  # cut off, as by a restart: passing
+            raise IndexSetupError(
+                f"Elasticsearch at {where}: the TLS connection fails ({message}). Check https or http in "
+                "ELASTICSEARCH_URL, and set ELASTICSEARCH_CA to its authority's certificate"
+            ) from None
+        cause = re.search(r"\[Errno -?\d+\] ([^)]+)", message)
+        raise IndexUnavailable(f"no connection to {where}: {cause[1] if cause else message}") from error
+
+
+def absent(error: ApiError) -> bool:
+    """Whether Elasticsearch says that something is not there: any web server answers 404.
+
+    The client itself looks at the product only where an answer is a good one.
+    """
+    return error.status_code == 404 and error.meta.headers.get("x-elastic-product") == "Elasticsearch"
 
 
 def address(client: Elasticsearch) -> str:
@@ -151,7 +141,8 @@ def reason(detail: Any) -> str:
         if text and not any(text in part for part in parts):
             parts.append(text)
         detail = detail.get("caused_by") or next(iter(detail.get("root_cause") or ()), None)
-    return " ".join(": ".join(parts or [str(detail)]).split())[:300]
+    told = " ".join(": ".join(parts or [str(detail)]).split())
+    return re.sub(r"^\[\d+:\d+\] ", "", told)[:300]  # line and column of a request that nobody sees
 
 
 def failure(id: str, revision: int, status: int, error: Mapping[str, Any]) -> WriteResult:
@@ -190,6 +181,8 @@ def compare(
         alike = any({want_type, have_type} <= family for family in (_INTEGERS, _FLOATS))
         if want_type != have_type and not alike:
             conflicts.append(f"field {path}{name} is of type {have_type}, {want_type} is needed")
+        elif (want := spec.get("analyzer")) != (analyzer := have.get("analyzer")):
+            conflicts.append(f"field {path}{name} has the analyzer {analyzer}, {want} is needed")
         elif "properties" in spec:
             inner, more = compare(spec["properties"], have.get("properties", {}), f"{path}{name}.")
             conflicts += more

@@ -7,14 +7,14 @@ of our fields, null where unknown, and those left over from earlier writes too.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
-from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
+from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
 from enrich.index.protocol import Hits, IndexUnavailable, Query
 from enrich.model.head import Head
@@ -47,7 +47,7 @@ class MergeIndex:
     def prepare(self) -> str:
         try:
             with answers(self._client):
-                name, found = self._found()
+                name, found = _find(self._client, self._index)
                 missing = self._missing(name, found)
                 if missing:
                     self._client.indices.put_mapping(index=name, properties=missing)
@@ -56,8 +56,8 @@ class MergeIndex:
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
-        with reachable(self._client):
-            name, found = self._found()
+        with answers(self._client):
+            name, found = _find(self._client, self._index)
             missing = self._missing(name, found)
             wanted = ["read", "write", "view_index_metadata", *(["manage"] if missing else [])]
             if lacking := privileges(self._client, [self._index], wanted):
@@ -70,25 +70,8 @@ class MergeIndex:
             lines.append(f"index: fields that will be added to its mapping: {', '.join(sorted(missing))}")
         return lines
 
-    def _found(self) -> tuple[str, dict[str, Any]]:
-        try:
-            found: dict[str, Any] = self._client.indices.get(index=self._index).body
-        except ApiError as error:
-            if error.status_code != 404:
-                raise
-            raise IndexSetupError(
-                f"there is no index or alias {self._index}: in mode merge the portal's own index is needed. "
-                "Check ENRICH_INDEX, or set ENRICH_INDEX_MODE=own for an index of our own"
-            ) from None
-        if len(found) > 1:
-            raise IndexSetupError(
-                f"{self._index} leads to several indices ({', '.join(sorted(found))}): name one of them, or "
-                "an alias of one, in ENRICH_INDEX"
-            )
-        self._by_alias = self._index not in found
-        return next(iter(found.items()))
-
     def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+        self._by_alias = name != self._index
         actual = found["mappings"].get("properties", {})
         ours = dict(self._properties)
         # A portal's own listing_id of another type is left alone: the document's _id says the same.
@@ -189,20 +172,41 @@ class MergeIndex:
         with answers(self._client):
             with suppress(ApiError):  # needs the privilege `maintenance`; else up to a second late
                 self._client.indices.refresh(index=self._index)
-            try:
-                yield from self._pages()
-            except ApiError as error:
-                if error.status_code == 404:
-                    raise IndexUnavailable(f"index {self._index} was replaced meanwhile") from None
-                raise
+            yield from _without_ours(self._client, self._index)
 
-    def _pages(self) -> Iterator[Sequence[str]]:
-        pit = self._client.open_point_in_time(index=self._index, keep_alive=KEEP_ALIVE)["id"]
-        after: list[Any] | None = None
-        try:
+    def search(self, query: Query) -> Hits:
+        return search(self._client, self._index, self._heads, query)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _find(client: Elasticsearch, name: str) -> tuple[str, dict[str, Any]]:
+    """The one index of that name, or behind that alias, with its mapping and settings."""
+    try:
+        found: dict[str, Any] = client.indices.get(index=name).body
+    except ApiError as error:
+        if not absent(error):
+            raise
+        raise IndexSetupError(
+            f"there is no index or alias {name}: in mode merge the portal's own index is needed. "
+            "Check ENRICH_INDEX, or set ENRICH_INDEX_MODE=own for an index of our own"
+        ) from None
+    if len(found) > 1:
+        raise IndexSetupError(
+            f"{name} leads to several indices ({', '.join(sorted(found))}): name one of them, or "
+            "an alias of one, in ENRICH_INDEX"
+        )
+    return next(iter(found.items()))
+
+
+def _without_ours(client: Elasticsearch, index: str) -> Iterator[Sequence[str]]:
+    try:
+        with _point_in_time(client, index) as pit:
+            after: list[Any] | None = None
             while True:
-                answer = self._client.search(
-                    pit={"id": pit, "keep_alive": KEEP_ALIVE},
+                answer = client.search(
+                    pit=pit,
                     query={"bool": {"must_not": {"exists": {"field": "enrichment.revision"}}}},
                     sort=["_shard_doc"],
                     size=PAGE,
@@ -210,21 +214,30 @@ class MergeIndex:
                     track_total_hits=False,
                     search_after=after,
                 )
-                pit = answer["pit_id"]
+                pit["id"] = answer["pit_id"]
                 hits = answer["hits"]["hits"]
                 if not hits:
                     return
                 yield [hit["_id"] for hit in hits]
                 after = hits[-1]["sort"]
-        finally:
-            with suppress(Exception):
-                self._client.close_point_in_time(id=pit)
+    except ApiError as error:
+        if error.status_code == 404:
+            raise IndexUnavailable(f"index {index} was replaced meanwhile") from None
+        raise
 
-    def search(self, query: Query) -> Hits:
-        return search(self._client, self._index, self._heads, query)
 
-    def close(self) -> None:
-        self._client.close()
+@contextmanager
+def _point_in_time(client: Elasticsearch, index: str) -> Iterator[dict[str, Any]]:
+    """The index as of now, for reading it in pages."""
+    pit = {
+        "id": client.open_point_in_time(index=index, keep_alive=KEEP_ALIVE)["id"],
+        "keep_alive": KEEP_ALIVE,
+    }
+    try:
+        yield pit
+    finally:
+        with suppress(Exception):
+            client.close_point_in_time(id=pit["id"])
 
 
 def covering(new: Any, old: Any) -> Any:

@@ -14,14 +14,19 @@ from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
-from enrich.index.elastic.client import answers, bulk, compare, failure, privileges, reachable, reason_of
+from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
+from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Hits, IndexLost, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
-SETTINGS = {"index.gc_deletes": "1d"}  # how long a delete keeps its version
+_FIXED = ("analysis.", "number_of_shards", "sort.")  # settings that an index is made with
+_REBUILD = (
+    "Remove the index (the next run builds it again from state, without fetching or scoring), or choose "
+    "another ENRICH_INDEX"
+)
 _TOMBSTONE = re.compile(r"current version \[(\d+)\]")
 
 
@@ -29,32 +34,43 @@ class OwnIndex:
     """The alias `alias` and the one index `<alias>-<UTC time>` behind it. See `SearchIndex`."""
 
     def __init__(
-        self, client: Elasticsearch, alias: str, heads: Sequence[Head], copied: Mapping[str, str]
+        self,
+        client: Elasticsearch,
+        alias: str,
+        heads: Sequence[Head],
+        copied: Mapping[str, str],
+        extras: Extras = NOTHING,
     ) -> None:
         self._client = client
         self._alias = alias
         self._heads = heads
+        self._extras = extras
         self._mapping = mapping(heads, copied)
+        self._mapping["properties"].update(extras.properties)
+        self._settings = {**extras.settings, **OWN_SETTINGS}
 
     def prepare(self) -> str:
         try:
             with answers(self._client):
-                name, found = self._found() or self._create()
+                name, found = _find(self._client, self._alias) or self._create()
                 missing = self._missing(name, found)
                 if missing or found["mappings"].get("dynamic") != "strict":
                     marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
                     self._client.indices.put_mapping(
                         index=name, dynamic="strict", meta=marked, properties=missing
                     )
-                if found["settings"]["index"].get("gc_deletes") != SETTINGS["index.gc_deletes"]:
-                    self._client.indices.put_settings(index=name, settings=SETTINGS)
+                if others := self._others(found):
+                    self._client.indices.put_settings(index=name, settings=others)
         except ApiError as error:
-            raise IndexSetupError(f"index {self._alias} cannot be set up: {reason_of(error)}") from None
+            raise IndexSetupError(
+                f"index {self._alias} cannot be set up: {reason_of(error)}. Correct ENRICH_INDEX_MAPPING or "
+                f"ENRICH_INDEX_SETTINGS if they say so. {_REBUILD}"
+            ) from None
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
-        with reachable(self._client):
-            found = self._found()
+        with answers(self._client):
+            found = _find(self._client, self._alias)
             names = [self._alias, f"{self._alias}-*"]
             lacking = privileges(self._client, names, ["read", "write", "manage"])
             if lacking:
@@ -68,28 +84,8 @@ class OwnIndex:
             count = self._client.count(index=name)["count"]
         lines = [f"index: alias {self._alias} is index {name} with {count} documents"]
         if missing := self._missing(name, index):
-            lines.append(f"index: fields that will be added: {', '.join(sorted(missing))}")
+            lines.append(f"index: fields that will be added or changed: {', '.join(sorted(missing))}")
         return lines
-
-    def _found(self) -> tuple[str, dict[str, Any]] | None:
-        """The index behind the alias with its mapping and settings; None where there is no such alias."""
-        try:
-            found: dict[str, Any] = self._client.indices.get(index=self._alias).body
-        except ApiError as error:
-            if error.status_code == 404:
-                return None
-            raise
-        if self._alias in found:
-            raise IndexSetupError(
-                f"{self._alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
-                f"ENRICH_INDEX, or remove that index if nobody needs it"
-            )
-        if len(found) > 1:
-            raise IndexSetupError(
-                f"alias {self._alias} leads to several indices ({', '.join(sorted(found))}): take it away "
-                "from all but one, or choose another ENRICH_INDEX"
-            )
-        return next(iter(found.items()))
 
     def _create(self) -> tuple[str, dict[str, Any]]:
         """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
@@ -99,13 +95,13 @@ class OwnIndex:
                 index=name,
                 aliases={self._alias: {"is_write_index": True}},
                 mappings={**self._mapping, "_meta": {"made_by": MADE_BY}},
-                settings=SETTINGS,
+                settings=self._settings,
             )
         except ApiError:
-            if found := self._found():
+            if found := _find(self._client, self._alias):
                 return found
             raise
-        found = self._found()
+        found = _find(self._client, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} vanished right after it was made")
         return found
@@ -118,13 +114,20 @@ class OwnIndex:
                 f"index {name} behind alias {self._alias} was not made by this job, which would replace its "
                 "documents: set ENRICH_INDEX_MODE=merge to add fields to them, or choose another ENRICH_INDEX"
             )
-        missing, conflicts = compare(self._mapping["properties"], actual.get("properties", {}))
+        have = actual.get("properties", {})
+        missing, conflicts = compare(self._mapping["properties"], have)
+        fixed = [setting for setting in self._others(found) if setting.startswith(_FIXED)]
+        conflicts += [f"it was made with another setting {setting}" for setting in fixed]
         if conflicts:
-            raise IndexSetupError(
-                f"index {name}: {'; '.join(conflicts)}. Remove the index (the next run builds it again from "
-                "state, without fetching or scoring), or choose another ENRICH_INDEX"
-            )
-        return missing
+            raise IndexSetupError(f"index {name}: {'; '.join(conflicts)}. {_REBUILD}")
+        # What else a field of the buyer's says, such as a sub-field, is Elasticsearch's to accept.
+        differing = {n: spec for n, spec in self._extras.properties.items() if have.get(n, spec) != spec}
+        return {**missing, **differing}
+
+    def _others(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that the index has otherwise."""
+        have = flat(found["settings"]["index"])
+        return {name: value for name, value in self._settings.items() if have.get(name) != value}
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
@@ -149,7 +152,9 @@ class OwnIndex:
                 results[write.id] = failure(write.id, write.revision, status, item["error"])
         if conflicts:
             lost = [write for write in sent if write.id in conflicts]
-            results.update((result.id, result) for result in self._settle(lost, conflicts))
+            results.update(
+                (result.id, result) for result in _settle(self._client, self._alias, lost, conflicts)
+            )
         return [results[write.id] for write in writes]
 
     def _concrete(self) -> str:
@@ -159,31 +164,10 @@ class OwnIndex:
         `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
         """
         with answers(self._client):
-            found = self._found()
+            found = _find(self._client, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} is gone")
         return found[0]
-
-    def _settle(self, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]) -> Iterator[WriteResult]:
-        """Tell a write that is there already from one that the index is ahead of."""
-        ids = [write.id for write in writes]
-        with answers(self._client):
-            answer = self._client.mget(index=self._alias, ids=ids, source=False)
-        for write, found in zip(writes, answer["docs"], strict=True):
-            if error := found.get("error"):
-                yield failure(write.id, write.revision, 500, error)
-                continue
-            deleted = not found["found"]
-            tombstone = _TOMBSTONE.search(reasons[write.id])  # a delete's version is told nowhere else
-            version = found.get("_version") or (int(tombstone[1]) if tombstone else None)
-            if version == write.revision and deleted == (write.document is None):
-                yield WriteResult(write.id, write.revision, WriteStatus.DONE)
-            elif version is not None and version < write.revision:
-                yield WriteResult(write.id, write.revision, WriteStatus.RETRY, "changed while it was written")
-            else:
-                yield WriteResult(
-                    write.id, write.revision, WriteStatus.OUTDATED, reasons[write.id], index_revision=version
-                )
 
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
@@ -193,6 +177,51 @@ class OwnIndex:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
+    """The index behind the alias with its mapping and settings; None where there is no such alias."""
+    try:
+        found: dict[str, Any] = client.indices.get(index=alias).body
+    except ApiError as error:
+        if absent(error):
+            return None
+        raise
+    if alias in found:
+        raise IndexSetupError(
+            f"{alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
+            f"ENRICH_INDEX, or remove that index if nobody needs it"
+        )
+    if len(found) > 1:
+        raise IndexSetupError(
+            f"alias {alias} leads to several indices ({', '.join(sorted(found))}): take it away "
+            "from all but one, or choose another ENRICH_INDEX"
+        )
+    return next(iter(found.items()))
+
+
+def _settle(
+    client: Elasticsearch, alias: str, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]
+) -> Iterator[WriteResult]:
+    """Tell a write that is there already from one that the index is ahead of."""
+    ids = [write.id for write in writes]
+    with answers(client):
+        answer = client.mget(index=alias, ids=ids, source=False)
+    for write, found in zip(writes, answer["docs"], strict=True):
+        if error := found.get("error"):
+            yield failure(write.id, write.revision, 500, error)
+            continue
+        deleted = not found["found"]
+        tombstone = _TOMBSTONE.search(reasons[write.id])  # a delete's version is told nowhere else
+        version = found.get("_version") or (int(tombstone[1]) if tombstone else None)
+        if version == write.revision and deleted == (write.document is None):
+            yield WriteResult(write.id, write.revision, WriteStatus.DONE)
+        elif version is not None and version < write.revision:
+            yield WriteResult(write.id, write.revision, WriteStatus.RETRY, "changed while it was written")
+        else:
+            yield WriteResult(
+                write.id, write.revision, WriteStatus.OUTDATED, reasons[write.id], index_revision=version
+            )
 
 
 def _operation(write: DocumentWrite, concrete: str) -> bytes:

@@ -1,0 +1,196 @@
+"""A buyer's own mapping: points, analysed text and index settings, on a real Elasticsearch."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from enrich.errors import IndexSetupError, SettingsError, UsageError
+from enrich.index.embedded import EmbeddedIndex
+from enrich.index.open import open_index
+from enrich.index.protocol import Query, SearchIndex
+from enrich.model.bundle import Head
+from enrich.records import DocumentWrite, WriteStatus
+from enrich.settings import Settings, load_settings
+from enrich.state.database import Database
+from tests.support.command import Enrich, enrich_here
+from tests.support.harness import World
+
+__all__ = ["enrich_here"]  # a fixture
+
+HEADS = (Head("balcony", "binary"),)
+COPIED = {"title": "keyword", "place": "geo_point", "spot": "keyword", "price": "long"}
+TITLE = {"type": "text", "analyzer": "homes", "fields": {"raw": {"type": "keyword"}}}
+PROPERTIES: dict[str, Any] = {"title": TITLE, "spot": {"type": "geo_point"}}
+ANALYSIS = {
+    "analysis": {
+        "analyzer": {"homes": {"type": "custom", "tokenizer": "standard", "filter": ["lowercase", "short"]}},
+        "filter": {"short": {"type": "stop", "stopwords": ["med", "i"]}},
+    }
+}
+SOLNA, MALMO = {"lat": 59.36, "lon": 18.0}, {"lat": 55.6, "lon": 13.0}
+Opened = Callable[..., SearchIndex]
+
+
+def write(folder: Path, name: str, content: Any) -> Path:
+    file = folder / name
+    file.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
+    return file
+
+
+@pytest.fixture
+def settings(elasticsearch_url: str, index_name: str, tmp_path: Path) -> Callable[..., Settings]:
+    def build(
+        properties: Mapping[str, Any] = PROPERTIES, options: Mapping[str, Any] = ANALYSIS, **other: Any
+    ) -> Settings:
+        given = {
+            "elasticsearch_url": elasticsearch_url,
+            "index": index_name,
+            "index_mapping": write(tmp_path, "mapping.json", {"properties": properties}),
+            "index_settings": write(tmp_path, "settings.json", options),
+        }
+        return load_settings(_env_file=None, **{**given, **other})
+
+    return build
+
+
+@pytest.fixture
+def opened(settings: Callable[..., Settings], database: Database) -> Opened:
+    return lambda *args, **other: open_index(settings(*args, **other), database, HEADS, COPIED)
+
+
+def test_points_and_analysed_text_find_listings(
+    opened: Opened, elasticsearch_url: str, index_name: str
+) -> None:
+    index = opened(options={**ANALYSIS, "index": {"refresh_interval": "2s"}})
+    index.prepare()
+    homes: dict[str, dict[str, Any]] = {
+        "a": {"title": "Ljusa rum med öppna spisar", "place": SOLNA, "spot": "59.36,18.0"},
+        "b": {"title": "Radhus i Malmö", "place": MALMO, "spot": "55.6,13.0"},
+    }
+    written = index.write([DocumentWrite(id, 5, {"listing_id": id, **home}) for id, home in homes.items()])
+    assert [result.status for result in written] == [WriteStatus.DONE] * 2
+    with Elasticsearch(elasticsearch_url) as client:
+        client.indices.refresh(index=index_name)
+        (found,) = client.indices.get(index=index_name).values()
+        assert found["settings"]["index"]["refresh_interval"] == "2s"
+        assert found["settings"]["index"]["gc_deletes"] == "1d"
+        for field in ("place", "spot"):
+            near = {"geo_distance": {"distance": "20km", field: {"lat": 59.33, "lon": 18.07}}}
+            hits = client.search(index=index_name, query=near)["hits"]["hits"]
+            assert [hit["_id"] for hit in hits] == ["a"]
+        whole = client.search(index=index_name, query={"term": {"title.raw": "Radhus i Malmö"}})
+        assert [hit["_id"] for hit in whole["hits"]["hits"]] == ["b"]
+    assert [
+        hit["listing_id"] for hit in index.search(Query(where={"title": "med SPISAR rum"})).documents
+    ] == ["a"]
+    assert not any("added" in line for line in index.check())
+    with pytest.raises(UsageError, match="the index cannot answer this"):
+        index.search(Query(where={"place": "59,18"}))
+
+
+def test_what_can_be_added_to_an_index_is_added(opened: Opened, index_name: str) -> None:
+    identity = opened({"title": {"type": "text"}}, {}).prepare()
+    wider = opened(
+        {"title": {"type": "text", "fields": {"raw": {"type": "keyword"}}}}, {"refresh_interval": "3s"}
+    )
+    assert "title" in wider.check()[-1]
+    assert wider.prepare() == identity
+    assert len(wider.check()) == 1
+
+
+@pytest.mark.parametrize(
+    ("properties", "options", "words"),
+    [
+        ({"title": {"type": "keyword"}, "spot": PROPERTIES["spot"]}, ANALYSIS, "field title is of type text"),
+        (
+            {**PROPERTIES, "title": {**TITLE, "analyzer": "whitespace"}},
+            ANALYSIS,
+            "field title has the analyzer homes, whitespace is needed",
+        ),
+        (
+            PROPERTIES,
+            {"analysis": {"analyzer": {"homes": {"type": "whitespace"}}}},
+            "another setting analysis",
+        ),
+        (PROPERTIES, {**ANALYSIS, "number_of_shards": 3}, "another setting number_of_shards"),
+    ],
+)
+def test_what_contradicts_the_index_that_is_there_is_told(
+    opened: Opened, properties: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    opened().prepare()
+    for step in (opened(properties, options).check, opened(properties, options).prepare):
+        with pytest.raises(IndexSetupError, match=f"{words}.*Remove the index"):
+            step()
+
+
+def test_what_elasticsearch_does_not_take_is_told(opened: Opened) -> None:
+    with pytest.raises(IndexSetupError, match=r"nonsense.*ENRICH_INDEX_MAPPING"):
+        opened({"title": {"type": "nonsense"}}).prepare()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("index_mapping", None, "ENRICH_INDEX_MAPPING: .* cannot be read: No such file"),
+        ("index_settings", None, "ENRICH_INDEX_SETTINGS: .* cannot be read: No such file"),
+        ("index_mapping", "{", "ENRICH_INDEX_MAPPING: .* is not JSON"),
+        ("index_settings", "[]", "ENRICH_INDEX_SETTINGS: .* is not a JSON object"),
+        ("index_mapping", {"dynamic": True, "properties": {}}, 'needs "properties", and nothing beside'),
+        ("index_mapping", {"properties": {"title": "text"}}, "the mapping of title is an object"),
+        ("index_mapping", {"properties": {"has_balcony": {"type": "keyword"}}}, "maps has_balcony, which"),
+        ("index_mapping", {"properties": {"enrichment.by": {"type": "keyword"}}}, "maps enrichment.by"),
+        ("index_settings", {"index": {"gc_deletes": "1m"}}, "sets index.gc_deletes, which"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_found_by_check_and_settings(
+    world: World, tmp_path: Path, name: str, content: Any, words: str, enrich_here: Enrich
+) -> None:
+    file = tmp_path / "none.json" if content is None else write(tmp_path, "given.json", content)
+    environment = world.environment(**{name: file})
+    checked, listed, ran = (enrich_here(environment, command) for command in ("check", "settings", "run"))
+    assert (checked.returncode, listed.returncode, ran.returncode) == (2, 2, 2)
+    for said in (" ".join(checked.stdout.split()), listed.stderr, ran.stderr):
+        assert re.search(words, said), said
+
+
+def test_in_mode_merge_the_mapping_is_the_portal_s(opened: Opened) -> None:
+    with pytest.raises(SettingsError, match="for ENRICH_INDEX_MODE=own"):
+        opened(index_mode="merge")
+
+
+def test_the_embedded_index_says_what_it_cannot(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+    index = opened(elasticsearch_url=None)
+    assert isinstance(index, EmbeddedIndex)
+    assert "compares texts whole and knows no distances" in caplog.text
+    index.write([DocumentWrite("a", 5, {"listing_id": "a", "place": SOLNA, "title": "x"})])
+    assert index.search(Query(where={"title": "x"})).total == 1
+    with pytest.raises(UsageError, match=r"place is a point.*ELASTICSEARCH_URL"):
+        index.search(Query(where={"place": "59,18"}))
+
+
+def test_a_point_of_two_columns_follows_both(world: World, tmp_path: Path) -> None:
+    world.portal.execute("ALTER TABLE listings ADD lat numeric, ADD lon float8")
+    world.fixed["index_columns"] = ("city", "place=lat+lon")
+    world.listing("near", "kitchen", lat=59.36, lon=18.0)
+    world.listing("far", "kitchen", lat=55.6, lon=13.0)
+    world.listing("nowhere", "kitchen", lat=91, lon=18.0)
+    world.listing("half", "kitchen", lat=59.36)
+    assert world.run().exit_code == 0
+    near = {"geo_distance": {"distance": "20km", "place": {"lat": 59.33, "lon": 18.07}}}
+    assert world.matching(near) == {"near"}
+    assert [id for id, document in world.documents().items() if "place" not in document] == [
+        "half",
+        "nowhere",
+    ]
+    world.photos.forget()
+    world.portal.execute("UPDATE listings SET lon = 18.0, lat = 59.3 WHERE id = 'far'")
+    report = world.run()
+    assert report.discovery is not None
+    assert (report.discovery.documents, report.published.written, world.requests()) == (1, 1, 0)
+    assert world.matching(near) == {"near", "far"}
