@@ -152,7 +152,7 @@ def _renewing(database: Database, hold: Hold, given: Mapping[str, Any], done: Ev
             try:
                 asked_at = _confirmed(own, _RENEW, given)
             except Exception as error:  # whatever it is, the lock is ours until its time is over
-                log.warning("the lock %r could not be renewed: %s", hold.name, error)
+                log.warning("the lock %r could not be renewed yet (%s)", hold.name, type(error).__name__)
                 kept = hold.left() > 0
             else:
                 kept = asked_at is not None
