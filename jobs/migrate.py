@@ -6,8 +6,8 @@ from enrich.state.database import connect
 from migrations import upgrade
 
 
-def migrate(settings: Settings) -> str | None:
-    """Bring the schema `enrichment` up to date; the version reached.
+def migrate(settings: Settings) -> tuple[str, str | None]:
+    """Bring the schema `enrichment` up to date; where its database is, and the version reached.
 
     Raises:
         UsageError: database or bundle cannot be used as set up, or the role may not do what is needed.
@@ -15,7 +15,7 @@ def migrate(settings: Settings) -> str | None:
     heads = [(head.name, head.kind) for head in load_bundle(settings.bundle).heads]
     database, source = connect(settings)
     try:
-        return upgrade(database.engine, heads)
+        return database.place, upgrade(database.engine, heads)
     finally:
         database.close()
         source.close()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, select, text, update
 
 from enrich.errors import UsageError
 from enrich.state.database import Database
+from enrich.state.lookup import unknown_listing
 from enrich.state.schema import NEXT_REVISION, listing
 
 _PUT = text("""
@@ -108,7 +109,7 @@ def _lock(connection: Connection, id: str) -> Row[str, str, Any, Any]:
     asked = select(listing.c.id, listing.c.status, listing.c.model_attributes, listing.c.attributes)
     row = connection.execute(asked.where(listing.c.id == id).with_for_update(key_share=True)).one_or_none()
     if row is None:
-        raise UsageError(f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found")
+        raise unknown_listing(connection, id)
     return row
 
 

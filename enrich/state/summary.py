@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from enrich.errors import UsageError
 from enrich.state import overrides
 from enrich.state.database import Database
+from enrich.state.lookup import unknown_listing
 from enrich.state.outbox import Outbox, OutboxCounts
 from enrich.state.overrides import Override
 
@@ -96,9 +96,7 @@ def details(database: Database, id: str) -> ListingDetails:
     def work(connection: Connection) -> ListingDetails:
         row = connection.execute(_LISTING, {"id": id}).mappings().one_or_none()
         if row is None:
-            raise UsageError(
-                f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found"
-            )
+            raise unknown_listing(connection, id)
         keys = [photo["key"] for photo in row["photos"]]
         found = connection.execute(_PHOTOS, {"keys": keys}).mappings()
         return ListingDetails(

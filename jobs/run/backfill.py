@@ -6,15 +6,15 @@ it goes on with what is marked instead of marking anew.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from threading import Event
 
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
+from jobs.run.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class BackfillOptions:
     revalidate: bool = False
 
 
-def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunReport:
+def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunReport:
     """Mark listings, then enrich and publish until none is left.
 
     Raises:
@@ -36,7 +36,8 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
     report = RunReport()
     with open_services(settings) as services:
         check_index(services)
-        with recorded(services, "backfill", report) as run_id:
+        options = replace(options, ids=services.spelled(options.ids))
+        with recorded(services, "backfill", report, stop) as run_id:
             _discover_and_mark(services, options, report, run_id)
             enrich_and_publish(services, report, stop, ids=options.ids)
     return report

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +17,7 @@ from enrich.state.summary import details
 from jobs.run.nightly import RunOptions
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
+from jobs.run.stop import Stop
 
 ENRICHED = ("new", "returned", "changed", "revalidated")  # kinds of discovery that lead to enrichment
 
@@ -65,7 +65,7 @@ class Rehearsed:
     removed: list[str] = field(default_factory=list)
 
 
-def rehearse(settings: Settings, options: RunOptions, stop: Event) -> Rehearsed:
+def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
     """Discover, fetch and score as a run would, and write nothing.
 
     Raises:
@@ -77,7 +77,7 @@ def rehearse(settings: Settings, options: RunOptions, stop: Event) -> Rehearsed:
             services.database,
             settings,
             0,
-            ids=options.ids,
+            ids=services.spelled(options.ids),
             allow_removals=options.allow_removals,
             revalidate=options.revalidate,
             dry_run=True,

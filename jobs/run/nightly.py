@@ -1,14 +1,14 @@
 """The nightly run: discover what changed, enrich it, publish it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Event
+from dataclasses import dataclass, replace
 
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, LOCK_POLL, RunReport, check_index, enrich_and_publish, recorded
+from jobs.run.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class RunOptions:
     """Wait for another run to end instead of raising BusyError: what the scheduler does."""
 
 
-def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
+def run(settings: Settings, options: RunOptions, stop: Stop) -> RunReport:
     """Discover, enrich, publish.
 
     Raises:
@@ -32,6 +32,7 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
     report = RunReport()
     with open_services(settings) as services:
         check_index(services)
+        options = replace(options, ids=services.spelled(options.ids))
         while not stop.is_set():
             try:
                 with services.runs.hold(DISCOVER, settings.lease_seconds):
@@ -41,11 +42,13 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
                 if not options.wait:
                     raise
                 stop.wait(LOCK_POLL)
+        else:
+            report.exit_code = stop.exit_code
     return report
 
 
-def _run(services: Services, options: RunOptions, stop: Event, report: RunReport) -> None:
-    with recorded(services, "run", report) as run_id:
+def _run(services: Services, options: RunOptions, stop: Stop, report: RunReport) -> None:
+    with recorded(services, "run", report, stop) as run_id:
         report.discovery = discover(
             services.source,
             services.database,

@@ -1,7 +1,8 @@
 """Opens what a job works with, checks that it fits together, and closes it again."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from enrich.index.document import reserved
@@ -14,11 +15,14 @@ from enrich.state.database import Database, check_schema, connect
 from enrich.state.listings import State
 from enrich.state.outbox import Outbox
 from enrich.state.runs import Runs
+from enrich.state.schema import SCHEMA
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """Everything a job needs, open."""
+class Records:
+    """What is known of the listings, open: all that a command needs that asks no index."""
 
     settings: Settings
     database: Database
@@ -27,12 +31,22 @@ class Services:
     outbox: Outbox
     runs: Runs
     bundle: Bundle
+
+    def spelled(self, ids: Sequence[str] | None) -> list[str] | None:
+        """Ids that a person typed, as the portal's tables write them; None stays None."""
+        return None if ids is None else [self.source.spelled(id) for id in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Services(Records):
+    """Everything a job needs, open."""
+
     index: SearchIndex
 
 
 @contextmanager
-def open_services(settings: Settings) -> Iterator[Services]:
-    """Open and verify databases, schema, tables, bundle and index.
+def open_records(settings: Settings) -> Iterator[Records]:
+    """Open and verify databases, schema and bundle.
 
     Raises:
         UsageError: one of them cannot be used as set up; nothing was written.
@@ -44,7 +58,32 @@ def open_services(settings: Settings) -> Iterator[Services]:
         stack.callback(database.close)
         check_schema(database)
         source = Source(source_database, settings, reserved(bundle.heads))
-        index = open_index(settings, database, bundle.heads, source.copied_columns())
-        stack.callback(index.close)
         state = State(database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts)
-        yield Services(settings, database, source, state, Outbox(database), Runs(database), bundle, index)
+        yield Records(settings, database, source, state, Outbox(database), Runs(database), bundle)
+
+
+@contextmanager
+def open_services(settings: Settings) -> Iterator[Services]:
+    """Open and verify databases, schema, tables, bundle and index.
+
+    Raises:
+        UsageError: one of them cannot be used as set up; nothing was written.
+    """
+    with open_records(settings) as found:
+        copied = found.source.copied_columns()
+        index = open_index(settings, found.database, found.bundle.heads, copied)
+        with closing(index):
+            if settings.elasticsearch_url is None and not settings.embedded:
+                log.warning(
+                    "ELASTICSEARCH_URL is not set: documents stay in the schema %s of Postgres", SCHEMA
+                )
+            yield Services(
+                found.settings,
+                found.database,
+                found.source,
+                found.state,
+                found.outbox,
+                found.runs,
+                found.bundle,
+                index,
+            )

@@ -10,11 +10,11 @@ from rich.table import Table
 from enrich.model.bundle import Bundle, Head, probabilities
 from enrich.records import PhotoScore
 from enrich.state.summary import details
-from jobs.run.services import Services
+from jobs.run.services import Records
 from jobs.views import console, mark
 
 
-def explain(services: Services, id: str) -> dict[str, Any]:
+def explain(services: Records, id: str) -> dict[str, Any]:
     """All that is known of one listing, JSON-ready.
 
     `photos`: per photo its status and `probabilities` {head: p} or {head: {class: p}}, by the current bundle

@@ -15,7 +15,8 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
 from enrich.settings import load_settings
-from enrich.state.database import Database, check_schema, connect, embedded_postgres, parse_url, passing
+from enrich.state.database import Database, check_schema, connect, parse_url, passing
+from enrich.state.embedded import embedded_postgres
 from enrich.state.schema import SCHEMA_VERSION
 from tests.support.postgres import Portal, PostgresServer, on_database
 
@@ -232,11 +233,12 @@ class TestEmbedded:
         self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("DATABASE_URL", raising=False)
-        state, _ = connect(load_settings(home=postgres_server.home))
+        state, _ = connect(load_settings(embedded=True, home=postgres_server.home))
         assert state.url.database == "enrich"
         state.run(lambda connection: connection.execute(text("CREATE TABLE public.kept (n int)")))
         script = (
             "import sys; from pathlib import Path; from enrich.state.database import *;"
+            "from enrich.state.embedded import *;"
             "d = Database(embedded_postgres(Path(sys.argv[1])));"
             "d.run(lambda c: c.exec_driver_sql('INSERT INTO public.kept VALUES (1)'))"
         )

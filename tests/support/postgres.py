@@ -19,7 +19,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 import migrations
-from enrich.state.database import Database, embedded_postgres, parse_url
+from enrich.state.database import Database, parse_url
+from enrich.state.embedded import embedded_postgres
 
 PORTAL_TABLES = """
 CREATE TABLE listings (id text PRIMARY KEY, updated_at timestamptz, active boolean, city text, price integer,
