@@ -252,7 +252,7 @@ class Source:
         return self._database.run(read)
 
     def _unreadable(self, error: DatabaseError) -> SourceError:
-        tables = f"{self._settings.source_listings} and {self._settings.source_images}"
+        tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
         return SourceError(f"reading {tables} failed: {one_line(error)}")
 
     def spelled(self, id: str) -> str:

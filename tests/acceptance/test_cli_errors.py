@@ -280,7 +280,7 @@ def test_a_signal_ends_a_run_gently_though_a_photo_host_hangs(world: World) -> N
     with world.start("run", fetch_timeout=200) as process:
         until(world.requests, "the photo is asked for")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(60) == 143
     assert world.statuses() == {"1": "pending"}
 
 
