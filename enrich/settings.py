@@ -36,6 +36,7 @@ SIGNING_PARAMS = (
 _TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
 _INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
 
+PREFIX = "ENRICH_"
 _NO_SETTINGS = frozenset({"ENRICH_SHARED"})
 """Variables of tests and tools, whose names begin like those of settings."""
 
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
     """Everything that can be set. Read with `load_settings`, which turns mistakes into `SettingsError`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ENRICH_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
     # Where things are
@@ -234,7 +235,7 @@ def parse_max_removed(text: str) -> tuple[float, int | None]:
 def variable(name: str) -> str:
     """The environment variable of a settings field."""
     alias = Settings.model_fields[name].validation_alias
-    return alias if isinstance(alias, str) else f"ENRICH_{name.upper()}"
+    return alias if isinstance(alias, str) else f"{PREFIX}{name.upper()}"
 
 
 def misspelt() -> list[str]:
@@ -244,12 +245,12 @@ def misspelt() -> list[str]:
     """
     # A field with another variable can be set by ENRICH_ and its name as well.
     known = {variable(name) for name in Settings.model_fields} | _NO_SETTINGS
-    known |= {f"ENRICH_{name.upper()}" for name in Settings.model_fields}
-    given = {name for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith("ENRICH_")}
+    known |= {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = {name for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(PREFIX)}
     found = []
     for name in sorted(name for name in given if name.upper() not in known):
-        nearest = difflib.get_close_matches(name.upper(), known - _NO_SETTINGS, n=1)
-        meant = f"is {nearest[0]} meant?" if nearest else "see `enrich settings` for all there are"
+        nearest = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
+        meant = f"is {variable(nearest[0])} meant?" if nearest else "see `enrich settings` for all there are"
         found.append(f"{name} is no setting and has no effect: {meant}")
     return found
 

@@ -211,7 +211,8 @@ class HttpTransport:
             case aiohttp.ClientConnectorDNSError():
                 return _FailedError(PhotoStatus.DNS, f"{host}: the name cannot be resolved")
             case aiohttp.ClientConnectorError() if connecting.refused and not connecting.tried:
-                text = f"{host}: {connecting.refused} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
+                where = host if host == connecting.refused else f"{host}: {connecting.refused}"
+                text = f"{where} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
                 return _FailedError(PhotoStatus.FORBIDDEN_ADDRESS, text)
             case aiohttp.ClientConnectorError():
                 return _FailedError(PhotoStatus.CONNECT, str(error))

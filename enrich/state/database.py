@@ -240,7 +240,7 @@ def need_database(settings: Settings) -> None:
     """
     if settings.database_url is None and not settings.embedded:
         raise SettingsError(
-            "DATABASE_URL is not set: set it to postgresql://user:password@host:5432/database, or set "
+            "DATABASE_URL is not set: give it postgresql://user:password@host:5432/database, or set "
             "ENRICH_EMBEDDED=true for an embedded Postgres"
         )
 

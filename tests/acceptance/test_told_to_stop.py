@@ -1,17 +1,16 @@
-"""Jobs that a signal stops: they say so, with what is left, an exit code of their own, and in `enrich status`."""
+"""Jobs that a signal stops: they say so, with what is left, an exit code and in `enrich status`."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import pytest
 
 from tests.support.command import Enrich, enrich_here
 from tests.support.gate import Gate
-from tests.support.harness import CHECKOUT, ENRICH, World, until
+from tests.support.harness import CHECKOUT, World, until
 from tests.support.proxy import Answer, Proxy
 
 __all__ = ["enrich_here"]  # a fixture
@@ -98,16 +97,29 @@ def test_a_dry_run_that_is_stopped_says_that_it_is_not_whole(world: World, gate:
     assert last_line(process, 130).startswith("enrich: stopped by signal: ")
 
 
-def test_a_demo_that_is_stopped_says_so(world: World, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*ENRICH, "demo"],
-        cwd=CHECKOUT,
-        env={**world.environment(), "ENRICH_HOME": str(tmp_path.parent / "demo")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    until(lambda: "12" in (process.stdout.readline() if process.stdout else ""), "it has begun")
-    os.kill(process.pid, signal.SIGTERM)
-    assert "stopped by signal" in last_line(process, 143)
+STOPPED_DEMO = """
+import os, signal
+from jobs.demo import run
+before = run._run
+def stopped(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    before(*args)
+run._run = stopped
+from jobs.cli.commands import main
+main()
+"""
+
+
+def test_a_demo_that_is_stopped_says_so(world: World) -> None:
+    # Not in pytest's folder, which is closed to the user that Postgres runs as.
+    with tempfile.TemporaryDirectory(prefix="enrich-stop-", ignore_cleanup_errors=True) as home:
+        stopped = subprocess.run(
+            [sys.executable, "-c", STOPPED_DEMO, "demo"],
+            cwd=CHECKOUT,
+            env={**world.environment(), "ENRICH_HOME": home},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    assert stopped.returncode == 143
+    assert stopped.stderr.startswith("enrich: stopped by signal: ") and stopped.stderr.count("\n") == 1
