@@ -91,7 +91,8 @@ def run(
     """The nightly run: find what changed, enrich it, publish it.
 
     Exit code 0: done; 1: listings were quarantined or documents refused; 2: wrong usage or settings;
-    3: stopped by the error budget, an outage or the removal guard; 75: another run is under way.
+    3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
+    130 or 143: stopped by SIGINT or SIGTERM.
     """
     from jobs.run.nightly import RunOptions
     from jobs.run.nightly import run as nightly

@@ -3,7 +3,6 @@
 import itertools
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +14,7 @@ from enrich.errors import SettingsError
 from enrich.settings import load_settings
 from jobs.run.schedule import trigger
 from tests.support.gate import Gate
-from tests.support.harness import CHECKOUT, World, until
+from tests.support.harness import World, until
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
 EVERY = 2  # seconds between starts
@@ -234,14 +233,7 @@ def test_a_signal_while_the_worker_starts_ends_it(world: World, number: signal.S
         "from jobs.cli.commands import main\n"
         "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "worker"],
-        cwd=CHECKOUT,
-        env=world.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = world.script(code, "worker")
     assert done.returncode == 0, done.stderr
     assert "worker stopped" in done.stderr
     assert runs(world) == []

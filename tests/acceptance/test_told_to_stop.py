@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 
 import pytest
 
 from tests.support.command import Enrich, enrich_here
 from tests.support.gate import Gate
-from tests.support.harness import CHECKOUT, World, until
+from tests.support.harness import World, until
 from tests.support.proxy import Answer, Proxy
 
 __all__ = ["enrich_here"]  # a fixture
@@ -64,14 +63,7 @@ def test_a_publish_says_how_many_documents_are_left(world: World, elasticsearch_
 
 
 def test_a_job_that_was_done_when_the_signal_came_is_done(world: World) -> None:
-    stopped = subprocess.run(
-        [sys.executable, "-c", STOPPED_AT_ITS_END, "run", "--json"],
-        cwd=CHECKOUT,
-        env=world.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    stopped = world.script(STOPPED_AT_ITS_END, "run", "--json")
     assert stopped.returncode == 0, stopped.stderr
     assert json.loads(stopped.stdout)["left"] is None
 
@@ -113,13 +105,6 @@ main()
 def test_a_demo_that_is_stopped_says_so(world: World) -> None:
     # Not in pytest's folder, which is closed to the user that Postgres runs as.
     with tempfile.TemporaryDirectory(prefix="enrich-stop-", ignore_cleanup_errors=True) as home:
-        stopped = subprocess.run(
-            [sys.executable, "-c", STOPPED_DEMO, "demo"],
-            cwd=CHECKOUT,
-            env={**world.environment(), "ENRICH_HOME": home},
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        stopped = world.script(STOPPED_DEMO, "demo", home=home)
     assert stopped.returncode == 143
     assert stopped.stderr.startswith("enrich: stopped by signal: ") and stopped.stderr.count("\n") == 1

@@ -116,8 +116,12 @@ class World:
 
     def enrich(self, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """Run the `enrich` command to its end, whatever its exit code."""
+        return self.script(ENRICH[-1], *arguments, **overrides)
+
+    def script(self, code: str, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
+        """The same with Python code in the command's place, which may change things before it calls it."""
         return subprocess.run(
-            [*ENRICH, *arguments],
+            [sys.executable, "-c", code, *arguments],
             cwd=CHECKOUT,
             env=self.environment(**overrides),
             capture_output=True,
