@@ -10,7 +10,8 @@ from uuid import uuid4
 from sqlalchemy import create_engine, text
 
 import migrations
-from enrich.state.database import embedded_postgres, parse_url
+from enrich.state.database import parse_url
+from enrich.state.embedded import embedded_postgres
 
 TABLES = """
 CREATE TABLE listings (id integer PRIMARY KEY, updated_at timestamptz, city text, price integer);

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -45,6 +44,7 @@ from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
 from enrich.settings import STARTER_BUNDLE, Settings, load_settings
 from enrich.state.database import parse_url
 from jobs.run.nightly import RunOptions, run
+from jobs.run.stop import Stop
 
 BATCH = 32
 
@@ -205,7 +205,7 @@ def whole_job(
         database_url=database_url,
         index=f"bench-{uuid4().hex[:8]}",
     )
-    spent, wall, report = cpu(lambda: run(settings, RunOptions(), Event()))
+    spent, wall, report = cpu(lambda: run(settings, RunOptions(), Stop()))
     assert report.exit_code == 0 and report.figures.failures.total() == 0, report.as_json()
     return report.figures.photos / wall, spent / report.figures.photos, report
 

@@ -14,7 +14,8 @@
     │   ├── LockLostError           a lock could not be kept: another process may have taken over
     │   ├── ErrorBudgetError        too many transient photo failures
     │   └── OutageError             no answer from Postgres or the index for ENRICH_OUTAGE_SECONDS
-    └── BusyError           exit 75 another run holds the lock
+    ├── BusyError           exit 75 another run holds the lock
+    └── SignalError         exit 130 by SIGINT, 143 by SIGTERM: stopped before all was done
 
 Failures of one photo or one document are values (`records.PhotoStatus`, `records.WriteStatus`), never
 exceptions: one bad thing stays one bad thing.
@@ -79,3 +80,13 @@ class BusyError(EnrichError):
     """Another process holds the lock that this command needs."""
 
     exit_code = 75
+
+
+class SignalError(EnrichError):
+    """A signal stopped the job before all was done; what was done is kept."""
+
+    exit_code = 143
+
+    def __init__(self, message: str, exit_code: int = 143) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -3,13 +3,16 @@
 `enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
 """
 
+import difflib
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -33,6 +36,10 @@ SIGNING_PARAMS = (
 _TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
 _INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
 
+PREFIX = "ENRICH_"
+_NO_SETTINGS = frozenset({"ENRICH_SHARED"})
+"""Variables of tests and tools, whose names begin like those of settings."""
+
 StringList = Annotated[tuple[str, ...], NoDecode]
 """A JSON list, or names separated by commas."""
 
@@ -41,7 +48,7 @@ class Settings(BaseSettings):
     """Everything that can be set. Read with `load_settings`, which turns mistakes into `SettingsError`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ENRICH_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
     # Where things are
@@ -68,6 +75,7 @@ class Settings(BaseSettings):
     elasticsearch_ca: Path | None = Field(
         None, validation_alias="ELASTICSEARCH_CA", description="CA certificate file (PEM)"
     )
+    embedded: bool = Field(False, description="Start an embedded Postgres, instead of DATABASE_URL")
     home: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / "listing-enrichment",
         description="Folder of the embedded Postgres",
@@ -218,6 +226,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
+        if self.embedded and self.database_url is not None:
+            raise ValueError("DATABASE_URL and ENRICH_EMBEDDED=true contradict each other: unset one of them")
         if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
             raise ValueError(
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
@@ -254,7 +264,24 @@ def parse_max_removed(text: str) -> tuple[float, int | None]:
 def variable(name: str) -> str:
     """The environment variable of a settings field."""
     alias = Settings.model_fields[name].validation_alias
-    return alias if isinstance(alias, str) else f"ENRICH_{name.upper()}"
+    return alias if isinstance(alias, str) else f"{PREFIX}{name.upper()}"
+
+
+def misspelt() -> list[str]:
+    """A line for each `ENRICH_…` variable, in the environment or `.env`, that is no setting.
+
+    Upper and lower case are the same, as they are to pydantic-settings.
+    """
+    # A field with another variable can be set by ENRICH_ and its name as well.
+    known = {variable(name) for name in Settings.model_fields} | _NO_SETTINGS
+    known |= {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    given = {name for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(PREFIX)}
+    found = []
+    for name in sorted(name for name in given if name.upper() not in known):
+        nearest = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
+        meant = f"is {variable(nearest[0])} meant?" if nearest else "see `enrich settings` for all there are"
+        found.append(f"{name} is no setting and has no effect: {meant}")
+    return found
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import text
 
-from enrich.errors import EnrichError, SchemaError, SourceError
+from enrich.errors import EnrichError, SchemaError, SettingsError, SourceError
 from enrich.index.document import reserved
 from enrich.index.open import open_index
 from enrich.index.protocol import IndexUnavailable
@@ -19,10 +19,11 @@ from enrich.photos.decode import decode
 from enrich.photos.open import open_transport
 from enrich.photos.transport import Paused, PhotoTransport
 from enrich.records import Photo, PhotoStatus
-from enrich.settings import Settings, variable
+from enrich.settings import Settings, misspelt, variable
 from enrich.source.portal import Source
 from enrich.state.database import Database, check_schema, connect
 from enrich.state.schema import SCHEMA, metadata
+from jobs.run.schedule import trigger
 
 SAMPLED = 10  # photos
 CLOCK_SECONDS = 60.0  # difference of two clocks that is worth a word
@@ -31,7 +32,7 @@ PATIENCE = 10.0  # seconds for a server that is just restarting
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. `ok` is None where it could not be made because another one failed."""
+    """What one check found. `ok` is None for a mere warning, and where another one had to succeed first."""
 
     name: str
     ok: bool | None
@@ -50,6 +51,7 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
             "index": checks.check_index,
             "photos": checks.check_photos,
         }
+        yield from _check_settings(settings)
         for name, step in steps.items():
             try:
                 yield Finding(name, True, tuple(step()))
@@ -60,6 +62,15 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
             except IndexUnavailable as error:
                 told = f"the index gives no answer ({error}). Check ELASTICSEARCH_URL and the server"
                 yield Finding(name, False, (told,))
+
+
+def _check_settings(settings: Settings) -> Iterator[Finding]:
+    if warnings := misspelt():
+        yield Finding("settings", None, tuple(warnings))
+    try:
+        trigger(settings)
+    except SettingsError as error:
+        yield Finding("settings", False, (str(error),))
 
 
 class _Needs(Exception):
@@ -85,8 +96,8 @@ class _Checks:
         self._stack.callback(state.close)
         self._stack.callback(source.close)
         self._databases = state, source
-        given = self._settings.database_url is not None
-        lines = [_describe(state, state.name if given else "embedded, since DATABASE_URL is not set")]
+        _check_writable(state)
+        lines = [_describe(state, "ENRICH_EMBEDDED" if self._settings.embedded else state.name)]
         if source is not state:
             lines.append(_describe(source, source.name))
         return lines
@@ -171,6 +182,19 @@ class _Checks:
             decode, fetched.body, self._bundle.preprocessings, self._settings.max_pixels
         )
         return decoded.status, decoded.error
+
+
+def _check_writable(database: Database) -> None:
+    asked = text(
+        "SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') AS read_only"
+    )
+    found = database.run(lambda connection: connection.execute(asked).one())
+    if found.standby or found.read_only == "on":
+        why = "it is a standby" if found.standby else "default_transaction_read_only is on"
+        raise SourceError(
+            f"Postgres at {database.place} takes no writes ({why}), and the job keeps its state there: "
+            f"set {database.name} to the primary, or make it writable again"
+        )
 
 
 def _describe(database: Database, name: str) -> str:

@@ -6,8 +6,8 @@ from enrich.state.database import connect
 from migrations import upgrade
 
 
-def migrate(settings: Settings) -> str | None:
-    """Bring the schema `enrichment` up to date; the version reached.
+def migrate(settings: Settings) -> tuple[str, str | None]:
+    """Bring the schema `enrichment` up to date; where its database is, and the version reached.
 
     Raises:
         UsageError: database or bundle cannot be used as set up, or the role may not do what is needed.
@@ -16,7 +16,7 @@ def migrate(settings: Settings) -> str | None:
     columns = {name: kind for head in heads for name, kind in head.rules.columns(head.name).items()}
     database, source = connect(settings)
     try:
-        return upgrade(database.engine, columns)
+        return database.place, upgrade(database.engine, columns)
     finally:
         database.close()
         source.close()

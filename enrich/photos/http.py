@@ -7,6 +7,7 @@ exception.
 
 import asyncio
 import errno
+import os
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -210,10 +211,12 @@ class HttpTransport:
             case aiohttp.ClientConnectorDNSError():
                 return _FailedError(PhotoStatus.DNS, f"{host}: the name cannot be resolved")
             case aiohttp.ClientConnectorError() if connecting.refused and not connecting.tried:
-                text = f"{host}: {connecting.refused} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
+                where = host if host == connecting.refused else f"{host}: {connecting.refused}"
+                text = f"{where} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
                 return _FailedError(PhotoStatus.FORBIDDEN_ADDRESS, text)
             case aiohttp.ClientConnectorError():
-                return _FailedError(PhotoStatus.CONNECT, str(error))
+                why = os.strerror(error.errno) if error.errno else "it failed"
+                return _FailedError(PhotoStatus.CONNECT, f"{host}: no connection ({why})")
             case aiohttp.ConnectionTimeoutError():
                 text = f"{host}: no connection within {settings.fetch_connect_timeout:g} s"
                 return _FailedError(PhotoStatus.CONNECT, text)

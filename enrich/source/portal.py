@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError
@@ -21,7 +22,7 @@ from enrich.records import ListingPhotos, Photo
 from enrich.settings import Settings
 from enrich.source.catalogue import INTEGERS, Copied, PortalTables, Table, quoted, read_portal
 from enrich.source.urls import strip_pattern, strip_sql, strip_url, url_key
-from enrich.state.database import Database, passing
+from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
 
 T = TypeVar("T")
 
@@ -237,15 +238,35 @@ class Source:
         except DatabaseError as error:
             if passing(error):
                 raise
-            tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
-            raise SourceError(f"reading {tables} failed: {str(error.orig).splitlines()[0]}") from error
+            raise self._unreadable(error) from error
 
     def _reading(self, work: Callable[[Connection], T]) -> T:
         def read(connection: Connection) -> T:
             connection.exec_driver_sql(_TRANSACTION)
-            return work(connection)
+            try:
+                return work(connection)
+            except DatabaseError as error:
+                if sqlstate(error) == READ_ONLY:  # a view that writes; to `run` it would look like an outage
+                    raise self._unreadable(error) from error
+                raise
 
         return self._database.run(read)
+
+    def _unreadable(self, error: DatabaseError) -> SourceError:
+        tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
+        return SourceError(f"reading {tables} failed: {one_line(error)}")
+
+    def spelled(self, id: str) -> str:
+        """An id that a person typed, written as ours are: a uuid or an integer in any of its spellings."""
+        kind = self._tables.listings.columns["id"].type
+        try:
+            if kind == "uuid":
+                return str(UUID(id.strip()))
+            if kind in INTEGERS:
+                return str(int("".join(id.split())))
+        except ValueError:
+            pass  # no listing has it: whoever looks it up says so
+        return id
 
 
 def _value(field: Copied, aliases: Mapping[str, str]) -> str:

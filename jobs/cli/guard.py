@@ -9,17 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import typer
+from sqlalchemy.exc import DBAPIError
 
-from enrich.errors import EnrichError, UsageError
+from enrich.errors import EnrichError, OutageError, SignalError, UsageError
 from enrich.index.protocol import IndexUnavailable
+from enrich.state.database import one_line, passing, sqlstate
 from jobs.cli import logs
 from jobs.cli.redact import Redactor
+from jobs.run.stop import Stop
+
+if TYPE_CHECKING:  # loads the pipeline, which most commands do without
+    from jobs.run.session import RunReport
 
 BUG, INTERRUPTED = 70, 130
 FORBIDDEN = "42501"  # Postgres: insufficient privilege
+BROKEN = ("F0", "XX")  # Postgres: its configuration, its own errors, corrupted data
 log = logging.getLogger(__name__)
 
 
@@ -43,19 +51,37 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
         return 3
     except typer.Abort:
         return INTERRUPTED
+    except DBAPIError as error:
+        if (ended := _servers_state(error)) is None:
+            return _bug(error, say, redact)
+        say(str(ended))
+        return ended.exit_code
     except Exception as error:
-        if getattr(getattr(error, "orig", None), "pgcode", None) == FORBIDDEN:
-            reason = str(getattr(error, "orig", "")).splitlines()[0]
-            say(f"Postgres: {reason}. GRANT it, see docs/database.md; `enrich check` lists what is missing")
-            return UsageError.exit_code
         if (code := _usage(error, say)) is not None:
             return code
-        if _verbose.is_set():
-            sys.stderr.write(redact(traceback.format_exc()))
-        hint = "" if _verbose.is_set() else "; run with -v for the traceback"
-        summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        say(f"{summary} - this is a bug, please report it{hint}")
-        return BUG
+        return _bug(error, say, redact)
+
+
+def _bug(error: Exception, say: Callable[[str], None], redact: Redactor) -> int:
+    if _verbose.is_set():
+        sys.stderr.write(redact(traceback.format_exc()))
+    hint = "" if _verbose.is_set() else "; run with -v for the traceback"
+    summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    say(f"{summary} - this is a bug, please report it{hint}")
+    return BUG
+
+
+def _servers_state(error: DBAPIError) -> EnrichError | None:
+    """What is wrong where Postgres cannot or will not do its part; None where the fault is ours."""
+    state = sqlstate(error) or ""
+    if state == FORBIDDEN:
+        return UsageError(
+            f"Postgres: {one_line(error)}. GRANT it, see docs/database.md; `enrich check` lists what "
+            "is missing"
+        )
+    if isinstance(error.orig, psycopg2.Error) and (passing(error) or state.startswith(BROKEN)):
+        return OutageError(f"Postgres: {one_line(error)}. Nothing is lost: start the command again later")
+    return None
 
 
 def _usage(error: Exception, say: Callable[[str], None]) -> int | None:
@@ -83,12 +109,13 @@ def be_verbose(wanted: bool) -> None:
 
 
 @contextmanager
-def stopping() -> Iterator[Event]:
-    """An event that SIGTERM or Ctrl-C sets; the second one ends the process at once."""
-    stop = Event()
+def stopping() -> Iterator[Stop]:
+    """What SIGTERM or Ctrl-C sets; the second one ends the process at once."""
+    stop = Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def handle(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
         stop.set()
         for each in before:
             signal.signal(each, signal.SIG_DFL)
@@ -102,3 +129,18 @@ def stopping() -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end(report: "RunReport", as_json: bool) -> None:
+    """Show what a job did, and end with its exit code.
+
+    Raises:
+        SignalError: a signal stopped it.
+    """
+    from jobs.views.report import show_report
+
+    show_report(report, as_json=as_json)
+    if report.exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        left = "" if report.left is None else f", {report.left} left"
+        raise SignalError(f"stopped by signal{left}: the same command goes on", report.exit_code)
+    raise typer.Exit(report.exit_code)

@@ -14,7 +14,7 @@ from enrich.settings import Settings, variable
 
 HIDDEN = "******"
 _SHORTEST = 3  # a shorter secret would tear every other word apart; in URLs it is hidden all the same
-_IN_URL = re.compile(r'(://[^\s:/@"]*:)[^\s/"]*@')
+_IN_URL = re.compile(r'(://[^\s:/@"]*:)(?!password@)[^\s/"]*@')  # our own messages show how to write a URL
 _IN_QUERY = re.compile(r"(\bpassword=)[^\s&]+")
 
 
@@ -25,9 +25,9 @@ class Redactor:
         given = {name.lower(): value for name, value in environ.items()}
         found: set[str] = set()
         for name, field in Settings.model_fields.items():
-            value = given.get(variable(name).lower(), "")
-            if value and SecretStr in (field.annotation, *get_args(field.annotation)):
-                found.update(_secrets(value))
+            if SecretStr in (field.annotation, *get_args(field.annotation)):
+                for written in (variable(name).lower(), f"enrich_{name}"):  # pydantic-settings reads both
+                    found.update(_secrets(given.get(written, "")))
         spelled = {form for secret in found if len(secret) >= _SHORTEST for form in _spellings(secret)}
         longest_first = sorted(spelled, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
@@ -45,7 +45,7 @@ class Redactor:
 
 def _secrets(value: str) -> Iterator[str]:
     if "://" not in value:
-        yield value
+        yield value  # an empty or short one is left out by the caller
         return
     # A password that should have been percent-encoded may hold any sign: take all up to the last @.
     userinfo = re.search(r"://([^:/@]*):(.*)@", value)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, create_engine, make_url, text
 
-from enrich.state.database import embedded_postgres, parse_url
+from enrich.state.database import parse_url
+from enrich.state.embedded import embedded_postgres
 from jobs.demo.homes import COLUMNS, Home
 
 _PASSING = "enrich_demo"

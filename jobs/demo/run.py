@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from enrich.errors import SignalError
 from enrich.index.protocol import Query
 from enrich.model.head import Head
 from enrich.settings import Settings, load_settings
@@ -19,12 +19,15 @@ from jobs.demo.server import PhotoHost, serving
 from jobs.migrate import migrate
 from jobs.run.nightly import RunOptions, run
 from jobs.run.services import open_services
+from jobs.run.stop import Stop
 from jobs.views import console
 from jobs.views.demo import show_homes, show_next_steps, show_start
 from jobs.views.report import report_lines
 from jobs.views.search import show_hits
 
 _OWN: dict[str, Any] = {
+    "embedded": False,
+    "database_url": None,
     "source_database_url": None,
     "elasticsearch_url": None,
     "elasticsearch_api_key": None,
@@ -42,7 +45,7 @@ _OWN: dict[str, Any] = {
 """What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
 
 
-def run_demo(photos: Path | None, keep: bool, stop: Event) -> None:
+def run_demo(photos: Path | None, keep: bool, stop: Stop) -> None:
     """Seed a database, serve the pictures, run the job twice and show what came of it, on stdout.
 
     Raises:
@@ -58,7 +61,7 @@ def run_demo(photos: Path | None, keep: bool, stop: Event) -> None:
     files = {f"/{home.id}/{photo.file.name}": photo.file for home in homes for photo in home.photos}
     with portal(settings.home, keep) as url, serving(files) as host:
         fill(url, homes, {file: host.url + quote(path) for path, file in files.items()})
-        settings = settings.model_copy(update={"database_url": SecretStr(url)})
+        settings = settings.model_copy(update={"embedded": True, "database_url": SecretStr(url)})
         show_start(homes, settings, host.url)
         migrate(settings)
         _run(settings, host, stop)
@@ -66,11 +69,12 @@ def run_demo(photos: Path | None, keep: bool, stop: Event) -> None:
             _look(settings, homes)
             console().print("\n[bold]The same run again[/], with nothing changed:\n")
             _run(settings, host, stop)
-    if not stop.is_set():
-        show_next_steps(settings, homes[0].id if keep else None)
+    if stop.is_set():
+        raise SignalError("stopped by signal: the same command starts the demo anew", stop.exit_code)
+    show_next_steps(settings, homes[0].id if keep else None)
 
 
-def _run(settings: Settings, host: PhotoHost, stop: Event) -> None:
+def _run(settings: Settings, host: PhotoHost, stop: Stop) -> None:
     before = host.requests
     report = run(settings, RunOptions(), stop)
     for line in [*report_lines(report), f"requests   {host.requests - before:,} at the photo host"]:

@@ -6,9 +6,8 @@ a kill or beside the process that works on it, it is joined instead of marked an
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from threading import Event
 
 from enrich.errors import BusyError
 from enrich.settings import Settings
@@ -16,6 +15,7 @@ from enrich.source.discover import discover
 from enrich.state.backfills import Selection
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
+from jobs.run.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class BackfillOptions:
     revalidate: bool = False
 
 
-def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunReport:
+def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunReport:
     """Mark listings, then enrich and publish until none is left.
 
     Raises:
@@ -37,7 +37,8 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Event) -> RunRe
     report = RunReport()
     with open_services(settings, "backfill") as services:
         check_index(services)
-        with recorded(services, "backfill", report) as run_id:
+        options = replace(options, ids=services.spelled(options.ids))
+        with recorded(services, "backfill", report, stop) as run_id:
             asked = services.backfills.ask(_selection(services, options))
             _discover(services, options, report, run_id)
             services.backfills.mark(stop.is_set)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from enrich.state.outbox import OutboxRow
 from jobs.run.nightly import RunOptions
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
+from jobs.run.stop import Stop
 
 SAMPLE = 20  # documents and deletes shown, unless --limit says otherwise
 
@@ -47,14 +48,15 @@ class Rehearsed:
         setattr(self.counts, outcome, getattr(self.counts, outcome) + number)
 
 
-def rehearse(settings: Settings, options: RunOptions, stop: Event) -> Rehearsed:
+def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
     """Discover, fetch and score as a run would, and write nothing.
 
     Raises:
         EnrichError: as the run would, but what the removal guard refuses is in `discovery`.
     """
     with open_services(settings) as services:
-        which: dict[str, Any] = {"ids": options.ids, "revalidate": options.revalidate}
+        ids = services.spelled(options.ids)
+        which: dict[str, Any] = {"ids": ids, "revalidate": options.revalidate}
         where = (services.source, services.database, settings)
         discovery = foresee(*where, allow_removals=options.allow_removals, **which)
         rehearsed = Rehearsed(discovery, options.limit or SAMPLE)
@@ -65,8 +67,8 @@ def rehearse(settings: Settings, options: RunOptions, stop: Event) -> Rehearsed:
             pipeline.run(limit=options.limit)
         if not stop.is_set():
             queue.count_the_rest()
-            if options.ids is not None:
-                for outcome, count in elsewhere(services.database, options.ids).items():
+            if ids is not None:
+                for outcome, count in elsewhere(services.database, ids).items():
                     rehearsed.count(outcome, count)
     return rehearsed
 

@@ -1,8 +1,7 @@
 """The nightly run: discover what changed, enrich it, publish it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Event
+from dataclasses import dataclass, replace
 
 from enrich.errors import BusyError
 from enrich.settings import Settings
@@ -17,6 +16,7 @@ from jobs.run.session import (
     enrich_and_publish,
     recorded,
 )
+from jobs.run.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RunOptions:
     """Wait for another run to end instead of raising BusyError: what the scheduler does."""
 
 
-def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
+def run(settings: Settings, options: RunOptions, stop: Stop) -> RunReport:
     """Discover, enrich, publish.
 
     Raises:
@@ -40,6 +40,7 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
     report = RunReport()
     with open_services(settings) as services:
         check_index(services)
+        options = replace(options, ids=services.spelled(options.ids))
         while not stop.is_set():
             try:
                 with services.locks.hold(DISCOVER, settings.lease_seconds) as hold:
@@ -49,11 +50,13 @@ def run(settings: Settings, options: RunOptions, stop: Event) -> RunReport:
                 if not options.wait:
                     raise
                 stop.wait(LOCK_POLL)
+        else:
+            report.exit_code = stop.exit_code
     return report
 
 
-def _run(services: Services, options: RunOptions, stop: Event, report: RunReport, hold: Hold) -> None:
-    with recorded(services, "run", report) as run_id:
+def _run(services: Services, options: RunOptions, stop: Stop, report: RunReport, hold: Hold) -> None:
+    with recorded(services, "run", report, stop) as run_id:
         report.discovery = discover(
             services.source,
             services.database,

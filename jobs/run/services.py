@@ -1,8 +1,9 @@
 """Opens what a job works with, checks that it fits together, and closes it again."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, fields
 
 from enrich.index.document import reserved
 from enrich.index.open import open_index
@@ -18,11 +19,14 @@ from enrich.state.outbox import Outbox
 from enrich.state.overrides import Overrides
 from enrich.state.requests import Requests
 from enrich.state.runs import Runs
+from enrich.state.schema import SCHEMA
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """Everything a job needs, open."""
+class Records:
+    """What is known of the listings, open: all that a command needs that asks no index."""
 
     settings: Settings
     database: Database
@@ -35,12 +39,22 @@ class Services:
     runs: Runs
     locks: Locks
     bundle: Bundle
+
+    def spelled(self, ids: Sequence[str] | None) -> list[str] | None:
+        """Ids that a person typed, as the portal's tables write them; None stays None."""
+        return None if ids is None else [self.source.spelled(id) for id in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Services(Records):
+    """Everything a job needs, open."""
+
     index: SearchIndex
 
 
 @contextmanager
-def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
-    """Open and verify databases, schema, tables, bundle and index.
+def open_records(settings: Settings, doing: str = "run") -> Iterator[Records]:
+    """Open and verify databases, schema and bundle.
 
     `doing`: what `enrich status` calls this process while it enriches.
 
@@ -54,13 +68,11 @@ def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
         stack.callback(database.close)
         check_schema(database)
         source = Source(source_database, settings, reserved(bundle.heads))
-        index = open_index(settings, database, bundle.heads, source.copied_columns())
-        stack.callback(index.close)
         queue = Listings(
             database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts, doing=doing
         )
         stack.callback(queue.close)
-        yield Services(
+        yield Records(
             settings=settings,
             database=database,
             source=source,
@@ -72,5 +84,25 @@ def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
             runs=Runs(database),
             locks=Locks(database),
             bundle=bundle,
-            index=index,
         )
+
+
+@contextmanager
+def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
+    """Open and verify databases, schema, tables, bundle and index.
+
+    `doing`: as for `open_records`.
+
+    Raises:
+        UsageError: one of them cannot be used as set up; nothing was written.
+    """
+    with open_records(settings, doing) as found:
+        copied = found.source.copied_columns()
+        index = open_index(settings, found.database, found.bundle.heads, copied)
+        with closing(index):
+            if settings.index_backend == "embedded" and not settings.embedded:
+                log.warning(
+                    "ELASTICSEARCH_URL is not set: documents stay in the schema %s of Postgres", SCHEMA
+                )
+            opened = {field.name: getattr(found, field.name) for field in fields(found)}
+            yield Services(**opened, index=index)

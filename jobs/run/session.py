@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
-from urllib.parse import unquote
 
 from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
@@ -15,11 +14,12 @@ from enrich.index.publish import Publisher, PublishFigures
 from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
-from enrich.settings import Settings
 from enrich.source.discover import Discovery
 from enrich.state.queue import WorkQueue
+from enrich.state.summary import summary
 from jobs.run.progress import shown
 from jobs.run.services import Services
+from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class RunReport:
     """Listings that a backfill marked; None for other jobs, and for a backfill that joined an earlier one."""
     joined: int | None = None
     """The number of the unfinished backfill that this one joined, which asked for the same."""
+    left: int | None = None
+    """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
 
     def as_json(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class RunReport:
             "documents": asdict(self.published),
             "marked": self.marked,
             "joined": self.joined,
+            "left": self.left,
         }
 
 
@@ -64,16 +67,20 @@ def check_index(services: Services) -> None:
 
 
 @contextmanager
-def recorded(services: Services, kind: str, report: RunReport) -> Iterator[int]:
+def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> Iterator[int]:
     """Keep the run in the table `run`, with how it ended; yields its id."""
-    if services.bundle.notice and not _on_embedded(services.settings):
+    if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
         log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
     run_id = services.runs.start_run(kind, services.bundle.bundle_id)
     error: str | None = None
     report.exit_code = 70
     try:
         yield run_id
-        report.exit_code = 1 if report.figures.quarantined or report.published.refused else 0
+        if stop.is_set() and (left := _left(services)):
+            report.left, report.exit_code = left, stop.exit_code
+            error = f"{left} left"
+        else:
+            report.exit_code = 1 if report.figures.quarantined or report.published.refused else 0
     except EnrichError as raised:
         report.exit_code, error = raised.exit_code, str(raised)
         raise
@@ -84,16 +91,16 @@ def recorded(services: Services, kind: str, report: RunReport) -> Iterator[int]:
         services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
 
 
-def _on_embedded(settings: Settings) -> bool:
-    """Whether the embedded server is worked on: nobody's own listings. The demo names its database there."""
-    url = settings.database_url
-    return url is None or str(settings.home) in unquote(url.get_secret_value())
+def _left(services: Services) -> int:
+    found = summary(services.database)
+    documents = found.outbox.unpublished - found.outbox.awaiting - found.outbox.refused
+    return sum(found.listings.get(status, 0) for status in ("pending", "leased")) or documents
 
 
 def enrich_and_publish(
     services: Services,
     report: RunReport,
-    stop: Event,
+    stop: Stop,
     *,
     ids: Sequence[str] | None = None,
     limit: int | None = None,
@@ -119,7 +126,7 @@ def enrich_and_publish(
         raise RemovalGuardError(report.discovery.refusal)
 
 
-def publish_now(services: Services, publisher: Publisher, stop: Event) -> None:
+def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
     """Publish everything, waiting for another process's publish to end first.
 
     A lock that was lost, because the database was away, is taken again: nothing is written without it.

@@ -113,6 +113,7 @@ def show_next_steps(settings: Settings, kept: str | None) -> None:
     out = console()
     if kept:
         out.print("\n[bold]To look around in the demo[/] (its photos are no longer served)")
+        out.print("  export ENRICH_EMBEDDED=true")
         out.print(f"  export ENRICH_HOME={escape(str(settings.home))}")
         out.print(f"  export ENRICH_INDEX_COLUMNS={','.join(settings.index_columns)}")
         out.print("  unset DATABASE_URL ELASTICSEARCH_URL")

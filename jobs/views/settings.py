@@ -1,5 +1,6 @@
 """`enrich settings`: every setting with its variable, value, default and meaning; secrets stay hidden."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -32,8 +33,8 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
-def show_settings(settings: Settings) -> None:
-    """Print the settings; those that differ from their default stand out."""
+def show_settings(settings: Settings, warnings: Sequence[str] = ()) -> None:
+    """Print the settings; those that differ from their default stand out. Below them, `warnings`."""
     table = Table(header_style="bold")
     for title in ("variable", "value", "default", "meaning"):
         table.add_column(title, overflow="fold")
@@ -42,6 +43,8 @@ def show_settings(settings: Settings) -> None:
         default = _text(row["default"]) if row["set"] else "[dim]=[/]"
         table.add_row(row["variable"], _text(row["value"]), default, row["meaning"], style=style)
     console().print(table)
+    for warning in warnings:
+        console().print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
 
 
 def _text(value: Any) -> str:

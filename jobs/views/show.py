@@ -13,11 +13,11 @@ from enrich.model.head import Head
 from enrich.model.seen import seen_of
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
 from enrich.state.summary import ListingDetails, details
-from jobs.run.services import Services
+from jobs.run.services import Records
 from jobs.views import answer, console
 
 
-def explain(services: Services, id: str) -> dict[str, Any]:
+def explain(services: Records, id: str) -> dict[str, Any]:
     """All that is known of one listing, JSON-ready.
 
     `photos`: per photo its status and `probabilities` {head: p} or {head: {class: p}}, by the current bundle
@@ -60,7 +60,7 @@ def explain(services: Services, id: str) -> dict[str, Any]:
     }
 
 
-def _results(services: Services, found: ListingDetails) -> list[PhotoResult]:
+def _results(services: Records, found: ListingDetails) -> list[PhotoResult]:
     """The listing's photos as they were aggregated, with their scores by the current bundle."""
     models = [member.model_id for member in services.bundle.members]
     results = []

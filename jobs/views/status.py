@@ -17,7 +17,7 @@ from enrich.state.workers import Worker
 from jobs.views import console, listed
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
-_ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy"}
+_ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
 
 
 def as_plain(summary: Summary, runs: Sequence[Run], bundle: Bundle) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from enrich.state.database import Database, parse_url
 from enrich.state.schema import metadata
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, until
+from tests.support.messages import faults
 from tests.support.photo_server import hang
 from tests.support.postgres import PostgresServer
 
@@ -178,6 +179,7 @@ def assert_told(world: World, enrich: Enrich, overrides: dict[str, Any], says: t
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
     assert ran.stderr.startswith("enrich: ") and ran.stderr.count("\n") == 1, ran.stderr
     assert all(part in ran.stderr for part in says), ran.stderr
+    assert faults(ran.stderr.removeprefix("enrich: ").rstrip("\n")) == [], ran.stderr
     assert everything(world) == before
 
     checked = enrich(environment, "check")
@@ -292,7 +294,7 @@ def test_a_signal_ends_a_run_gently_though_a_photo_host_hangs(world: World) -> N
     with world.start("run", fetch_timeout=200) as process:
         until(world.requests, "the photo is asked for")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(60) == 143
     assert world.statuses() == {"1": "pending"}
 
 

@@ -57,7 +57,7 @@ def shown(home: Path) -> str:
 @pytest.fixture(scope="module")
 def documents(shown: str, home: Path) -> dict[str, dict[str, Any]]:
     """The documents that the demo left behind, by listing."""
-    found = enrich("search", "--json", home=home / "demo")
+    found = enrich("search", "--json", home=home / "demo", ENRICH_EMBEDDED="true")
     assert found.returncode == 0, found.stderr
     return {document["listing_id"]: document for document in json.loads(found.stdout)["hits"]}
 
@@ -128,7 +128,7 @@ def test_it_says_how_to_go_on_with_ones_own_listings(shown: str) -> None:
 
 
 def test_the_kept_demo_explains_a_listing(shown: str, home: Path) -> None:
-    told = enrich("show", "listing-03", "--json", home=home / "demo")
+    told = enrich("show", "listing-03", "--json", home=home / "demo", ENRICH_EMBEDDED="true")
     listing = json.loads(told.stdout)
     assert [photo["position"] for photo in listing["photos"]] == [1, 2, 3, 4, 5]
     for photo in listing["photos"]:

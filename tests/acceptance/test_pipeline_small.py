@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from threading import Event
 from typing import Any
 from unittest import mock
 
@@ -15,6 +14,7 @@ import pytest
 from enrich.model.aggregate import aggregate
 from jobs.run.dry_run import rehearse
 from jobs.run.nightly import RunOptions
+from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.harness import CHECKOUT, World, assert_same
 from tests.support.photo_server import FINE, Answer, status
@@ -231,7 +231,7 @@ def test_dry_run_writes_nothing_and_foretells_what_the_run_writes(world: World) 
 
 def test_dry_run_before_the_first_run_creates_no_index(world: World) -> None:
     world.listing("house", "kitchen")
-    (document,) = rehearse(world.settings(), RunOptions(), Event()).documents
+    (document,) = rehearse(world.settings(), RunOptions(), Stop()).documents
     assert document["listing_id"] == "house" and document["room_types"] == ["kitchen"]
     assert not world.elasticsearch.indices.exists(index=f"{world.index}*", allow_no_indices=False)
     assert world.statuses() == {}

@@ -12,7 +12,7 @@ import pytest
 
 from enrich.errors import SettingsError
 from enrich.settings import load_settings
-from jobs.run.worker import trigger
+from jobs.run.schedule import trigger
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 
@@ -53,7 +53,7 @@ def pass_by(world: World, seconds: float) -> None:
 def assert_one_at_a_time(found: Sequence[Any]) -> None:
     for before, after in itertools.pairwise(found):
         assert before.finished_at is not None and after.started_at >= before.finished_at
-    assert {run.exit_code for run in found if run.finished_at} == {0}
+    assert {run.exit_code for run in found if run.finished_at} <= {0, 143}, "143: told to end by SIGTERM"
 
 
 def ended(worker: "subprocess.Popen[str]") -> str:
@@ -202,3 +202,45 @@ def test_weekdays_are_numbered_as_in_crontab(weekdays: str, expected: str) -> No
 def test_an_expression_that_cannot_be_read_is_one_clear_line(cron: str) -> None:
     with pytest.raises(SettingsError, match=r"ENRICH_CRON=.*five cron fields"):
         trigger(load_settings(cron=cron))
+
+
+@pytest.mark.parametrize("cron", ["0 0 31 2 *", "0 0 0 30 2 mon", "0 0 31 4,6,9,11 *"])
+def test_an_expression_that_never_fires_is_refused(cron: str) -> None:
+    with pytest.raises(SettingsError, match=r"ENRICH_CRON=.*never fires"):
+        trigger(load_settings(cron=cron))
+    assert trigger(load_settings(cron="0 0 29 2 *"))
+
+
+@pytest.mark.parametrize("cron", ["0 0 31 2 *", "every night"])
+@pytest.mark.parametrize("command", ["settings", "check", "worker"])
+def test_a_cron_that_brings_no_run_is_exit_2(world: World, command: str, cron: str) -> None:
+    done = world.enrich(command, cron=cron)
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("ENRICH_CRON=") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_worker_starts_ends_it(world: World, number: signal.Signals) -> None:
+    code = (
+        "import os, signal\n"
+        "from apscheduler.schedulers.background import BackgroundScheduler\n"
+        "class Interrupted(BackgroundScheduler):\n"
+        "    def start(self, *args, **kwargs):\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        super().start(*args, **kwargs)\n"
+        "import apscheduler.schedulers.background as module\n"
+        "module.BackgroundScheduler = Interrupted\n"
+        "from jobs.cli.commands import main\n"
+        "main()\n"
+    )
+    done = world.script(code, "worker")
+    assert done.returncode == 0, done.stderr
+    assert "worker stopped" in done.stderr
+    assert runs(world) == []
+
+
+def test_a_signal_at_any_moment_after_the_start_ends_the_worker(world: World) -> None:
+    worker = world.start("worker")
+    assert worker.stderr is not None
+    until(lambda: "worker started" in (worker.stderr.readline() if worker.stderr else ""), "it is there")
+    ended(worker)

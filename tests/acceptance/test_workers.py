@@ -146,14 +146,16 @@ def test_a_run_that_is_told_to_stop_ends_soon_and_the_next_one_completes(
     until(lambda: Counter(world.statuses().values())["done"] == 4, "some homes are done")
     until(lambda: world.requests() >= 4 + 4, "others are under way")
     run.send_signal(number)
-    report = ended(run)  # although the photos still hang
+    report = ended(run, 128 + number)  # although the photos still hang
 
     assert report["listings"] == 4
     assert Counter(world.statuses().values()) == {"done": 4, "pending": count - 4}
     held = world.portal.execute("SELECT sum(attempts), count(lease_token) FROM enrichment.listing")
     assert held == [(0, 0)], "given back, and not held against them"
     assert world.portal.execute("SELECT count(token) FROM enrichment.lock") == [(0,)]
-    assert world.portal.execute("SELECT exit_code, finished_at IS NULL FROM enrichment.run") == [(0, False)]
+    assert world.portal.execute("SELECT exit_code, finished_at IS NULL FROM enrichment.run") == [
+        (128 + number, False)
+    ]
 
     gate.open()
     world.photos.forget()

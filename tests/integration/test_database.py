@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg2
@@ -15,7 +16,8 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
 from enrich.settings import load_settings
-from enrich.state.database import Database, check_schema, connect, embedded_postgres, parse_url, passing
+from enrich.state.database import Database, check_schema, connect, parse_url, passing
+from enrich.state.embedded import embedded_postgres
 from enrich.state.schema import SCHEMA_VERSION
 from tests.support.postgres import Portal, PostgresServer, on_database
 
@@ -64,7 +66,13 @@ class TestRun:
         assert portal.execute("SELECT id FROM public.listings") == [("a",)]
         database.close()
 
-    @pytest.mark.parametrize("state", ["40001", "40P01", "53300", "57P01", "57P03", "08006"])
+    @pytest.mark.parametrize(
+        "state",
+        [
+            "40001", "40P01", "53300", "57P01", "57P03", "08006",
+            "25006", "25P03", "53100", "53200", "55P03", "57014", "58030",
+        ],
+    )  # fmt: skip
     def test_passing_errors_are_tried_again(self, portal: Portal, state: str) -> None:
         portal.execute("CREATE SEQUENCE tries")
         fail_twice = text(
@@ -154,6 +162,48 @@ class TestRun:
             database.run(lambda connection: None)
         database.close()
 
+    def test_a_read_only_server_is_waited_for(self, portal: Portal) -> None:
+        name = portal.engine.url.database
+        portal.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        portal.engine.dispose()
+        database = Database(portal.url, patience=60)
+
+        def add(connection: Connection) -> None:
+            connection.execute(text("INSERT INTO public.listings (id) VALUES ('a')"))
+
+        again = threading.Timer(0.5, write_again, [portal])
+        again.start()
+        database.run(add)
+        again.join()
+        assert portal.execute("SELECT id FROM listings") == [("a",)]
+        database.close()
+
+    def test_once_an_outage_was_given_up_nothing_waits_for_its_end_anew(self, portal: Portal) -> None:
+        portal.execute(f"ALTER DATABASE {portal.engine.url.database} SET default_transaction_read_only = on")
+        database = Database(portal.url, patience=2.0)
+        work: list[Callable[[Connection], object]] = [
+            lambda c: c.execute(text("INSERT INTO public.listings (id) VALUES ('a')")),
+            lambda c: c.execute(text("INSERT INTO public.listings (id) VALUES ('b')")),
+        ]
+        with pytest.raises(OutageError, match=r"DATABASE_URL.* could not work for 2 s: .*read-only"):
+            database.run(work[0])
+        started = time.monotonic()
+        with pytest.raises(OutageError):
+            database.run(work[1])
+        assert time.monotonic() - started < 1.5
+        database.close()
+
+
+def write_again(portal: Portal) -> None:
+    """As an administrator would in a database that is read-only by default."""
+    with portal.engine.connect() as connection:
+        connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE")
+        connection.commit()
+        name = portal.engine.url.database
+        connection.exec_driver_sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        connection.commit()
+    portal.engine.dispose()
+
 
 class TestPing:
     @pytest.mark.parametrize(
@@ -228,15 +278,28 @@ class TestConnect:
 
 
 class TestEmbedded:
+    def test_without_a_url_nothing_is_started_unless_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+        with pytest.raises(SettingsError, match=r"^DATABASE_URL is not set: .*ENRICH_EMBEDDED=true"):
+            connect(load_settings(home=tmp_path / "home"))
+        assert not (tmp_path / "home").exists()
+
+    def test_a_url_and_an_embedded_server_contradict_each_other(self, portal: Portal) -> None:
+        with pytest.raises(SettingsError, match="DATABASE_URL and ENRICH_EMBEDDED=true contradict"):
+            load_settings(database_url=portal.url, embedded=True)
+
     def test_without_a_url_a_server_of_our_own_is_started_and_kept(
         self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("DATABASE_URL", raising=False)
-        state, _ = connect(load_settings(home=postgres_server.home))
+        state, _ = connect(load_settings(embedded=True, home=postgres_server.home))
         assert state.url.database == "enrich"
         state.run(lambda connection: connection.execute(text("CREATE TABLE public.kept (n int)")))
         script = (
             "import sys; from pathlib import Path; from enrich.state.database import *;"
+            "from enrich.state.embedded import *;"
             "d = Database(embedded_postgres(Path(sys.argv[1])));"
             "d.run(lambda c: c.exec_driver_sql('INSERT INTO public.kept VALUES (1)'))"
         )

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -26,6 +25,7 @@ from jobs.run.backfill import BackfillOptions, backfill
 from jobs.run.nightly import RunOptions, run
 from jobs.run.publish import publish
 from jobs.run.session import RunReport
+from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import Portal
@@ -92,18 +92,16 @@ class World:
         """The settings of this world, with some of them (field names) replaced."""
         return load_settings(**{**self.fixed, **overrides})
 
-    def run(
-        self, *, stop: Event | None = None, settings: Mapping[str, Any] = {}, **options: Any
-    ) -> RunReport:
+    def run(self, *, stop: Stop | None = None, settings: Mapping[str, Any] = {}, **options: Any) -> RunReport:
         """The nightly run in this process; `options` as in `RunOptions`, `settings` for this once."""
-        return run(self.settings(**settings), RunOptions(**options), stop or Event())
+        return run(self.settings(**settings), RunOptions(**options), stop or Stop())
 
     def backfill(self, *, settings: Mapping[str, Any] = {}, **options: Any) -> RunReport:
         """The backfill in this process; `options` as `BackfillOptions`."""
-        return backfill(self.settings(**settings), BackfillOptions(**options), Event())
+        return backfill(self.settings(**settings), BackfillOptions(**options), Stop())
 
     def publish(self, **settings: Any) -> RunReport:
-        return publish(self.settings(**settings), Event())
+        return publish(self.settings(**settings), Stop())
 
     def environment(self, **overrides: Any) -> dict[str, str]:
         """The environment in which the `enrich` command works on this world."""
@@ -118,8 +116,12 @@ class World:
 
     def enrich(self, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """Run the `enrich` command to its end, whatever its exit code."""
+        return self.script(ENRICH[-1], *arguments, **overrides)
+
+    def script(self, code: str, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
+        """The same with Python code in the command's place, which may change things before it calls it."""
         return subprocess.run(
-            [*ENRICH, *arguments],
+            [sys.executable, "-c", code, *arguments],
             cwd=CHECKOUT,
             env=self.environment(**overrides),
             capture_output=True,

@@ -19,7 +19,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 import migrations
-from enrich.state.database import Database, embedded_postgres, parse_url
+from enrich.state.database import Database, parse_url
+from enrich.state.embedded import embedded_postgres
 from enrich.state.outbox import enqueue
 
 PORTAL_TABLES = """

@@ -11,6 +11,7 @@ from enrich.settings import (
     STARTER_BUNDLE,
     Settings,
     load_settings,
+    misspelt,
     parse_max_removed,
     variable,
 )
@@ -177,3 +178,33 @@ def test_a_dotenv_file_is_read_and_the_environment_outranks_it(
 @pytest.mark.parametrize("table", ["listings", "portal.listings", "_v2$", "Sales.Listings"])
 def test_tables_may_have_a_schema(table: str) -> None:
     assert load_settings(source_listings=table).source_listings == table
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "ENRICH_BUNDEL",
+        "enrich_max_removd",
+        "ENRICH_SHARED",
+        "enrich_index",
+        "ENRICH_DATABASE_URL",
+    ):
+        monkeypatch.setenv(name, "x")
+    (folder / ".env").write_text("ENRICH_CORN=0 4 * * *\nENRICH_XQZ=1\nOTHER_BUNDEL=1\nENRICH_HOME=/tmp\n")
+    told = misspelt()
+    assert [line.split()[0] for line in told] == [
+        "ENRICH_BUNDEL", "ENRICH_CORN", "ENRICH_XQZ", "enrich_max_removd"
+    ]  # fmt: skip
+    means = (
+        "is ENRICH_BUNDLE meant",
+        "is ENRICH_CRON meant",
+        "see `enrich settings`",
+        "is ENRICH_MAX_REMOVED",
+    )
+    assert all(meant in line for meant, line in zip(means, told, strict=True))
+
+
+def test_without_misspelt_variables_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("Enrich_Batch_Size", "4")
+    assert load_settings().batch_size == 4 and misspelt() == []

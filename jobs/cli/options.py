@@ -1,0 +1,97 @@
+"""The options and arguments of the `enrich` command."""
+
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.guard import be_verbose
+
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v",
+        "--verbose",
+        callback=be_verbose,
+        help="Log in detail, and show tracebacks of unexpected errors.",
+    ),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"enrich {version('listing-enrichment')}\n")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Ids = Annotated[
+    Path | None,
+    typer.Option(
+        "--ids",
+        metavar="FILE",
+        allow_dash=True,
+        help="Only these listings: a file, one id a line; - is stdin.",
+    ),
+]
+Revalidate = Annotated[
+    bool, typer.Option("--revalidate", help="Ask the photo hosts whether photos changed behind their URLs.")
+]
+Photos = Annotated[
+    Path | None,
+    typer.Option(
+        "--photos", metavar="DIR", help="Your own pictures instead: a folder with a folder per listing."
+    ),
+]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave the demo's database behind, to look around in.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Enrich at most so many listings.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the documents and deletes; write nothing.")]
+AllowRemovals = Annotated[
+    bool, typer.Option("--allow-removals", help="Remove documents beyond ENRICH_MAX_REMOVED, this once.")
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(help="Only listings whose updated_at is at or after this time (in ENRICH_TIMEZONE)."),
+]
+StaleBundle = Annotated[
+    bool, typer.Option("--stale-bundle", help="Only listings made with another bundle than the current.")
+]
+Has = Annotated[
+    list[str] | None, typer.Option("--has", metavar="X", help="Listings that have X; may be repeated.")
+]
+Room = Annotated[
+    list[str] | None,
+    typer.Option("--room", metavar="TYPE", help="Listings that show such a room; may be repeated."),
+]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="HEAD=CLASS", help="The same for any head with classes: room=kitchen."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="COLUMN=VALUE", help="A copied column equals a value."),
+]
+Shown = Annotated[int, typer.Option(min=1, max=10_000, help="Listings shown at most.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The listing's id.")]
+Named = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Listings to try again.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="All that are quarantined or wait to be tried again.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FIELD=VALUE]...",
+        help="has_balcony=true, =false or =unknown; room_types=kitchen,bathroom",
+    ),
+]
+Clear = Annotated[
+    list[str] | None,
+    typer.Option("--clear", metavar="FIELD", help="Let the model speak again; may be repeated."),
+]
+Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]

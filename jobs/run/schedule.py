@@ -1,0 +1,54 @@
+"""When the worker runs: the cron expression of `ENRICH_CRON`."""
+
+import re
+from datetime import UTC, datetime
+
+from apscheduler.triggers.cron import CronTrigger
+
+from enrich.errors import SettingsError
+from enrich.settings import Settings
+
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_NUMBERED = re.compile(r"(\*|[0-7])(?:-([0-7]))?(?:/([1-7]))?")
+
+
+def trigger(settings: Settings) -> CronTrigger:
+    """The trigger of `ENRICH_CRON`: five fields as in crontab, or six with seconds first.
+
+    Raises:
+        SettingsError: the expression cannot be read, or names a time that never comes.
+    """
+    fields = settings.cron.split()
+    try:
+        if len(fields) not in (5, 6):
+            raise ValueError(f"it has {len(fields)} fields")
+        fields[-1] = ",".join(_weekdays(part) for part in fields[-1].split(","))
+        names = ("second", "minute", "hour", "day", "month", "day_of_week")[-len(fields) :]
+        found = CronTrigger(**dict(zip(names, fields, strict=True)), timezone=settings.timezone)
+    except ValueError as error:
+        raise SettingsError(
+            f"ENRICH_CRON={settings.cron!r} cannot be read ({error}): write five cron fields such as "
+            "'30 3 * * *', or six with seconds first"
+        ) from None
+    if found.get_next_fire_time(None, datetime.now(UTC)) is None:
+        raise SettingsError(
+            f"ENRICH_CRON={settings.cron!r} never fires: no month has such a day; write a time that comes, "
+            "such as '30 3 * * *'"
+        )
+    return found
+
+
+def _weekdays(part: str) -> str:
+    """Numbered weekdays by name: crontab counts from Sunday (0 and 7), APScheduler from Monday."""
+    found = _NUMBERED.fullmatch(part)
+    if part == "*" or found is None:
+        return part
+    first, last, step = found.groups()
+    if first == "*":
+        first, last = "0", "6"
+    elif last is None:
+        last = "6" if step else first
+    chosen = [WEEKDAYS[day % 7] for day in range(int(first), int(last) + 1, int(step or 1))]
+    if not chosen:
+        raise ValueError(f"the weekdays {part} end before they begin")
+    return ",".join(chosen)
