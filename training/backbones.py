@@ -14,8 +14,8 @@ import timm
 import torch
 
 from enrich.errors import UsageError
+from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Pool, Preprocessing
-from enrich.model.torch_engine import build_backbone
 
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 PACKAGED = {

@@ -4,7 +4,6 @@ The same folds are also judged with the backbone left frozen, so that the card s
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from enrich.cores import usable_cores
 from training import trainable
 from training.backbones import Backbone, rounded
 from training.data import UNLABELLED, PhotoSet
@@ -138,7 +138,7 @@ Result = tuple[Finetuned, dict[str, NDArray[np.float64]]]
 @contextmanager
 def _workers(jobs: int) -> Iterator[Any]:
     """A `map` over jobs in processes of one thread each: small convolutions gain little from more threads."""
-    count = min(FOLDS + 1, jobs or len(os.sched_getaffinity(0)))
+    count = min(FOLDS + 1, jobs or usable_cores())
     if count == 1:
         yield lambda work: [job() for job in work]
         return

@@ -14,8 +14,9 @@ import torchvision
 from PIL import Image
 from torch import nn
 
+from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Bundle, Preprocessing, load_bundle, probabilities
-from enrich.model.torch_engine import TorchEngine, build_backbone
+from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.bundles import draw, draw_bytes
 from tests.support.evaluating import run_train

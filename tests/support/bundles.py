@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Bundle, write_bundle
-from enrich.model.torch_engine import build_backbone
 
 COLOURS = {
     "balcony": (40, 110, 230),

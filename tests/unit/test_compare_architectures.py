@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from enrich.errors import UsageError
-from enrich.model.torch_engine import build_backbone
+from enrich.model.backbones import build_backbone
 from training.comparison.architectures import (
     AUXILIARY_WIDTH,
     Network,

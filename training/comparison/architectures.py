@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torchvision.models.inception import InceptionAux
 
 from enrich.errors import UsageError
+from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Preprocessing
-from enrich.model.torch_engine import build_backbone
 from training.backbones import PACKAGED, load_backbone
 from training.comparison import thesis
 from training.comparison.results import MODES

@@ -13,8 +13,9 @@ from torch import nn
 
 import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
+from enrich.model.backbones import build_backbone, fold_batch_norms
 from enrich.model.bundle import Bundle, probabilities, write_bundle
-from enrich.model.torch_engine import TorchEngine, _fold_batch_norms, build_backbone
+from enrich.model.torch_engine import TorchEngine
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -283,7 +284,7 @@ def test_folding_batch_norms_keeps_the_features(backbone: Callable[[], nn.Module
     pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         wanted = plain(pictures)
-        folded = _fold_batch_norms(plain, pictures)
+        folded = fold_batch_norms(plain, pictures)
         other = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(3))
         assert torch.allclose(folded(other), plain(other), rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
         assert torch.equal(plain(pictures), wanted)
