@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from enrich.errors import BusyError, EnrichError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
+from enrich.model.open import open_engine
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline
 from enrich.settings import Settings
@@ -131,10 +132,8 @@ def pipeline_on(
     services: Services, state: State, stopping: Callable[[], bool], figures: Figures | None = None
 ) -> Pipeline:
     """The pipeline with the model of the settings, working on `state`."""
-    from enrich.model.torch_engine import TorchEngine  # loads torch: a night without changes does not need it
-
     settings = services.settings
-    engine = TorchEngine(services.bundle, settings.device, settings.precision, batch_size=settings.batch_size)
+    engine = open_engine(services.bundle, settings)
     return Pipeline(
         state, services.source, services.bundle, engine, settings, stopping=stopping, figures=figures
     )
