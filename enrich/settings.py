@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the bundle's export found it changes no decision"
     )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="auto: OpenVINO for fp32 on a CPU, PyTorch for the rest"
+    )
+    cache: Path | None = Field(
+        None, description="Folder of converted models; default: listing-enrichment in the user's cache folder"
+    )
     batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 8)")
     min_photos_false: int = Field(
         8, ge=1, description="Distinct photos seen before an attribute may be false"
@@ -191,6 +197,12 @@ class Settings(BaseSettings):
             return tuple(parsed)
         return tuple(part.strip() for part in text.split(",") if part.strip())
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where what can be made again is kept."""
+        users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return (self.cache or Path(users) / "listing-enrichment").expanduser()
+
     @field_validator("source_listings", "source_images")
     @classmethod
     def _table(cls, value: str) -> str:
@@ -231,6 +243,11 @@ class Settings(BaseSettings):
         if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
             raise ValueError(
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
+            )
+        if self.engine == "openvino" and (self.device not in ("auto", "cpu") or self.precision == "bf16"):
+            raise ValueError(
+                "ENRICH_ENGINE=openvino scores on the CPU in fp32: leave ENRICH_DEVICE and ENRICH_PRECISION "
+                "at auto, or set ENRICH_ENGINE=torch"
             )
         if self.index_mode == "merge" and self.index_backend == "embedded":
             raise ValueError(

@@ -7,10 +7,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from enrich.model.head import Head
 from enrich.records import Scores
 
 Pixels = tuple[NDArray[np.uint8], ...]
 """A photo as `decode` made it: a uint8 array [height, width, 3] per preprocessing of the bundle, in order."""
+
+CPU_BATCH = 8
+"""Photos per pass on one core: the activations of larger batches fall out of its cache."""
 
 
 class Engine(Protocol):
@@ -34,6 +38,15 @@ class Engine(Protocol):
 
     def score(self, batch: Sequence[Pixels]) -> list[dict[str, Scores]]:
         """Logits of every photo, before temperature, as `{model_id: {head: logits}}`, in order."""
+
+
+def by_head(heads: Sequence[Head], row: Sequence[float]) -> Scores:
+    """One photo's logits of all heads of a member, in order, cut up by head."""
+    scores, start = {}, 0
+    for head in heads:
+        scores[head.name] = tuple(row[start : start + head.outputs])
+        start += head.outputs
+    return scores
 
 
 def lane_pool(engine: Engine) -> ThreadPoolExecutor:

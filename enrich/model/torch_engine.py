@@ -8,18 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from enrich.cores import usable_cores
-from enrich.errors import BundleError, SettingsError
-from enrich.model.backbones import build_backbone, fold_batch_norms, load_weights
+from enrich.errors import SettingsError
+from enrich.model.backbones import fold_batch_norms
 from enrich.model.bundle import Bundle, Member
-from enrich.model.engine import Pixels
+from enrich.model.engine import CPU_BATCH, Pixels, by_head
+from enrich.model.network import Network
 from enrich.records import Scores
 
 Precision = Literal["fp32", "bf16"]
-CPU_BATCH = 8
-"""Photos per pass on one core: the activations of larger batches fall out of its cache."""
 
 
 class TorchEngine:
@@ -62,7 +60,7 @@ class TorchEngine:
     @property
     def precision(self) -> dict[str, Precision]:
         """What was chosen: model_id -> precision."""
-        return {model.model_id: model.precision for model in self._models}
+        return {model.member.model_id: model.precision for model in self._models}
 
     @property
     def lanes(self) -> int:
@@ -91,74 +89,41 @@ class TorchEngine:
                 for place, preprocessing in enumerate(self._preprocessings)
             }
             # All members are under way before the first result is waited for.
-            answers = [(model, model(inputs[model.preprocessing])) for model in self._models]
-            for model, logits in answers:
+            answers = [(model.member, model(inputs[model.member.preprocessing])) for model in self._models]
+            for member, logits in answers:
                 for photo, row in zip(scores, logits.tolist(), strict=True):
-                    photo[model.model_id] = model.by_head(row)
+                    photo[member.model_id] = by_head(member.heads, row)
         return scores
 
     def _on_device(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """uint8 [N, 3, H, W] on the device, in channels_last layout: the pictures' own layout."""
+        """uint8 [N, height, width, 3] on the device."""
         shape = (len(pictures), *pictures[0].shape)
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         np.stack(pictures, out=pixels.numpy())
-        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return pixels.to(self.device, non_blocking=True)
 
 
 class _MemberModel:
-    """One member on its device: normalise, backbone, heads."""
+    """One member on its device, with batch norms folded, at its precision."""
 
     def __init__(self, bundle: Bundle, member: Member, device: torch.device, precision: Precision) -> None:
-        path = bundle.folder / member.weights
-        tensors = {name: torch.from_numpy(array) for name, array in bundle.tensors(member).items()}
-        self.model_id = member.model_id
-        self.preprocessing = member.preprocessing
+        self.member = member
         self.precision = precision
         self._device = device
-        self._heads = member.heads
-        backbone = build_backbone(member.backbone, member.pool)
-        load_weights(backbone, tensors, path, member.backbone)
-        self._backbone = backbone.eval().to(device).to(memory_format=torch.channels_last)
-        self._weight = torch.cat([tensors[f"head.{head.name}.weight"] for head in member.heads]).to(device)
-        self._bias = torch.cat([tensors[f"head.{head.name}.bias"] for head in member.heads]).to(device)
-        channels = (1, 3, 1, 1)
-        self._mean = torch.tensor(member.preprocessing.mean, device=device).reshape(channels) * 255
-        self._std = torch.tensor(member.preprocessing.std, device=device).reshape(channels) * 255
-        self._try(path, member.backbone)
-        with torch.inference_mode():
-            self._backbone = fold_batch_norms(self._backbone, self._noise())
+        self._network = Network(bundle, member).to(device).to(memory_format=torch.channels_last)
+        self._network.backbone = fold_batch_norms(self._network.backbone, self._noise())
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] to float32 logits [N, outputs of all heads]."""
-        normalised = (pixels.float() - self._mean) / self._std
+        """uint8 [N, height, width, 3] to float32 logits [N, outputs of all heads]."""
+        pictures = self._network.normalised(pixels)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = self._backbone(normalised)
-        return functional.linear(features.flatten(1).float(), self._weight, self._bias)
-
-    def by_head(self, row: Sequence[float]) -> Scores:
-        """One photo's logits, cut up by head."""
-        scores, start = {}, 0
-        for head in self._heads:
-            scores[head.name] = tuple(row[start : start + head.outputs])
-            start += head.outputs
-        return scores
+            features = self._network.backbone(pictures)
+        return self._network.logits(features)
 
     def _noise(self) -> Tensor:
-        shape = (2, 3, *self.preprocessing.size)
+        shape = (2, 3, *self.member.preprocessing.size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._device)
         return noise.to(memory_format=torch.channels_last)
-
-    def _try(self, path: Path, backbone: str) -> None:
-        height, width = self.preprocessing.size
-        try:
-            with torch.inference_mode():
-                self(torch.zeros(1, 3, height, width, dtype=torch.uint8, device=self._device))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BundleError(
-                f"{path}: {backbone} with these heads cannot score a picture of {height}x{width} ({reason}); "
-                "correct the size or the head weights"
-            ) from error
 
 
 def _device(wanted: str) -> torch.device:

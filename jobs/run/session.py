@@ -11,6 +11,7 @@ from typing import Any
 from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
+from enrich.model.open import open_engine
 from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
@@ -151,15 +152,12 @@ def pipeline_on(
     services: Services, queue: WorkQueue, stopping: Callable[[], bool], figures: Figures | None = None
 ) -> Pipeline:
     """The pipeline with the model of the settings, working on `queue`."""
-    from enrich.model.torch_engine import TorchEngine  # loads torch: a night without changes does not need it
-
     settings = services.settings
-    engine = TorchEngine(services.bundle, settings.device, settings.precision, batch_size=settings.batch_size)
     return open_pipeline(
         queue,
         services.source,
         services.bundle,
-        engine,
+        open_engine(services.bundle, settings),
         open_transport(settings),
         settings,
         stopping=stopping,

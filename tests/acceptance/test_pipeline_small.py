@@ -22,7 +22,7 @@ from tests.support.photo_server import FINE, Answer, status
 STAGES = {
     "fetch": "enrich.photos.http.HttpTransport.fetch",
     "decode": "enrich.pipeline.photo.decode",
-    "score": "enrich.model.torch_engine.TorchEngine.score",
+    "score": "enrich.model.openvino_engine.OpenVinoEngine.score",
     "save": "enrich.state.listings.Listings.complete",
 }
 

@@ -11,6 +11,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ class World:
             "bundle": bundle,
             "device": "cpu",
             "precision": "fp32",
+            "cache": Path(tempfile.gettempdir()) / "listing-enrichment-tests",
             "decode_threads": 2,
             "allowed_private_hosts": ("127.0.0.0/8",),
             "fetch_timeout": 5.0,

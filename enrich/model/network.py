@@ -1,0 +1,58 @@
+"""A member of a bundle as a network: pixels in, logits of all its heads out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enrich.errors import BundleError
+from enrich.model.backbones import build_backbone, load_weights
+from enrich.model.bundle import Bundle, Member
+
+
+class Network(nn.Module):
+    """Normalisation, backbone and heads with the bundle's weights, in fp32 and for scoring only.
+
+    Raises:
+        BundleError: the backbone is unknown, its weights do not fit it, or it cannot take pictures of the
+            size that the bundle states.
+    """
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, bundle: Bundle, member: Member) -> None:
+        super().__init__()
+        path = bundle.folder / member.weights
+        tensors = {name: torch.from_numpy(array) for name, array in bundle.tensors(member).items()}
+        self.backbone = build_backbone(member.backbone, member.pool)
+        load_weights(self.backbone, tensors, path, member.backbone)
+        channels = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(member.preprocessing.mean).reshape(channels) * 255)
+        self.register_buffer("std", torch.tensor(member.preprocessing.std).reshape(channels) * 255)
+        for part in ("weight", "bias"):
+            heads = [tensors[f"head.{head.name}.{part}"] for head in member.heads]
+            self.register_buffer(part, torch.cat(heads))
+        self.eval().requires_grad_(False)
+        height, width = member.preprocessing.size
+        try:
+            self(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BundleError(
+                f"{path}: {member.backbone} with these heads cannot score a picture of {height}x{width} "
+                f"({reason}); correct the size or the head weights"
+            ) from error
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, height, width, 3] to float32 logits [N, outputs of all heads]."""
+        return self.logits(self.backbone(self.normalised(pixels)))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, height, width, 3] to float32 [N, 3, height, width], laid out as the pictures are."""
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The backbone's features to float32 logits [N, outputs of all heads]."""
+        return functional.linear(features.flatten(1).float(), self.weight, self.bias)

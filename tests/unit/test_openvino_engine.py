@@ -1,0 +1,162 @@
+"""OpenVINO says what PyTorch says, is converted once, and starts without PyTorch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import enrich.model.open
+from enrich.errors import SettingsError
+from enrich.model.bundle import Bundle, load_bundle, write_bundle
+from enrich.model.engine import Engine, Pixels, lane_pool
+from enrich.model.open import open_engine
+from enrich.model.openvino_engine import OpenVinoEngine
+from enrich.model.torch_engine import TorchEngine
+from enrich.settings import STARTER_BUNDLE, load_settings
+from tests.support.bundles import (
+    COLOURS,
+    binary_head,
+    draw,
+    make_bundle,
+    preprocessing,
+    room_head,
+    tiny_tensors,
+)
+
+
+def pictures(bundle: Bundle, count: int) -> list[Pixels]:
+    kinds = sorted(COLOURS)
+    sizes = [each.size for each in bundle.preprocessings]
+    return [
+        tuple(np.asarray(draw(kinds[n % len(kinds)], n).resize((width, height))) for height, width in sizes)
+        for n in range(count)
+    ]
+
+
+def logits(engine: Engine, photos: list[Pixels]) -> NDArray[Any]:
+    return np.array(
+        [
+            [value for model in sorted(scores) for head in scores[model] for value in scores[model][head]]
+            for scores in engine.score(photos)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("which", ["tiny", "starter"])
+def test_logits_are_those_of_pytorch(which: str, tiny: Bundle, cache: Path) -> None:
+    bundle = tiny if which == "tiny" else load_bundle(STARTER_BUNDLE)
+    photos = pictures(bundle, 12)
+    found, wanted = (
+        logits(OpenVinoEngine(bundle, cache), photos),
+        logits(TorchEngine(bundle, "cpu", "fp32"), photos),
+    )
+    assert found.shape == wanted.shape == (12, sum(head.outputs for head in bundle.heads))
+    assert np.abs(found - wanted).max() < 1e-3
+
+
+def test_members_of_different_sizes_each_get_their_own_pixels(tmp_path: Path) -> None:
+    small = {"backbone": "timm:test_resnet", "weights": "a.safetensors", "preprocessing": preprocessing()}
+    large = {**small, "weights": "b.safetensors", "preprocessing": {**preprocessing(), "size": [96, 80]}}
+    heads = {
+        "a.safetensors": [binary_head("balcony"), room_head()],
+        "b.safetensors": [binary_head("fireplace")],
+    }
+    members = [{**member, "heads": heads[member["weights"]]} for member in (small, large)]
+    names = {file: {head["name"] for head in of} for file, of in heads.items()}
+    tensors = {
+        file: {
+            key: value
+            for key, value in tiny_tensors().items()
+            if key.startswith("backbone.") or key.split(".")[1] in names[file]
+        }
+        for file in heads
+    }
+    manifest = {"name": "two", "description": "", "created": "2026-01-01", "members": members}
+    bundle = write_bundle(tmp_path / "two", manifest, tensors)
+    photos = pictures(bundle, 5)
+    found = logits(OpenVinoEngine(bundle, tmp_path / "cache"), photos)
+    assert np.abs(found - logits(TorchEngine(bundle, "cpu", "fp32"), photos)).max() < 1e-3
+
+
+def test_a_photos_logits_do_not_depend_on_its_batch_or_lane(tiny: Bundle, cache: Path) -> None:
+    engine, photos = OpenVinoEngine(tiny, cache), pictures(tiny, 24)
+    alone = logits(engine, photos)
+    with lane_pool(engine) as pool:
+        batches = list(pool.map(lambda start: logits(engine, photos[start : start + 3]), range(0, 24, 3)))
+    assert np.abs(np.concatenate(batches) - alone).max() < 1e-4
+    assert engine.score([]) == []
+
+
+def test_it_is_converted_once_and_then_starts_without_pytorch(tiny: Bundle, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from enrich.settings import load_settings\n"
+        "from enrich.model.bundle import load_bundle; from enrich.model.open import open_engine\n"
+        "import numpy as np\n"
+        "bundle = load_bundle(Path(sys.argv[1]))\n"
+        "engine = open_engine(bundle, load_settings(cache=Path(sys.argv[2]), device='cpu'))\n"
+        "print(len(engine.score([(np.zeros((64, 64, 3), np.uint8),)])), 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny.folder), str(tmp_path)]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in "12"]
+    assert runs == [["1", "True"], ["1", "False"]]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
+def test_a_broken_cache_is_made_again(tiny: Bundle, tmp_path: Path, damage: str) -> None:
+    before = logits(OpenVinoEngine(tiny, tmp_path), pictures(tiny, 2))
+    (model,) = tmp_path.rglob("model.xml")
+    if damage == "gone":
+        model.with_suffix(".bin").unlink()
+    else:
+        model.write_bytes(model.read_bytes()[:200] if damage == "cut" else b"")
+    assert (logits(OpenVinoEngine(tiny, tmp_path), pictures(tiny, 2)) == before).all()
+    assert model.stat().st_size > 200
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tiny: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert logits(OpenVinoEngine(tiny, tmp_path / "file"), pictures(tiny, 1)).shape[0] == 1
+
+
+def test_nothing_is_told_to_the_makers_of_the_library() -> None:
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__.endswith("telemetry_stub")
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        ({}, OpenVinoEngine),
+        ({"device": "cpu"}, OpenVinoEngine),
+        ({"engine": "openvino"}, OpenVinoEngine),
+        ({"engine": "torch"}, TorchEngine),
+        ({"precision": "bf16"}, TorchEngine),
+    ],
+)
+def test_auto_takes_openvino_for_fp32_on_a_cpu(
+    tiny: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], kind: type
+) -> None:
+    monkeypatch.setattr(enrich.model.open, "NVIDIA", ())
+    engine = open_engine(tiny, load_settings(cache=cache, **{"device": "auto", **asked}))
+    assert isinstance(engine, kind)
+    assert engine.batch_size == 8 and engine.lanes >= 1
+
+
+def test_what_openvino_cannot_do_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"ENRICH_ENGINE=openvino scores on the CPU in fp32"):
+        load_settings(engine="openvino", device="cuda")
