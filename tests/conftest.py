@@ -7,6 +7,7 @@ import pytest
 
 pytest_plugins = [
     "tests.support.postgres",
+    "tests.support.enriched",
     "tests.support.elasticsearch",
     "tests.support.photo_server",
     "tests.support.object_store",

@@ -1,7 +1,6 @@
 """The embedded index keeps the promises of mode own: versions with tombstones, and the same search."""
 
 import random
-from collections.abc import Sequence
 from threading import Thread
 from typing import Any
 
@@ -15,18 +14,16 @@ from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
 from enrich.index.open import open_index
 from enrich.index.protocol import Query
-from enrich.model.head import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox
+from enrich.state.overrides import Overrides
 from tests.support.enriched import add, enriched
+from tests.support.index import COPIED, FILTERS, HEADS, HOMES, put, statuses, take
 from tests.support.postgres import Portal
 
-ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5))
-HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))
-COPIED = {"city": "keyword", "price": "long", "listed_on": "date", "furnished": "boolean", "tags": "keyword"}
 DONE, OUTDATED = WriteStatus.DONE, WriteStatus.OUTDATED
 
 
@@ -35,18 +32,6 @@ def index(database: Database) -> EmbeddedIndex:
     index = EmbeddedIndex(database, "homes", HEADS, COPIED)
     index.prepare()
     return index
-
-
-def put(id: str, revision: int, **fields: Any) -> DocumentWrite:
-    return DocumentWrite(id, revision, {"listing_id": id, **fields})
-
-
-def take(id: str, revision: int) -> DocumentWrite:
-    return DocumentWrite(id, revision, None)
-
-
-def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
-    return [result.status for result in results]
 
 
 def ids(index: EmbeddedIndex, query: Query) -> str:
@@ -108,53 +93,13 @@ def test_writers_side_by_side_end_with_the_last_revision(index: EmbeddedIndex) -
 
 @pytest.fixture
 def homes(index: EmbeddedIndex) -> EmbeddedIndex:
-    index.write(
-        [
-            put(
-                "a",
-                5,
-                has_balcony=True,
-                balcony_confidence=0.7,
-                room_types=["kitchen"],
-                city="Solna",
-                price=3,
-            ),
-            put(
-                "b", 5, has_balcony=True, balcony_confidence=0.9, room_types=["kitchen", "bathroom"], price=4
-            ),
-            put("c", 5, has_balcony=False, balcony_confidence=0.1, room_types=[], city="Solna", price=3),
-            put(
-                "d", 5, has_balcony=True, balcony_confidence=0.9, has_fireplace=True, fireplace_confidence=0.6
-            ),
-            put(
-                "e",
-                5,
-                balcony_confidence=0.5,
-                furnished=True,
-                listed_on="2026-03-01T10:00:00Z",
-                tags=["x", "y"],
-            ),
-        ]
-    )
+    index.write(HOMES)
     return index
 
 
 @pytest.mark.parametrize(
     ("query", "found"),
-    [
-        (Query(), "abcde"),
-        (Query(has=("balcony",)), "bda"),
-        (Query(has=("balcony", "fireplace")), "d"),
-        (Query(types={"room": ("kitchen",)}), "ab"),
-        (Query(types={"room": ("kitchen", "bathroom")}), "b"),
-        (Query(has=("balcony",), types={"room": ("kitchen",)}, where={"city": "Solna"}), "a"),
-        (Query(where={"price": "3"}), "ac"),
-        (Query(where={"furnished": "true"}), "e"),
-        (Query(where={"listed_on": "2026-03-01"}), "e"),
-        (Query(where={"tags": "y"}), "e"),
-        (Query(where={"city": "x' OR true --"}), ""),
-        (Query(where={"listed_on": "%"}), ""),
-    ],
+    [*FILTERS, (Query(where={"listed_on": "%"}), "")],
 )
 def test_search_answers_a_buyer_s_filter_most_confident_first(
     homes: EmbeddedIndex, query: Query, found: str
@@ -198,14 +143,15 @@ def test_settings_choose_the_index(database: Database, elasticsearch_url: str, i
 
 
 def test_what_a_person_denied_is_not_found_by_a_stricter_confidence(
-    index: EmbeddedIndex, migrated: Portal, database: Database
+    index: EmbeddedIndex, migrated: Portal, database: Database, state: Listings
 ) -> None:
-    state = State(database, lease_seconds=60, max_attempts=3)
     for id in ("a", "b"):
         add(migrated, id)
         enriched(state, id, has_balcony=True, balcony_confidence=0.99)
-    state.set_override("a", "has_balcony", False, None, "ann")
-    rows = Outbox(database).unpublished(None, 9)
+    Overrides(database).set_override("a", "has_balcony", False, None, "ann")
+    outbox = Outbox(database)
+    outbox.set_target("homes", "own", index.prepare())
+    rows = outbox.unpublished(None, 9)
     index.write([DocumentWrite(row.id, row.revision, build(row, HEADS, "own")) for row in rows])
     sure = "SELECT id FROM enrichment.document WHERE (document ->> 'balcony_confidence')::float >= 0.99"
     assert migrated.execute(sure) == [("b",)]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +11,12 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import build, reserved
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.protocol import IndexLost, IndexUnavailable, Query
-from enrich.model.head import Head, HeadClass
-from enrich.records import DocumentWrite, WriteResult, WriteStatus
+from enrich.model.head import Head
+from enrich.records import DocumentWrite, WriteStatus
 from tests.support.elasticsearch import ElasticsearchServer
+from tests.support.index import ATTRIBUTES, HEADS, row, statuses, take
 from tests.support.proxy import Answer, Proxy, Request
 
-ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5), HeadClass("other", False, 0.5))
-HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))
 DONE, AWAITING, OUTDATED, RETRY = (
     WriteStatus.DONE,
     WriteStatus.AWAITING,
@@ -107,31 +105,8 @@ def merge(url: str, name: str, heads: Sequence[Head] = HEADS) -> MergeIndex:
 
 
 def put(id: str, revision: int, heads: Sequence[Head] = HEADS, **changes: Any) -> DocumentWrite:
-    attributes = {
-        "fields": {
-            "has_balcony": True,
-            "balcony_confidence": 0.9,
-            "fireplace_confidence": 0.2,
-            "room_types": ["kitchen"],
-        },
-        "evidence": {"balcony": {"url": "https://img/1.jpg", "position": 1, "confidence": 0.95}},
-        "counts": {"room_counts": {"kitchen": 2}},
-        "photo_count": 4,
-        "photos_seen": 4,
-        "photos_failed": 0,
-    }
-    row: Any = SimpleNamespace(
-        id=id, revision=revision, attributes=attributes | changes, columns={}, bundle_id="b", enriched_at=None
-    )
-    return DocumentWrite(id, revision, build(row, heads, "merge"))
-
-
-def take(id: str, revision: int) -> DocumentWrite:
-    return DocumentWrite(id, revision, None)
-
-
-def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
-    return [result.status for result in results]
+    written = row(id=id, revision=revision, attributes=ATTRIBUTES | changes)
+    return DocumentWrite(id, revision, build(written, heads, "merge"))
 
 
 def lost(index: MergeIndex) -> set[str]:

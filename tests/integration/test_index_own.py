@@ -13,15 +13,13 @@ from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.client import connect
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.protocol import IndexLost, IndexUnavailable, Query
-from enrich.model.head import Head, HeadClass
-from enrich.records import DocumentWrite, WriteResult, WriteStatus
+from enrich.model.head import Head
+from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
 from tests.support.elasticsearch import ElasticsearchServer
+from tests.support.index import COPIED, FILTERS, HEADS, HOMES, put, statuses, take
 from tests.support.proxy import Answer, Proxy, Request
 
-ROOMS = (HeadClass("kitchen", True, 0.5), HeadClass("bathroom", True, 0.5), HeadClass("other", False, 0.5))
-HEADS = (Head("balcony", "binary"), Head("fireplace", "binary"), Head("room", "multiclass", ROOMS))
-COPIED = {"city": "keyword", "price": "long", "listed_on": "date", "furnished": "boolean"}
 DONE, OUTDATED, REFUSED, RETRY = (
     WriteStatus.DONE,
     WriteStatus.OUTDATED,
@@ -46,18 +44,6 @@ def index(elasticsearch_url: str, index_name: str) -> Iterator[OwnIndex]:
     index.prepare()
     yield index
     index.close()
-
-
-def put(id: str, revision: int, **fields: Any) -> DocumentWrite:
-    return DocumentWrite(id, revision, {"listing_id": id, **fields})
-
-
-def take(id: str, revision: int) -> DocumentWrite:
-    return DocumentWrite(id, revision, None)
-
-
-def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
-    return [result.status for result in results]
 
 
 # What holds on every server version
@@ -479,47 +465,12 @@ def test_forbidden_writing_is_a_setup_error_and_not_a_refused_document(
 
 @pytest.fixture
 def homes(index: OwnIndex, client: Elasticsearch, index_name: str) -> OwnIndex:
-    index.write(
-        [
-            put(
-                "a",
-                5,
-                has_balcony=True,
-                balcony_confidence=0.7,
-                room_types=["kitchen"],
-                city="Solna",
-                price=3,
-            ),
-            put(
-                "b", 5, has_balcony=True, balcony_confidence=0.9, room_types=["kitchen", "bathroom"], price=4
-            ),
-            put("c", 5, has_balcony=False, balcony_confidence=0.1, room_types=[], city="Solna", price=3),
-            put(
-                "d", 5, has_balcony=True, balcony_confidence=0.9, has_fireplace=True, fireplace_confidence=0.6
-            ),
-            put("e", 5, balcony_confidence=0.5, furnished=True, listed_on="2026-03-01T10:00:00Z"),
-        ]
-    )
+    index.write(HOMES)
     client.indices.refresh(index=index_name)
     return index
 
 
-@pytest.mark.parametrize(
-    ("query", "ids"),
-    [
-        (Query(), "abcde"),
-        (Query(has=("balcony",)), "bda"),
-        (Query(has=("balcony", "fireplace")), "d"),
-        (Query(types={"room": ("kitchen",)}), "ab"),
-        (Query(types={"room": ("kitchen", "bathroom")}), "b"),
-        (Query(has=("balcony",), types={"room": ("kitchen",)}, where={"city": "Solna"}), "a"),
-        (Query(where={"price": "3"}), "ac"),
-        (Query(where={"furnished": "true"}), "e"),
-        (Query(where={"listed_on": "2026-03-01"}), "e"),
-        (Query(where={"listing_id": "c"}), "c"),
-        (Query(where={"city": "Nowhere"}), ""),
-    ],
-)
+@pytest.mark.parametrize(("query", "ids"), FILTERS)
 def test_search_answers_a_buyer_s_filter_most_confident_first(
     homes: OwnIndex, query: Query, ids: str
 ) -> None:

@@ -26,11 +26,6 @@ def published_to(outbox: Outbox) -> None:
 
 
 @pytest.fixture
-def state(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
-
-
-@pytest.fixture
 def three(migrated: Portal, state: Listings) -> None:
     """Listings a, b, c, enriched and not published."""
     add(migrated, "a", "b", "c")

@@ -20,11 +20,6 @@ from tests.support.postgres import Portal
 
 
 @pytest.fixture
-def state(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
-
-
-@pytest.fixture
 def overrides(database: Database) -> Overrides:
     return Overrides(database)
 

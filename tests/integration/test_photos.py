@@ -27,11 +27,6 @@ from tests.support.enriched import (
 from tests.support.postgres import Portal
 
 
-@pytest.fixture
-def state(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
-
-
 def save_scores(database: Database, *scores: PhotoScore) -> None:
     database.run(lambda connection: photos.save_scores(connection, scores))
 

@@ -10,22 +10,16 @@ import pytest
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.pools import Pools
 from enrich.records import Claim
-from enrich.state.database import Database
 from enrich.state.listings import Listings
 from tests.support.enriched import add, result
 from tests.support.postgres import Portal
 
 
 @pytest.fixture
-def queue(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
-
-
-@pytest.fixture
-def leases(queue: Listings) -> Iterator[Leases]:
+def leases(state: Listings) -> Iterator[Leases]:
     engine: Any = SimpleNamespace(lanes=1, start_lane=lambda: None)
     with Pools(engine, 1) as pools:
-        yield Leases(queue, pools, 0.3)
+        yield Leases(state, pools, 0.3)
 
 
 def lose(portal: Portal, id: str) -> None:
@@ -48,7 +42,7 @@ async def lost(leases: Leases) -> Claim:
 
 
 def test_a_listing_reclaimed_by_this_process_is_not_confused_with_its_earlier_claim(
-    migrated: Portal, queue: Listings, leases: Leases
+    migrated: Portal, state: Listings, leases: Leases
 ) -> None:
     async def go() -> None:
         add(migrated, "a")
@@ -66,12 +60,12 @@ def test_a_listing_reclaimed_by_this_process_is_not_confused_with_its_earlier_cl
     asyncio.run(go())
 
 
-def test_a_claim_that_ends_just_now_is_not_lost(migrated: Portal, queue: Listings, leases: Leases) -> None:
+def test_a_claim_that_ends_just_now_is_not_lost(migrated: Portal, state: Listings, leases: Leases) -> None:
     async def go() -> None:
         add(migrated, "a", "b")
         ended, other = await leases.claim(2, None, alone=False)
         assert leases.ending(ended)
-        assert queue.complete(result(ended))
+        assert state.complete(result(ended))
         lose(migrated, other.id)
         assert await lost(leases) == other
         assert leases.drop(ended)

@@ -7,34 +7,13 @@ from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.requests import Requests
 from enrich.state.schema import NIGHTLY
-from tests.support.enriched import (
-    add,
-    enriched,
-    failed,
-    ok,
-    photo,
-    sha,
-)
+from tests.support.enriched import add, enriched, failed, ok, photo, quarantined, sha, statuses
 from tests.support.postgres import Portal
-
-
-@pytest.fixture
-def state(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 @pytest.fixture
 def asking(database: Database) -> Requests:
     return Requests(database)
-
-
-def quarantined(state: Listings, id: str) -> None:
-    (claim,) = state.claim(1, [id])
-    assert state.fail(claim, "broken")
-
-
-def statuses(portal: Portal) -> dict[str, str]:
-    return {row.id: row.status for row in portal.execute("SELECT id, status FROM enrichment.listing")}
 
 
 class TestForgive:

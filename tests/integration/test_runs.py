@@ -19,11 +19,6 @@ def runs(database: Database) -> Runs:
     return Runs(database)
 
 
-@pytest.fixture
-def state(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
-
-
 class TestRuns:
     def test_a_run_is_kept_with_how_it_ended(self, migrated: Portal, runs: Runs) -> None:
         first = runs.start_run("nightly", "bundle-1")

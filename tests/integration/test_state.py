@@ -8,7 +8,6 @@ import pytest
 
 from enrich.records import PhotoStatus
 from enrich.state.completion import RETRY_HOURS
-from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL
 from tests.support.enriched import (
@@ -26,11 +25,6 @@ from tests.support.enriched import (
     sha,
 )
 from tests.support.postgres import Portal
-
-
-@pytest.fixture
-def state(database: Database) -> Listings:
-    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 def hours_until(portal: Portal, id: str) -> float:

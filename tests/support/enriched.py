@@ -5,6 +5,7 @@ from threading import Thread
 from time import sleep
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection
 
 from enrich.records import (
@@ -27,6 +28,12 @@ from tests.support.postgres import Portal
 
 MODEL = "m" * 64
 BUNDLE = "bundle-1"
+
+
+@pytest.fixture
+def state(database: Database) -> Listings:
+    """The queue, as one worker has it."""
+    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 def sha(name: str) -> str:
@@ -100,6 +107,17 @@ def claim_one(state: Listings, id: str = "a") -> Claim:
     """A claim of this listing, wherever its last worker died."""
     (claim,) = state.claim(1, [id]) or state.claim(1, [id], alone=True)
     return claim
+
+
+def quarantined(state: Listings, id: str) -> None:
+    """Claim a listing and find that it cannot be worked on."""
+    (claim,) = state.claim(1, [id])
+    assert state.fail(claim, "broken")
+
+
+def statuses(portal: Portal) -> dict[str, str]:
+    """Id -> status of every listing."""
+    return {row.id: row.status for row in portal.execute("SELECT id, status FROM enrichment.listing")}
 
 
 def expire(portal: Portal) -> None:

@@ -19,7 +19,6 @@ from sqlalchemy.exc import OperationalError
 from enrich import errors
 from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import Hits, Query
-from enrich.model.head import Head, HeadClass
 from enrich.settings import load_settings
 from jobs.cli import logs
 from jobs.cli.commands import app
@@ -33,12 +32,9 @@ from jobs.views.search import show_hits
 from jobs.views.settings import rows, show_settings
 from jobs.views.status import duration
 from tests.support.command import logging_restored
+from tests.support.index import heads_with
 
-HEADS = (
-    Head("balcony", "binary"),
-    Head("fireplace", "binary"),
-    Head("room", "multiclass", (HeadClass("kitchen", True, 0.5), HeadClass("other", False, 0.5))),
-)
+HEADS = heads_with("kitchen")
 PASSWORD = "s3cret/pa55@wörd"
 ENCODED = "s3cret%2Fpa55%40w%C3%B6rd"
 

@@ -1,9 +1,5 @@
 """The document follows from the row and the heads, in both modes, and so does the mapping."""
 
-from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from enrich.errors import UsageError
@@ -12,40 +8,11 @@ from enrich.index.elastic.client import compare, failure
 from enrich.index.elastic.merge import covering
 from enrich.index.protocol import Query
 from enrich.index.query import conditions
-from enrich.model.head import Head, HeadClass
+from enrich.model.head import Head
 from enrich.records import WriteStatus
+from tests.support.index import BALCONY, heads_with, row
 
-HEADS = (
-    Head("balcony", "binary"),
-    Head("fireplace", "binary"),
-    Head("room", "multiclass", (HeadClass("kitchen", True, 0.5), HeadClass("other", False, 0.5))),
-)
-BALCONY = {"url": "https://img/1.jpg", "position": 3, "confidence": 0.97}
-
-
-def row(**changes: Any) -> Any:
-    values: dict[str, Any] = {
-        "id": "17",
-        "revision": 5,
-        "bundle_id": "b1",
-        "enriched_at": datetime(2026, 3, 1, 3, 30, 0, 123456, timezone(timedelta(hours=1))),
-        "columns": {"city": "Solna", "price": 3_500_000, "tags": ["new"], "floor": None},
-        "attributes": {
-            "fields": {
-                "has_balcony": True,
-                "balcony_confidence": 0.98,
-                "has_fireplace": None,
-                "fireplace_confidence": 0.1,
-                "room_types": ["kitchen"],
-            },
-            "evidence": {"balcony": BALCONY},
-            "counts": {"room_counts": {"kitchen": 2}},
-            "photo_count": 4,
-            "photos_seen": 3,
-            "photos_failed": 1,
-        },
-    }
-    return SimpleNamespace(**(values | changes))
+HEADS = heads_with("kitchen")
 
 
 def test_own_document_is_whole_and_leaves_out_what_is_unknown() -> None:

@@ -1,0 +1,91 @@
+"""What tests of the search index write and ask: heads, rows, writes, and buyers' filters with their hits."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from enrich.index.protocol import Query
+from enrich.model.head import Head, HeadClass
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
+
+
+def heads_with(*rooms: str) -> tuple[Head, ...]:
+    """Two attributes, and rooms of these types."""
+    classes = tuple(HeadClass(name, True, 0.5) for name in rooms)
+    other = HeadClass("other", False, 0.5)
+    return (
+        Head("balcony", "binary"),
+        Head("fireplace", "binary"),
+        Head("room", "multiclass", (*classes, other)),
+    )
+
+
+HEADS = heads_with("kitchen", "bathroom")
+COPIED = {"city": "keyword", "price": "long", "listed_on": "date", "furnished": "boolean", "tags": "keyword"}
+BALCONY = {"url": "https://img/1.jpg", "position": 1, "confidence": 0.97}
+ATTRIBUTES: dict[str, Any] = {
+    "fields": {
+        "has_balcony": True,
+        "balcony_confidence": 0.98,
+        "has_fireplace": None,
+        "fireplace_confidence": 0.1,
+        "room_types": ["kitchen"],
+    },
+    "evidence": {"balcony": BALCONY},
+    "counts": {"room_counts": {"kitchen": 2}},
+    "photo_count": 4,
+    "photos_seen": 3,
+    "photos_failed": 1,
+}
+
+
+def row(**changes: Any) -> Any:
+    """A listing as the outbox reads it."""
+    values: dict[str, Any] = {
+        "id": "17",
+        "revision": 5,
+        "bundle_id": "b1",
+        "enriched_at": datetime(2026, 3, 1, 3, 30, 0, 123456, timezone(timedelta(hours=1))),
+        "columns": {"city": "Solna", "price": 3_500_000, "tags": ["new"], "floor": None},
+        "attributes": ATTRIBUTES,
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def put(id: str, revision: int, **fields: Any) -> DocumentWrite:
+    return DocumentWrite(id, revision, {"listing_id": id, **fields})
+
+
+def take(id: str, revision: int) -> DocumentWrite:
+    return DocumentWrite(id, revision, None)
+
+
+def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
+    return [result.status for result in results]
+
+
+SURE, BOTH = {"has_balcony": True, "balcony_confidence": 0.9}, ["kitchen", "bathroom"]
+HOMES = (
+    put("a", 5, **SURE | {"balcony_confidence": 0.7}, room_types=["kitchen"], city="Solna", price=3),
+    put("b", 5, **SURE, room_types=BOTH, price=4),
+    put("c", 5, has_balcony=False, balcony_confidence=0.1, room_types=[], city="Solna", price=3),
+    put("d", 5, **SURE, has_fireplace=True, fireplace_confidence=0.6),
+    put("e", 5, balcony_confidence=0.5, furnished=True, listed_on="2026-03-01T10:00:00Z", tags=["x", "y"]),
+)
+FILTERS = (
+    (Query(), "abcde"),
+    (Query(has=("balcony",)), "bda"),
+    (Query(has=("balcony", "fireplace")), "d"),
+    (Query(types={"room": ("kitchen",)}), "ab"),
+    (Query(types={"room": ("kitchen", "bathroom")}), "b"),
+    (Query(has=("balcony",), types={"room": ("kitchen",)}, where={"city": "Solna"}), "a"),
+    (Query(where={"price": "3"}), "ac"),
+    (Query(where={"furnished": "true"}), "e"),
+    (Query(where={"listed_on": "2026-03-01"}), "e"),
+    (Query(where={"tags": "y"}), "e"),
+    (Query(where={"listing_id": "c"}), "c"),
+    (Query(where={"city": "Nowhere"}), ""),
+    (Query(where={"city": "x' OR true --"}), ""),
+)
+"""What is asked of `HOMES`, and the ids of the hits in their order, in every index."""
