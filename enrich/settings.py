@@ -3,7 +3,6 @@
 `enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
 """
 
-import difflib
 import json
 import os
 import re
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -37,8 +35,6 @@ _TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
 _INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
 
 PREFIX = "ENRICH_"
-_NO_SETTINGS = frozenset({"ENRICH_SHARED"})
-"""Variables of tests and tools, whose names begin like those of settings."""
 
 StringList = Annotated[tuple[str, ...], NoDecode]
 """A JSON list, or names separated by commas."""
@@ -282,23 +278,6 @@ def variable(name: str) -> str:
     """The environment variable of a settings field."""
     alias = Settings.model_fields[name].validation_alias
     return alias if isinstance(alias, str) else f"{PREFIX}{name.upper()}"
-
-
-def misspelt() -> list[str]:
-    """A line for each `ENRICH_…` variable, in the environment or `.env`, that is no setting.
-
-    Upper and lower case are the same, as they are to pydantic-settings.
-    """
-    # A field with another variable can be set by ENRICH_ and its name as well.
-    known = {variable(name) for name in Settings.model_fields} | _NO_SETTINGS
-    known |= {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    given = {name for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(PREFIX)}
-    found = []
-    for name in sorted(name for name in given if name.upper() not in known):
-        nearest = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
-        meant = f"is {variable(nearest[0])} meant?" if nearest else "see `enrich settings` for all there are"
-        found.append(f"{name} is no setting and has no effect: {meant}")
-    return found
 
 
 def load_settings(**overrides: Any) -> Settings:

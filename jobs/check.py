@@ -19,10 +19,11 @@ from enrich.photos.decode import decode
 from enrich.photos.open import open_transport
 from enrich.photos.transport import Paused, PhotoTransport
 from enrich.records import Photo, PhotoStatus
-from enrich.settings import Settings, misspelt, variable
+from enrich.settings import Settings, variable
 from enrich.source.portal import Source
 from enrich.state.database import Database, check_schema, connect
 from enrich.state.schema import SCHEMA, metadata
+from jobs.cli.misspelt import misspelt
 from jobs.run.schedule import trigger
 
 SAMPLED = 10  # photos

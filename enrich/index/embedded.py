@@ -7,20 +7,17 @@ document leaves a tombstone that keeps its revision.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite, nan
+from typing import Any
 
-from sqlalchemy import Connection, Text, cast, func, or_, select, text
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import Connection, text
 
 from enrich.errors import UsageError
 from enrich.index.document import encode
 from enrich.index.protocol import Hits, Query
 from enrich.index.query import conditions, ranking
 from enrich.model.head import Head
-from enrich.model.kind import Condition
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.state.database import Database
-from enrich.state.schema import document as table
 
 _PUT = text(
     """
@@ -33,6 +30,27 @@ _PUT = text(
     """
 )
 _HELD = text("SELECT id, revision FROM document WHERE index = :index AND id = ANY(:ids)")
+
+# What is asked of a field, with one of: `holds` (its value, or one of its values), `least`, `prefix`.
+_MATCHING = """
+    FROM document
+    WHERE index = :index AND document IS NOT NULL AND NOT EXISTS (
+        SELECT FROM jsonb_to_recordset(CAST(:asked AS jsonb))
+            AS asked (field text, holds jsonb, least float, prefix text)
+        WHERE NOT coalesce(
+            CASE WHEN holds IS NOT NULL THEN document -> field @> holds
+                 WHEN least IS NOT NULL THEN (document ->> field)::float >= least
+                 ELSE starts_with(document ->> field, prefix) END, false))
+"""
+_TOTAL = text(f"SELECT count(*) {_MATCHING}")
+# An array is sorted by its first element that differs, and NULL is last.
+_PAGE = text(f"""
+    SELECT document {_MATCHING}
+    ORDER BY ARRAY(SELECT -(document ->> name)::float
+                   FROM unnest(CAST(:ranks AS text[])) WITH ORDINALITY AS rank (name, number)
+                   ORDER BY number), id
+    LIMIT :limit
+""")  # noqa: S608 (put together from the constants here)
 
 
 class EmbeddedIndex:
@@ -51,9 +69,7 @@ class EmbeddedIndex:
 
     def check(self) -> list[str]:
         count = self._database.run(
-            lambda connection: connection.scalar(
-                select(func.count()).where(table.c.index == self._alias, table.c.document.is_not(None))
-            )
+            lambda connection: connection.scalar(_TOTAL, {"index": self._alias, "asked": "[]"})
         )
         return [f"index: embedded in Postgres as {self._alias} with {count} documents"]
 
@@ -91,42 +107,35 @@ class EmbeddedIndex:
         return iter(())
 
     def search(self, query: Query) -> Hits:
-        asked = conditions(query, self._heads, ["listing_id", *self._copied])
-        matches = [table.c.index == self._alias, table.c.document.is_not(None)]
-        matches += [_meets(condition) for condition in asked]
-        matches += [self._equals(name, value) for name, value in query.where.items()]
-        ranks = ranking(query, self._heads)
-        order = [table.c.document[name].as_float().desc().nulls_last() for name in ranks]
-        page = select(table.c.document).where(*matches).order_by(*order, table.c.id).limit(query.limit)
-        total = select(func.count()).select_from(table).where(*matches)
+        asked: list[dict[str, Any]] = [
+            {"field": one.field, "least" if one.at_least else "holds": one.value}
+            for one in conditions(query, self._heads, ["listing_id", *self._copied])
+        ]
+        asked += [self._equals(name, value) for name, value in query.where.items()]
+        given = {
+            "index": self._alias,
+            "asked": json.dumps(asked),
+            "ranks": ranking(query, self._heads),
+            "limit": query.limit,
+        }
 
         def run(connection: Connection) -> Hits:
-            documents = tuple(connection.scalars(page).all())
-            return Hits(total=connection.scalar(total) or 0, documents=documents)
+            documents = tuple(connection.scalars(_PAGE, given).all())
+            return Hits(total=connection.scalar(_TOTAL, given) or 0, documents=documents)
 
         return self._database.run(run)
 
-    def _equals(self, name: str, value: str) -> ColumnElement[bool]:
+    def _equals(self, name: str, value: str) -> dict[str, Any]:
         """A copied column equals a value, or holds it where the column is an array."""
         es_type = self._copied.get(name, "keyword")
         if es_type == "geo_point":
             raise UsageError(f"{name} is a point: the embedded index finds none, set ELASTICSEARCH_URL")
         if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
-            return cast(table.c.document[name].astext, Text).startswith(value, autoescape=True)
-        wanted = value if es_type == "keyword" else _read(name, es_type, value)
-        return _meets(Condition(name, wanted))
+            return {"field": name, "prefix": value}
+        return {"field": name, "holds": value if es_type == "keyword" else _read(name, es_type, value)}
 
     def close(self) -> None:
         """Nothing to release: the database is the caller's."""
-
-
-def _meets(condition: Condition) -> ColumnElement[bool]:
-    """The document's field is, or holds, the value of the condition."""
-    column = table.c.document[condition.field]
-    if condition.at_least:
-        least: ColumnElement[bool] = column.as_float() >= condition.value
-        return least
-    return or_(column == cast(condition.value, JSONB), column.contains([condition.value]))
 
 
 def _read(name: str, es_type: str, value: str) -> bool | int | float:

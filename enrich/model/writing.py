@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from enrich.atomic import new_folder
 from enrich.errors import BundleError
 from enrich.model.bundle import FORMAT, MANIFEST, Bundle, load_bundle
 
@@ -35,31 +33,25 @@ def write_bundle(
         raise BundleError(
             f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    made, previous = scratch / "made", scratch / "previous"
-    try:
-        made.mkdir()
+    with new_folder(folder) as made:
         files = {}
         for name, by_tensor in tensors.items():
             data = safetensors.numpy.save({key: _array(value) for key, value in by_tensor.items()})
             (made / name).write_bytes(data)
             files[name] = hashlib.sha256(data).hexdigest()
-        whole = {"format": FORMAT, **manifest, "files": files}
-        text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
-        (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        load_bundle(made)
-        if folder.exists():
-            os.rename(folder, previous)
-        try:
-            os.rename(made, folder)
-        except OSError:
-            if previous.exists():
-                os.rename(previous, folder)
-            raise
-    finally:
-        shutil.rmtree(scratch)
+        write_manifest(made, {"format": FORMAT, **manifest, "files": files})
     return load_bundle(folder)
+
+
+def write_manifest(made: Path, manifest: Mapping[str, Any]) -> None:
+    """Complete a bundle whose other files are there already, and load it as a check.
+
+    Raises:
+        BundleError: the bundle would not load.
+    """
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+    (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    load_bundle(made)
 
 
 def _array(tensor: Any) -> NDArray[Any]:

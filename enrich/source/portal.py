@@ -7,7 +7,7 @@ version) of its photos, `doc_fp` over the copied columns. They are only ever com
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,8 +20,9 @@ from sqlalchemy.exc import DatabaseError
 from enrich.errors import SourceError
 from enrich.records import ListingPhotos, Photo
 from enrich.settings import Settings
-from enrich.source.catalogue import INTEGERS, Copied, PortalTables, Table, quoted, read_portal
-from enrich.source.urls import strip_pattern, strip_sql, strip_url, url_key
+from enrich.source import statements
+from enrich.source.catalogue import INTEGERS, PortalTables, Table, read_portal
+from enrich.source.urls import strip_pattern, strip_url, url_key
 from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
 
 T = TypeVar("T")
@@ -33,66 +34,6 @@ _TRANSACTION = """
 SET TRANSACTION READ ONLY; SET LOCAL search_path TO DEFAULT;
 SET LOCAL random_page_cost = 1.1; SET LOCAL work_mem = '64MB'; SET LOCAL jit = off
 """
-
-# The holes are filled by `Source._parts` with SQL for the tables as they are. The listings are chosen first,
-# so that the planner sees how few they are and can take their images from an index.
-_CHOSEN = """
-WITH page AS MATERIALIZED (
-  SELECT l.id AS native, l.id::text COLLATE "C" AS id, {updated_at} AS updated_at {copied}
-  FROM {listings} l
-  WHERE {active} AND {which}
-)"""
-
-# Timestamps that Python cannot hold count as none.
-_UPDATED_AT = (
-    "CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END"
-)
-_NEXT = """(CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after) AND l.id IS NOT NULL
-  ORDER BY l.id::text COLLATE "C" LIMIT :limit"""
-
-_ALBUM = """, album AS (
-  SELECT p.id, bool_and(i.version IS NOT NULL) AS versioned,
-         encode(sha256(convert_to(string_agg(
-           concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e' ORDER BY {order}
-         ), 'UTF8')), 'hex') AS photo_fp
-         {photos}
-  FROM page p
-  JOIN (
-    SELECT {listing_id} AS listing_id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
-           {version} COLLATE "C" AS version
-    FROM {images} i
-  ) i ON i.listing_id = {join_to}
-  GROUP BY p.id
-)"""
-
-_FINGERPRINTS = (
-    _CHOSEN
-    + _ALBUM
-    + """
-SELECT p.id, p.updated_at, coalesce(a.photo_fp, '') AS photo_fp, {doc_fp} AS doc_fp,
-       coalesce(a.versioned, true) AS versioned
-FROM page p LEFT JOIN album a ON a.id = p.id {document}
-ORDER BY p.id"""
-)
-
-_PHOTOS = (
-    _CHOSEN
-    + _ALBUM
-    + """
-SELECT p.id, p.updated_at, coalesce(a.photo_fp, ''), coalesce(a.photos, '[]')
-FROM page p LEFT JOIN album a ON a.id = p.id"""
-)
-_PHOTO_LIST = ", json_agg(json_build_array(i.position, i.url, i.version) ORDER BY {order}) AS photos"
-
-_DOCUMENTS = (
-    _CHOSEN
-    + """
-SELECT p.id, {doc_fp}, to_jsonb(c)::text FROM page p {document}"""
-)
-
-_DOUBTFUL = """
-SELECT l.id::text, count(*) FROM {listings} l WHERE {active}
-GROUP BY l.id HAVING l.id IS NULL OR count(*) > 1 LIMIT 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +68,14 @@ class Source:
 
     def page(self, after: str | None, limit: int) -> list[SourceListing]:
         """The next `limit` active listings behind id `after`, by id as text in byte order; [] at the end."""
-        rows = self._read(_FINGERPRINTS, which=_NEXT, params={"after": after, "limit": limit})
+        rows = self._read(
+            statements.FINGERPRINTS, which=statements.NEXT, params={"after": after, "limit": limit}
+        )
         return [SourceListing(*row) for row in rows]
 
     def by_ids(self, ids: Sequence[str]) -> list[SourceListing]:
         """As `page`, those of the listings named that are there and active."""
-        return [SourceListing(*row) for row in self._read_named(_FINGERPRINTS, ids)]
+        return [SourceListing(*row) for row in self._read_named(statements.FINGERPRINTS, ids)]
 
     def photos(self, ids: Sequence[str]) -> list[ListingPhotos]:
         """Photos, fingerprint and `updated_at` of each listing, as one statement saw them.
@@ -141,14 +84,14 @@ class Source:
         """
         return [
             ListingPhotos(id, photo_fp, updated_at, tuple(self._photo(n, *row) for n, row in enumerate(rows)))
-            for id, updated_at, photo_fp, rows in self._read_named(_PHOTOS, ids)
+            for id, updated_at, photo_fp, rows in self._read_named(statements.PHOTOS, ids)
         ]
 
     def documents(self, ids: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
         """Id -> (doc_fp, copied columns ready for JSON: dates ISO in UTC, numbers finite or null)."""
         kinds = self.copied_columns()
         documents = {}
-        for id, doc_fp, found in self._read_named(_DOCUMENTS, ids):
+        for id, doc_fp, found in self._read_named(statements.DOCUMENTS, ids):
             values = json.loads(found, parse_int=_integer)
             documents[id] = (doc_fp, {name: _clean(values[name], kind) for name, kind in kinds.items()})
         return documents
@@ -160,7 +103,7 @@ class Source:
     def check(self) -> list[str]:
         """Verify tables, columns, types, privileges and ids, and read one listing; say what was found."""
         listings, images = self._tables.listings, self._tables.images
-        doubtful = self._read(_DOUBTFUL)
+        doubtful = self._read(statements.DOUBTFUL)
         if doubtful:
             id, rows = doubtful[0]
             wrong = "a row without an id" if id is None else f"{rows} rows with the id {id}"
@@ -189,28 +132,7 @@ class Source:
 
     @cached_property
     def _parts(self) -> dict[str, str]:
-        tables = self._tables
-        columns = dict.fromkeys(column.sql for field in tables.copied for column in field.columns)
-        copied = {column: f"c{n}" for n, column in enumerate(columns)}
-        named = ", ".join(f"{_value(field, copied)} AS {quoted(field.name)}" for field in tables.copied)
-        order = "i.position, i.shown, i.version"
-        collation = tables.images.columns["listing_id"].collation
-        collate = f"COLLATE {collation}" if collation else ""
-        return {
-            "listings": tables.listings.sql,
-            "images": tables.images.sql,
-            "active": "l.active IS NOT FALSE" if "active" in tables.listings.columns else "true",
-            "updated_at": _UPDATED_AT,
-            "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
-            "document": f"CROSS JOIN LATERAL (SELECT {named}) c",
-            "doc_fp": "encode(sha256(convert_to(to_jsonb(c)::text, 'UTF8')), 'hex')" if copied else "''",
-            "listing_id": "i.listing_id" if tables.joinable else 'i.listing_id::text COLLATE "C"',
-            "join_to": f"p.native {collate}" if tables.joinable else "p.id",
-            "shown": strip_sql("i.url", self._ignore),
-            "version": "i.version::text" if "version" in tables.images.columns else "NULL::text",
-            "order": order,
-            "photos": _PHOTO_LIST.format(order=order),
-        }
+        return statements.parts(self._tables, self._ignore)
 
     def _read_named(self, statement: str, ids: Sequence[str]) -> Sequence[Any]:
         """Read the listings with these ids. Compared as their own type, so that an index can be used."""
@@ -267,14 +189,6 @@ class Source:
         except ValueError:
             pass  # no listing has it: whoever looks it up says so
         return id
-
-
-def _value(field: Copied, aliases: Mapping[str, str]) -> str:
-    """A field's value in SQL; a point is an object, so that the fingerprint follows both of its columns."""
-    columns = [f"p.{aliases[column.sql]}" for column in field.columns]
-    return (
-        columns[0] if len(columns) == 1 else f"jsonb_build_object('lat', {columns[0]}, 'lon', {columns[1]})"
-    )
 
 
 def _describe(table: Table, optional: str) -> str:

@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 import typer
 
 from enrich.errors import RemovalGuardError, SignalError, UsageError
-from enrich.settings import load_settings, misspelt
+from enrich.settings import load_settings
 from jobs.cli import options as opt
 from jobs.cli.guard import end, guarded, stopping
+from jobs.cli.misspelt import misspelt
 from jobs.cli.parse import read_assignment, read_ids, read_query
 from jobs.views import print_json
 

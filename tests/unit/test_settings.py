@@ -11,10 +11,10 @@ from enrich.settings import (
     STARTER_BUNDLE,
     Settings,
     load_settings,
-    misspelt,
     parse_max_removed,
     variable,
 )
+from jobs.cli.misspelt import misspelt
 
 SECRET = "s3cret-pa55"
 

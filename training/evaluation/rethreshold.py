@@ -5,7 +5,6 @@ again.
 """
 
 import copy
-import json
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from typing import Any
 
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
-from enrich.model.bundle import MANIFEST, Bundle, load_bundle
+from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.writing import write_manifest
 from training.evaluation.adjust import Aim, adjust_binary, adjust_classes
 from training.evaluation.labelled import Labelled
 from training.evaluation.scored import Scored
@@ -82,7 +82,5 @@ def _write(bundle: Bundle, manifest: dict[str, Any], out: Path) -> Bundle:
     with new_folder(out) as made:
         for member in bundle.members:
             shutil.copyfile(bundle.folder / member.weights, made / member.weights)
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        load_bundle(made)
+        write_manifest(made, manifest)
     return load_bundle(out)

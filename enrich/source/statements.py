@@ -1,0 +1,99 @@
+"""The statements that read the portal's tables, with holes for what depends on how the tables are."""
+
+from collections.abc import Mapping, Sequence
+
+from enrich.source.catalogue import Copied, PortalTables, quoted
+from enrich.source.urls import strip_sql
+
+# The listings are chosen first, so that the planner sees how few they are and can take their images from an
+# index.
+_CHOSEN = """
+WITH page AS MATERIALIZED (
+  SELECT l.id AS native, l.id::text COLLATE "C" AS id, {updated_at} AS updated_at {copied}
+  FROM {listings} l
+  WHERE {active} AND {which}
+)"""
+
+# Timestamps that Python cannot hold count as none.
+_UPDATED_AT = (
+    "CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END"
+)
+NEXT = """(CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after) AND l.id IS NOT NULL
+  ORDER BY l.id::text COLLATE "C" LIMIT :limit"""
+
+_ALBUM = """, album AS (
+  SELECT p.id, bool_and(i.version IS NOT NULL) AS versioned,
+         encode(sha256(convert_to(string_agg(
+           concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e' ORDER BY {order}
+         ), 'UTF8')), 'hex') AS photo_fp
+         {photos}
+  FROM page p
+  JOIN (
+    SELECT {listing_id} AS listing_id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
+           {version} COLLATE "C" AS version
+    FROM {images} i
+  ) i ON i.listing_id = {join_to}
+  GROUP BY p.id
+)"""
+
+FINGERPRINTS = (
+    _CHOSEN
+    + _ALBUM
+    + """
+SELECT p.id, p.updated_at, coalesce(a.photo_fp, '') AS photo_fp, {doc_fp} AS doc_fp,
+       coalesce(a.versioned, true) AS versioned
+FROM page p LEFT JOIN album a ON a.id = p.id {document}
+ORDER BY p.id"""
+)
+
+PHOTOS = (
+    _CHOSEN
+    + _ALBUM
+    + """
+SELECT p.id, p.updated_at, coalesce(a.photo_fp, ''), coalesce(a.photos, '[]')
+FROM page p LEFT JOIN album a ON a.id = p.id"""
+)
+_PHOTO_LIST = ", json_agg(json_build_array(i.position, i.url, i.version) ORDER BY {order}) AS photos"
+
+DOCUMENTS = (
+    _CHOSEN
+    + """
+SELECT p.id, {doc_fp}, to_jsonb(c)::text FROM page p {document}"""
+)
+
+DOUBTFUL = """
+SELECT l.id::text, count(*) FROM {listings} l WHERE {active}
+GROUP BY l.id HAVING l.id IS NULL OR count(*) > 1 LIMIT 1"""
+
+
+def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
+    """What fills the holes, but for `which`. `ignore`: parameters that are left out of photos' URLs."""
+    columns = dict.fromkeys(column.sql for field in tables.copied for column in field.columns)
+    copied = {column: f"c{n}" for n, column in enumerate(columns)}
+    named = ", ".join(f"{_value(field, copied)} AS {quoted(field.name)}" for field in tables.copied)
+    order = "i.position, i.shown, i.version"
+    collation = tables.images.columns["listing_id"].collation
+    collate = f"COLLATE {collation}" if collation else ""
+    return {
+        "listings": tables.listings.sql,
+        "images": tables.images.sql,
+        "active": "l.active IS NOT FALSE" if "active" in tables.listings.columns else "true",
+        "updated_at": _UPDATED_AT,
+        "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
+        "document": f"CROSS JOIN LATERAL (SELECT {named}) c",
+        "doc_fp": "encode(sha256(convert_to(to_jsonb(c)::text, 'UTF8')), 'hex')" if copied else "''",
+        "listing_id": "i.listing_id" if tables.joinable else 'i.listing_id::text COLLATE "C"',
+        "join_to": f"p.native {collate}" if tables.joinable else "p.id",
+        "shown": strip_sql("i.url", ignore),
+        "version": "i.version::text" if "version" in tables.images.columns else "NULL::text",
+        "order": order,
+        "photos": _PHOTO_LIST.format(order=order),
+    }
+
+
+def _value(field: Copied, aliases: Mapping[str, str]) -> str:
+    """A field's value in SQL; a point is an object, so that the fingerprint follows both of its columns."""
+    columns = [f"p.{aliases[column.sql]}" for column in field.columns]
+    return (
+        columns[0] if len(columns) == 1 else f"jsonb_build_object('lat', {columns[0]}, 'lon', {columns[1]})"
+    )
