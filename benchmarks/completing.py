@@ -28,6 +28,7 @@ from enrich.records import (
 from enrich.source.urls import url_key
 from enrich.state.database import Database
 from enrich.state.listings import Listings
+from training.markdown import table
 
 ADD = (
     "INSERT INTO enrichment.listing (id, photo_fp, doc_fp) SELECT l, 'fp', 'fp' FROM generate_series(1, {}) l"
@@ -99,13 +100,14 @@ def main() -> None:
             return measured(database, work)
 
         print(f"{options.listings:,} listings x {options.photos} photos, {os.cpu_count()} cores\n")
-        print("| | seconds | WAL, MB | WAL per listing, kB |\n| --- | --- | --- | --- |")
+        rows = []
         for name, failed in (("first completion", 0), ("one status changed", 1)):
             seconds, megabytes = completing(failed)
             each = megabytes * 1000 / options.listings
-            print(f"| {name} | {seconds:.1f} | {megabytes:.1f} | {each:.1f} |", flush=True)
+            rows.append([name, f"{seconds:.1f}", f"{megabytes:.1f}", f"{each:.1f}"])
             execute(url, ASK_AGAIN)
         database.close()
+        print(table(["", "seconds", "WAL, MB", "WAL per listing, kB"], rows))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from enrich.settings import load_settings
 from enrich.source.discover import discover
 from enrich.source.portal import Source
 from enrich.state.database import Database
+from training.markdown import table
 
 
 def timed(work: Callable[[], object], repeat: int = 2) -> float:
@@ -68,17 +69,24 @@ def main() -> None:
                 after = page[-1].id
 
         def plain() -> None:
-            images = text("SELECT listing_id, position, url, version FROM listing_images")
+            images = text("SELECT listing_id, position, url, version FROM public.listing_images")
             assert database.run(lambda c: sum(1 for _ in c.execute(images))) == rows
 
         whole, alone, reading = timed(unchanged), timed(fingerprints), timed(plain, 1)
         database.close()
     print(f"{options.listings:,} listings x {options.photos} images, {os.cpu_count()} cores\n")
-    print("| | seconds | image rows/s | against it |\n| --- | --- | --- | --- |")
-    print(f"| discovery, all unchanged | {whole:.1f} | {rows / whole:,.0f} | |")
-    print(f"| fingerprints alone | {alone:.1f} | {rows / alone:,.0f} | {whole / alone:.2f} |")
-    print(f"| all image rows into Python | {reading:.1f} | {rows / reading:,.0f} | {whole / reading:.2f} |")
-    print(f"| first discovery, all new | {first:.1f} | {rows / first:,.0f} | {whole / first:.2f} |")
+    measured = {
+        "discovery, all unchanged": whole,
+        "fingerprints alone": alone,
+        "all image rows into Python": reading,
+        "first discovery, all new": first,
+    }
+    print(
+        table(
+            ["", "seconds", "image rows/s", "discovery against it"],
+            [[name, f"{s:.1f}", f"{rows / s:,.0f}", f"{whole / s:.2f}"] for name, s in measured.items()],
+        )
+    )
     print(
         f"\npeak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
     )

@@ -18,6 +18,8 @@ from bench_database import fill, fresh_database, server
 from photo_host import photo_host
 from PIL import Image
 
+from training.markdown import table
+
 
 def peak_of(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
     """Peak resident memory in MB, and seconds, of a command that must end well."""
@@ -46,8 +48,7 @@ def main() -> None:
     with server() as home, tempfile.TemporaryDirectory() as folder, photo_host(Path(folder)) as (host, _):
         for number in range(1, options.photos + 1):
             Image.effect_noise((320, 240), 60 + number).convert("RGB").save(Path(folder) / f"{number}.jpg")
-        print("| listings | photos | peak MB | seconds |\n| --- | --- | --- | --- |")
-        peaks = []
+        peaks, rows = [], []
         for listings in options.listings:
             url = fresh_database(home)
             fill(url, listings, options.photos, host + "/{photo}.jpg?listing={listing}")
@@ -60,9 +61,8 @@ def main() -> None:
             environment.pop("ELASTICSEARCH_URL", None)
             peak, seconds = peak_of([sys.executable, "-m", "jobs.cli.commands", "run"], environment)
             peaks.append(peak)
-            print(
-                f"| {listings:,} | {listings * options.photos:,} | {peak:.0f} | {seconds:.0f} |", flush=True
-            )
+            rows.append([f"{listings:,}", f"{listings * options.photos:,}", f"{peak:.0f}", f"{seconds:.0f}"])
+        print(table(["listings", "photos", "peak MB", "seconds"], rows))
         print(f"\nlast against first: {peaks[-1] / peaks[0]:.2f}")
 
 

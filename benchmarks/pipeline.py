@@ -45,6 +45,7 @@ from enrich.settings import STARTER_BUNDLE, Settings, load_settings
 from enrich.state.database import parse_url
 from jobs.run.nightly import RunOptions, run
 from jobs.run.stop import Stop
+from training.markdown import table
 
 BATCH = 32
 
@@ -243,15 +244,17 @@ def main() -> None:
         f"{count} photos of {len(chosen)} homes; {cores} cores; {_processor()}; {'CUDA' if cuda else 'CPU'}, "
     )
     print(f"{', '.join(precision)}; load before: {os.getloadavg()[0]:.1f}\n")
-    print("| stage alone | CPU ms per photo | ms per photo |\n| --- | --- | --- |")
-    for name, (spent, wall) in alone.items():
-        print(f"| {name} | {1000 * spent:.2f} | {1000 * wall:.2f} |")
-    print(f"| (photo host) | {1000 * host:.2f} | |\n")
-    print("| | photos/s | whole job against it |\n| --- | --- | --- |")
-    print(f"| whole job (median of {options.repeat}) | {speed:.1f} | |")
-    print(f"| ideal | {ideal:.1f} | {speed / ideal:.2f} |")
-    print(f"| straightforward, one at a time, fp32 | {slow:.1f} | {speed / slow:.2f}x |")
-    print(f"| straightforward, batched | {batched:.1f} | {speed / batched:.2f}x |")
+    stages = [[name, f"{1000 * spent:.2f}", f"{1000 * wall:.2f}"] for name, (spent, wall) in alone.items()]
+    stages.append(["(photo host)", f"{1000 * host:.2f}", ""])
+    print(table(["stage alone", "CPU ms per photo", "ms per photo"], stages) + "\n")
+    others = {
+        "ideal": ideal,
+        "straightforward, one at a time, fp32": slow,
+        "straightforward, batched": batched,
+    }
+    speeds = [[name, f"{other:.1f}", f"{speed / other:.2f}"] for name, other in others.items()]
+    whole = [f"whole job (median of {options.repeat})", f"{speed:.1f}", ""]
+    print(table(["", "photos/s", "whole job against it"], [whole, *speeds]))
 
 
 def _processor() -> str:
