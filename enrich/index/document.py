@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from enrich.model.head import Head
+from enrich.state.outbox import OutboxRow
 
 Mode = Literal["own", "merge"]
 
@@ -13,24 +14,7 @@ KEPT = {"type": "object", "enabled": False}  # in the document, but not searchab
 KEYWORD_BYTES = 1024  # longer copied texts are kept, but not searchable
 
 
-class Row(Protocol):
-    """What a document is made from; `enrich.state.outbox.OutboxRow` is one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def revision(self) -> int: ...
-    @property
-    def attributes(self) -> Mapping[str, Any] | None: ...
-    @property
-    def columns(self) -> Mapping[str, Any]: ...
-    @property
-    def bundle_id(self) -> str | None: ...
-    @property
-    def enriched_at(self) -> datetime | None: ...
-
-
-def build(row: Row, heads: Sequence[Head], mode: Mode) -> dict[str, Any]:
+def build(row: OutboxRow, heads: Sequence[Head], mode: Mode) -> dict[str, Any]:
     """The document of a listing.
 
     `own`: the whole document with the copied columns; what is unknown is absent. `merge`: all of our fields

@@ -26,13 +26,11 @@ from enrich.source.pages import (
 from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
-from enrich.state.schema import PUBLISHED
+from enrich.state.schema import PUBLISHED, SERVED
 
 T = TypeVar("T")
 
-_SERVED = """LEFT JOIN (
-    SELECT p.* FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
-) AS served ON served.listing_id = listing.id"""
+_SERVED = f"LEFT JOIN (SELECT p.* FROM {SERVED}) AS served ON served.listing_id = listing.id"
 
 # Our rows that have something to do whatever the source says, and those that the source lacks.
 _OURS = """

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.photos import clean
-from enrich.state.schema import NEXT_REVISION
+from enrich.state.schema import NEXT_REVISION, SERVED
 
 VARYING = r"('[^']*')?\. Preview of field's value: .*|'[^']*'|\"[^\"]*\"|(?<!\w)\d+(?!\w)"
 """What differs from document to document in an index's reasons; Postgres reads it as Python does."""
@@ -112,24 +112,24 @@ _LOST = text("""
     WHERE p.target = :target AND p.listing_id = lost.listing_id
 """)
 
-_COUNTS = text("""
+_COUNTS = text(f"""
     SELECT count(*) AS unpublished,
            count(*) FILTER (WHERE p.status = 'awaiting') AS awaiting,
            count(*) FILTER (WHERE p.status = 'refused') AS refused
-    FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+    FROM {SERVED}
     WHERE p.status <> 'done'
     UNION ALL
     SELECT count(*), 0, 0 FROM listing WHERE revision IS NOT NULL AND NOT EXISTS (SELECT FROM target)
     ORDER BY unpublished DESC LIMIT 1
-""")
+""")  # noqa: S608 (our own constants)
 
-_REFUSALS = text("""
+_REFUSALS = text(f"""
     SELECT regexp_replace(coalesce(p.error, 'unknown'), :varying, '…', 'g') AS reason, count(*) AS documents,
            min(p.listing_id) AS example
-    FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+    FROM {SERVED}
     WHERE p.status = 'refused'
     GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
-""")
+""")  # noqa: S608 (our own constants)
 
 
 @dataclass(frozen=True, slots=True)

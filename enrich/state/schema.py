@@ -244,7 +244,10 @@ NEXT_REVISION = text(
 )
 """Never goes backwards, not even when a listing comes back or the state is restored from a backup."""
 
-PUBLISHED = """EXISTS (
-    SELECT FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+SERVED = "publication AS p JOIN target AS t ON t.id = p.target AND t.serving"
+"""What the index that buyers search holds of listings, and is to get."""
+
+PUBLISHED = f"""EXISTS (
+    SELECT FROM {SERVED}
     WHERE p.listing_id = listing.id AND p.revision IS NOT NULL)"""
 """Whether the index that buyers search holds a listing; of those that are gone, it holds no document."""

@@ -12,6 +12,7 @@ from enrich.state.database import Database
 from enrich.state.lookup import unknown_listing
 from enrich.state.outbox import Outbox, OutboxCounts, Refusal, refusals
 from enrich.state.overrides import Override
+from enrich.state.schema import SERVED
 from enrich.state.workers import Worker
 
 _STATUSES = text("SELECT status, count(*) AS listings FROM listing GROUP BY status")
@@ -35,14 +36,14 @@ _BUNDLES = text("""
     GROUP BY bundle_id ORDER BY count(*) DESC, bundle_id
 """)
 
-_LISTING = text("""
+_LISTING = text(f"""
     SELECT listing.*, worker.host || ':' || worker.pid AS worker, worker.expires AS lease_expires,
            p.revision AS published_revision, p.status AS publish_status, p.error AS publish_error
     FROM listing LEFT JOIN worker ON worker.id = lease_worker
-    LEFT JOIN (publication AS p JOIN target AS t ON t.id = p.target AND t.serving)
+    LEFT JOIN ({SERVED})
         ON p.listing_id = listing.id
     WHERE listing.id = :id
-""")
+""")  # noqa: S608 (our own constant)
 
 _PHOTOS = text("""
     SELECT key, status, sha256, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
