@@ -97,7 +97,6 @@ class Claim:
     token: str
     requested: int
     revalidate: bool
-    transient_rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class PhotoState:
     failures: int
     retry_due: bool
     """A failure whose next try is due (by the database's clock)."""
-    error: str | None = None
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

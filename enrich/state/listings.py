@@ -54,7 +54,7 @@ def _claiming(which: str, order: str) -> TextClause:
             attempts = least(l.attempts + 1, :most),
             not_before = NULL
         FROM picked WHERE l.id = picked.id
-        RETURNING l.id, l.status, l.requested, l.revalidate, l.transient_rounds, l.priority
+        RETURNING l.id, l.status, l.requested, l.revalidate, l.priority
     """)  # noqa: S608 (put together from the constants here)
 
 
@@ -63,7 +63,7 @@ _CLAIM_ALONE = _claiming(_WORKER_DIED, "l.attempts, l.priority, l.id")
 
 # What an earlier try of the same claim leased: its commit got through, and only the answer was lost.
 _CLAIMED = text("""
-    SELECT id, status, requested, revalidate, transient_rounds, priority FROM listing
+    SELECT id, status, requested, revalidate, priority FROM listing
     WHERE lease_worker = CAST(:worker AS uuid) AND lease_token = CAST(:token AS uuid)
 """)
 
@@ -155,7 +155,7 @@ class Listings:
             leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
             self.newly_quarantined += len(rows) - len(leased)
             if leased or not rows:
-                return [Claim(r.id, token, r.requested, r.revalidate, r.transient_rounds) for r in leased]
+                return [Claim(r.id, token, r.requested, r.revalidate) for r in leased]
 
     def _claimed(self, statement: TextClause, given: Mapping[str, Any]) -> Sequence[Row[Any]]:
         given = {**given, "worker": self._me.id}

@@ -54,7 +54,7 @@ class Override:
 
 
 class Overrides:
-    """Sets, clears and reads overrides; what is published is recomputed in the same transaction."""
+    """Sets and clears overrides; what is published is recomputed in the same transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -92,10 +92,6 @@ class Overrides:
             return dropped
 
         return self._database.run(work)
-
-    def overrides(self, id: str) -> list[Override]:
-        """A listing's overrides, by field."""
-        return self._database.run(lambda connection: read(connection, id))
 
 
 def read(connection: Connection, id: str) -> list[Override]:

@@ -18,7 +18,7 @@ from enrich.state.schema import NIGHTLY
 RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further failures in a row
 
 _STATES = text("""
-    SELECT key, status, sha256, version, etag, last_modified, failures,
+    SELECT key, status, sha256, version, etag, last_modified, failures, error,
            coalesce(next_try <= now(), false) AS retry_due
     FROM photo WHERE key = ANY(:keys)
 """)
@@ -105,7 +105,7 @@ def states(connection: Connection, keys: Sequence[str]) -> dict[str, PhotoState]
     return {
         row.key: PhotoState(
             row.key, PhotoStatus(row.status), row.sha256, row.version,
-            Validators(row.etag, row.last_modified), row.failures, row.retry_due,
+            Validators(row.etag, row.last_modified), row.failures, row.retry_due, row.error,
         )
         for row in connection.execute(_STATES, {"keys": list(keys)})
     }  # fmt: skip

@@ -30,9 +30,8 @@ _ASK_PHOTOS = text("""
         SELECT p.key FROM photo AS p
         WHERE p.status <> 'ok' AND p.key IN (
             SELECT held.key FROM listing AS l JOIN listing_photo AS held ON held.listing_id = l.id
-            WHERE CASE WHEN CAST(:ids AS text[]) IS NULL
-                       THEN l.status = 'retry' OR (:quarantined AND l.status = 'quarantined')
-                       ELSE l.id = ANY(:ids) AND (:quarantined OR l.status <> 'quarantined') END
+            WHERE CASE WHEN CAST(:ids AS text[]) IS NULL THEN l.status IN ('retry', 'quarantined')
+                       ELSE l.id = ANY(:ids) END
         )
         ORDER BY p.key FOR NO KEY UPDATE
     )
@@ -46,9 +45,8 @@ _RETRY = text("""
         pending_since = coalesce(pending_since, now()),
         status = CASE WHEN status = 'leased' THEN status ELSE 'pending' END
     WHERE status <> 'gone'
-      AND CASE WHEN CAST(:ids AS text[]) IS NULL
-               THEN status = 'retry' OR (:quarantined AND status = 'quarantined')
-               ELSE id = ANY(:ids) AND (:quarantined OR status <> 'quarantined') END
+      AND CASE WHEN CAST(:ids AS text[]) IS NULL THEN status IN ('retry', 'quarantined')
+               ELSE id = ANY(:ids) END
 """)
 
 
@@ -64,13 +62,13 @@ class Requests:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def retry(self, ids: Sequence[str] | None = None, quarantined: bool = True) -> int:
+    def retry(self, ids: Sequence[str] | None = None) -> int:
         """What a person asks: listings in retry and quarantine become pending now; answers how many.
 
         With `ids` those listings, whatever they are waiting for (not gone ones). Their failed photos are
-        asked for again, those that failed for good too. `quarantined=False` leaves quarantined ones alone.
+        asked for again, those that failed for good too.
         """
-        given = {"ids": None if ids is None else list(ids), "quarantined": quarantined}
+        given = {"ids": None if ids is None else list(ids)}
 
         def work(connection: Connection) -> int:
             connection.execute(_ASK_PHOTOS, given)

@@ -89,7 +89,7 @@ class RehearsalQueue:
             return []
         claims: list[Claim] = []
         while len(claims) < limit and self.claimable() and self._next is not None:
-            claim = Claim(self._next.id, str(uuid4()), 0, self._next.revalidate, 0)
+            claim = Claim(self._next.id, str(uuid4()), 0, self._next.revalidate)
             self._held[claim.token], self._next = self._next, None
             claims.append(claim)
         return claims

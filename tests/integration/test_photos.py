@@ -57,6 +57,7 @@ class TestPhotos:
             sha("1"),
             '"1000"',
         )
+        assert found.error == f"it was {PhotoStatus.UNDECODABLE}"
 
     @pytest.mark.parametrize(
         ("status", "failures", "hours"),

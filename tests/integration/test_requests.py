@@ -73,10 +73,6 @@ class TestRetry:
         assert known[photo("retry").key].failures == 0
         assert not known[photo("done").key].retry_due
 
-    def test_quarantine_can_be_left_alone(self, migrated: Portal, asking: Requests) -> None:
-        assert asking.retry(quarantined=False) == 1
-        assert statuses(migrated)["quarantined"] == "quarantined"
-
     def test_named_listings_have_their_lasting_failures_asked_again(
         self, migrated: Portal, state: Listings, asking: Requests
     ) -> None:

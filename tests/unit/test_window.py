@@ -5,7 +5,7 @@ import asyncio
 from enrich.pipeline.window import Window
 from enrich.records import Claim
 
-FIRST, SECOND = (Claim(id, "token", 1, False, 0) for id in "ab")
+FIRST, SECOND = (Claim(id, "token", 1, False) for id in "ab")
 
 
 async def parked(window: Window, claim: Claim, count: int = 1) -> list["asyncio.Task[bool]"]:
