@@ -4,16 +4,14 @@ The whole list of mistakes is in `test_cli_errors.py`, in the test's own process
 """
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-import migrations
 from enrich.state.database import parse_url
 from tests.support.harness import ENRICH, World
-from tests.support.photo_server import PhotoServer
-from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer
+from tests.support.postgres import PostgresServer
 
 PASSWORD = "pa55-w0rd!"
 NEVER = ("pa55", "Traceback")
@@ -44,27 +42,12 @@ def written(world: World) -> object:
 
 
 @pytest.fixture
-def locked(
-    postgres_server: PostgresServer,
-    photo_server: PhotoServer,
-    elasticsearch_url: str,
-    index_name: str,
-    tiny_bundle: Path,
-) -> Iterator[World]:
+def locked(on_own_postgres: World, postgres_server: PostgresServer) -> World:
     """A world on a server that asks the role `locked` for its password."""
-    rules = postgres_server.home / "postgres" / "pg_hba.conf"
-    rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
-    portal = Portal(postgres_server.url)
-    portal.execute(PORTAL_TABLES)
-    portal.execute(f"CREATE ROLE locked SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
-    portal.execute("SELECT pg_reload_conf()")
-    migrations.upgrade(postgres_server.url)
-    world = World(portal, photo_server, elasticsearch_url, index_name, tiny_bundle)
+    postgres_server.add_locked_user(PASSWORD, "SUPERUSER")
     url = parse_url(postgres_server.url).set(drivername="postgresql", username="locked", password=PASSWORD)
-    world.fixed["database_url"] = url.render_as_string(hide_password=False)
-    yield world
-    world.close()
-    portal.engine.dispose()
+    on_own_postgres.fixed["database_url"] = url.render_as_string(hide_password=False)
+    return on_own_postgres
 
 
 def test_a_password_that_is_changed_under_a_portal_at_work(locked: World, tmp_path: Path) -> None:

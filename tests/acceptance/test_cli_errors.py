@@ -12,9 +12,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
-from enrich.state.database import Database, parse_url
+from enrich.state.database import parse_url
 from enrich.state.schema import metadata
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, until
@@ -42,12 +41,7 @@ def secretive(world: World) -> World:
 def locked_server() -> Iterator[PostgresServer]:
     """A server where everybody over the local socket needs a password."""
     server = PostgresServer(Path(tempfile.mkdtemp(prefix="enrich-locked-")))
-    rules = server.home / "postgres" / "pg_hba.conf"
-    rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
-    database = Database(server.url)
-    database.run(lambda c: c.execute(text("CREATE ROLE locked LOGIN PASSWORD 'right'")))
-    database.run(lambda c: c.execute(text("SELECT pg_reload_conf()")))
-    database.close()
+    server.add_locked_user("right")
     yield server
     server.destroy()
 

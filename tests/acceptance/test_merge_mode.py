@@ -1,15 +1,12 @@
 """Merge mode: our fields in the portal's documents, which stay the portal's, whatever it does with them."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
 
 from tests.support.harness import World, assert_same
-from tests.support.photo_server import PhotoServer
-from tests.support.postgres import Portal
 
 PROPERTIES = {
     "title": {"type": "text"},
@@ -250,14 +247,8 @@ def test_without_the_portal_s_index_the_job_makes_none(merging: World) -> None:
     assert not merging.elasticsearch.indices.exists(index=f"{merging.index}*", allow_no_indices=False)
 
 
-def test_on_each_version_of_the_server(
-    migrated: Portal,
-    photo_server: PhotoServer,
-    elasticsearch_of_each_version: str,
-    index_name: str,
-    tiny_bundle: Path,
-) -> None:
-    world = World(migrated, photo_server, elasticsearch_of_each_version, index_name, tiny_bundle)
+def test_on_each_version_of_the_server(world_of_each_version: World) -> None:
+    world = world_of_each_version
     world.fixed.update(index_mode="merge", index_columns=())
     portal_index = PortalIndex(world.elasticsearch, world.index)
     world.listing("house", "balcony")
@@ -269,4 +260,3 @@ def test_on_each_version_of_the_server(
     assert world.matching({"term": {"has_fireplace": True}}) == {"late"}
     assert world.documents()["late"]["has_balcony"] is None
     assert world.requests() == 2
-    world.close()

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-import migrations
 from enrich.errors import OutageError
 from jobs.run.session import RunReport
 from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.gate import Gate
 from tests.support.harness import World, assert_same, until
 from tests.support.photo_server import PhotoServer
-from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer
+from tests.support.postgres import Portal, PostgresServer
 from tests.support.proxy import Answer, Proxy, Request
 
 ROOMS = ("kitchen", "bedroom", "bathroom")
@@ -217,14 +216,8 @@ def test_an_index_that_is_dropped_during_a_run(world: World, gate: Gate, beside:
     assert world.requests() == 9
 
 
-def test_whole_nights_on_each_version_of_the_server(
-    migrated: Portal,
-    photo_server: PhotoServer,
-    elasticsearch_of_each_version: str,
-    index_name: str,
-    tiny_bundle: Path,
-) -> None:
-    world = World(migrated, photo_server, elasticsearch_of_each_version, index_name, tiny_bundle)
+def test_whole_nights_on_each_version_of_the_server(world_of_each_version: World) -> None:
+    world = world_of_each_version
     homes(world)
     assert world.run().published.written == 9
     assert_complete(world)
@@ -247,25 +240,6 @@ def test_whole_nights_on_each_version_of_the_server(
     world.drop_indices()
     assert world.run().published.written == 10
     assert world.requests() == 11
-    world.close()
-
-
-@pytest.fixture
-def on_own_postgres(
-    postgres_server: PostgresServer,
-    photo_server: PhotoServer,
-    elasticsearch_url: str,
-    index_name: str,
-    tiny_bundle: Path,
-) -> Iterator[World]:
-    """A world on a Postgres that the test may kill."""
-    portal = Portal(postgres_server.url)
-    portal.execute(PORTAL_TABLES)
-    migrations.upgrade(portal.url)
-    world = World(portal, photo_server, elasticsearch_url, index_name, tiny_bundle)
-    yield world
-    world.close()
-    portal.engine.dispose()
 
 
 def test_postgres_killed_and_started_again_during_a_run(

@@ -251,12 +251,7 @@ class TestPing:
 def locked_server() -> Iterator[PostgresServer]:
     """A server where the user `locked` needs a password."""
     server = PostgresServer(Path(tempfile.mkdtemp(prefix="enrich-own-")))
-    rules = server.home / "postgres" / "pg_hba.conf"
-    rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
-    database = Database(server.url)
-    database.run(lambda c: c.execute(text("CREATE ROLE locked LOGIN PASSWORD 'ri:gh@t/'")))
-    database.run(lambda c: c.execute(text("SELECT pg_reload_conf()")))
-    database.close()
+    server.add_locked_user("ri:gh@t/")
     yield server
     server.destroy()
 

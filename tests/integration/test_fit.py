@@ -13,7 +13,7 @@ from enrich.index.document import mapping
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, run_fit
+from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, fitted, run_fit
 from training.backbones import load_backbone
 from training.data import ROOM, load_photos
 from training.features import extract
@@ -32,11 +32,7 @@ def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, Path]:
     """The bundle of one fit, its model card and its cache."""
-    work = tmp_path_factory.mktemp("work")
-    where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
-    code, said = run_fit(photos_dir, *where, *UNTRAINED)
-    assert code == 0, said
-    return load_bundle(work / "bundle"), work / "card.md", work / "cache"
+    return fitted(photos_dir, tmp_path_factory.mktemp("work"), *UNTRAINED)
 
 
 def test_a_bundle_comes_out_that_serves_what_it_learnt(

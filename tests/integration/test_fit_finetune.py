@@ -10,7 +10,7 @@ import torch
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from tests.support.fitting import HOMES, draw_homes, run_fit
+from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
 from training.backbones import load_backbone
 from training.data import ROOM
 
@@ -36,11 +36,7 @@ def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finetuned(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, Path]:
     """The bundle of one finetuning, its model card and its cache."""
-    work = tmp_path_factory.mktemp("finetuned")
-    where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
-    code, said = run_fit(photos_dir, *where, *FINETUNE)
-    assert code == 0, said
-    return load_bundle(work / "bundle"), work / "card.md", work / "cache"
+    return fitted(photos_dir, tmp_path_factory.mktemp("finetuned"), *FINETUNE)
 
 
 def test_a_finetuned_bundle_serves_the_weights_that_learnt(

@@ -15,7 +15,7 @@ from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.index import ATTRIBUTES, HEADS, row, statuses, take
-from tests.support.proxy import Answer, Proxy, Request
+from tests.support.proxy import Answer, Proxy
 
 DONE, AWAITING, OUTDATED, RETRY = (
     WriteStatus.DONE,
@@ -308,12 +308,8 @@ def test_an_index_that_goes_while_it_is_written_to_is_not_made(
     index.prepare()
     portal_index.save("1")
 
-    def in_between(request: Request) -> Answer | None:
-        if "_bulk" in request.path:
-            portal_index.client.indices.delete(index=f"{portal_index.name}-v1")
-        return None
-
-    elasticsearch_proxy.answer = in_between
+    client, name = portal_index.client, f"{portal_index.name}-v1"
+    elasticsearch_proxy.before("_bulk", lambda: client.indices.delete(index=name))
     with pytest.raises(IndexLost):
         index.write([put("1", 5)])
     assert not portal_index.client.indices.exists(index=portal_index.name)
@@ -353,12 +349,11 @@ def test_a_portal_that_writes_in_between_loses_nothing(
     portal_index.save("1", "2")
     prices = iter(range(1, 3))
 
-    def in_between(request: Request) -> Answer | None:
-        if "_bulk" in request.path and (price := next(prices, None)):
+    def in_between() -> None:
+        if price := next(prices, None):
             portal_index.save("1", price=price)
-        return None
 
-    elasticsearch_proxy.answer = in_between
+    elasticsearch_proxy.before("_bulk", in_between)
     assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
     document = portal_index.get("1")
     assert (document["price"], document["has_balcony"]) == (2, True)
@@ -370,13 +365,7 @@ def test_a_document_that_is_written_to_all_the_time_is_put_off(
     index = merge(elasticsearch_proxy.url, portal_index.name)
     index.prepare()
     portal_index.save("1", "2")
-
-    def in_between(request: Request) -> Answer | None:
-        if "_bulk" in request.path:
-            portal_index.save("1")
-        return None
-
-    elasticsearch_proxy.answer = in_between
+    elasticsearch_proxy.before("_bulk", lambda: portal_index.save("1"))
     assert statuses(index.write([put("1", 5), put("2", 5)])) == [RETRY, DONE]
 
 
@@ -386,13 +375,8 @@ def test_a_document_deleted_in_between_is_awaited(
     index = merge(elasticsearch_proxy.url, portal_index.name)
     index.prepare()
     portal_index.save("1")
-
-    def in_between(request: Request) -> Answer | None:
-        if "_bulk" in request.path:
-            portal_index.client.delete(index=portal_index.name, id="1")
-        return None
-
-    elasticsearch_proxy.answer = in_between
+    client = portal_index.client
+    elasticsearch_proxy.before("_bulk", lambda: client.delete(index=portal_index.name, id="1"))
     assert statuses(index.write([put("1", 5)])) == [AWAITING]
 
 

@@ -133,13 +133,7 @@ def test_an_alias_that_goes_while_a_delete_is_under_way_is_not_blocked(
     index = own(elasticsearch_proxy.url, index_name)
     identity = index.prepare()
     (name,) = client.indices.get(index=index_name)
-
-    def in_between(request: Request) -> Answer | None:
-        if "_bulk" in request.path:
-            client.indices.delete(index=name)
-        return None
-
-    elasticsearch_proxy.answer = in_between
+    elasticsearch_proxy.before("_bulk", lambda: client.indices.delete(index=name))
     index.write([take("1", 5)])
     elasticsearch_proxy.clear()
     assert not client.indices.exists(index=index_name)

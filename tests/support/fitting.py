@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from enrich.model.bundle import Bundle, load_bundle
 from training.cli import main
 from training.data import ROOM
 
@@ -47,6 +48,14 @@ def draw_homes(folder: Path) -> Path:
     with (folder / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return folder
+
+
+def fitted(photos: Path, work: Path, *options: object) -> tuple[Bundle, Path, Path]:
+    """The bundle of one fit, its model card and its cache."""
+    where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
+    code, said = run_fit(photos, *where, *options)
+    assert code == 0, said
+    return load_bundle(work / "bundle"), work / "card.md", work / "cache"
 
 
 def run_fit(*arguments: object) -> tuple[int, str]:

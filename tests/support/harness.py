@@ -21,6 +21,7 @@ from zlib import crc32
 import pytest
 from elasticsearch import Elasticsearch, NotFoundError
 
+import migrations
 from enrich.settings import Settings, load_settings, variable
 from jobs.run.backfill import BackfillOptions, backfill
 from jobs.run.nightly import RunOptions, run
@@ -29,7 +30,7 @@ from jobs.run.session import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.photo_server import PhotoServer
-from tests.support.postgres import Portal
+from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer
 
 CHECKOUT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -262,3 +263,35 @@ def world(
     world = World(migrated, photo_server, elasticsearch_url, index_name, tiny_bundle)
     yield world
     world.close()
+
+
+@pytest.fixture
+def world_of_each_version(
+    migrated: Portal,
+    photo_server: PhotoServer,
+    elasticsearch_of_each_version: str,
+    index_name: str,
+    tiny_bundle: Path,
+) -> Iterator[World]:
+    """As `world`, on every version of Elasticsearch."""
+    world = World(migrated, photo_server, elasticsearch_of_each_version, index_name, tiny_bundle)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def on_own_postgres(
+    postgres_server: PostgresServer,
+    photo_server: PhotoServer,
+    elasticsearch_url: str,
+    index_name: str,
+    tiny_bundle: Path,
+) -> Iterator[World]:
+    """A world on a Postgres that the test may kill."""
+    portal = Portal(postgres_server.url)
+    portal.execute(PORTAL_TABLES)
+    migrations.upgrade(portal.url)
+    world = World(portal, photo_server, elasticsearch_url, index_name, tiny_bundle)
+    yield world
+    world.close()
+    portal.engine.dispose()

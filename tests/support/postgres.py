@@ -133,6 +133,13 @@ class PostgresServer:
         command: list[str | Path] = [server.bin_path / "pg_ctl", "-D", data, "-m", mode, "-w", "stop"]
         subprocess.run(command, user=user, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def add_locked_user(self, password: str, rights: str = "") -> None:
+        """A user `locked`, who needs this password over the local socket."""
+        rules = self.home / "postgres" / "pg_hba.conf"
+        rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
+        create = f"CREATE ROLE locked {rights} LOGIN PASSWORD '{password}'"
+        _administer(self.url, create, "SELECT pg_reload_conf()")
+
     def destroy(self) -> None:
         self.stop("immediate")
         shutil.rmtree(self.home, ignore_errors=True)

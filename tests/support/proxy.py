@@ -66,6 +66,15 @@ class Proxy:
         """Answer everything like this from now on; `clear` ends it."""
         self.answer = lambda request: Answer(status, body, headers)
 
+    def before(self, part: str, act: Callable[[], object]) -> None:
+        """Do this before each request whose path contains `part`, and let it through; `clear` ends it."""
+
+        def answer(request: Request) -> None:
+            if part in request.path:
+                act()
+
+        self.answer = answer
+
     def clear(self) -> None:
         self.answer = lambda request: None
 
