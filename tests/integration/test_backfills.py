@@ -10,7 +10,7 @@ from enrich.records import PhotoStatus
 from enrich.state import backfills as module
 from enrich.state.backfills import Asked, Backfill, Backfills, Selection
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL, NIGHTLY
 from enrich.state.summary import summary
 from tests.support.enriched import add, enriched, failed, photo, result
@@ -18,8 +18,8 @@ from tests.support.postgres import Portal
 
 
 @pytest.fixture
-def state(database: Database) -> State:
-    return State(database, lease_seconds=60, max_attempts=3)
+def state(database: Database) -> Listings:
+    return Listings(database, lease_seconds=60, max_attempts=3)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def left(database: Database) -> int:
     return told(database)[0].left
 
 
-def quarantined(state: State, id: str) -> None:
+def quarantined(state: Listings, id: str) -> None:
     (claim,) = state.claim(1, [id])
     assert state.fail(claim, "broken")
 
@@ -53,7 +53,7 @@ def statuses(portal: Portal) -> dict[str, str]:
 
 
 def test_a_backfill_marks_everything_but_what_is_gone_or_quarantined(
-    migrated: Portal, state: State, backfills: Backfills
+    migrated: Portal, state: Listings, backfills: Backfills
 ) -> None:
     add(migrated, "done", "pending", "leased", "retry", "quarantined", "gone")
     enriched(state, "done")
@@ -72,7 +72,7 @@ def test_a_backfill_marks_everything_but_what_is_gone_or_quarantined(
     assert statuses(migrated)["leased"] == "pending"  # it was made before the backfill asked
 
 
-def test_a_named_listing_leaves_quarantine(migrated: Portal, state: State, backfills: Backfills) -> None:
+def test_a_named_listing_leaves_quarantine(migrated: Portal, state: Listings, backfills: Backfills) -> None:
     add(migrated, "a", "b")
     quarantined(state, "a")
     assert marked(backfills, ids=["a", "nobody"]) == 1
@@ -80,7 +80,7 @@ def test_a_named_listing_leaves_quarantine(migrated: Portal, state: State, backf
 
 
 def test_a_stale_bundle_is_rolled_over_and_going_on_marks_only_the_rest(
-    migrated: Portal, state: State, backfills: Backfills, database: Database
+    migrated: Portal, state: Listings, backfills: Backfills, database: Database
 ) -> None:
     add(migrated, "a", "b", "c")
     for id in "abc":
@@ -95,7 +95,7 @@ def test_a_stale_bundle_is_rolled_over_and_going_on_marks_only_the_rest(
     assert (left(database), marked(backfills, stale_bundle="new")) == (0, 0)
 
 
-def test_since_is_when_the_portal_changed_it(migrated: Portal, state: State, backfills: Backfills) -> None:
+def test_since_is_when_the_portal_changed_it(migrated: Portal, state: Listings, backfills: Backfills) -> None:
     add(migrated, "a", updated_at=datetime(2024, 1, 1, tzinfo=UTC))
     add(migrated, "b", updated_at=datetime(2024, 6, 1, tzinfo=UTC))
     add(migrated, "c")
@@ -105,7 +105,7 @@ def test_since_is_when_the_portal_changed_it(migrated: Portal, state: State, bac
     assert statuses(migrated) == {"a": "done", "b": "pending", "c": "done"}
 
 
-def test_photos_can_be_asked_for_again(migrated: Portal, state: State, backfills: Backfills) -> None:
+def test_photos_can_be_asked_for_again(migrated: Portal, state: Listings, backfills: Backfills) -> None:
     add(migrated, "a")
     enriched(state, "a")
     marked(backfills, revalidate=True)
@@ -114,7 +114,7 @@ def test_photos_can_be_asked_for_again(migrated: Portal, state: State, backfills
 
 
 def test_many_listings_are_marked_page_by_page(
-    migrated: Portal, state: State, backfills: Backfills, monkeypatch: pytest.MonkeyPatch
+    migrated: Portal, state: Listings, backfills: Backfills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MARK_PAGE", 3)
     ids = [f"l{n}ö" for n in range(10)]
@@ -126,7 +126,7 @@ def test_many_listings_are_marked_page_by_page(
 
 
 def test_a_listing_that_a_backfill_left_in_retry_is_the_nightly_runs(
-    migrated: Portal, state: State, backfills: Backfills, database: Database
+    migrated: Portal, state: Listings, backfills: Backfills, database: Database
 ) -> None:
     add(migrated, "a", status="done")
     marked(backfills)
@@ -191,7 +191,7 @@ def test_many_processes_mark_each_listing_once(
 
 
 def test_the_same_question_joins_while_it_is_unfinished(
-    backfills: Backfills, state: State, done: list[str]
+    backfills: Backfills, state: Listings, done: list[str]
 ) -> None:
     first = backfills.ask(Selection(ids=["l1", "l0"], revalidate=True))
     assert backfills.ask(Selection(ids=["l0", "l1", "l0"], revalidate=True)) == Asked(first.id, joined=True)
@@ -226,7 +226,7 @@ def test_other_questions_are_other_backfills(backfills: Backfills, other: dict[s
 
 
 def test_two_selections_are_both_honoured(
-    migrated: Portal, backfills: Backfills, state: State, database: Database, done: list[str]
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database, done: list[str]
 ) -> None:
     first, second = backfills.ask(Selection(ids=["l0", "l1"])), backfills.ask(Selection(ids=["l1", "l2"]))
     backfills.mark()
@@ -240,7 +240,7 @@ def test_two_selections_are_both_honoured(
 
 
 def test_it_is_done_when_nothing_that_it_marked_waits(
-    migrated: Portal, backfills: Backfills, state: State, database: Database, done: list[str]
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database, done: list[str]
 ) -> None:
     backfills.ask(Selection(ids=["l0", "l1", "l2"]))
     backfills.finish()

@@ -19,8 +19,9 @@ from enrich.model.head import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings
 from enrich.state.database import Database
-from enrich.state.listings import State
+from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox
+from enrich.state.overrides import Overrides
 from tests.support.enriched import add, enriched
 from tests.support.postgres import Portal
 
@@ -200,12 +201,14 @@ def test_settings_choose_the_index(database: Database, elasticsearch_url: str, i
 def test_what_a_person_denied_is_not_found_by_a_stricter_confidence(
     index: EmbeddedIndex, migrated: Portal, database: Database
 ) -> None:
-    state = State(database, lease_seconds=60, max_attempts=3)
+    state = Listings(database, lease_seconds=60, max_attempts=3)
     for id in ("a", "b"):
         add(migrated, id)
         enriched(state, id, has_balcony=True, balcony_confidence=0.99)
-    state.set_override("a", "has_balcony", False, None, "ann")
-    rows = Outbox(database).unpublished(None, 9)
+    Overrides(database).set_override("a", "has_balcony", False, None, "ann")
+    outbox = Outbox(database)
+    outbox.set_target("homes", "own", index.prepare())
+    rows = outbox.unpublished(None, 9)
     index.write([DocumentWrite(row.id, row.revision, build(row, HEADS, "own")) for row in rows])
     sure = "SELECT id FROM enrichment.document WHERE (document ->> 'balcony_confidence')::float >= 0.99"
     assert migrated.execute(sure) == [("b",)]

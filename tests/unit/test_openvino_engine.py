@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 import enrich.model.open
 from enrich.errors import SettingsError
-from enrich.model.bundle import Bundle, load_bundle, write_bundle
+from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import Engine, Pixels, lane_pool
 from enrich.model.open import open_engine
 from enrich.model.openvino_engine import OpenVinoEngine
 from enrich.model.torch_engine import TorchEngine
+from enrich.model.writing import write_bundle
 from enrich.settings import STARTER_BUNDLE, load_settings
 from tests.support.bundles import (
     COLOURS,
