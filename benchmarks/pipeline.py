@@ -37,6 +37,7 @@ from torchvision import transforms
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import lane_pool
+from enrich.model.open import open_engine
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.photos.http import HttpTransport
@@ -91,7 +92,7 @@ def stages_alone(
             answers = await asyncio.gather(*(fetcher.fetch(u) for u in urls))
         return [answer.body or b"" for answer in answers]
 
-    scorer = TorchEngine(bundle, settings.device, settings.precision, batch_size=settings.batch_size)
+    scorer = open_engine(bundle, settings)
     fetch_cpu, fetch_wall, bodies = cpu(lambda: asyncio.run(fetch()))
     # As the job does it, on all cores: threads that share a core each take more CPU-seconds than one alone.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -232,29 +233,34 @@ def main() -> None:
         alone = stages_alone(chosen, url, root, settings, bundle)
         host = (host_cpu() - before) / count
         say("the whole job")
-        rounds = [whole_job(chosen, url, root, settings, home) for _ in range(options.repeat)]
-        speed = statistics.median(r[0] for r in rounds)
+        on_torch = settings.model_copy(update={"engine": "torch"})
+        rounds = [
+            [whole_job(chosen, url, root, each, home) for each in (settings, on_torch)]
+            for _ in range(options.repeat)
+        ]
+        speed, torch_speed = (statistics.median(r[n][0] for r in rounds) for n in range(2))
+        spent, torch_spent = (statistics.median(r[n][1] for r in rounds) for n in range(2))
         say("straightforward scripts")
         slow = straightforward(chosen[: options.slow_homes], url, root, settings, bundle, 1)
         batched = straightforward(chosen, url, root, settings, bundle, BATCH)
     per_photo = sum(c for c, _ in alone.values()) + host
     ideal = 1 / max(w for _, w in alone.values()) if cuda else cores / per_photo
-    precision = set(TorchEngine(bundle, settings.device, settings.precision).precision.values())
     print(
         f"{count} photos of {len(chosen)} homes; {cores} cores; {_processor()}; {'CUDA' if cuda else 'CPU'}, "
     )
-    print(f"{', '.join(precision)}; load before: {os.getloadavg()[0]:.1f}\n")
-    stages = [[name, f"{1000 * spent:.2f}", f"{1000 * wall:.2f}"] for name, (spent, wall) in alone.items()]
+    print(f"{type(open_engine(bundle, settings)).__name__}; load before: {os.getloadavg()[0]:.1f}\n")
+    stages = [[name, f"{1000 * used:.2f}", f"{1000 * wall:.2f}"] for name, (used, wall) in alone.items()]
     stages.append(["(photo host)", f"{1000 * host:.2f}", ""])
     print(table(["stage alone", "CPU ms per photo", "ms per photo"], stages) + "\n")
     others = {
-        "ideal": ideal,
-        "straightforward, one at a time, fp32": slow,
-        "straightforward, batched": batched,
+        "whole job, ENRICH_ENGINE=torch": (torch_speed, f"{1000 * torch_spent:.1f}"),
+        "ideal": (ideal, ""),
+        "straightforward, one at a time, fp32": (slow, ""),
+        "straightforward, batched": (batched, ""),
     }
-    speeds = [[name, f"{other:.1f}", f"{speed / other:.2f}"] for name, other in others.items()]
-    whole = [f"whole job (median of {options.repeat})", f"{speed:.1f}", ""]
-    print(table(["", "photos/s", "whole job against it"], [whole, *speeds]))
+    rows = [[f"whole job (median of {options.repeat})", f"{speed:.1f}", f"{1000 * spent:.1f}", ""]]
+    rows += [[name, f"{s:.1f}", used, f"{speed / s:.2f}"] for name, (s, used) in others.items()]
+    print(table(["", "photos/s", "CPU ms per photo", "whole job against it"], rows))
 
 
 def _processor() -> str:

@@ -116,21 +116,21 @@ class Database:
             except DBAPIError as error:
                 if not passing(error):
                     raise
-                self._consider_giving_up(error, time.monotonic() - started + delay)
+                self._consider_giving_up(error, time.monotonic() - started + delay, patience)
                 log.warning(
                     "Postgres (%s): %s; trying again in %.1f s", self.name, self._reason(error), delay
                 )
             time.sleep(delay * random.uniform(0.7, 1.0))
             delay = min(delay * 2, 5.0)
 
-    def _consider_giving_up(self, error: DBAPIError, waited: float) -> None:
+    def _consider_giving_up(self, error: DBAPIError, waited: float, patience: float) -> None:
         if sqlstate(error) == READ_ONLY:
             self.engine.dispose()  # the primary may be elsewhere by now; an old session stays read-only
-        if self._given_up or waited > self.patience:
+        if self._given_up or waited > patience:
             self._given_up = True
             what = "gave no answer" if sqlstate(error) is None else "could not work"
             raise OutageError(
-                f"Postgres ({self.name}) {what} for {self.patience:g} s: {self._reason(error)}. "
+                f"Postgres ({self.name}) {what} for {patience:g} s: {self._reason(error)}. "
                 "Nothing is lost: start the command again when the server is back"
             ) from error
 

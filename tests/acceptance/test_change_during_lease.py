@@ -101,8 +101,9 @@ def test_override_while_the_listing_is_enriched(
     release.set()
     run.result()
     document = house.documents()["house"]
-    assert document["has_balcony"] is True and document["balcony_confidence"] < 0.5
-    assert document["evidence"]["balcony"] == {"override": True}
+    assert document["has_balcony"] is True and document["balcony_confidence"] == 1.0
+    evidence = document["evidence"]["balcony"]
+    assert evidence["override"] is True and evidence["model_confidence"] < 0.5
     assert document["room_types"] == ["bedroom", "kitchen"]
 
 

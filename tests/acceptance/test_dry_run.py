@@ -29,7 +29,10 @@ def test_the_counts_are_those_of_the_run_that_follows(world: World) -> None:
     world.portal.add_photo("00", 1, world.photo("balcony", 1, "/00/1.jpg"))  # changed: another document
     world.portal.execute("UPDATE listings SET price = 100 WHERE id IN ('01', '02')")  # other columns
     world.portal.remove("03")  # leaves the index
-    world.portal.execute(f"{state} published_revision = NULL WHERE id = '04'")  # unpublished
+    outbox = "UPDATE enrichment.publication SET"
+    world.portal.execute(  # unpublished
+        f"{outbox} revision = NULL, status = 'waiting' WHERE listing_id = '04'"
+    )
     world.portal.execute(f"{state} status = 'pending', requested = 2 WHERE id IN ('05', '02')")  # waits: same
     world.portal.execute(f"{state} status = 'retry', not_before = now() WHERE id = '06'")  # due: the same
     world.portal.execute(  # not due
@@ -42,9 +45,9 @@ def test_the_counts_are_those_of_the_run_that_follows(world: World) -> None:
         world.listing(f"new-{number}", "bedroom")
     # One that the index refuses, night after night: its price is out of the range of a long.
     world.portal.execute(
-        f'{state} columns = columns || \'{{"price": "x"}}\', revision = revision + 1,'
-        " publish_status = 'refused' WHERE id = '09'"
+        f"{state} columns = columns || '{{\"price\": \"x\"}}', revision = revision + 1 WHERE id = '09'"
     )
+    world.portal.execute(f"{outbox} status = 'refused', not_before = 'infinity' WHERE listing_id = '09'")
 
     told = foretold(world)
     assert told["counts"] == {"written": 8, "removed": 1, "awaiting": 0, "refused": 1}

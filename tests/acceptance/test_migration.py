@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from enrich.state.summary import details
 from jobs.demo.homes import COLUMNS
 from jobs.run.nightly import RunOptions, run
 from jobs.run.session import RunReport
+from jobs.run.stop import Stop
 from tests.integration.test_migrations import CATALOGUE
 from tests.support.enriched import expire
 from tests.support.postgres import Portal
@@ -60,7 +60,7 @@ def enrich(portal: Portal, home: Path) -> RunReport:
     settings = load_settings(
         database_url=portal.url, home=home, index_columns=COLUMNS, allowed_private_hosts=("127.0.0.1",)
     )
-    return run(settings, RunOptions(), Event())
+    return run(settings, RunOptions(), Stop())
 
 
 def test_leases_and_photos_are_carried_over(demo: Portal) -> None:

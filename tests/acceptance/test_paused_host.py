@@ -3,10 +3,10 @@
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 
 import pytest
 
+from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes
 from tests.support.harness import World, until
 from tests.support.photo_server import FINE, PhotoServer, Step, status
@@ -47,7 +47,7 @@ def assert_not_held_against_them(world: World) -> None:
 
 
 def test_the_homes_of_another_host_are_done_meanwhile(two_hosts: World, beside: ThreadPoolExecutor) -> None:
-    stop = Event()
+    stop = Stop()
     running = beside.submit(two_hosts.run, stop=stop)
     until(lambda: others_done(two_hosts), "the fine host's homes are done", 30)
     assert 1 <= two_hosts.requests() <= 16, "the paused host is left alone"
@@ -62,7 +62,7 @@ def test_what_has_no_room_to_wait_is_put_off_without_counting_an_attempt(
     two_hosts: World, beside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("enrich.pipeline.run.PARKED", 20)
-    stop = Event()
+    stop = Stop()
     running = beside.submit(two_hosts.run, stop=stop)
     until(lambda: others_done(two_hosts), "the fine host's homes are done", 30)
     put_off = """

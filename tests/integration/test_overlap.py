@@ -61,10 +61,11 @@ def nights(postgres_server: PostgresServer) -> Iterator[list[Night]]:
         last=PUBLISHED,
     )
     portal.execute(
-        "INSERT INTO enrichment.listing (id, photo_fp, doc_fp, status, revision, published_revision)"
-        " SELECT 't' || n, '', '', 'done', 1, 1 FROM generate_series(1, :last) n",
+        "INSERT INTO enrichment.listing (id, photo_fp, doc_fp, status, revision)"
+        " SELECT 't' || n, '', '', 'done', 1 FROM generate_series(1, :last) n",
         last=PUBLISHED,
     )
+    portal.published(*(f"t{n}" for n in range(1, PUBLISHED + 1)))
     portal.engine.dispose()
     nights = [Night(postgres_server.url, run_id) for run_id in (1, 2)]
     yield nights
