@@ -11,7 +11,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from enrich.model.bundle import Bundle
-from enrich.model.head import Head
+from enrich.model.head import MIN_BACKING, Head
 from enrich.model.seen import distinct_views
 from training import simulate
 from training.calibrate import (
@@ -29,7 +29,7 @@ from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes
 from training.evaluation.scored import Rows, Scored
 from training.heads import FOLDS, site_folds
 from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE
-from training.thresholds import MIN_BACKING, in_words
+from training.thresholds import in_words
 
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold."""
