@@ -85,6 +85,13 @@ def test_the_readme_says_how_many_homes_back_the_starter_bundles_precision() -> 
     assert "there are {} for balconies and {} for fireplaces".format(*homes) in text
 
 
+def test_the_architecture_page_lists_every_module() -> None:
+    listing = (DOCS / "architecture.md").read_text().partition("## Folders")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"\w+", listing))
+    modules = {path.stem for room in ("enrich", "jobs") for path in (DOCS.parent / room).rglob("*.py")}
+    assert modules - {"__init__"} <= listed
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
