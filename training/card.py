@@ -53,7 +53,7 @@ def _how(training: dict[str, Any]) -> str:
         return "frozen, rounded to half precision before anything was fitted or measured"
     part = "its upper stages" if training["finetune"] == "top" else "all of it"
     mean = f" {training['runs']} times, the weights averaged," if training["runs"] > 1 else ","
-    return f"{part} and all heads finetuned together{mean} shipped in half precision"
+    return f"{part} and all heads finetuned jointly{mean} shipped in half precision"
 
 
 def _comparison(training: dict[str, Any]) -> str:
@@ -99,7 +99,7 @@ def _ablations(training: dict[str, Any]) -> str:
     ]
     return f"""## What the photos, crops and backbones are worth
 
-Linear heads on frozen backbones in the same folds, the same figures; Lite0 at 224 px unless said.
+These are linear heads on frozen backbones, measured in the same folds. The backbone is Lite0 at 224 px where none is named.
 
 {table(["heads learnt from", *columns], rows)}
 

@@ -135,7 +135,7 @@ def _place(url: str) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise BadUrlError("the object's key is not UTF-8") from None
     if not all(part not in ("", ".", "..") for part in key.split("/")):
-        raise BadUrlError("the object's key has an empty part, . or .. between its slashes")
+        raise BadUrlError("the object's key has a part that is empty or consists of dots")
     return f"{scheme}://{bucket}", key
 
 

@@ -118,7 +118,7 @@ def adjust_binary(
 def _on_simulated(
     photos: PhotoSet, head: Head, homes: _Homes, chances: Floats, expected: float, aim: Aim
 ) -> float:
-    """The `true` threshold of listings put together from photos of these homes, as many a listing as
+    """The `true` threshold of listings simulated from photos of these homes, as many a listing as
     the homes have in the median."""
     drawn_from = np.full(len(photos), -1, dtype=np.int64)
     drawn_from[np.concatenate(homes.rows)] = 0
