@@ -1,1 +1,1 @@
-"""The enrichment library: one module per stage; see docs/architecture.md for the picture."""
+"""The enrichment library: a folder per part of the picture in docs/architecture.md."""

@@ -41,7 +41,7 @@ StringList = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Read with `load_settings`, which turns mistakes into `SettingsError`."""
+    """Everything that can be set. Read with `load_settings`, which raises mistakes as `SettingsError`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True

@@ -174,7 +174,7 @@ def choose_false(scores: Floats, truth: Truth, prevalence: float, target: float)
 def cross_fitted(
     choose: Callable[[Floats, Truth], float], scores: Floats, truth: Truth, folds: NDArray[np.int64]
 ) -> Counts:
-    """Counts with each fold judged at a threshold chosen on the others: no home chooses its own."""
+    """Counts with each fold evaluated at a threshold chosen on the others: no home chooses its own."""
     total = Counts(0, 0, 0, 0)
     for fold in np.unique(folds):
         held = folds == fold

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from enrich.model.bundle import MAX_BF16_DELTA, Bundle
-from enrich.model.head import Head
+from enrich.model.head import MIN_BACKING, Head
 from training.markdown import table
-from training.thresholds import MIN_BACKING
 
 
 def write_card(bundle: Bundle, path: Path) -> None:
@@ -54,7 +53,7 @@ def _how(training: dict[str, Any]) -> str:
         return "frozen, rounded to half precision before anything was fitted or measured"
     part = "its upper stages" if training["finetune"] == "top" else "all of it"
     mean = f" {training['runs']} times, the weights averaged," if training["runs"] > 1 else ","
-    return f"{part} and all heads finetuned together{mean} shipped in half precision"
+    return f"{part} and all heads finetuned jointly{mean} shipped in half precision"
 
 
 def _comparison(training: dict[str, Any]) -> str:
@@ -100,11 +99,11 @@ def _ablations(training: dict[str, Any]) -> str:
     ]
     return f"""## What the photos, crops and backbones are worth
 
-Linear heads on frozen backbones in the same folds, the same figures; Lite0 at 224 px unless said.
+These are linear heads on frozen backbones, measured in the same folds. The backbone is Lite0 at 224 px where none is named.
 
 {table(["heads learnt from", *columns], rows)}
 
-Learnt without a whole collection and judged on it, beside folds that had learnt from other sites of it (frozen backbone):
+Learnt without a whole collection and evaluated on it, beside folds that had learnt from other sites of it (frozen backbone):
 
 {table(["collection", "head", "with it", "average precision, unseen", "other sites seen", "ROC area, unseen", "other sites seen"], apart)}
 """
@@ -136,7 +135,6 @@ def _binary(head: Head) -> str:
     metrics = head.metrics
     homes, true, false, simulated = (metrics[key] for key in ("homes", "true", "false", "simulated"))
     chosen, fair = true["at_threshold"], true["cross_fitted"]
-    backing = fair["precision"]["of"]
     photo_rows = [
         [
             name,
@@ -154,7 +152,7 @@ def _binary(head: Head) -> str:
     )
     return f"""## {head.name}
 
-Judged on {homes["homes"]} whole homes of {homes["sites"]} sites, {homes["with"]} of them with it (prevalence {homes["prevalence"]}), {homes["median_photos"]:.0f} photos in the median.
+Evaluated on {homes["homes"]} whole homes of {homes["sites"]} sites, {homes["with"]} of them with it (prevalence {homes["prevalence"]}), {homes["median_photos"]:.0f} photos in the median.
 
 - **true** from photo probability {head.true_threshold:.4f}: the lowest threshold with a listing-level precision ≥ {true["target"]} both on these
   homes as they come (alone: {true["on_homes_alone"]:.4f}) and on simulated listings of {simulated["chosen_at"]} photos at a prevalence of
@@ -165,7 +163,7 @@ Judged on {homes["homes"]} whole homes of {homes["sites"]} sites, {homes["with"]
 - Where fewer homes have it, more of the finds are wrong. The same error rates make a precision of
   {elsewhere}.
   For another threshold fit with `--prevalence`, or derive it from homes of your own: `enrich-train evaluate --rethreshold`.
-{_backing(backing)}
+{_backing(head)}
 {_false(head, false)}
 - Average precision of homes by their highest photo: {homes["average_precision"]}.
 - `{head.name}_confidence`: {_pooling(rule.method, rule.k)}, then slope {rule.slope:.3f} and intercept {rule.intercept:.3f}, fitted at prevalence {true["prevalence"]}.
@@ -184,12 +182,13 @@ Held-out photos at that threshold:
 """
 
 
-def _backing(homes: int) -> str:
-    if homes >= MIN_BACKING:
-        return f"- {homes} predicted homes back the precision."
+def _backing(head: Head) -> str:
+    homes = head.backing_homes
+    if head.precision_basis == "homes":
+        return f"- {homes} held-out homes that came out as *yes* back the precision."
     return (
-        f"- **Simulated**: only {homes} predicted homes back the precision, and {MIN_BACKING} without an error are the fewest that can\n"
-        "  show 0.95. It is an estimate, not a guarantee."
+        f"- **Simulated**: only {homes} held-out homes came out as *yes*. Precision {head.precision_target} is an estimate: {MIN_BACKING} such\n"
+        "  homes, none of them wrong, would confirm it."
     )
 
 

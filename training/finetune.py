@@ -1,4 +1,4 @@
-"""Finetuning: the upper stages of the backbone and all heads learn together.
+"""Finetuning: the upper stages of the backbone and all heads learn jointly.
 
 Each photo is drawn as often as its labels weigh, each time drawn anew (`training.augment`); a photo without
 a label for a head has no say there. What is drawn depends on seed and step alone, so a run that was killed

@@ -1,6 +1,6 @@
 """Fit: from labelled photos to a bundle with its figures.
 
-A backbone, frozen or finetuned, and one linear head per question, calibrated and judged on sites not seen
+A backbone, frozen or finetuned, and one linear head per question, calibrated and evaluated on sites not seen
 before; then the finished bundle is run as serving runs it, for the figures of split `listing` and of bf16.
 """
 

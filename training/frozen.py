@@ -33,7 +33,7 @@ def frozen_logits(
 ) -> NDArray[np.float64]:
     """Held-out logits [photos, 1] of a binary head; NaN where a photo is not labelled or in no fold.
 
-    `without`: a collection that is not learnt from (nor judged).
+    `without`: a collection that is neither learnt from nor evaluated.
     """
     usable = (photos.labels[name] != UNLABELLED) & (fold >= 0)
     if without is not None:
@@ -101,8 +101,9 @@ def _cropped(backbone: Backbone) -> Backbone:
 def cross_source(
     photos: PhotoSet, heads: Sequence[str], fold: NDArray[np.int64], backbone: Backbone, cache: Path
 ) -> dict[str, dict[str, Any]]:
-    """Learnt without a collection, judged on it: collection -> head -> ROC area and average precision there,
-    beside those of folds that saw other sites of it. Only where the collection has photos of both kinds."""
+    """Learnt without a collection, evaluated on it: collection -> head -> ROC area and average precision
+    there, beside those of folds that saw other sites of it. Only where the
+    collection has photos of both kinds."""
     views = extract(backbone, photos, ("whole",), cache)
     found: dict[str, dict[str, Any]] = {}
     for collection in map(str, np.unique(photos.collection)):

@@ -44,7 +44,7 @@ class FittedHead:
     name: str
     head: LinearHead
     strength: float | None
-    """Inverse L2 penalty; None: the head was learnt together with the backbone."""
+    """Inverse L2 penalty; None: the head was learnt jointly with the backbone."""
     held_out: NDArray[np.float64]
     """[photos, outputs]; NaN where a photo is not labelled or not for training."""
     fold: NDArray[np.int64]
@@ -94,7 +94,7 @@ def fit_head(
 
 
 def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Weight per photo: a group's photos of one class weigh `GROUP_CAP` together at most, and the classes are
+    """Weight per photo: a group's photos of one class weigh `GROUP_CAP` in sum at most, and the classes are
     brought half way (by the square root) towards equal weight. The mean is 1."""
     pair = pd.Series([f"{one}\0{label}" for one, label in zip(group, labels, strict=True)])
     weight = np.minimum(1.0, GROUP_CAP / pair.map(pair.value_counts()).to_numpy(dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Whole homes, held out: what the thresholds are chosen and judged on."""
+"""Whole homes, held out: what the thresholds are chosen and evaluated on."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from enrich.errors import UsageError
 from training.data import UNLABELLED, PhotoSet
 
 MIN_PHOTOS_FALSE = 8
-"""`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is judged on such homes."""
+"""`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is evaluated on such homes."""
 MIN_PHOTOS = 4
 """Homes with fewer labelled photos say little about a listing."""
 

@@ -1,6 +1,6 @@
 """Finetuning as `fit` needs it: every head's held-out logits by folds of sites, then the fit on all photos.
 
-The same folds are also judged with the backbone left frozen, so that the card says what finetuning is worth.
+The same folds are also evaluated with a frozen backbone, so that the card says what finetuning is worth.
 """
 
 import multiprocessing

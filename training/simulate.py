@@ -1,8 +1,8 @@
-"""Simulated listings: held-out photos put together to listings of any size and prevalence.
+"""Simulated listings: listings of any size and prevalence, drawn from held-out photos.
 
 Real homes with both labels looked at are few and have the photo counts that they have; a threshold must hold
 at others, too. A positive listing gets 1 to 3 photos that show the attribute, all of one home. The other
-photos do not show it and come from several homes, some photos of each together: a home that fools the model
+photos do not show it and come from several homes, some photos of each at once: a home that fools the model
 does so with many of its photos, and spread over many listings these would count for more than they do in
 life.
 """

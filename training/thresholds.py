@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from enrich.model.head import MIN_BACKING
 from training import simulate
 from training.calibrate import (
     Counts,
@@ -25,10 +26,6 @@ from training.calibrate import (
 from training.data import PhotoSet
 from training.heads import FittedHead, LinearHead
 from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE, Homes, whole_homes
-
-MIN_BACKING = 59
-"""With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot
-show it. A claim that fewer predicted homes back is called simulated."""
 
 OTHER_PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 """Where the precision of `true` is stated, too: the rarer an attribute, the more of the finds are wrong."""

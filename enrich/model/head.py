@@ -17,6 +17,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+MIN_BACKING = 59
+"""With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot
+show it. A claim that fewer predicted homes back is called simulated."""
 CLOSED = ConfigDict(extra="forbid")
 
 
@@ -82,6 +85,24 @@ class Head:
     @property
     def precision_basis(self) -> str:
         """What backs the precision of `true`: `homes`, `simulated` (too few real homes), or `not stated`."""
-        true = self.metrics.get("true")
-        basis = true.get("basis") if isinstance(true, dict) else None
+        basis = self._stated("true", "basis")
         return basis if isinstance(basis, str) else "not stated"
+
+    @property
+    def precision_target(self) -> float | None:
+        """The listing-level precision that the `true` threshold was chosen for; None where not stated."""
+        target = self._stated("true", "target")
+        return target if isinstance(target, float) else None
+
+    @property
+    def backing_homes(self) -> int | None:
+        """Held-out homes that came out as *yes*, right or wrong; None where not stated."""
+        homes = self._stated("true", "cross_fitted", "precision", "of")
+        return homes if isinstance(homes, int) else None
+
+    def _stated(self, *path: str) -> Any:
+        """What the metrics, which may hold anything, have at this path; None where there is nothing."""
+        found: Any = self.metrics
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found

@@ -1,4 +1,4 @@
-"""What was seen of a listing: its scored photos, with photos that show the same put together."""
+"""What was seen of a listing: its scored photos, in which near-duplicates count once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

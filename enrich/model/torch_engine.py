@@ -1,4 +1,4 @@
-"""Score: one pass of each backbone over a batch of decoded photos feeds all of its heads."""
+"""The engine for CUDA and bf16, and for any CPU: PyTorch. One pass of a backbone feeds all of its heads."""
 
 from collections.abc import Sequence
 from pathlib import Path

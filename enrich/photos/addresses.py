@@ -1,7 +1,7 @@
 """Which URLs and addresses photos may be fetched from.
 
 `photo_url` says what a URL asks for, `stored_url` where a stored file or object lies; `is_public` and
-`AllowedHosts` judge the address that is about to be connected, whatever name, redirect or notation led there.
+`AllowedHosts` check the address that is about to be connected, whatever name, redirect or notation led there.
 """
 
 import re
@@ -110,7 +110,7 @@ def _host(url: URL) -> str:
 def is_public(address: Address) -> bool:
     """Whether the address belongs to one machine on the open internet.
 
-    An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4) is judged by that.
+    An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4) is as public as that one.
     """
     inner = _carried(address)
     if inner is not None:

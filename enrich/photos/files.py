@@ -41,7 +41,7 @@ class FileTransport:
         self._folders = _folders(settings.allowed_folders)
 
     async def __aenter__(self) -> Self:
-        self._turns = asyncio.Semaphore(_READERS)
+        self._slots = asyncio.Semaphore(_READERS)
         self._readers = ThreadPoolExecutor(_READERS, "files")
         return self
 
@@ -49,11 +49,11 @@ class FileTransport:
         self._readers.shutdown(wait=False, cancel_futures=True)  # a folder that hangs holds up no end
 
     async def fetch(self, url: str, validators: Validators | None = None) -> Fetched:
-        """Read one photo; with validators, only if it changed. Waiting for a turn costs it no time."""
+        """Read one photo; with validators, only if it changed. Waiting for a slot costs it no time."""
         seconds = self._settings.fetch_timeout
         try:
             path = _path(url)
-            async with self._turns, asyncio.timeout(seconds):
+            async with self._slots, asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().run_in_executor(
                     self._readers, self._fetch, path, validators or Validators(), monotonic() + seconds
                 )

@@ -1,4 +1,4 @@
-"""Whose turn it is to be asked for a photo: limits in all and per host, and pauses that a host asked for."""
+"""Which photo host may be asked now: limits in all and per host, and pauses that a host asked for."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ class _Host:
 
 
 class HostLimits:
-    """At most `in_all` turns taken at once, at most `per_host` for one host, none for a paused host."""
+    """At most `in_all` slots taken at once, at most `per_host` for one host, none for a paused host."""
 
     def __init__(self, in_all: int, per_host: int) -> None:
         self._slots = asyncio.Semaphore(in_all)
@@ -38,10 +38,10 @@ class HostLimits:
 
     @asynccontextmanager
     async def take(self, name: str) -> AsyncIterator[float]:
-        """Wait for a turn with this host and hold it; nobody holds two at once.
+        """Wait for a slot of this host and hold it; nobody holds two at once.
 
-        Yields the seconds of the host's pause that are left. Above 0 there is no turn: those who came before
-        the pause, and wait for their turn, are told as soon as the host gives one back.
+        Yields the seconds of the host's pause that are left. Above 0 there is no slot: those who came before
+        the pause, and wait for one, are told as soon as the next slot of the host is free.
         """
         host = self._host(name)
         host.users += 1
@@ -60,7 +60,7 @@ class HostLimits:
             host.users -= 1
 
     def pause(self, name: str, seconds: float) -> float:
-        """Give no turn with this host for so long from now; never shortens a pause. Answers what is left."""
+        """Give no slot of this host for so long from now; never shortens a pause. Answers what is left."""
         host = self._host(name)
         if seconds >= _TOLD_FROM and host.pause_left() == 0:
             log.info("the photo host %s wants to be left alone for %.0f s", name, seconds)

@@ -65,7 +65,7 @@ _connecting: ContextVar[_Connecting] = ContextVar("_connecting")
 
 @dataclass(slots=True)
 class _Trip:
-    """What one photo may still spend, over all its redirects; waiting for a turn is free."""
+    """What one photo may still spend, over all its redirects; waiting for a slot is free."""
 
     validators: Validators
     seconds: float
@@ -111,7 +111,7 @@ class HttpTransport:
     async def fetch(self, url: str, validators: Validators | None = None) -> Fetched | Paused:
         """Ask for one photo; with validators, only if it changed.
 
-        Redirects are followed, each judged like the first URL; from https to http as well, since photos are
+        Redirects are followed, each checked like the first URL; from https to http as well, since photos are
         no secrets. A 429, or a 503 with `Retry-After`, pauses its host: it is not asked for any photo
         until the pause is over.
         """
@@ -120,14 +120,14 @@ class HttpTransport:
         try:
             answer: Fetched | Paused | URL = photo_url(url)
             while isinstance(answer, URL):
-                answer = await self._ask_in_turn(answer, trip)
+                answer = await self._ask_in_slot(answer, trip)
             return answer
         except BadUrlError as error:
             return Fetched(PhotoStatus.BAD_URL, error=str(error), bytes_read=trip.bytes_read)
         except _FailedError as error:
             return _ended(error, trip)
 
-    async def _ask_in_turn(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:
+    async def _ask_in_slot(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:
         host = url.raw_authority
         async with self._limits.take(host) as pause:
             if pause > 0:

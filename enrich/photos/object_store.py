@@ -48,14 +48,14 @@ class ObjectStoreTransport:
         self._stores: dict[str, ObjectStore] = {}
 
     async def __aenter__(self) -> Self:
-        self._turns = asyncio.Semaphore(self._settings.fetch_concurrency)
+        self._slots = asyncio.Semaphore(self._settings.fetch_concurrency)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stores.clear()
 
     async def fetch(self, url: str, validators: Validators | None = None) -> Fetched:
-        """Ask for one photo; with an ETag, only if it changed. Waiting for a turn costs it no time."""
+        """Ask for one photo; with an ETag, only if it changed. Waiting for a slot costs it no time."""
         try:
             bucket, key = _place(url)
         except BadUrlError as error:
@@ -65,7 +65,7 @@ class ObjectStoreTransport:
             return Fetched(PhotoStatus.FORBIDDEN_ADDRESS, error=text)
         seconds = self._settings.fetch_timeout
         try:
-            async with self._turns, asyncio.timeout(seconds):
+            async with self._slots, asyncio.timeout(seconds):
                 return await self._ask(bucket, key, (validators or Validators()).etag)
         except ImportError:
             text = "reading from object stores needs obstore: pip install 'listing-enrichment[cloud]'"
@@ -135,7 +135,7 @@ def _place(url: str) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise BadUrlError("the object's key is not UTF-8") from None
     if not all(part not in ("", ".", "..") for part in key.split("/")):
-        raise BadUrlError("the object's key has an empty part, . or .. between its slashes")
+        raise BadUrlError("the object's key has a part that is empty or consists of dots")
     return f"{scheme}://{bucket}", key
 
 

@@ -5,7 +5,7 @@ statement, so memory is bounded by the page, and unchanged listings cause no wri
 `discover`; workers may claim and complete listings meanwhile, so every write checks its condition again.
 """
 
-# ruff: noqa: S608 (the statements are put together from the constants here, never from values)
+# ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields

@@ -1,6 +1,6 @@
 """What a run would find and do with each listing: read as discovery reads, and nothing written."""
 
-# ruff: noqa: S608 (the statements are put together from the constants here, never from values)
+# ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

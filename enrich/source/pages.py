@@ -4,7 +4,7 @@ What is compared is said here once, for discovery and for the dry run: `s` is th
 our row of it.
 """
 
-# ruff: noqa: S608 (the statements are put together from the constants here, never from values)
+# ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

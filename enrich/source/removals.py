@@ -5,7 +5,7 @@ empty, so it counts as well, and is not made pending before the guard has seen h
 carry the run's id: what a run leaves behind that died, or that lost its lock, counts for no other run.
 """
 
-# ruff: noqa: S608 (the statements are put together from the constants here, never from values)
+# ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def _claiming(which: str, order: str) -> TextClause:
             not_before = NULL
         FROM picked WHERE l.id = picked.id
         RETURNING l.id, l.status, l.requested, l.revalidate, l.priority
-    """)  # noqa: S608 (put together from the constants here)
+    """)  # noqa: S608 (built from the constants here)
 
 
 _CLAIM = _claiming(_UNHARMED, "l.priority, l.id")

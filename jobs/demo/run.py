@@ -98,7 +98,7 @@ def _look(settings: Settings, homes: Sequence[Home]) -> None:
 
 
 def _queries(heads: Sequence[Head]) -> list[Query]:
-    """A search for each yes-or-no head; fireplaces, the starter bundle's, together with a kitchen."""
+    """A search for each yes-or-no head; for fireplaces, the starter bundle's, with a kitchen."""
     rooms = any(head.name == "room" and "kitchen" in {k.name for k in head.classes} for head in heads)
     queries = []
     for head in heads:

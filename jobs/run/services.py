@@ -1,4 +1,4 @@
-"""Opens what a job works with, checks that it fits together, and closes it again."""
+"""Opens what a job works with, checks that its parts fit, and closes it again."""
 
 import logging
 from collections.abc import Iterator, Sequence

@@ -43,15 +43,15 @@ def report_lines(report: RunReport) -> list[str]:
     )
     lines.append(
         f"photos     {plain['photos']:,}: {plain['fetched']:,} fetched ({plain['bytes'] / 1e6:,.1f} MB), "
-        f"{plain['unchanged']:,} unchanged, {plain['cached']:,} known; {plain['scored']:,} scored; "
-        f"failed: {listed(plain['failures'])}"
+        f"{plain['unchanged']:,} not modified, {plain['cached']:,} already known; "
+        f"{plain['scored']:,} scored; failed: {listed(plain['failures'])}"
     )
     lines.append(f"documents  {_counts(plain['documents'])}")
     speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
     lines.append(f"took       {duration(plain['seconds'])}{speed}")
     if plain["stage_seconds"]:
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
-        lines.append(f"work       {stages} (seconds, over all requests and threads)")
+        lines.append(f"work       {stages} (seconds, summed over parallel work)")
     return lines
 
 

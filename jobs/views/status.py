@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from enrich.model.bundle import Bundle
+from enrich.model.head import MIN_BACKING, Head
 from enrich.settings import Settings
 from enrich.state.backfills import Backfill
 from enrich.state.runs import Run
@@ -91,15 +92,20 @@ def backfill_line(backfill: Backfill) -> str:
 
 
 def _claims(bundle: Bundle) -> list[str]:
-    told = {
-        "homes": "backed by real homes",
-        "simulated": "simulated (too few real homes back it)",
-    }
-    return [
-        f"{head.name}: {told.get(head.precision_basis, 'not stated')}"
-        for head in bundle.heads
-        if head.rules.is_yes_or_no
-    ]
+    return [f"{head.name}: {_claim(head)}" for head in bundle.heads if head.rules.is_yes_or_no]
+
+
+def _claim(head: Head) -> str:
+    if head.precision_basis == "homes":
+        return "backed by real homes"
+    if head.precision_basis != "simulated":
+        return "not stated"
+    if head.precision_target is None or head.backing_homes is None:
+        return "simulated (too few real homes back it)"
+    return (
+        f"simulated (precision {head.precision_target:g} is an estimate: {MIN_BACKING} held-out homes with "
+        f"yes, none of them wrong, would confirm it, there are {head.backing_homes})"
+    )
 
 
 def _workers(workers: Sequence[Worker]) -> Table:

@@ -122,6 +122,12 @@ def test_a_second_demo_shows_the_same(shown: str, home: Path) -> None:
     assert steady(again.stdout) == steady(shown)
 
 
+def test_the_readme_shows_what_the_demo_prints(shown: str) -> None:
+    block = (CHECKOUT / "README.md").read_text().split("<!-- demo -->")[1].split("<!-- /demo -->")[0]
+    told, read = (re.sub(r"0\.\d\d", "0.…", " ".join(steady(text))) for text in (shown, block.strip("`\n")))
+    assert read in told  # but for the last digits of probabilities, which depend on the CPU
+
+
 def test_it_says_how_to_go_on_with_ones_own_listings(shown: str) -> None:
     for step in ("DATABASE_URL=", "ELASTICSEARCH_URL=", "enrich migrate", "enrich check", "enrich run"):
         assert step in shown.split("On your own listings")[1]

@@ -61,7 +61,7 @@ def test_not_public(address: str) -> None:
 
 
 @given(st.ip_addresses(v=4))
-def test_a_carried_address_is_judged_like_the_bare_one(inner: IPv4Address) -> None:
+def test_a_carried_address_is_as_public_as_the_bare_one(inner: IPv4Address) -> None:
     bits = int(inner)
     mapped = IPv6Address((0xFFFF << 32) | bits)
     nat64 = IPv6Address((0x0064_FF9B << 96) | bits)

@@ -19,7 +19,11 @@ from sqlalchemy.exc import OperationalError
 from enrich import errors
 from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import Hits, Query
-from enrich.settings import load_settings
+from enrich.model.bundle import load_bundle
+from enrich.pipeline.figures import Figures
+from enrich.settings import STARTER_BUNDLE, load_settings
+from enrich.state.outbox import OutboxCounts
+from enrich.state.summary import Summary
 from jobs.cli import logs
 from jobs.cli.commands import app
 from jobs.cli.guard import guarded, stopping
@@ -27,10 +31,12 @@ from jobs.cli.parse import read_assignment, read_ids, read_query
 from jobs.cli.redact import HIDDEN, Redactor
 from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
+from jobs.run.session import RunReport
 from jobs.views.demo import show_homes
+from jobs.views.report import report_lines
 from jobs.views.search import show_hits
 from jobs.views.settings import rows, show_settings
-from jobs.views.status import duration
+from jobs.views.status import duration, show_status
 from tests.support.command import logging_restored
 from tests.support.index import heads_with
 
@@ -446,3 +452,28 @@ def test_the_demo_claims_nothing_about_pictures_it_does_not_know(
     show_homes(from_folder(tmp_path), {"mine": {"has_balcony": True}}, HEADS, 8)
     out = capsys.readouterr().out
     assert "wrong" not in out and "missed" not in out and "mistakes" not in out
+
+
+def test_an_estimated_precision_says_how_many_homes_would_confirm_it_and_how_many_there_are(
+    no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = Summary({}, (), OutboxCounts(0, 0, 0), (), None, {}, (), ())
+    bundle = load_bundle(STARTER_BUNDLE)
+    show_status(summary, [], bundle, load_settings())
+    told = " ".join(capsys.readouterr().out.split())
+    for head in bundle.heads[:2]:
+        true = head.metrics["true"]
+        assert true["basis"] == "simulated"
+        assert (
+            f"{head.name}: simulated (precision {true['target']} is an estimate: 59 held-out homes with yes, "
+            f"none of them wrong, would confirm it, there are {true['cross_fitted']['precision']['of']})"
+            in told
+        )
+
+
+def test_a_report_says_what_became_of_its_photos_and_whose_seconds_it_counts() -> None:
+    figures = Figures(photos=9, fetched=4, unchanged=3, cached=2, scored=1)
+    figures.seconds["fetch"] = 5.0
+    told = "\n".join(report_lines(RunReport(figures, marked=0)))
+    assert "4 fetched (0.0 MB), 3 not modified, 2 already known; 1 scored" in told
+    assert "fetch 5.0 (seconds, summed over parallel work)" in told

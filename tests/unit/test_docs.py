@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from enrich.model.bundle import load_bundle
 from enrich.settings import STARTER_BUNDLE, Settings, variable
 from jobs.cli.commands import app
 from training.cli import app as training_app
@@ -76,6 +77,19 @@ def test_no_document_names_a_setting_that_is_not_there() -> None:
     for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
         named = set(re.findall(r"\bENRICH_[A-Z_]+[A-Z]\b(?!_?\*)", path.read_text()))
         assert named <= known, path.name
+
+
+def test_the_readme_says_how_many_homes_back_the_starter_bundles_precision() -> None:
+    homes = [head.backing_homes for head in load_bundle(STARTER_BUNDLE).heads[:2]]
+    text = " ".join((DOCS.parent / "README.md").read_text().split())
+    assert "there are {} for balconies and {} for fireplaces".format(*homes) in text
+
+
+def test_the_architecture_page_lists_every_module() -> None:
+    listing = (DOCS / "architecture.md").read_text().partition("## Folders")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"\w+", listing))
+    modules = {path.stem for room in ("enrich", "jobs") for path in (DOCS.parent / room).rglob("*.py")}
+    assert modules - {"__init__"} <= listed
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -16,7 +16,7 @@ WITH = ["balcony", *PLAIN[1:]]
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
     """An evaluation: folder, metrics, and what the command said.
 
     Homes: balcony found; none and none found; none found though labelled (twice, once of four photos);
@@ -41,8 +41,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     return folder / "out", json.loads((folder / "out" / "metrics.json").read_text()), said_all
 
 
-def test_listings_by_truth_and_outcome(judged: tuple[Path, dict[str, Any], str]) -> None:
-    listings = judged[1]["heads"]["balcony"]["listings"]
+def test_listings_by_truth_and_outcome(evaluated: tuple[Path, dict[str, Any], str]) -> None:
+    listings = evaluated[1]["heads"]["balcony"]["listings"]
     assert (listings["homes"], listings["with"]) == (6, 3)
     assert listings["outcomes"] == {
         "with": {"true": 1, "unknown": 1, "false": 1},
@@ -56,8 +56,8 @@ def test_listings_by_truth_and_outcome(judged: tuple[Path, dict[str, Any], str])
     assert listings["precision"]["low"] == pytest.approx(0.0126, abs=1e-4)
 
 
-def test_photos_at_the_thresholds(judged: tuple[Path, dict[str, Any], str]) -> None:
-    metrics = judged[1]
+def test_photos_at_the_thresholds(evaluated: tuple[Path, dict[str, Any], str]) -> None:
+    metrics = evaluated[1]
     photos = metrics["heads"]["balcony"]["photos"]
     assert metrics["photos"]["unreadable"] == {"unsupported_format": 1}
     assert (photos["photos"], photos["with"]) == (8 * 5 + 4, 3)
@@ -67,8 +67,8 @@ def test_photos_at_the_thresholds(judged: tuple[Path, dict[str, Any], str]) -> N
     assert (photos["negative_precision"]["hits"], photos["negative_precision"]["of"]) == (40, 42)
 
 
-def test_classes_with_their_confusion(judged: tuple[Path, dict[str, Any], str]) -> None:
-    room = judged[1]["heads"]["room"]
+def test_classes_with_their_confusion(evaluated: tuple[Path, dict[str, Any], str]) -> None:
+    room = evaluated[1]["heads"]["room"]
     # A balcony is drawn, or labelled, in place of a kitchen: it counts as `other`.
     assert room["confusion"] == [[7, 0, 0, 1], [0, 11, 0, 0], [0, 0, 11, 0], [2, 0, 0, 12]]
     assert room["classes"]["kitchen"]["recall"]["hits"] == 7
@@ -76,8 +76,8 @@ def test_classes_with_their_confusion(judged: tuple[Path, dict[str, Any], str]) 
     assert set(room["listings"]) == {"homes", "kitchen", "bathroom", "bedroom"}  # `other` is not published
 
 
-def test_report_pictures_and_table(judged: tuple[Path, dict[str, Any], str]) -> None:
-    out, _, said = judged
+def test_report_pictures_and_table(evaluated: tuple[Path, dict[str, Any], str]) -> None:
+    out, _, said = evaluated
     pictures = {
         f"{head}_{kind}.png"
         for head in ("balcony", "fireplace")
@@ -104,7 +104,7 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
-def test_heads_with_nothing_to_judge_are_said_to_have_nothing(tmp_path: Path) -> None:
+def test_heads_with_nothing_to_evaluate_are_said_to_have_nothing(tmp_path: Path) -> None:
     rows = [{**row, "balcony": "", "room": ""} for row in home_rows(0, PLAIN[:3])]
     for row, what in zip(rows, PLAIN[:3], strict=True):
         draw_photo(tmp_path, row, what, seed=1)

@@ -32,12 +32,12 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
 
 
-async def _most_at_once(turns: HostLimits, hosts: list[str]) -> int:
+async def _most_at_once(limits: HostLimits, hosts: list[str]) -> int:
     held = most = 0
 
     async def one(host: str) -> None:
         nonlocal held, most
-        async with turns.take(host):
+        async with limits.take(host):
             held += 1
             most = max(most, held)
             await asyncio.sleep(0)
@@ -55,12 +55,12 @@ def test_limits() -> None:
 
 def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
     async def go() -> list[str]:
-        turns, order = HostLimits(2, 2), list[str]()
-        turns.pause("paused", 0.2)
+        limits, order = HostLimits(2, 2), list[str]()
+        limits.pause("paused", 0.2)
 
         async def one(host: str) -> None:
             while True:
-                async with turns.take(host) as pause:
+                async with limits.take(host) as pause:
                     if pause == 0:
                         return order.append(host)
                 await asyncio.sleep(pause)
@@ -73,10 +73,10 @@ def test_those_who_wait_for_a_paused_host_hold_up_no_other() -> None:
 
 def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
     async def go() -> tuple[float, float]:
-        turns = HostLimits(2, 2)
-        turns.pause("a", 60)
-        left = turns.pause("a", 0)
-        async with asyncio.timeout(10), turns.take("a") as pause:
+        limits = HostLimits(2, 2)
+        limits.pause("a", 60)
+        left = limits.pause("a", 0)
+        async with asyncio.timeout(10), limits.take("a") as pause:
             return left, pause
 
     assert all(59 < seconds <= 60 for seconds in asyncio.run(go()))
@@ -84,17 +84,17 @@ def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
 
 def test_those_who_wait_for_a_slot_of_a_host_are_told_of_its_pause_when_one_is_free() -> None:
     async def go() -> list[float]:
-        turns = HostLimits(2, 1)
+        limits = HostLimits(2, 1)
 
         async def one() -> float:
-            async with turns.take("a") as pause:
+            async with limits.take("a") as pause:
                 return pause
 
         async with asyncio.timeout(10):
-            async with turns.take("a") as pause:
+            async with limits.take("a") as pause:
                 waiting = [asyncio.create_task(one()) for _ in range(5)]
                 await asyncio.sleep(0)
-                turns.pause("a", 60)
+                limits.pause("a", 60)
             return [pause, *await asyncio.gather(*waiting)]
 
     first, *others = asyncio.run(go())
@@ -104,32 +104,32 @@ def test_those_who_wait_for_a_slot_of_a_host_are_told_of_its_pause_when_one_is_f
 
 def test_many_hosts_are_forgotten_but_not_their_pauses() -> None:
     async def go() -> int:
-        turns = HostLimits(2, 2)
-        turns.pause("paused", 60)
+        limits = HostLimits(2, 2)
+        limits.pause("paused", 60)
         for number in range(3_000):
-            async with turns.take(f"host{number}"):
+            async with limits.take(f"host{number}"):
                 pass
-        assert "paused" in turns._hosts
-        return len(turns._hosts)
+        assert "paused" in limits._hosts
+        return len(limits._hosts)
 
     assert asyncio.run(go()) <= 1_024
 
 
 def test_a_cancelled_wait_gives_its_turn_back() -> None:
     async def go() -> None:
-        turns = HostLimits(1, 1)
+        limits = HostLimits(1, 1)
 
         async def one() -> None:
-            async with turns.take("a"):
+            async with limits.take("a"):
                 await asyncio.sleep(60)
 
         async with asyncio.timeout(10):
-            async with turns.take("a"):
+            async with limits.take("a"):
                 task = asyncio.create_task(one())
                 await asyncio.sleep(0)
                 task.cancel()
                 await asyncio.wait([task])
-            async with turns.take("a"):
+            async with limits.take("a"):
                 pass
 
     asyncio.run(go())

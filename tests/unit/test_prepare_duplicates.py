@@ -57,12 +57,12 @@ def candidates(labels: str) -> list[Candidate]:
     return [Candidate("t", label, f"{i}.jpg", "") for i, label in enumerate(labels)]
 
 
-def judged(labels: str, *pairs: tuple[int, int, bool]) -> dict[int, tuple[str, str]]:
+def decided(labels: str, *pairs: tuple[int, int, bool]) -> dict[int, tuple[str, str]]:
     return classify_pairs(candidates(labels), [Pair(a, b, 0 if exact else 7, exact) for a, b, exact in pairs])
 
 
 def test_within_a_class_the_first_stays() -> None:
-    assert judged("aaa", (0, 1, True), (0, 2, False), (1, 2, False)) == {
+    assert decided("aaa", (0, 1, True), (0, 2, False), (1, 2, False)) == {
         1: ("duplicate", "equal to 0.jpg"),
         2: ("near_duplicate", "7 of 128 bits from 0.jpg"),
     }
@@ -70,11 +70,11 @@ def test_within_a_class_the_first_stays() -> None:
 
 def test_a_copy_of_a_copy_that_went_stays() -> None:
     # 0 is like 1, 1 like 2, 0 not like 2: without 1 the other two are different photos.
-    assert judged("aaa", (0, 1, False), (1, 2, False)).keys() == {1}
+    assert decided("aaa", (0, 1, False), (1, 2, False)).keys() == {1}
 
 
 def test_the_same_photo_in_two_classes_contradicts_itself_and_both_go() -> None:
-    found = judged("aba", (0, 1, True), (0, 2, False))
+    found = decided("aba", (0, 1, True), (0, 2, False))
     assert found == {
         0: ("contradicting", "equal to 1.jpg of class b"),
         1: ("contradicting", "equal to 0.jpg of class a"),

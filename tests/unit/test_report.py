@@ -159,12 +159,12 @@ def test_other_figures_give_other_verdicts(
     assert verdicts(reported(tmp_path, map(change, thesis_rows())))[finding][1] == verdict
 
 
-def test_what_was_not_run_is_not_judged(tmp_path: Path) -> None:
+def test_what_was_not_run_has_no_verdict(tmp_path: Path) -> None:
     lite = replace(RUN_ROW, architecture="timm:tf_efficientnet_lite0", weights="package")
     found = verdicts(reported(tmp_path, [lite, replace(RUN_ROW, best_val_accuracy=0.8)]))
     assert {
         verdict for _, verdict in (found[name] for name in (BETTER, ACCURATE, HARDEST, COST, FASTEST))
-    } == {"cannot be judged"}
+    } == {"not tested"}
     assert found[HARDEST][0] == "not run: fireplace, rooms"
     assert found[ACCURATE][0].startswith(
         "not run: AlexNet, VGG-11-bn, DenseNet-121 and Inception v3; of what"
@@ -172,10 +172,10 @@ def test_what_was_not_run_is_not_judged(tmp_path: Path) -> None:
     assert "timm:tf_efficientnet_lite0 90.00 %, ResNet-18 80.00 %" in found[ACCURATE][0]
 
 
-def test_networks_from_scratch_are_called_so_and_judge_nothing(tmp_path: Path) -> None:
+def test_networks_from_scratch_are_called_so_and_decide_nothing(tmp_path: Path) -> None:
     scratch = [replace(row, weights="none") for row in thesis_rows()]
     text = reported(tmp_path, scratch)
-    assert {verdicts(text)[name][1] for name in (BETTER, ACCURATE, HARDEST)} == {"cannot be judged"}
+    assert {verdicts(text)[name][1] for name in (BETTER, ACCURATE, HARDEST)} == {"not tested"}
     for heading in HEADINGS:
         ours = [row for row in cells(section(text, heading))[1:] if row[2] != "–"]
         assert len(ours) == 5 and all(row[0].endswith(", from scratch") for row in ours)

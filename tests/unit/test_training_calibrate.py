@@ -66,7 +66,7 @@ def test_false_threshold_is_the_highest_that_reaches_the_target() -> None:
     assert choose_false(SCORES, ~TRUTH, prevalence=0.5, target=0.9) == 0.0
 
 
-def test_cross_fitting_judges_each_fold_at_the_others_threshold() -> None:
+def test_cross_fitting_evaluates_each_fold_at_the_others_threshold() -> None:
     folds = np.array([0, 1] * 5)
     thresholds = {0: 0.55, 1: 0.85}
 

@@ -62,14 +62,14 @@ def test_every_choice_is_measured_in_the_same_folds(
     monkeypatch.setattr(frozen, "load_backbone", untrained)
     found = frozen.ablations(photos, HEADS, fold, tmp_path, Targets(homes="web_homes"))
     assert {"Lite0, whole photo", "without elsewhere", "learning from 4 crops, too"} <= set(found)
-    assert "without web_homes" not in found, "the homes are what it is judged on"
+    assert "without web_homes" not in found, "the homes are what it is evaluated on"
     for by_head in found.values():
         assert set(by_head) == set(HEADS)
         assert by_head["balcony"]["of"] == 8
         assert 0 < by_head["balcony"]["photos"] <= 1
 
 
-def test_a_collection_is_judged_by_heads_that_never_saw_it(
+def test_a_collection_is_evaluated_with_heads_that_never_saw_it(
     photos: PhotoSet, fold: np.ndarray, tmp_path: Path
 ) -> None:
     found = frozen.cross_source(photos, HEADS, fold, untrained(""), tmp_path)

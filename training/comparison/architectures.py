@@ -58,7 +58,7 @@ def preprocessing_of(architecture: str, weights: str, size: int = 0) -> Preproce
     """What the backbone was pretrained with; `size`: side of the input in pixels, 0: its own.
 
     Pictures are resized so that the shorter side fits and cut out of the centre. Inception v3 takes pixels on
-    -1..1, into which torchvision turns normalised ImageNet pixels first.
+    -1..1, to which torchvision rescales normalised ImageNet pixels first.
     """
     library, _, model = backbone_name(architecture).partition(":")
     if library == "torchvision":

@@ -11,9 +11,9 @@ from training.comparison.ratios import Times
 from training.comparison.tables import percent
 from training.markdown import table
 
-HELD, PARTLY, FAILED, OPEN = "held", "held in part", "did not hold", "cannot be judged"
+HELD, PARTLY, FAILED, OPEN = "held", "held in part", "did not hold", "not tested"
 
-RULES = f"""How they are calibrated:
+RULES = f"""How the verdicts are reached:
 
 - Finetuning is better: {HELD} where it wins at least nine in ten pairs (one task, one architecture,
   both modes), {PARTLY} where it wins more than half; a tie is no win.
@@ -40,7 +40,7 @@ class Finding:
 def accuracy_findings(runs: pd.DataFrame) -> list[Finding]:
     """Of runs that may be compared with each other (the same `peers`).
 
-    The thesis's networks were pretrained, so nothing is judged by networks from scratch.
+    The thesis's networks were pretrained, so networks from scratch decide nothing.
     """
     means = runs.groupby(["task", "architecture", "mode"])["best_val_accuracy"].mean().unstack("mode")
     means = means.reindex(columns=list(thesis.MODES))

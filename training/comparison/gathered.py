@@ -24,7 +24,7 @@ PRETRAINED, UNSTATED, SCRATCH = KINDS = "pretrained", "weights not stated", "fro
 
 @dataclass(frozen=True)
 class Gathered:
-    """What several results folders hold together.
+    """What several results folders hold in sum.
 
     `runs` and `epochs` have the columns of `RunRow` and `EpochRow`, with architectures by the thesis's names,
     and `kind` (of the weights), `split`, `label`, `peers`; `runs` has `digest` (of the prepared photos) and

@@ -78,7 +78,7 @@ def _findings(gathered: Gathered) -> str:
             parts.append(f"Accuracy, {peers} (runs: {len(own)}):")
             if kind == SCRATCH:
                 parts.append(
-                    "The thesis's networks were pretrained, so nothing is judged by networks from scratch."
+                    "The thesis's networks were pretrained, so networks from scratch decide nothing."
                 )
             parts.append(findings_table(accuracy_findings(own)))
     for times in times_of(gathered):

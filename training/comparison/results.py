@@ -138,7 +138,7 @@ class Results:
 
 
 def read_results(*folders: Path) -> Results:
-    """Read the tables of all `folders` together; of rows with the same key the last folder's counts.
+    """Read the tables of all `folders` as one; of rows with the same key the last folder's counts.
 
     Raises:
         UsageError: no results there, or a table that is not readable or lacks a column.

@@ -11,7 +11,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from enrich.model.bundle import Bundle
-from enrich.model.head import Head
+from enrich.model.head import MIN_BACKING, Head
 from enrich.model.seen import distinct_views
 from training import simulate
 from training.calibrate import (
@@ -29,7 +29,7 @@ from training.evaluation.measure import PREVALENCES, Floats, Truth, find_homes
 from training.evaluation.scored import Rows, Scored
 from training.heads import FOLDS, site_folds
 from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE
-from training.thresholds import MIN_BACKING, in_words
+from training.thresholds import in_words
 
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold."""
@@ -118,7 +118,7 @@ def adjust_binary(
 def _on_simulated(
     photos: PhotoSet, head: Head, homes: _Homes, chances: Floats, expected: float, aim: Aim
 ) -> float:
-    """The `true` threshold of listings put together from photos of these homes, as many a listing as
+    """The `true` threshold of listings simulated from photos of these homes, as many a listing as
     the homes have in the median."""
     drawn_from = np.full(len(photos), -1, dtype=np.int64)
     drawn_from[np.concatenate(homes.rows)] = 0

@@ -90,7 +90,7 @@ def _photo_row(name: str, figure: Figures) -> list[str]:
 
 def _listings(figures: Figures) -> str:
     if not figures["homes"]:
-        return "No group has enough labelled photos to be judged as a listing.\n"
+        return "No group has enough labelled photos to be evaluated as a listing.\n"
     outcomes = [
         [words, *(str(counts[answer]) for answer in ("true", "unknown", "false"))]
         for words, counts in figures["outcomes"].items()
