@@ -55,7 +55,7 @@ class EmbeddedIndex:
                 select(func.count()).where(table.c.index == self._alias, table.c.document.is_not(None))
             )
         )
-        return [f"index: embedded in Postgres as {self._alias} with {count} documents"]
+        return [f"embedded in Postgres as {self._alias} with {count} documents"]
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
