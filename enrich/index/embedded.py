@@ -71,7 +71,7 @@ class EmbeddedIndex:
         count = self._database.run(
             lambda connection: connection.scalar(_TOTAL, {"index": self._alias, "asked": "[]"})
         )
-        return [f"index: embedded in Postgres as {self._alias} with {count} documents"]
+        return [f"embedded in Postgres as {self._alias} with {count} documents"]
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""

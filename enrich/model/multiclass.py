@@ -73,12 +73,9 @@ class Multiclass(Overridable, word="multiclass"):
         return f"{top.name} {plain[top.name]:.2f}", _is_enough(top, plain[top.name])
 
     def why(self, head: Head, logits: Floats, seen: Seen) -> str:
-        thresholds = {one.name: one.threshold for one in head.classes}
         counts = self.answer(head, logits, seen).counts[f"{head.name}_counts"]
-        return (
-            "; ".join(f"{name} from {thresholds[name]:.2f}" for name in counts)
-            or "no class reached its threshold"
-        )
+        found = (_rule(one) for one in sorted(head.classes, key=lambda one: one.name) if one.name in counts)
+        return "; ".join(found) or "no class reached its threshold"
 
     def read_override(self, head: Head, text: str) -> tuple[str, ...]:
         given, known = tuple(part.strip() for part in text.split(",") if part.strip()), _published(head)
@@ -98,6 +95,10 @@ class Multiclass(Overridable, word="multiclass"):
 
 def _is_enough(top: HeadClass, chance: float) -> bool:
     return top.publish and bool(chance >= top.threshold)
+
+
+def _rule(one: HeadClass) -> str:
+    return f"{one.name} from {one.threshold:.2f}" if one.threshold else f"{one.name} at any probability"
 
 
 def _published(head: Head) -> list[str]:

@@ -56,7 +56,10 @@ _EXPLANATIONS = (
     (r'database "[^"]*" does not exist|no such database', "no such database"),
     (r'role "[^"]*" does not exist', "no such user"),
     (r"could not translate host name|Name or service not known", "no such host"),
-    (r"Connection refused|No such file or directory", "nothing answers there; is Postgres running"),
+    (
+        r"Connection refused|No such file or directory",
+        "nothing answers there; Postgres may not be running",
+    ),
     (r"timeout expired|timed out|No route to host|unreachable", "the host does not answer"),
     (r"no pg_hba.conf entry", "the server does not let this user in from here (pg_hba.conf)"),
     (r"permission denied for database", "the user may not connect to this database: GRANT CONNECT"),

@@ -6,6 +6,7 @@ LONGEST = 300
 FAULTS = {
     "doubled punctuation": r"[?!:;,] ?[.?!:;,](?!\w)|[.] [.:;,]|(?<!\.)\.\.(?!\.)",
     "a doubled word or host": r"(?<![\w.:/-])([\w./-]{2,})[:,]?\s+\1(?![\w/-]|\.\w)",
+    "a question without its mark": r"[;:] (is|are|does|has) [^?]*$",
     "a trailing colon or comma": r"[:;,]\s*$",
     "a traceback": r"Traceback|File \"",
     "a repr of an object": r"<[\w.]+ (object )?at 0x|\b(Path|PosixPath|SecretStr|URL)\(",

@@ -1,6 +1,7 @@
 """What a head says of a listing, in words: thresholds beside probabilities, and why unknown is unknown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,11 @@ def test_classes_say_from_which_threshold_they_count() -> None:
     kitchen = np.array([[4.0, 0.0], [0.1, 0.0]])
     assert ROOM.rules.explained(ROOM, kitchen, seen(2)) == "kitchen from 0.60"
     assert ROOM.rules.explained(ROOM, kitchen[1:], seen(1)) == "no class reached its threshold"
+
+
+def test_a_class_without_a_threshold_is_not_said_to_have_one_of_0() -> None:
+    room = replace(ROOM, classes=(HeadClass("kitchen", True, 0.0), HeadClass("other", False, 0.0)))
+    assert room.rules.explained(room, np.array([[4.0, 0.0]]), seen(1)) == "kitchen at any probability"
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_what_is_said_of_a_database_that_cannot_be_reached_can_be_shown(meaning:
     ("message", "fault"),
     [
         ("nothing answers there: is Postgres running?. Check DATABASE_URL", "doubled punctuation"),
+        ("nothing answers there; is Postgres running. Check DATABASE_URL", "a question without its mark"),
         ("10.1.2.3: 10.1.2.3 is neither public", "a doubled word or host"),
         ("the the index", "a doubled word or host"),
         ("ENRICH_INDEX:", "a trailing colon or comma"),

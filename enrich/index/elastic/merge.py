@@ -65,9 +65,9 @@ class MergeIndex:
                     f"the credentials lack {', '.join(lacking)}. See docs/index.md for what the portal grants"
                 )
             count = self._client.count(index=name)["count"]
-        lines = [f"index: {self._index} is the portal's index {name} with {count} documents"]
+        lines = [f"{self._index} is the portal's index {name} with {count} documents"]
         if missing:
-            lines.append(f"index: fields that will be added to its mapping: {', '.join(sorted(missing))}")
+            lines.append(f"fields that will be added to its mapping: {', '.join(sorted(missing))}")
         return lines
 
     def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:

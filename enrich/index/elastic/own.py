@@ -79,12 +79,12 @@ class OwnIndex:
                     f"{self._alias} and {self._alias}-*"
                 )
             if found is None:
-                return [f"index: alias {self._alias} is not there yet and will be created"]
+                return [f"alias {self._alias} is not there yet and will be created"]
             name, index = found
             count = self._client.count(index=name)["count"]
-        lines = [f"index: alias {self._alias} is index {name} with {count} documents"]
+        lines = [f"alias {self._alias} is index {name} with {count} documents"]
         if missing := self._missing(name, index):
-            lines.append(f"index: fields that will be added or changed: {', '.join(sorted(missing))}")
+            lines.append(f"fields that will be added or changed: {', '.join(sorted(missing))}")
         return lines
 
     def _create(self) -> tuple[str, dict[str, Any]]:
