@@ -26,7 +26,6 @@ from enrich.source.pages import (
 from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
-from enrich.state.schema import PUBLISHED
 
 T = TypeVar("T")
 
@@ -38,7 +37,7 @@ _SERVED = """LEFT JOIN (
 _OURS = """
     SELECT * FROM (
         SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {absent} AS absent,
-               {published} AS published,
+               listing.revision IS NOT NULL AS has_document,
                listing.status IN ('pending', 'leased')
                    OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
                listing.revalidate, served.status AS publish_status,
@@ -56,7 +55,7 @@ _MOVED = text(f"""
     WHERE listing.attributes IS NOT NULL AND (listing.status = 'gone' OR {DOCUMENT_DIFFERS})
 """)
 
-_PUBLISHED = text(f"SELECT count(*) FROM listing WHERE status <> 'gone' AND {PUBLISHED}")
+_DOCUMENTS = text("SELECT count(*) FROM listing WHERE status <> 'gone' AND revision IS NOT NULL")
 
 _ELSEWHERE = text(f"""
     SELECT count(*) FILTER (WHERE gone) AS removed,
@@ -117,9 +116,9 @@ def foresee(
         found.count(compared.kinds)
         absent = [row for row in compared.ours.values() if row.absent]
         losses.removed += len(absent)
-        losses.leaving += sum(row.published for row in absent)
+        losses.leaving += sum(row.has_document for row in absent)
         losses.emptied += len(compared.emptied)
-    losses.published = read(state, lambda connection: connection.execute(_PUBLISHED).scalar_one())
+    losses.documents = read(state, lambda connection: connection.execute(_DOCUMENTS).scalar_one())
     if not allow_removals:
         found.refusal = refusal(losses, settings.max_removed, whole=ids is None)
     found.removed = 0 if found.refusal else losses.removed
@@ -143,7 +142,7 @@ def prospects(
         for id in sorted(compared.kinds.keys() | compared.ours.keys()):
             row = compared.ours.get(id)
             if row is not None and ((row.gone and id not in compared.kinds) or (row.absent and not refused)):
-                if row.published:
+                if row.has_document:
                     yield Prospect(id, outcome="removed")
             else:
                 yield _prospect(compared, id, row, revalidate, refused)
@@ -196,7 +195,7 @@ def _compared(
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
     shown = {**given, "page": as_json(page.listings)}
     ours = state.execute(
-        text(_OURS.format(absent=ABSENT, published=PUBLISHED, served=_SERVED, ours=page.ours)), page.scope
+        text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), page.scope
     )
     return _Compared(
         page,

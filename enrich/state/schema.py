@@ -243,8 +243,3 @@ NEXT_REVISION = text(
     "greatest(coalesce(listing.revision, 0) + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)"
 )
 """Never goes backwards, not even when a listing comes back or the state is restored from a backup."""
-
-PUBLISHED = """EXISTS (
-    SELECT FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
-    WHERE p.listing_id = listing.id AND p.revision IS NOT NULL)"""
-"""Whether the index that buyers search holds a listing; of those that are gone, it holds no document."""
