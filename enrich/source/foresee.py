@@ -194,9 +194,7 @@ def _compared(
 
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
     shown = {**given, "page": as_json(page.listings)}
-    ours = state.execute(
-        text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), page.scope
-    )
+    ours = state.execute(text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), page.scope)
     return _Compared(
         page,
         classify(state, page.listings, given),
