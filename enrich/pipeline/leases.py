@@ -33,6 +33,10 @@ class Leases:
     def __bool__(self) -> bool:
         return bool(self._held)
 
+    def alone(self, claim: Claim) -> bool:
+        """Whether no other listing is worked on beside this one."""
+        return claim == self._alone
+
     async def claim(self, size: int, ids: Sequence[str] | None, *, alone: bool) -> list[Claim]:
         """Lease up to `size` listings; or, with nothing in hand, one in whose hands a worker died.
 

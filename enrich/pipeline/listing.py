@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS = 2  # of one photo by a host that asks to be left alone, after which it is asked for once more
 PATIENCE = 600.0  # seconds that one photo waits for such a host in all
+PATIENCE_ALONE = 10.0  # the same where nothing else is worked on meanwhile
 
 
 @dataclass(slots=True)
@@ -67,8 +68,10 @@ class ListingStages:
         While its host is paused it holds no place in the window.
         """
         refusals, waited = 0, 0.0
+        alone = self.leases.alone(claim)
+        patience = PATIENCE_ALONE if alone else PATIENCE
         while True:
-            last = refusals >= REFUSALS or waited >= PATIENCE
+            last = refusals >= REFUSALS or waited >= patience
             try:
                 outcome = await self.photos.result(claim, photo, known, last)
             finally:
@@ -82,7 +85,8 @@ class ListingStages:
             if not self.window.has_room(claim):
                 await self._put_off(claim, outcome.seconds)
                 return None
-            if not await self.window.park(claim, outcome.seconds):
+            overlong = alone and waited >= patience  # taken for the answer at once: all others would wait too
+            if not overlong and not await self.window.park(claim, outcome.seconds):
                 return None
             await self.window.take()
 

@@ -26,7 +26,7 @@ from enrich.source.pages import (
 from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
-from enrich.state.schema import PUBLISHED, SERVED
+from enrich.state.schema import SERVED
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _SERVED = f"LEFT JOIN (SELECT p.* FROM {SERVED}) AS served ON served.listing_id 
 _OURS = """
     SELECT * FROM (
         SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {absent} AS absent,
-               {published} AS published,
+               listing.revision IS NOT NULL AS has_document, served.revision IS NOT NULL AS published,
                listing.status IN ('pending', 'leased')
                    OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
                listing.revalidate, served.status AS publish_status,
@@ -54,7 +54,7 @@ _MOVED = text(f"""
     WHERE listing.attributes IS NOT NULL AND (listing.status = 'gone' OR {DOCUMENT_DIFFERS})
 """)
 
-_PUBLISHED = text(f"SELECT count(*) FROM listing WHERE status <> 'gone' AND {PUBLISHED}")
+_DOCUMENTS = text("SELECT count(*) FROM listing WHERE status <> 'gone' AND revision IS NOT NULL")
 
 _ELSEWHERE = text(f"""
     SELECT count(*) FILTER (WHERE gone) AS removed,
@@ -115,9 +115,9 @@ def foresee(
         found.count(compared.kinds)
         absent = [row for row in compared.ours.values() if row.absent]
         losses.removed += len(absent)
-        losses.leaving += sum(row.published for row in absent)
+        losses.leaving += sum(row.has_document for row in absent)
         losses.emptied += len(compared.emptied)
-    losses.published = read(state, lambda connection: connection.execute(_PUBLISHED).scalar_one())
+    losses.documents = read(state, lambda connection: connection.execute(_DOCUMENTS).scalar_one())
     if not allow_removals:
         found.refusal = refusal(losses, settings.max_removed, whole=ids is None)
     found.removed = 0 if found.refusal else losses.removed
@@ -193,9 +193,7 @@ def _compared(
 
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
     shown = {**given, "page": as_json(page.listings)}
-    ours = state.execute(
-        text(_OURS.format(absent=ABSENT, published=PUBLISHED, served=_SERVED, ours=page.ours)), page.scope
-    )
+    ours = state.execute(text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), page.scope)
     return _Compared(
         page,
         classify(state, page.listings, given),

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from enrich.settings import Settings
 from enrich.source.portal import Source, SourceListing
-from enrich.state.schema import NIGHTLY, PUBLISHED
+from enrich.state.schema import NIGHTLY
 
 SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", updated_at timestamptz,
   photo_fp text, doc_fp text, versioned boolean, columns jsonb)"""
@@ -32,9 +32,9 @@ ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AN
 SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
   AND listing.transient_rounds = 0 AND NOT CAST(:revalidate AS boolean))"""
 
-# Published from photos, and now without any, which no discovery has accepted yet.
-_EMPTIED_NOW = f"""s.photo_fp = '' AND {PHOTOS_DIFFER} AND listing.status <> 'gone' AND {PUBLISHED}
-  AND listing.photo_fp_done <> ''"""
+# Enriched from photos, and now without any, which no discovery has accepted yet.
+_EMPTIED_NOW = f"""s.photo_fp = '' AND {PHOTOS_DIFFER} AND listing.status <> 'gone'
+  AND listing.revision IS NOT NULL AND listing.photo_fp_done <> ''"""
 
 _CLASSIFY = text(f"""
     SELECT s.id,
@@ -113,7 +113,7 @@ def classify(
 
 
 def emptied(state: Connection, listings: Sequence[SourceListing]) -> set[str]:
-    """Ids of those that were published from photos and have none any more."""
+    """Ids of those that were enriched from photos and have none any more."""
     bare = [listing for listing in listings if not listing.photo_fp]
     return set(state.execute(_EMPTIED, {"page": as_json(bare)}).scalars()) if bare else set()
 

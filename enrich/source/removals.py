@@ -17,7 +17,7 @@ from enrich.settings import parse_max_removed
 from enrich.source.pages import ABSENT, Page
 from enrich.state.database import Database
 from enrich.state.outbox import enqueue
-from enrich.state.schema import NEXT_REVISION, PUBLISHED
+from enrich.state.schema import NEXT_REVISION
 
 FEW = 20
 """A share of the documents may always be this many: small portals remove a few."""
@@ -37,11 +37,11 @@ _STAGE_EMPTIED = text("""
     ON CONFLICT DO NOTHING
 """)
 
-_COUNT = text(f"""
+_COUNT = text("""
     SELECT count(*) FILTER (WHERE NOT r.emptied) AS removed,
-           count(*) FILTER (WHERE NOT r.emptied AND {PUBLISHED}) AS leaving,
+           count(*) FILTER (WHERE NOT r.emptied AND listing.revision IS NOT NULL) AS leaving,
            count(*) FILTER (WHERE r.emptied) AS emptied,
-           count(*) FILTER (WHERE {PUBLISHED}) AS published
+           count(*) FILTER (WHERE listing.revision IS NOT NULL) AS documents
     FROM listing LEFT JOIN removal AS r ON r.listing_id = listing.id AND r.run_id = :run
     WHERE listing.status <> 'gone'
 """)
@@ -69,11 +69,11 @@ class Losses:
     removed: int = 0
     """Listings missing in the source."""
     leaving: int = 0
-    """Those of them whose documents are published."""
+    """Those of them that have documents."""
     emptied: int = 0
-    """Listings that are still there, with a published document, but lost all their photos."""
-    published: int = 0
-    """Documents published of all listings that are not gone."""
+    """Listings that are still there, with a document, but lost all their photos."""
+    documents: int = 0
+    """Documents of all listings that are not gone, published or not: an index may be filled just now."""
     seen: int = 0
     photos_seen: bool = False
     """Whether any listing of the source has a photo."""
@@ -90,17 +90,17 @@ def refusal(losses: Losses, max_removed: str, whole: bool) -> str | None:
     `whole`: the whole source was read, not some listings of it.
     """
     share, number = parse_max_removed(max_removed)
-    limit = max(FEW, int(share * losses.published)) if number is None else number
-    if whole and not losses.seen and losses.published:
-        why = f"the source has no active listings at all, and {losses.published} documents are published"
+    limit = max(FEW, int(share * losses.documents)) if number is None else number
+    if whole and not losses.seen and losses.documents:
+        why = f"the source has no active listings at all, and {losses.documents} documents were made of some"
     elif whole and not losses.photos_seen and losses.emptied:
         why = f"the source has no photos at all, and {losses.emptied} documents were made from photos"
     elif losses.leaving + losses.emptied > limit:
         allowed = f"{share * 100:g} % (and more than {FEW})" if number is None else f"{number}"
         without = f" and {losses.emptied} would lose all their photos" if losses.emptied else ""
         why = (
-            f"{losses.leaving} of {losses.published} published documents would be removed{without}: more "
-            f"than {allowed}, which is what ENRICH_MAX_REMOVED={max_removed} allows"
+            f"{losses.leaving} of {losses.documents} documents would be removed{without}: more than "
+            f"{allowed}, which is what ENRICH_MAX_REMOVED={max_removed} allows"
         )
     else:
         return None
@@ -132,7 +132,7 @@ class Removals:
     def count(self, losses: Losses) -> None:
         """Count what is staged into `losses`."""
         found = self._state.run(lambda state: state.execute(_COUNT, self._run).one())
-        losses.removed, losses.leaving, losses.emptied, losses.published = found
+        losses.removed, losses.leaving, losses.emptied, losses.documents = found
 
     def remove(self) -> None:
         """Make what is missing `gone`: its documents leave with the next publish."""

@@ -246,8 +246,3 @@ NEXT_REVISION = text(
 
 SERVED = "publication AS p JOIN target AS t ON t.id = p.target AND t.serving"
 """What the index that buyers search holds of listings, and is to get."""
-
-PUBLISHED = f"""EXISTS (
-    SELECT FROM {SERVED}
-    WHERE p.listing_id = listing.id AND p.revision IS NOT NULL)"""
-"""Whether the index that buyers search holds a listing; of those that are gone, it holds no document."""

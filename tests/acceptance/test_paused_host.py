@@ -127,3 +127,17 @@ def test_a_host_that_asks_for_more_than_a_photo_can_wait_is_tried_again_another_
     assert report.figures.failures == {"throttled": 100}
     assert set(world.statuses().values()) == {"retry"}
     assert world.requests() < 100, "most were not even asked for"
+
+
+@pytest.mark.parametrize(("asks", "status_then"), [(LONG, "retry"), (BRIEF, "done")])
+@pytest.mark.timeout(60)
+def test_homes_in_whose_hands_a_worker_died_wait_for_a_short_pause_only(
+    world: World, asks: Step, status_then: str
+) -> None:
+    """Each is worked on alone, so all others would wait with it."""
+    paused_homes(world, 3, FINE, asks, FINE)
+    assert world.run().exit_code == 0
+    world.portal.execute("DELETE FROM enrichment.photo")
+    world.portal.execute("UPDATE enrichment.listing SET status = 'pending', attempts = 1")
+    assert world.run().exit_code == 0
+    assert set(world.statuses().values()) == {status_then}

@@ -412,8 +412,26 @@ class TestRemovalGuard:
 
     def test_unpublished_listings_do_not_count(self, night: Night, town: Callable[..., None]) -> None:
         town(100, 50)
-        night.portal.execute("UPDATE enrichment.publication SET revision = NULL WHERE listing_id <> 't100'")
+        night.portal.execute("UPDATE enrichment.listing SET revision = NULL WHERE id <> 't100'")
         assert night().removed == 50
+
+    @pytest.mark.parametrize("table", ["listings", "listing_images"])
+    def test_a_table_emptied_while_an_index_is_filled_removes_nothing(
+        self, night: Night, homes: list[str], table: str
+    ) -> None:
+        night.portal.execute("UPDATE enrichment.publication SET revision = NULL, status = 'waiting'")
+        night.portal.execute(f"DELETE FROM {table}")
+        for found in (night.foresee(), night()):
+            assert_refused(found, "no active listings at all|no photos at all")
+        assert {row.status for row in night.rows().values()} == {"done"}
+
+    def test_a_share_is_of_all_documents_while_an_index_is_filled(
+        self, night: Night, town: Callable[..., None]
+    ) -> None:
+        town(100, 21)
+        night.portal.execute("UPDATE enrichment.publication SET revision = NULL, status = 'waiting'")
+        for found in (night.foresee(), night()):
+            assert_refused(found, "21 of 100")
 
 
 class TestNamedIds:
