@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from enrich.errors import OutageError
+from enrich.errors import IndexSetupError, OutageError
 from enrich.index.document import build
 from enrich.index.protocol import IndexLost, IndexUnavailable, SearchIndex
 from enrich.model.bundle import Bundle
@@ -22,6 +22,7 @@ from enrich.state.outbox import VARYING, Outbox, OutboxRow
 
 log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between tries while the index is away
+MOST_LOSSES = 3  # of the index, with nothing written between them
 
 
 @dataclass(slots=True)
@@ -92,15 +93,24 @@ class Publisher:
         """
         self._until, self._check = until, check
         with suppress(_Ended):
-            self._patiently(self._prepare)
-            again = True
+            losses, written, prepared, again = 0, 0, False, True
             while again:
                 try:
+                    if not prepared:
+                        self._patiently(self._prepare)
+                        prepared = True
                     again = self._pass()
-                except IndexLost:
+                except IndexLost as error:
+                    done = self.figures.written + self.figures.removed
+                    losses, written = (losses + 1 if done == written else 1), done
+                    if losses > MOST_LOSSES:
+                        raise IndexSetupError(
+                            f"index {self._settings.index} cannot be written to: {error}. Look at its alias "
+                            "and its settings; nothing is lost, the next run goes on"
+                        ) from None
                     log.warning("the index went away while it was written to: creating it again")
-                    self._started = False
-                    self._patiently(self._prepare)
+                    self._started = prepared = False
+                    self._sleep(FIRST_WAIT)
         left = self._outbox.counts()
         self.figures.awaiting, self.figures.refused = left.awaiting, left.refused
 

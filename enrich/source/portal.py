@@ -26,6 +26,7 @@ from enrich.source.urls import strip_pattern, strip_url, url_key
 from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
 
 T = TypeVar("T")
+BIGINT = range(-(2**63), 2**63)
 
 # To the end of the transaction: nothing is written to the portal's tables, whatever a query does; their names
 # are looked up as the role has set up; the planner uses the index on listing_id where there is one, and sorts
@@ -138,7 +139,9 @@ class Source:
         """Read the listings with these ids. Compared as their own type, so that an index can be used."""
         kind = self._tables.listings.columns["id"].type
         if kind in INTEGERS:
-            wanted: list[Any] = [int(id) for id in ids if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", id)]
+            wanted: list[Any] = [
+                int(id) for id in ids if re.fullmatch(r"0|-?[1-9][0-9]{0,18}", id) and int(id) in BIGINT
+            ]
             which = "l.id = ANY(CAST(:ids AS bigint[]))"
         elif kind == "uuid":
             wanted = [id for id in ids if re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", id)]
@@ -197,7 +200,7 @@ def _describe(table: Table, optional: str) -> str:
 
 def _integer(digits: str) -> int | float:
     """Postgres numbers may have any length; those beyond bigint become floats (and may become infinite)."""
-    return int(digits) if len(digits) < 19 else float(digits)
+    return int(digits) if len(digits) <= 20 and int(digits) in BIGINT else float(digits)
 
 
 def _clean(value: Any, kind: str) -> Any:

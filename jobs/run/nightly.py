@@ -1,6 +1,7 @@
 """The nightly run: discover what changed, enrich it, publish it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from enrich.errors import BusyError
@@ -42,14 +43,16 @@ def run(settings: Settings, options: RunOptions, stop: Stop) -> RunReport:
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))
         while not stop.is_set():
-            try:
-                with services.locks.hold(DISCOVER, settings.lease_seconds) as hold:
-                    _run(services, options, stop, report, hold)
-                break
-            except BusyError:
-                if not options.wait:
-                    raise
-                stop.wait(LOCK_POLL)
+            with ExitStack() as held:
+                try:
+                    hold = held.enter_context(services.locks.hold(DISCOVER, settings.lease_seconds))
+                except BusyError:
+                    if not options.wait:
+                        raise
+                    stop.wait(LOCK_POLL)
+                    continue
+                _run(services, options, stop, report, hold)
+            break
         else:
             report.exit_code = stop.exit_code
     return report

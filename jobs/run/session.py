@@ -1,6 +1,7 @@
 """The part that the nightly run and the backfill share: enrich what is claimable while publishing it."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -77,7 +78,7 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
     report.exit_code = 70
     try:
         yield run_id
-        if stop.is_set() and (left := _left(services)):
+        if stop.is_set() and (left := _left(services, kind)):
             report.left, report.exit_code = left, stop.exit_code
             error = f"{left} left"
         else:
@@ -92,10 +93,14 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
         services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
 
 
-def _left(services: Services) -> int:
+def _left(services: Services, kind: str) -> int:
+    """What the same command would go on with: listings, else documents, else backfills to be marked."""
     found = summary(services.database)
     documents = found.outbox.unpublished - found.outbox.awaiting - found.outbox.refused
-    return sum(found.listings.get(status, 0) for status in ("pending", "leased")) or documents
+    if kind == "publish":
+        return documents
+    unmarked = sum(job.marked_at is None for job in found.backfills)
+    return services.queue.waiting_count() or documents or unmarked
 
 
 def enrich_and_publish(
@@ -139,11 +144,14 @@ def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
     while not stop.is_set():
         try:
             with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
+                deadline = math.inf  # it is ours; should it be lost, we wait anew
                 publisher.publish(until=stop.is_set, check=hold.check)
             publisher.refusals.warn()
             return
         except (BusyError, LockLostError):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            deadline = now + LOCK_PATIENCE if deadline == math.inf else deadline
+            if now > deadline:
                 raise
             stop.wait(LOCK_POLL)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
+from enrich.errors import IndexSetupError
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.publish import Publisher
 from enrich.model.bundle import load_bundle
@@ -163,3 +164,24 @@ def test_a_version_that_the_index_does_not_tell_is_overtaken_in_one_step_or_left
         assert migrated.state("home-1").published_revision > held
     else:
         assert "version conflict" in migrated.state("home-1").publish_error
+
+
+def test_an_alias_that_takes_no_writes_ends_the_publish(
+    migrated: Portal,
+    elasticsearch_proxy: Proxy,
+    index: OwnIndex,
+    index_name: str,
+    a_run: Callable[[], Publisher],
+) -> None:
+    enriched(migrated, 3, wrong=0)
+    index.prepare()
+    client = Elasticsearch(elasticsearch_proxy.url)
+    (name,) = client.indices.get_alias(name=index_name)
+    client.indices.put_alias(index=name, name=index_name, is_write_index=False)
+    with pytest.raises(IndexSetupError, match="cannot be written to"):
+        a_run().publish()
+    client.indices.put_alias(index=name, name=index_name, is_write_index=True)
+    again = a_run()
+    again.publish()
+    assert again.figures.written == 3
+    client.close()

@@ -133,6 +133,7 @@ def test_a_fingerprint_does_not_depend_on_how_rows_lie(portal: Portal, source: C
     ("id_type", "listing_id_type", "ids"),
     [
         ("bigint", "integer", ["-5", "10", "9"]),
+        ("bigint", "bigint", ["-9223372036854775808", "1234567890123456789", "9223372036854775807"]),
         ("integer", "text", ["10", "9"]),
         ("smallint", "bigint", ["1", "2"]),
         ("uuid", "uuid", ["00000000-0000-0000-0000-0000000000aa", "10000000-0000-0000-0000-000000000000"]),
