@@ -81,6 +81,23 @@ main()
 """
 
 
+def test_a_backfill_that_is_stopped_before_it_marks_says_so_and_is_gone_on_with(world: World) -> None:
+    world.listing("1", "kitchen")
+    assert world.run().exit_code == 0
+    stopped = world.script(STOPPED_BEFORE_MARKING, "backfill")
+    assert stopped.returncode == 143 and "stopped by signal, 1 left" in stopped.stderr, stopped.stderr
+    assert world.run().figures.listings == 1
+
+
+STOPPED_BEFORE_MARKING = """
+import os, signal
+from jobs.run import backfill
+backfill._discover = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
+from jobs.cli.commands import main
+main()
+"""
+
+
 def test_a_dry_run_that_is_stopped_says_that_it_is_not_whole(world: World, gate: Gate) -> None:
     gate.holds(world.photos, *world.listing("1", "kitchen"))
     process = world.start("run", "--dry-run", **SLOW)
