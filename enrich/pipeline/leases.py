@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -19,7 +20,8 @@ class Leases:
 
     def __init__(self, queue: WorkQueue, pools: Pools, lease_seconds: float) -> None:
         self._queue, self._pools = queue, pools
-        self._interval = lease_seconds / 3
+        self._lease = lease_seconds
+        self._turn: float | None = None
         self._held: set[Claim] = set()
         self._ending: set[Claim] = set()
         self._alone: Claim | None = None
@@ -41,7 +43,8 @@ class Leases:
         """Lease up to `size` listings; or, with nothing in hand, one in whose hands a worker died.
 
         Such a listing is worked on alone: until it has left our hands no other is claimed. `alone` says
-        whether it may come now.
+        whether it may come now. It comes behind all others; but so that a backfill does not keep those of the
+        nightly run waiting for days, they have a turn once per lease, for which nothing else is claimed.
         """
         if size < 1 or self._alone in self._held:
             return []
@@ -49,13 +52,21 @@ class Leases:
 
     def _claim(self, size: int, ids: Sequence[str] | None, alone: bool) -> list[Claim]:
         # All in the thread, so that no claim is lost when the run ends just now.
-        claims = self._queue.claim(size, ids)
+        claims = [] if self._their_turn(ids) else self._queue.claim(size, ids)
         if not claims and alone:
             claims = self._queue.claim(1, ids, alone=True)
             self._alone = next(iter(claims), None)
         self._held.update(claims)
         self.taken += len(claims)
         return claims
+
+    def _their_turn(self, ids: Sequence[str] | None) -> bool:
+        now = time.monotonic()
+        if self._turn is not None and self._turn <= now and self._queue.orphaned(ids):
+            return True
+        if self._turn is None or self._turn <= now:
+            self._turn = now + self._lease
+        return False
 
     def drop(self, claim: Claim) -> bool:
         """Let go of a claim that has ended; False where it had left our hands before."""
@@ -87,7 +98,7 @@ class Leases:
     async def keep(self, lost: Callable[[Claim], None]) -> None:
         """Renew the leases until cancelled; what went to another worker leaves our hands, and is told."""
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self._lease / 3)
             if not self._held:
                 continue
             for claim in await run_in(self._pools.heartbeat, self._queue.heartbeat, list(self._held)):

@@ -82,6 +82,9 @@ class PhotoStages:
                 return _failed(photo, before, before.failures, before.sha256, known.score)
         key = _key(claim, photo)
         outcome, made = await self._fetch_memo.get(key, lambda: self._fetch(photo, known, last))
+        if not made and before is not None and _superseded(outcome, before):
+            self._fetch_memo.forget(key)
+            outcome, made = await self._fetch_memo.get(key, lambda: self._fetch(photo, known, last))
         if made and (not isinstance(outcome, PhotoResult) or outcome.transient):
             self._fetch_memo.forget(key)
         if made or not isinstance(outcome, PhotoResult):
@@ -173,6 +176,15 @@ class PhotoStages:
 def _key(claim: Claim, photo: Photo) -> Any:
     """What listings share a photo by; a revalidation asks anew."""
     return photo.key, photo.version, claim.revalidate and claim.token
+
+
+def _superseded(outcome: PhotoResult | Paused | None, before: PhotoState) -> bool:
+    """Whether state has moved past a remembered outcome: asked for again, or other bytes are on record."""
+    if not isinstance(outcome, PhotoResult):
+        return False
+    if not outcome.status.ok:
+        return before.retry_due
+    return before.status.ok and before.sha256 not in (None, outcome.sha256)
 
 
 def _failed(

@@ -20,6 +20,7 @@ from enrich.errors import OutageError
 from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
 from enrich.state import completion, photos, requests, workers
 from enrich.state.database import Database
+from enrich.state.schema import NIGHTLY
 
 # A dead worker's listings are free, and so are those of one whose row is gone.
 _FREE = """CASE l.status
@@ -60,6 +61,14 @@ def _claiming(which: str, order: str) -> TextClause:
 
 _CLAIM = _claiming(_UNHARMED, "l.priority, l.id")
 _CLAIM_ALONE = _claiming(_WORKER_DIED, "l.attempts, l.priority, l.id")
+
+_ORPHANED = text(f"""
+    SELECT EXISTS (
+        SELECT FROM listing AS l
+        WHERE l.status IN ('pending', 'retry', 'leased') AND l.priority = {NIGHTLY}
+          AND {_WORKER_DIED} AND {_FREE}
+          AND (CAST(:ids AS text[]) IS NULL OR l.id = ANY(:ids)))
+""")  # noqa: S608 (put together from the constants here)
 
 # What an earlier try of the same claim leased: its commit got through, and only the answer was lost.
 _CLAIMED = text("""
@@ -174,6 +183,10 @@ class Listings:
     def claimable(self, ids: Sequence[str] | None = None) -> bool:
         """Whether a listing (of `ids`, if given) can be claimed now or is in some worker's hands."""
         return bool(self._of(_CLAIMABLE, ids))
+
+    def orphaned(self, ids: Sequence[str] | None = None) -> bool:
+        """Whether a listing of the nightly run (of `ids`, if given) can be claimed `alone` now."""
+        return bool(self._of(_ORPHANED, ids))
 
     def waiting_count(self, ids: Sequence[str] | None = None) -> int:
         """How many listings (of `ids`, if given) can be claimed now or are in some worker's hands."""

@@ -24,6 +24,9 @@ class WorkQueue(Protocol):
     def claimable(self, ids: Sequence[str] | None = None) -> bool:
         """Whether a listing (of `ids`, if given) can be claimed now or is in some worker's hands."""
 
+    def orphaned(self, ids: Sequence[str] | None = None) -> bool:
+        """Whether a listing of the nightly run (of `ids`, if given) can be claimed `alone` now."""
+
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         """Say that this process lives; answers those of its claims that went to another worker."""
 

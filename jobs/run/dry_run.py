@@ -98,6 +98,9 @@ class RehearsalQueue:
         self._next = self._next or next(self._ahead, None)
         return self._next is not None
 
+    def orphaned(self, ids: Sequence[str] | None = None) -> bool:
+        return False
+
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         return []
 

@@ -11,6 +11,7 @@ from enrich.pipeline.leases import Leases
 from enrich.pipeline.pools import Pools
 from enrich.records import Claim
 from enrich.state.listings import Listings
+from enrich.state.schema import BACKFILL
 from tests.support.enriched import add, result
 from tests.support.postgres import Portal
 
@@ -19,7 +20,7 @@ from tests.support.postgres import Portal
 def leases(state: Listings) -> Iterator[Leases]:
     engine: Any = SimpleNamespace(lanes=1, start_lane=lambda: None)
     with Pools(engine, 1) as pools:
-        yield Leases(state, pools, 0.3)
+        yield Leases(state, pools, 9)
 
 
 def lose(portal: Portal, id: str) -> None:
@@ -93,6 +94,26 @@ def test_where_a_worker_died_the_listing_is_worked_on_alone(migrated: Portal, le
         assert await claim() == ["d"]
 
     claims: list[Claim] = []
+    asyncio.run(go())
+
+
+def test_where_a_worker_died_a_backfill_does_not_keep_the_nightly_listing_waiting(
+    migrated: Portal, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        add(migrated, "a", attempts=1)
+        add(migrated, "b", attempts=1, priority=BACKFILL)
+        add(migrated, "c", "d", "e", priority=BACKFILL)
+        (c,) = await leases.claim(1, None, alone=True)
+        monkeypatch.setattr(leases, "_turn", 0.0)  # a lease later
+        assert await leases.claim(1, None, alone=True) == [], "c is in hand"
+        leases.drop(c)
+        (a,) = await leases.claim(1, None, alone=True)
+        leases.drop(a)
+        (d,) = await leases.claim(1, None, alone=True)
+        leases.drop(d)
+        assert [c.id, a.id, d.id] == ["c", "a", "d"]
+
     asyncio.run(go())
 
 
