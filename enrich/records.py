@@ -122,6 +122,8 @@ class PhotoState:
     retry_due: bool
     """A failure whose next try is due (by the database's clock)."""
     error: str | None
+    checked_at: datetime | None = None
+    """When it was last asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,9 @@ class Memo:
             while len(self._tasks) > self._limit and next(iter(self._tasks.values())).done():
                 self._tasks.popitem(last=False)
 
-    def forget(self, key: Any) -> None:
-        """Let the next caller make the outcome again."""
+    def forget(self, key: Any, outcome: Any = None) -> None:
+        """Let the next caller make the outcome again; with `outcome`, unless another was made meanwhile."""
+        task = self._tasks.get(key)
+        if outcome is not None and (task is None or not task.done() or task.result() is not outcome):
+            return
         self._tasks.pop(key, None)

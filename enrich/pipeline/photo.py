@@ -81,10 +81,15 @@ class PhotoStages:
             if not before.status.ok and not before.retry_due:
                 return _failed(photo, before, before.failures, before.sha256, known.score)
         key = _key(claim, photo)
-        outcome, made = await self._fetch_memo.get(key, lambda: self._fetch(photo, known, last))
-        if not made and before is not None and _superseded(outcome, before):
-            self._fetch_memo.forget(key)
-            outcome, made = await self._fetch_memo.get(key, lambda: self._fetch(photo, known, last))
+
+        async def fetch() -> tuple[PhotoResult | Paused | None, PhotoState | None]:
+            return await self._fetch(photo, known, last), before
+
+        fetched, made = await self._fetch_memo.get(key, fetch)
+        if not made and _superseded(*fetched, before):
+            self._fetch_memo.forget(key, fetched)
+            fetched, made = await self._fetch_memo.get(key, fetch)
+        outcome, _ = fetched
         if made and (not isinstance(outcome, PhotoResult) or outcome.transient):
             self._fetch_memo.forget(key)
         if made or not isinstance(outcome, PhotoResult):
@@ -178,13 +183,18 @@ def _key(claim: Claim, photo: Photo) -> Any:
     return photo.key, photo.version, claim.revalidate and claim.token
 
 
-def _superseded(outcome: PhotoResult | Paused | None, before: PhotoState) -> bool:
-    """Whether state has moved past a remembered outcome: asked for again, or other bytes are on record."""
-    if not isinstance(outcome, PhotoResult):
+def _superseded(
+    outcome: PhotoResult | Paused | None, before: PhotoState | None, now: PhotoState | None
+) -> bool:
+    """Whether state has moved past a remembered outcome: asked for again, or other bytes are on record.
+
+    `before` is what was known when it was fetched; who knows no more than that shares what was found.
+    """
+    if not isinstance(outcome, PhotoResult) or now is None or now == before:
         return False
     if not outcome.status.ok:
-        return before.retry_due
-    return before.status.ok and before.sha256 not in (None, outcome.sha256)
+        return now.status.ok or now.retry_due
+    return now.status.ok and now.sha256 != outcome.sha256
 
 
 def _failed(

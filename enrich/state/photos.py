@@ -19,7 +19,7 @@ RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further 
 
 _STATES = text("""
     SELECT key, status, sha256, version, etag, last_modified, failures, error,
-           coalesce(next_try <= now(), false) AS retry_due
+           coalesce(next_try <= now(), false) AS retry_due, checked_at
     FROM photo WHERE key = ANY(:keys)
 """)
 
@@ -105,7 +105,8 @@ def states(connection: Connection, keys: Sequence[str]) -> dict[str, PhotoState]
     return {
         row.key: PhotoState(
             row.key, PhotoStatus(row.status), row.sha256, row.version,
-            Validators(row.etag, row.last_modified), row.failures, row.retry_due, row.error,
+            Validators(row.etag, row.last_modified), row.failures, row.retry_due,
+            row.error, row.checked_at,
         )
         for row in connection.execute(_STATES, {"keys": list(keys)})
     }  # fmt: skip
