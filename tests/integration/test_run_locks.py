@@ -1,0 +1,44 @@
+"""The locks of a run: which ones it waits for, how long, and what it does when one was lost."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from enrich.errors import BusyError, LockLostError
+from enrich.state.database import Database
+from enrich.state.locks import Locks
+from jobs.run.session import PUBLISH, publish_now
+from jobs.run.stop import Stop
+from tests.support.harness import World
+from tests.support.postgres import Portal
+
+
+def test_a_lock_lost_after_hours_of_publishing_is_taken_again(
+    migrated: Portal, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.run.session.LOCK_PATIENCE", 0.5)
+    calls: list[float] = []
+
+    def publish(**_: Any) -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            time.sleep(1.0)
+            raise LockLostError("the database was away")
+
+    publisher: Any = SimpleNamespace(publish=publish, refusals=SimpleNamespace(warn=lambda: None))
+    services: Any = SimpleNamespace(locks=Locks(database), settings=SimpleNamespace(lease_seconds=60))
+    publish_now(services, publisher, Stop())
+    assert len(calls) == 2
+
+
+@pytest.mark.timeout(90)
+def test_a_run_that_waits_for_its_turn_is_not_repeated_for_another_lock(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.run.session.LOCK_PATIENCE", 0.0)
+    world.listing("1", "kitchen")
+    with Locks(database).hold(PUBLISH), pytest.raises(BusyError, match="publish"):
+        world.run(wait=True)
+    assert world.portal.execute("SELECT exit_code FROM enrichment.run") == [(75,)]
