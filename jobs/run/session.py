@@ -1,7 +1,6 @@
 """The part that the nightly run and the backfill share: enrich what is claimable while publishing it."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -144,16 +143,15 @@ def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
     while not stop.is_set():
         try:
             with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
-                deadline = math.inf  # it is ours; should it be lost, we wait anew
                 publisher.publish(until=stop.is_set, check=hold.check)
             publisher.refusals.warn()
             return
-        except (BusyError, LockLostError):
-            now = time.monotonic()
-            deadline = now + LOCK_PATIENCE if deadline == math.inf else deadline
-            if now > deadline:
+        except LockLostError:  # it was ours: we wait anew
+            deadline = time.monotonic() + LOCK_PATIENCE
+        except BusyError:
+            if time.monotonic() > deadline:
                 raise
-            stop.wait(LOCK_POLL)
+        stop.wait(LOCK_POLL)
 
 
 def pipeline_on(
