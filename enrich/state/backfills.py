@@ -163,9 +163,13 @@ class Backfills:
 
         Several processes may do so at once. When told to stop, the next call goes on.
         """
-        for id in self._database.run(lambda connection: connection.execute(_UNMARKED).scalars().all()):
+        for id in self.unmarked():
             while not stopping() and self._mark_page(id):
                 pass
+
+    def unmarked(self) -> Sequence[int]:
+        """The ids of the backfills whose listings are not all marked yet."""
+        return self._database.run(lambda connection: connection.execute(_UNMARKED).scalars().all())
 
     def _mark_page(self, id: int) -> bool:
         """Mark one page; whether there may be more."""

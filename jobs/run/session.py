@@ -17,7 +17,6 @@ from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
 from enrich.state.queue import WorkQueue
-from enrich.state.summary import summary
 from jobs.run.progress import shown
 from jobs.run.services import Services
 from jobs.run.stop import Stop
@@ -94,12 +93,14 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
 
 def _left(services: Services, kind: str) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
-    found = summary(services.database)
-    documents = found.outbox.unpublished - found.outbox.awaiting - found.outbox.refused
-    if kind == "publish":
+    listings = 0 if kind == "publish" else services.queue.waiting_count()
+    if listings:
+        return listings
+    counts = services.outbox.counts()
+    documents = counts.unpublished - counts.awaiting - counts.refused
+    if documents or kind == "publish":
         return documents
-    unmarked = sum(job.marked_at is None for job in found.backfills)
-    return services.queue.waiting_count() or documents or unmarked
+    return len(services.backfills.unmarked())
 
 
 def enrich_and_publish(
