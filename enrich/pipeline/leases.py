@@ -21,7 +21,7 @@ class Leases:
     def __init__(self, queue: WorkQueue, pools: Pools, lease_seconds: float) -> None:
         self._queue, self._pools = queue, pools
         self._lease = lease_seconds
-        self._turn: float | None = None
+        self._turn = time.monotonic() + lease_seconds
         self._held: set[Claim] = set()
         self._ending: set[Claim] = set()
         self._alone: Claim | None = None
@@ -62,10 +62,11 @@ class Leases:
 
     def _their_turn(self, ids: Sequence[str] | None) -> bool:
         now = time.monotonic()
-        if self._turn is not None and self._turn <= now and self._queue.orphaned(ids):
+        if now < self._turn:
+            return False
+        if self._queue.orphaned(ids):
             return True
-        if self._turn is None or self._turn <= now:
-            self._turn = now + self._lease
+        self._turn = now + self._lease
         return False
 
     def drop(self, claim: Claim) -> bool:
