@@ -1,4 +1,4 @@
-"""The engine for CPUs: OpenVINO, with the same logits as PyTorch's up to rounding and three times its speed.
+"""The engine for CPUs: OpenVINO, with PyTorch's logits up to rounding, and faster (see docs/benchmarks.md).
 
 A bundle's network is converted once and kept in the cache folder by its model id, so that the next run starts
 without PyTorch.
