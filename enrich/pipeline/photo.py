@@ -25,7 +25,7 @@ from enrich.records import (
     PhotoStatus,
     Scores,
 )
-from enrich.state.queue import WorkQueue
+from enrich.state.queue import WorkQueue, complete_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,7 @@ class PhotoStages:
 
     def _scores(self, shas: Sequence[str]) -> dict[str, PhotoScore]:
         """Scores on record of these bytes by all models of the bundle."""
-        found = self._queue.scores(shas, self._model_ids)
-        return {sha: score for sha, score in found.items() if set(self._model_ids) <= set(score.by_model)}
+        return complete_scores(self._queue, shas, self._model_ids)
 
     def _decode(self, body: bytes) -> Decoded:
         with self._figures.timed("decode"):

@@ -50,3 +50,9 @@ class WorkQueue(Protocol):
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
         """Scores on record for these bytes by these models; `by_model` holds only the models found."""
+
+
+def complete_scores(queue: WorkQueue, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
+    """Scores on record for these bytes; those that not all of these models have scored are absent."""
+    found = queue.scores(shas, model_ids)
+    return {sha: score for sha, score in found.items() if set(model_ids) <= set(score.by_model)}

@@ -12,6 +12,7 @@ from enrich.model.bundle import Bundle
 from enrich.model.head import Head
 from enrich.model.seen import seen_of
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
+from enrich.state.queue import complete_scores
 from enrich.state.summary import ListingDetails, details
 from jobs.run.services import Records
 from jobs.views import answer, console
@@ -71,9 +72,8 @@ def _results(services: Records, found: ListingDetails) -> list[PhotoResult]:
         result = PhotoResult(shown, PhotoStatus(photo["status"]), photo["sha256"], failures=failures)
         # While a failure may pass, the scores of earlier bytes stand in.
         results.append(replace(result, sha256=known.get("sha256")) if result.transient else result)
-    scores = services.queue.scores(sorted({r.sha256 for r in results if r.sha256}), models)
-    complete = {sha: score for sha, score in scores.items() if set(models) <= set(score.by_model)}
-    return [replace(result, score=complete.get(result.sha256 or "")) for result in results]
+    scores = complete_scores(services.queue, sorted({r.sha256 for r in results if r.sha256}), models)
+    return [replace(result, score=scores.get(result.sha256 or "")) for result in results]
 
 
 def _why(bundle: Bundle, results: Sequence[PhotoResult], min_photos_false: int) -> dict[str, str]:
