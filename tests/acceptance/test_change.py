@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from enrich.model.bundle import load_bundle
+from enrich.model.writing import write_bundle
 from jobs.run.session import RunReport
-from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head
+from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 from tests.support.harness import World, assert_same
 
 
@@ -267,3 +269,30 @@ def test_a_new_model_scores_what_it_has_not_seen(settled: World, tmp_path: Path)
     assert settled.requests() == 5 and report.figures.scored == 5
     assert settled.documents()["flat"]["has_fireplace"] is True
     assert settled.documents()["house"]["room_types"] == ["kitchen"]
+
+
+def test_a_model_beside_the_one_known_scores_what_only_the_other_has_seen(
+    settled: World, tmp_path: Path
+) -> None:
+    known = load_bundle(settled.fixed["bundle"])
+    beside = {
+        **known.manifest["members"][0],
+        "weights": "porch.safetensors",
+        "heads": [binary_head("porch")],
+    }
+    tensors = {
+        name.replace("head.balcony.", "head.porch."): tensor
+        for name, tensor in tiny_tensors().items()
+        if name.startswith(("backbone.", "head.balcony."))
+    }
+    weights = {known.manifest["members"][0]["weights"]: tiny_tensors(), "porch.safetensors": tensors}
+    manifest = {**known.manifest, "members": [*known.manifest["members"], beside]}
+    both = write_bundle(tmp_path / "both", manifest, weights)
+    assert both.members[0].model_id == known.members[0].model_id != both.members[1].model_id
+    settled.fixed["bundle"] = both.folder
+    settled.photos.forget()
+    report = settled.backfill(stale_bundle=True)
+    assert settled.requests() == 5 and report.figures.scored == 5 and not report.figures.quarantined
+    documents = settled.documents()
+    assert documents["house"]["has_porch"] is documents["house"]["has_balcony"] is True
+    assert "has_porch" not in documents["flat"] and documents["flat"]["has_fireplace"] is True
