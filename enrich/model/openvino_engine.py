@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from threading import local
 from typing import Any
@@ -46,7 +47,7 @@ class OpenVinoEngine:
         self._batch_size = min(batch_size, CPU_BATCH)
         self._members = bundle.members
         self._places = [bundle.preprocessings.index(member.preprocessing) for member in bundle.members]
-        core = ov.Core()
+        core = _core()
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": self._lanes,
@@ -86,6 +87,16 @@ class OpenVinoEngine:
             for photo, row in zip(scores, logits.tolist(), strict=True):
                 photo[member.model_id] = by_head(member.heads, row)
         return scores
+
+
+@cache
+def _core() -> ov.Core:
+    """The one core of this process, kept to its end.
+
+    A core gives the thread that first uses it a stack for signal handlers and frees that stack with itself,
+    also where a later core took it for the one to go back to: the next signal would then end the process.
+    """
+    return ov.Core()
 
 
 def _converted(core: ov.Core, bundle: Bundle, member: Member, cache: Path) -> ov.Model:

@@ -133,6 +133,24 @@ def test_a_cache_that_cannot_be_written_is_done_without(tiny: Bundle, tmp_path: 
     assert logits(OpenVinoEngine(tiny, tmp_path / "file"), pictures(tiny, 1)).shape[0] == 1
 
 
+def test_a_signal_is_handled_after_engines_were_dropped(tiny: Bundle, cache: Path) -> None:
+    code = f"""
+import faulthandler, os, signal
+from pathlib import Path
+from enrich.model.bundle import load_bundle
+from enrich.model.openvino_engine import OpenVinoEngine
+
+faulthandler.enable()
+engines = [OpenVinoEngine(load_bundle(Path({str(tiny.folder)!r})), Path({str(cache)!r})) for _ in range(2)]
+while engines:
+    del engines[0]
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_nothing_is_told_to_the_makers_of_the_library() -> None:
     from openvino.tools.ovc import telemetry_utils
 
