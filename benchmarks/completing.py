@@ -95,7 +95,7 @@ def main() -> None:
 
             def work() -> None:
                 for claim in held:
-                    assert state.complete(result(claim, options.photos, failed))
+                    assert state.complete([result(claim, options.photos, failed)])
 
             return measured(database, work)
 

@@ -19,7 +19,7 @@ def batched(items: int, size: int, expected: int) -> tuple[list[int], list[int]]
 
     async def main() -> list[int]:
         with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(double, size, pool, lambda: expected)
+            batcher = Batcher(double, size, pool, lambda held: expected > held)
             worker = asyncio.ensure_future(batcher.run())
             try:
                 return list(await asyncio.gather(*(batcher.submit(i) for i in range(items))))
@@ -50,7 +50,7 @@ def test_a_batch_that_raises_raises_for_each_of_its_callers() -> None:
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(broken, 4, pool, lambda: 2)
+            batcher = Batcher(broken, 4, pool, lambda held: held < 2)
             worker = asyncio.ensure_future(batcher.run())
             found = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
             assert [str(error) for error in found] == ["the model broke"] * 2
