@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -42,6 +43,30 @@ def test_a_single_item_goes_at_once_when_nothing_else_is_on_its_way() -> None:
 def test_a_partial_batch_goes_although_others_are_still_on_their_way() -> None:
     outputs, sizes = batched(items=3, size=32, expected=1000)
     assert (outputs, sum(sizes)) == ([0, 2, 4], 3)
+
+
+def test_the_last_photos_do_not_wait_while_another_lane_works_on_the_ones_before_them() -> None:
+    """Nothing more is on its way then, although not all is done: the lanes' own batches do not count."""
+    sizes: list[int] = []
+    last = Event()
+
+    def work(batch: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(batch))
+        if len(batch) == 2:
+            last.set()
+        assert last.wait(20), "the last two wait for the first four"
+        return batch
+
+    async def main() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            batcher = Batcher(work, 4, pool, lambda held: held < 6, linger=60)
+            lanes = [asyncio.ensure_future(batcher.run()) for _ in range(2)]
+            await asyncio.gather(*(batcher.submit(i) for i in range(6)))
+            for lane in lanes:
+                lane.cancel()
+
+    asyncio.run(main())
+    assert sizes == [4, 2]
 
 
 def test_a_batch_that_raises_raises_for_each_of_its_callers() -> None:
