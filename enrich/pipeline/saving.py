@@ -14,7 +14,7 @@ class Ended(Enum):
     """How the claim of a listing ended."""
 
     SAVED = auto()
-    STALE = auto()  # it was not ours any more
+    STALE = auto()  # it was not ours any more, or is asked for again already
     QUARANTINED = auto()
 
 
@@ -28,6 +28,5 @@ def save(queue: WorkQueue, results: Sequence[ListingResult]) -> list[Ended]:
             return save(queue, results[:middle]) + save(queue, results[middle:])
         claim = results[0].claim
         log.error("listing %s cannot be saved: %s", claim.id, error)
-        queue.fail(claim, f"save: {error}")
-        return [Ended.QUARANTINED]
+        return [Ended.QUARANTINED if queue.fail(claim, f"save: {error}") else Ended.STALE]
     return [Ended.SAVED if result.claim in saved else Ended.STALE for result in results]

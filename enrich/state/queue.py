@@ -58,5 +58,5 @@ class WorkQueue(Protocol):
 
 def complete_scores(queue: WorkQueue, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
     """Scores on record for these bytes; those that not all of these models have scored are absent."""
-    found = queue.scores(shas, model_ids)
+    found = queue.scores(shas, model_ids) if shas else {}
     return {sha: score for sha, score in found.items() if set(model_ids) <= set(score.by_model)}

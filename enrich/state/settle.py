@@ -47,10 +47,11 @@ def settle(listings: Sequence[Mapping[str, PhotoResult]], on_record: Rows) -> Se
             else:
                 settled.rows[key] = row = _row(result, settled.rows.get(key))
                 rows[key] = row["status"], sha or (before[1] if before else None)
-                if before is not None and sha is not None and (other or before[0] != PhotoStatus.OK):
-                    settled.changed[key] = sha
+                if sha is not None:
                     for holder, held in holders.get(key, ()):
                         settled.current[holder] &= held == sha
+                    if before is not None and (other or before[0] != PhotoStatus.OK):
+                        settled.changed[key] = sha
             holders.setdefault(key, []).append((number, sha))
     return settled
 
