@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Barrier
+from time import sleep
 from typing import Any
 
 import pytest
@@ -29,6 +29,10 @@ from tests.support.enriched import (
     statuses,
 )
 from tests.support.postgres import Portal
+
+WAITING_FOR_LOCKS = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 @contextmanager
@@ -224,28 +228,30 @@ class TestSharedPhotos:
         assert len(state.complete(group)) == 2
         assert statuses(migrated) == {"a": "done", "b": "pending", "c": "done"}
 
-    def test_workers_whose_groups_share_photos_in_opposite_orders_all_get_through(
-        self, migrated: Portal, database: Database, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize("meet_at", ["scores", "photos"])
+    def test_workers_whose_groups_share_photos_in_opposite_orders_both_get_through(
+        self, migrated: Portal, database: Database, caplog: pytest.LogCaptureFixture, meet_at: str
     ) -> None:
-        shared = [photo(f"shared{n}", n) for n in range(10)]
-        ids = [f"l{n:02}" for n in range(40)]
-        add(migrated, *ids)
-        workers = [Listings(database, lease_seconds=60, max_attempts=3) for _ in range(4)]
-        for version in range(3):
-            ask_again(migrated, *ids)
-            start = Barrier(len(workers))
-
-            def work(number: int, version: int = version, start: Barrier = start) -> int:
-                claims = workers[number].claim(10, ids[number::4])
-                order = -1 if number % 2 else 1
-                group = [
-                    result(c, [ok(p, sha(f"{p.position}-{version}")) for p in shared[::order]])
-                    for c in claims[::order]
-                ]
-                start.wait()
-                return len(workers[number].complete(group))
-
-            with ThreadPoolExecutor(len(workers)) as pool:
-                assert list(pool.map(work, range(len(workers)))) == [10] * 4
+        shared = sorted((photo(f"shared{n}", n) for n in range(9)), key=lambda p: p.key)
+        add(migrated, "k", "l", "m", "n", "first")
+        workers = [Listings(database, lease_seconds=60, max_attempts=3) for _ in range(2)]
+        enriched(workers[0], "first", *(ok(p, sha(f"{n}-0")) for n, p in enumerate(shared)))
+        new = [ok(p, sha(f"{n}-1")) for n, p in enumerate(shared)]
+        groups = [
+            [result(claim_one(workers[0], id), new) for id in "km"],
+            [result(claim_one(workers[1], id), new[::-1]) for id in "nl"],
+        ]
+        with migrated.engine.connect() as connection:  # holds up both in the middle of what they lock
+            connection.exec_driver_sql(
+                f"INSERT INTO enrichment.photo_score VALUES ('{sha('4-1')}', '{MODEL}', 0, '{{}}')"
+                if meet_at == "scores"
+                else f"SELECT 1 FROM enrichment.photo WHERE key = '{shared[4].key}' FOR UPDATE"
+            )
+            with ThreadPoolExecutor(2) as pool:
+                saving = [pool.submit(w.complete, g) for w, g in zip(workers, groups, strict=True)]
+                while migrated.execute(WAITING_FOR_LOCKS)[0][0] < 2:
+                    sleep(0.02)
+                connection.rollback()
+        assert [len(done.result()) for done in saving] == [2, 2]
         assert not caplog.records  # no deadlock, no second try
-        assert {p["sha256"] for p in migrated.state("l17").photos} == {sha(f"{n}-2") for n in range(10)}
+        assert {p["sha256"] for p in migrated.state("l").photos} == {r.sha256 for r in new}
