@@ -3,7 +3,8 @@
 JPEG, PNG and WebP, told by content; of an animation the first frame. Pictures are turned upright (EXIF),
 laid on white where transparent and taken as sRGB: embedded colour profiles are ignored, CMYK is converted
 plainly (inverted, as Adobe writes it). Large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that
-leaves `DRAFT_MARGIN` times the pixels a model needs per side (what it costs: docs/bundle.md).
+leaves `DRAFT_MARGIN` times the pixels a model needs per side, and other pictures of four times these and more
+are averaged down by whole numbers first (what it costs: docs/bundle.md).
 
 Safe to call from many threads; Pillow releases the GIL while it decodes and resizes.
 """
@@ -19,6 +20,8 @@ from enrich.model.bundle import Preprocessing
 from enrich.records import Decoded, PhotoStatus
 
 DRAFT_MARGIN = 1.5
+REDUCING_GAP = 2.0
+"""Times the pixels a model needs per side, to which larger pictures are averaged before the real resize."""
 MAX_JPEG_SCANS = 500
 """Progressive files of cameras and sites have about ten; each costs a pass over all pixels."""
 
@@ -156,7 +159,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=picture.getchannel("A"))
         return white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _resize(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -172,7 +175,8 @@ def _resize(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.ui
             min(left + width * scale, float(picture.width)),
             min(top + height * scale, float(picture.height)),
         )
-    return np.asarray(picture.resize((width, height), _FILTERS[preprocessing.interpolation], box=box))
+    filter = _FILTERS[preprocessing.interpolation]
+    return np.asarray(picture.resize((width, height), filter, box=box, reducing_gap=REDUCING_GAP))
 
 
 def _cut_short(data: bytes, kind: str) -> bool:

@@ -16,8 +16,9 @@ LINGER = 0.2  # seconds without a new item after which a partial batch goes
 class Batcher(Generic[Item, Out]):
     """Collects items of many callers into batches for one function that runs in `executor`.
 
-    A batch goes when it is full, when `expected()` says that nothing more is on its way, or when no item has
-    come for `LINGER` seconds. `run` may run several times at once, each time working on a batch of its own.
+    A batch goes when it is full, when `more(held)` says that nothing is on its way beside the `held` items
+    that were submitted and have no output yet, or when no item has come for `linger` seconds. `run` may run
+    several times at once, each time working on a batch of its own.
     """
 
     def __init__(
@@ -25,20 +26,27 @@ class Batcher(Generic[Item, Out]):
         work: Callable[[Sequence[Item]], Sequence[Out]],
         size: int,
         executor: Executor,
-        expected: Callable[[], int],
+        more: Callable[[int], bool],
+        linger: float = LINGER,
     ) -> None:
         self._work = work
         self._size = size
         self._executor = executor
-        self._expected = expected
+        self._more = more
+        self._linger = linger
+        self._held = 0
         self._collecting = asyncio.Lock()
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Out]]] = asyncio.Queue(maxsize=4 * size)
 
     async def submit(self, item: Item) -> Out:
         """The function's output for `item`; raises what the function raised for its batch."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
-        await self._queue.put((item, future))
-        return await future
+        self._held += 1
+        try:
+            await self._queue.put((item, future))
+            return await future
+        finally:
+            self._held -= 1
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -60,10 +68,14 @@ class Batcher(Generic[Item, Out]):
     async def _collect(self) -> list[tuple[Item, asyncio.Future[Out]]]:
         batch = [await self._queue.get()]
         while len(batch) < self._size:
-            if self._queue.empty() and self._expected() <= len(batch):
+            if not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+                continue
+            if not self._more(self._held):
                 break
             try:
-                batch.append(await asyncio.wait_for(self._queue.get(), LINGER))
+                async with asyncio.timeout(self._linger):
+                    batch.append(await self._queue.get())
             except TimeoutError:
                 break
         return batch

@@ -16,7 +16,8 @@ class ErrorBudget:
     def __init__(self, share: float, failures: Counter[str]) -> None:
         self._share = share
         self._failures = failures
-        self._attempts: deque[tuple[str, bool]] = deque(maxlen=WINDOW)
+        self._attempts: deque[tuple[str, bool]] = deque()
+        self._failed = 0
 
     def spend(self, listing: str, transient: bool) -> None:
         """Count one request for a photo of a listing.
@@ -25,10 +26,12 @@ class ErrorBudget:
             ErrorBudgetError: too many of them failed for passing reasons.
         """
         self._attempts.append((listing, transient))
-        failed = sum(bad for _, bad in self._attempts)
-        if len(self._attempts) >= LEAST and failed > self._share * len(self._attempts):
+        self._failed += transient
+        if len(self._attempts) > WINDOW:
+            self._failed -= self._attempts.popleft()[1]
+        if len(self._attempts) >= LEAST and self._failed > self._share * len(self._attempts):
             raise ErrorBudgetError(
-                f"{failed} of the last {len(self._attempts)} photo requests failed for passing reasons "
+                f"{self._failed} of the last {len(self._attempts)} photo requests failed for passing reasons "
                 f"(most often {', '.join(kind for kind, _ in self._failures.most_common(3))}), more than "
                 f"ENRICH_ERROR_BUDGET={self._share:g} allows; nothing is held against the listings: "
                 "look at the photo hosts and run again"

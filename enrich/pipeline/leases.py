@@ -32,8 +32,8 @@ class Leases:
     def __contains__(self, claim: Claim) -> bool:
         return claim in self._held
 
-    def __bool__(self) -> bool:
-        return bool(self._held)
+    def __len__(self) -> int:
+        return len(self._held)
 
     def alone(self, claim: Claim) -> bool:
         """Whether no other listing is worked on beside this one."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
 from enrich.photos.transport import Paused
+from enrich.pipeline.batching import Batcher
 from enrich.pipeline.budget import ErrorBudget
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.photo import Known, PhotoStages
 from enrich.pipeline.pools import Pools, run_in
+from enrich.pipeline.saving import Ended
 from enrich.pipeline.window import Window
 from enrich.records import Claim, ListingPhotos, ListingResult, Photo, PhotoResult
 from enrich.state.queue import WorkQueue
@@ -39,6 +41,7 @@ class ListingStages:
     queue: WorkQueue
     bundle: Bundle
     photos: PhotoStages
+    saves: Batcher[ListingResult, Ended]
     window: Window
     leases: Leases
     budget: ErrorBudget
@@ -110,12 +113,13 @@ class ListingStages:
             self.figures.quarantined += 1
         else:
             result = ListingResult(claim, opened.source, results, attributes, self.bundle.bundle_id)
-            with self.figures.timed("save"):
-                saved = await run_in(self.pools.state, self.queue.complete, result)
-            self.figures.listings += saved
-            self.figures.stale += not saved
-            self.figures.retry += saved and any(r.transient for r in results)
-            if not saved:
+            ended = await self.saves.submit(result)
+            self.figures.quarantined += ended is Ended.QUARANTINED
+            self.figures.stale += ended is Ended.STALE
+            if ended is Ended.SAVED:
+                self.figures.listings += 1
+                self.figures.retry += any(r.transient for r in results)
+            else:
                 self.throw_away(opened)
         self.window.leave(claim)
         self.leases.drop(claim)

@@ -27,6 +27,9 @@ from enrich.records import (
 )
 from enrich.state.queue import WorkQueue, complete_scores
 
+LOOKED_UP = 32  # photos whose scores are looked up at once
+LOOK_UP_LINGER = 0.05  # seconds without another photo after which fewer are
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -58,6 +61,10 @@ class PhotoStages:
         self._figures, self._stopping = figures, stopping
         self._model_ids = [member.model_id for member in bundle.members]
         self._requests: set[asyncio.Task[Fetched | Paused]] = set()
+        self.look_ups: Batcher[str, PhotoScore | None] = Batcher(
+            self._known_scores, LOOKED_UP, pools.state, lambda _: bool(self._requests), LOOK_UP_LINGER
+        )
+        """Scores on record of bytes (by sha256) that were just fetched; to be run with the pipeline."""
         self._fetch_memo, self._score_memo = Memo(), Memo()
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Known]:
@@ -157,7 +164,7 @@ class PhotoStages:
         assert sha is not None and body is not None
 
         async def make() -> PhotoScore | Decoded:
-            if known := (await run_in(self._pools.state, self._scores, [sha])).get(sha):
+            if known := await self.look_ups.submit(sha):
                 return known
             decoded = await run_in(self._pools.decode, self._decode, body)
             if not decoded.status.ok:
@@ -167,6 +174,11 @@ class PhotoStages:
             return PhotoScore(sha, decoded.dhash, scores)
 
         return (await self._score_memo.get(sha, make))[0]
+
+    def _known_scores(self, shas: Sequence[str]) -> list[PhotoScore | None]:
+        with self._figures.timed("read"):
+            known = self._scores(shas)
+        return [known.get(sha) for sha in shas]
 
     def _scores(self, shas: Sequence[str]) -> dict[str, PhotoScore]:
         """Scores on record of these bytes by all models of the bundle."""

@@ -21,13 +21,15 @@ from enrich.pipeline.leases import Leases
 from enrich.pipeline.listing import ListingStages, OpenListing
 from enrich.pipeline.photo import Known, PhotoStages
 from enrich.pipeline.pools import Pools, run_in
+from enrich.pipeline.saving import Ended, save
 from enrich.pipeline.window import Window
-from enrich.records import Claim, Decoded, Scores
+from enrich.records import Claim, Decoded, ListingResult, Scores
 from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.queue import WorkQueue
 
 CLAIM_SIZE = 16  # listings leased at once: small, so that several workers share fairly
+GROUP = 32  # listings saved in one transaction, at most
 WINDOW_PER_REQUEST = 2  # photos on their way per allowed request
 PARKED = 1_000  # photos that wait for paused hosts
 ABSENT_DELAY = 3600.0  # seconds until a listing that vanished between discovery and claim is looked at again
@@ -82,7 +84,8 @@ class Pipeline:
         """Claim and work beside the heartbeat and the batcher's lanes; a helper that raises ends it."""
         async with self.transport, asyncio.TaskGroup() as group:
             lanes = [self.batcher.run() for _ in range(self.engine.lanes)]
-            jobs = (self.leases.keep(self.listings.lost), self._watch_stop(), *lanes)
+            batchers = self.photos.look_ups.run(), self.listings.saves.run()
+            jobs = (self.leases.keep(self.listings.lost), self._watch_stop(), *lanes, *batchers)
             helpers = [group.create_task(job) for job in jobs]
             await self._claim_all(ids, limit)
             for helper in helpers:
@@ -157,12 +160,17 @@ def open_pipeline(
         with figures.timed("score"):
             return engine.score([decoded.pixels for decoded in batch])
 
-    batcher = Batcher(score, engine.batch_size, pools.score, lambda: window.taken)
+    def saved(group: Sequence[ListingResult]) -> Sequence[Ended]:
+        with figures.timed("save"):
+            return save(queue, group)
+
+    batcher = Batcher(score, engine.batch_size, pools.score, lambda held: window.taken > held)
     leases = Leases(queue, pools, settings.lease_seconds)
+    saves = Batcher(saved, GROUP, pools.state, lambda held: len(leases) > held)
     photos = PhotoStages(queue, bundle, transport, batcher, pools, settings.max_pixels, figures, stopping)
     budget = ErrorBudget(settings.error_budget, figures.failures)
     least = settings.min_photos_false
-    listings = ListingStages(queue, bundle, photos, window, leases, budget, pools, figures, least)
+    listings = ListingStages(queue, bundle, photos, saves, window, leases, budget, pools, figures, least)
     return Pipeline(
         queue=queue,
         source=source,

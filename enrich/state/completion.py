@@ -1,8 +1,11 @@
-"""What a completed listing leaves in state: functions on an open transaction, called by `state.listings`."""
+"""What completed listings leave in state: functions on an open transaction, called by `state.listings`.
+
+A group of listings is saved by as many statements as one.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,78 +15,126 @@ from enrich.records import Claim, ListingResult, PhotoResult
 from enrich.state import overrides, photos
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY
+from enrich.state.settle import RETRY_HOURS as PHOTO_RETRY_HOURS
+from enrich.state.settle import clean
 
-RETRY_HOURS = (*photos.RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
+RETRY_HOURS = (*PHOTO_RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
 CROSSING_SECONDS = 2  # until another worker has surely saved the photo that both worked on
 
 _LOCK = text("""
-    SELECT id, photo_fp, requested, transient_rounds, priority, photos, attributes, bundle_id, revision
-    FROM listing WHERE id = :id AND lease_token = CAST(:token AS uuid)
-    FOR NO KEY UPDATE
+    SELECT l.id, l.lease_token::text AS token, l.photo_fp, l.requested, l.transient_rounds, l.priority,
+           l.photos, l.attributes, l.bundle_id, l.revision
+    FROM unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
+    JOIN listing AS l ON l.id = c.id AND l.lease_token = c.token
+    ORDER BY l.id FOR NO KEY UPDATE OF l
 """)
 
 # The current revision stays where the document is the same. What was asked for meanwhile outlives the claim.
 _COMPLETE = text(f"""
     UPDATE listing SET
-        photo_fp_done = :photo_fp,
-        photo_fp = CASE WHEN :asked_again THEN photo_fp ELSE :photo_fp END,
-        updated_at_done = :updated_at,
-        revalidate = revalidate AND :asked_again,
-        revalidated_at = CASE WHEN :revalidated THEN now() ELSE revalidated_at END,
-        status = :status, priority = :priority,
-        backfill = CASE WHEN :status = 'pending' THEN backfill END,
-        transient_rounds = :rounds, error = :error,
-        not_before = now() + :wait * interval '1 second',
-        pending_since = CASE WHEN :status = 'pending' THEN now() END,
+        photo_fp_done = r.photo_fp,
+        photo_fp = CASE WHEN r.asked_again THEN listing.photo_fp ELSE r.photo_fp END,
+        updated_at_done = r.updated_at,
+        revalidate = listing.revalidate AND r.asked_again,
+        revalidated_at = CASE WHEN r.revalidated THEN now() ELSE listing.revalidated_at END,
+        status = r.status, priority = r.priority,
+        backfill = CASE WHEN r.status = 'pending' THEN listing.backfill END,
+        transient_rounds = r.rounds, error = r.error,
+        not_before = now() + r.wait * interval '1 second',
+        pending_since = CASE WHEN r.status = 'pending' THEN now() END,
         lease_token = NULL, lease_worker = NULL, attempts = 0,
-        photos = CAST(:photos AS jsonb), model_ids = CAST(:model_ids AS jsonb), bundle_id = :bundle_id,
-        model_attributes = CAST(:model AS jsonb), attributes = CAST(:attributes AS jsonb),
+        photos = r.photos, model_ids = r.model_ids, bundle_id = r.bundle_id,
+        model_attributes = r.model, attributes = r.attributes,
         enriched_at = now(),
-        revision = CASE WHEN :differs THEN {NEXT_REVISION} ELSE revision END
-    WHERE id = :id
+        revision = CASE WHEN r.differs THEN {NEXT_REVISION} ELSE listing.revision END
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, photo_fp text, updated_at timestamptz,
+        revalidated boolean, asked_again boolean, photos jsonb, model_ids jsonb, bundle_id text, model jsonb,
+        attributes jsonb, differs boolean, status text, priority smallint, rounds integer,
+        wait double precision, error text)
+    WHERE listing.id = r.id
 """)  # noqa: S608 (our own expression)
 
-_LET_GO = text("DELETE FROM listing_photo WHERE listing_id = :id AND key = ANY(:keys)")
+_LET_GO = text("""
+    DELETE FROM listing_photo AS held
+    USING unnest(CAST(:ids AS text[]), CAST(:keys AS text[])) AS gone(id, key)
+    WHERE held.listing_id = gone.id AND held.key = gone.key
+""")
 
 _HOLD = text("""
-    INSERT INTO listing_photo (key, listing_id) SELECT key, :id FROM unnest(CAST(:keys AS text[])) AS key
-    ORDER BY key
+    INSERT INTO listing_photo (key, listing_id)
+    SELECT key, id FROM unnest(CAST(:ids AS text[]), CAST(:keys AS text[])) AS new(id, key)
+    ORDER BY key, id
     ON CONFLICT DO NOTHING
 """)
 
 
-def lock(connection: Connection, claim: Claim) -> Row[Any] | None:
-    """The listing's row, locked to the end of the transaction; None where the claim is stale."""
-    given = {"id": claim.id, "token": claim.token}
-    return connection.execute(_LOCK, given).one_or_none()
+class NotSavedError(Exception):
+    """Some of these listings cannot be completed: rolls all of them back."""
+
+    def __init__(self, stale: Sequence[Claim], emptied: Sequence[Claim]) -> None:
+        super().__init__("not ours any more, or without photos that discovery saw")
+        self.stale, self.emptied = stale, emptied
 
 
-def save(connection: Connection, result: ListingResult, row: Row[Any], current: bool) -> None:
-    """Write what was found of a locked listing, and what is next for it; its claim is over.
+def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
+    """Write what was found of claimed listings and their photos, and what is next; their claims are over.
 
-    `current`: no other worker saw other bytes of its photos.
+    Raises:
+        NotSavedError: claims are `stale`, or discovery saw photos of listings that have none now (`emptied`).
+        ValueError: a number is none.
     """
-    model = json.loads(json.dumps(asdict(result.attributes), allow_nan=False))
-    attributes = overrides.published(connection, row.id, model)
-    found = [_photo(r) for r in result.results]
-    models = sorted({model_id for r in result.results if r.score for model_id in r.score.by_model})
-    given = {
+    photos.save_scores(connection, [p.score for r in results for p in r.results if p.score])
+    settled = photos.save(connection, [r.results for r in results])
+    photos.ask_holders_again(connection, settled.changed, [r.claim.id for r in results])
+    claims = [r.claim for r in results]
+    given = {"ids": [claim.id for claim in claims], "tokens": [claim.token for claim in claims]}
+    rows = {(row.id, row.token): row for row in connection.execute(_LOCK, given)}
+    found = [(result, rows.get((result.claim.id, result.claim.token))) for result in results]
+    ours = [(result, row) for result, row in found if row is not None]
+    emptied = [result.claim for result, row in ours if row.photo_fp and not result.source.photo_fp]
+    if emptied or len(ours) < len(results):
+        raise NotSavedError([result.claim for result, row in found if row is None], emptied)
+    _save(connection, ours, settled.current)
+
+
+def _save(
+    connection: Connection, listings: Sequence[tuple[ListingResult, Row[Any]]], current: Sequence[bool]
+) -> None:
+    models = {
+        row.id: json.loads(json.dumps(asdict(result.attributes), allow_nan=False)) for result, row in listings
+    }
+    published = overrides.published(connection, models)
+    given = [
+        _columns(result, row, models[row.id], published[row.id]) | _next(result, row, still)
+        for (result, row), still in zip(listings, current, strict=True)
+    ]
+    connection.execute(_COMPLETE, {"rows": json.dumps(given, allow_nan=False)})
+    enqueue(connection, [columns["id"] for columns in given if columns["differs"]])
+    before = {(row.id, photo["key"]) for _, row in listings for photo in row.photos}
+    after = {(columns["id"], photo["key"]) for columns in given for photo in columns["photos"]}
+    for statement, pairs in ((_LET_GO, before - after), (_HOLD, after - before)):
+        if pairs:
+            ids, keys = zip(*sorted(pairs), strict=True)
+            connection.execute(statement, {"ids": list(ids), "keys": list(keys)})
+
+
+def _columns(
+    result: ListingResult, row: Row[Any], model: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    updated_at = result.source.updated_at
+    return {
         "id": row.id,
         "photo_fp": result.source.photo_fp,
-        "updated_at": result.source.updated_at,
+        "updated_at": updated_at and updated_at.isoformat(),
         "revalidated": result.claim.revalidate,
         "asked_again": row.requested != result.claim.requested,
-        "photos": json.dumps(found),
-        "model_ids": json.dumps(models),
+        "photos": [_photo(r) for r in result.results],
+        "model_ids": sorted({model_id for r in result.results if r.score for model_id in r.score.by_model}),
         "bundle_id": result.bundle_id,
-        "model": json.dumps(model),
-        "attributes": json.dumps(attributes),
+        "model": model,
+        "attributes": attributes,
         "differs": (attributes, result.bundle_id) != (row.attributes, row.bundle_id) or row.revision is None,
     }
-    connection.execute(_COMPLETE, given | _next(result, row, current))
-    if given["differs"]:
-        enqueue(connection, [row.id])
-    _hold(connection, row.id, {p["key"] for p in row.photos}, {p["key"] for p in found})
 
 
 def _next(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]:
@@ -107,13 +158,6 @@ def _next(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]
     }
 
 
-def _hold(connection: Connection, id: str, before: Set[str], after: Set[str]) -> None:
-    if gone := before - after:
-        connection.execute(_LET_GO, {"id": id, "keys": sorted(gone)})
-    if new := after - before:
-        connection.execute(_HOLD, {"id": id, "keys": sorted(new)})
-
-
 def _photo(result: PhotoResult) -> dict[str, Any]:
     photo = result.photo
     return {
@@ -123,5 +167,5 @@ def _photo(result: PhotoResult) -> dict[str, Any]:
         "version": photo.version,
         "sha256": result.sha256 if result.status.ok else None,
         "status": result.status.value,
-        "error": photos.clean(result.error),
+        "error": clean(result.error),
     }

@@ -46,6 +46,7 @@ _PASSING = (
     "58",  # the system under the server: I/O errors and the like
 )
 READ_ONLY = "25006"
+_UNWRITABLE = ("22", "23", "54")  # data exceptions, integrity constraints, more than fits
 _PASSING_WORDS = re.compile(
     r"starting up|shutting down|in recovery|too many (clients|connections)|remaining connection slots"
     r"|not yet accepting connections|server_login_retry|server closed the connection",
@@ -179,6 +180,11 @@ def passing(error: DBAPIError) -> bool:
     if state is None:  # psycopg2 gives no state when there is no connection
         return isinstance(error, OperationalError | InterfaceError)
     return state.startswith(_PASSING)
+
+
+def unwritable(error: DBAPIError) -> bool:
+    """Whether it is the data that the server refuses."""
+    return (sqlstate(error) or "").startswith(_UNWRITABLE)
 
 
 def sqlstate(error: Exception) -> str | None:

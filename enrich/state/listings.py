@@ -10,17 +10,20 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
 from enrich.errors import OutageError
 from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
 from enrich.state import completion, photos, requests, workers
-from enrich.state.database import Database
+from enrich.state.database import Database, one_line, unwritable
 from enrich.state.schema import NIGHTLY
+from enrich.state.settle import clean
 
 # A dead worker's listings are free, and so are those of one whose row is gone.
 _FREE = """CASE l.status
@@ -117,14 +120,6 @@ _FAIL = text("""
     WHERE id = :id AND lease_token = CAST(:token AS uuid)
     RETURNING status
 """)
-
-
-class _StaleClaim(Exception):
-    """The listing went to another worker: rolls the completion back."""
-
-
-class _LostAllPhotos(Exception):
-    """Discovery saw photos, and there are none: rolls the completion back."""
 
 
 class Listings:
@@ -225,7 +220,7 @@ class Listings:
             "id": claim.id,
             "token": claim.token,
             "requested": claim.requested,
-            "reason": photos.clean(reason),
+            "reason": clean(reason),
         }
         status = self._database.run(lambda connection: connection.execute(_FAIL, given).scalar())
         return bool(status == "quarantined")
@@ -245,34 +240,31 @@ class Listings:
         """
         self._database.run(lambda connection: requests.forgive(connection, ids))
 
-    def complete(self, result: ListingResult) -> bool:
-        """Save a listing's photos, scores and attributes, and say what is next for it.
+    def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
+        """Save photos, scores and attributes of listings in one transaction, and say what is next for each.
 
-        It is done; or due again later, where photos failed for passing reasons; or pending still, where
-        something asked for it, or another worker saw other bytes of a photo, since the claim. The revision
-        moves only when the document differs. False where nothing was saved: the claim is stale; or the
-        listing lost all its photos since discovery, and the next one is to say what to believe.
+        A listing is done; or due again later, where photos failed for passing reasons; or pending still,
+        where something asked for it, or somebody saw other bytes of a photo, since the claim. The revision
+        moves only when the document differs. Answers the claims whose listings were saved. Not among them is
+        a stale claim; nor a listing that lost all its photos since discovery, of which the next one is to say
+        what to believe. They take nothing from the others.
+
+        Raises:
+            ValueError: some listing cannot be written down as it is; none of them is saved.
         """
-
-        def work(connection: Connection) -> None:
-            photos.save_scores(connection, [r.score for r in result.results if r.score])
-            saved = photos.save(connection, result.results)
-            photos.ask_holders_again(connection, saved.changed, result.claim.id)
-            row = completion.lock(connection, result.claim)
-            if row is None:
-                raise _StaleClaim
-            if row.photo_fp and not result.source.photo_fp:
-                raise _LostAllPhotos
-            completion.save(connection, result, row, saved.current)
-
-        try:
-            self._database.run(work)
-        except _StaleClaim:
-            return False
-        except _LostAllPhotos:
-            self.release([result.claim], later=LOST_SECONDS)
-            return False
-        return True
+        while results:
+            try:
+                self._database.run(partial(completion.complete, results=results))
+                break
+            except completion.NotSavedError as error:
+                if error.emptied:
+                    self.release(error.emptied, later=LOST_SECONDS)
+                results = [r for r in results if r.claim not in {*error.stale, *error.emptied}]
+            except DBAPIError as error:
+                if not unwritable(error):
+                    raise
+                raise ValueError(one_line(error)) from error
+        return {result.claim for result in results}
 
 
 def _held(claims: Sequence[Claim]) -> dict[str, list[str]]:

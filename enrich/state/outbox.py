@@ -16,8 +16,8 @@ from sqlalchemy import Connection, text
 
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
-from enrich.state.photos import clean
 from enrich.state.schema import NEXT_REVISION, SERVED
+from enrich.state.settle import clean
 
 VARYING = r"('[^']*')?\. Preview of field's value: .*|'[^']*'|\"[^\"]*\"|(?<!\w)\d+(?!\w)"
 """What differs from document to document in an index's reasons; Postgres reads it as Python does."""

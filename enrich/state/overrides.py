@@ -1,7 +1,7 @@
 """Overrides: what a person says of a listing, which outranks the model now and after every later run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,8 +25,8 @@ _PUT = text("""
 _DROP = text("DELETE FROM override WHERE listing_id = :id AND field = :field")
 
 _OF = text("""
-    SELECT field, value, note, created_by, created_at
-    FROM override WHERE listing_id = :id ORDER BY field
+    SELECT listing_id, field, value, note, created_by, created_at
+    FROM override WHERE listing_id = ANY(:ids) ORDER BY listing_id, field
 """)
 
 _LOCK = text("""
@@ -94,26 +94,32 @@ class Overrides:
         return self._database.run(work)
 
 
-def read(connection: Connection, id: str) -> list[Override]:
-    """A listing's overrides, by field."""
-    return [
-        Override(row.field, tuple(row.value) if isinstance(row.value, list) else row.value, *row[2:])
-        for row in connection.execute(_OF, {"id": id})
-    ]
+def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[Override]]:
+    """Id -> overrides by field, of those of these listings that have some."""
+    found: dict[str, list[Override]] = {}
+    for id, field, value, *told in connection.execute(_OF, {"ids": list(ids)}):
+        said = tuple(value) if isinstance(value, list) else value
+        found.setdefault(id, []).append(Override(field, said, *told))
+    return found
 
 
-def published(connection: Connection, id: str, model: Mapping[str, Any]) -> dict[str, Any]:
-    """What is published of a listing: the model's attributes (JSON) with the person's over them.
+def published(connection: Connection, models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is published of listings: the model's attributes (JSON, by id) with the person's over them.
 
-    The caller holds the listing's row.
+    The caller holds the listings' rows.
     """
+    said = read(connection, list(models))
+    return {id: _overruled(model, said.get(id, ())) for id, model in models.items()}
+
+
+def _overruled(model: Mapping[str, Any], said: Iterable[Override]) -> dict[str, Any]:
     fields, evidence = dict(model["fields"]), dict(model["evidence"])
-    for override in read(connection, id):
+    for override in said:
         if (found := overridable(override.field)) is None:
             continue  # of a kind of head that is no more
         kind, head = found
-        said, beside = kind.overrule(head, override.value, model["fields"])
-        fields.update(said)
+        answer, beside = kind.overrule(head, override.value, model["fields"])
+        fields.update(answer)
         evidence[head] = {"override": True, **beside}
     return {**model, "fields": fields, "evidence": evidence}
 
@@ -128,7 +134,7 @@ def _lock(connection: Connection, id: str) -> Row[str, str, Any, Any]:
 def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
     if row.model_attributes is None:
         return  # the first completion applies it
-    attributes = published(connection, row.id, row.model_attributes)
+    attributes = published(connection, {row.id: row.model_attributes})[row.id]
     if attributes != row.attributes:
         connection.execute(_PUBLISH, {"id": row.id, "attributes": json.dumps(attributes)})
         enqueue(connection, [row.id])

@@ -7,15 +7,13 @@ by id. Workers that share photos then wait for each other instead of standing in
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from enrich.records import PhotoResult, PhotoScore, PhotoState, PhotoStatus, Validators
 from enrich.state.schema import NIGHTLY
-
-RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further failures in a row
+from enrich.state.settle import Settled, by_key, settle
 
 _STATES = text("""
     SELECT key, status, sha256, version, etag, last_modified, failures, error,
@@ -65,11 +63,11 @@ _UPDATE = text("""
         error = r.error,
         checked_at = now(),
         -- A failure keeps the bytes last seen, and the validators that belong to them.
-        sha256 = CASE WHEN r.status = 'ok' THEN r.sha256 ELSE p.sha256 END,
-        etag = CASE WHEN r.status = 'ok' THEN r.etag ELSE p.etag END,
-        last_modified = CASE WHEN r.status = 'ok' THEN r.last_modified ELSE p.last_modified END
+        sha256 = CASE WHEN r.seen THEN r.sha256 ELSE p.sha256 END,
+        etag = CASE WHEN r.seen THEN r.etag ELSE p.etag END,
+        last_modified = CASE WHEN r.seen THEN r.last_modified ELSE p.last_modified END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(key text, status text, sha256 text, version text,
-        etag text, last_modified text, failures integer, retry_hours integer, error text)
+        etag text, last_modified text, failures integer, retry_hours integer, error text, seen boolean)
     WHERE p.key = r.key
 """)
 
@@ -80,7 +78,7 @@ _HOLDERS = text("""
     JOIN listing AS l
       ON l.id = held.listing_id
      AND NOT l.photos @> jsonb_build_array(jsonb_build_object('key', c.key, 'sha256', c.sha256))
-    WHERE l.id <> :besides
+    WHERE l.id <> ALL(:besides)
 """)
 
 _LOCK_LISTINGS = text("""
@@ -139,48 +137,27 @@ def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
         connection.execute(_SAVE_SCORES, {"rows": json.dumps(rows, allow_nan=False)})
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What came of saving a listing's photos."""
+def save(connection: Connection, listings: Sequence[Iterable[PhotoResult]]) -> Settled:
+    """Record how the requested photos of some listings ended, and compare the others with what is on record.
 
-    changed: dict[str, str]
-    """URL key -> sha256 now, of photos that had other bytes, or a failure, on record."""
-    current: bool
-    """Whether all good results are what is on record now: no other worker saw other bytes."""
-
-
-def save(connection: Connection, results: Iterable[PhotoResult]) -> Saved:
-    """Record how the requested photos ended, and compare the others with what is on record.
-
-    The rows of all of them stay locked until the transaction ends, so that whoever changes one afterwards
-    finds this listing among its holders.
+    It comes out as if they were saved one after the other. The rows of all of them stay locked until the
+    transaction ends, so that whoever changes one afterwards finds these listings among its holders.
     """
-    # One result per key: a good one outdoes a failure, and of good ones the one that was asked for counts.
-    by_key = {r.photo.key: r for r in sorted(results, key=lambda r: (r.status.ok, r.requested))}
-    rows = {key: _row(result) for key, result in by_key.items() if result.requested}
+    results = [by_key(found) for found in listings]
+    rows = settle(results, {}).rows
     added: set[str] = set()
     if rows:
         added.update(connection.execute(_ADD, {"rows": json.dumps(list(rows.values()))}).scalars())
+    known = sorted({key for found in results for key in found} - added)
     lock = _LOCK if rows.keys() - added else _LOCK_TO_READ
-    changed: dict[str, str] = {}
-    updates: list[dict[str, Any]] = []
-    current = True
-    for before in connection.execute(lock, {"keys": sorted(by_key.keys() - added)}):
-        result, row = by_key[before.key], rows.get(before.key)
-        other = before.sha256 != result.sha256
-        if row is None or (other and result.status is PhotoStatus.UNCHANGED):
-            # Not asked for; or another worker saw newer bytes since we asked: its answer stands.
-            current &= not (result.status.ok and other and before.sha256 is not None)
-            continue
-        updates.append(row)
-        if result.sha256 is not None and result.status.ok and (other or before.status != "ok"):
-            changed[before.key] = result.sha256
-    if updates:
+    before = connection.execute(lock, {"keys": known}).all() if known else ()
+    settled = settle(results, {row.key: (row.status, row.sha256) for row in before})
+    if updates := [row for key, row in settled.rows.items() if key not in added]:
         connection.execute(_UPDATE, {"rows": json.dumps(updates)})
-    return Saved(changed, current)
+    return settled
 
 
-def ask_holders_again(connection: Connection, changed: Mapping[str, str], besides: str) -> None:
+def ask_holders_again(connection: Connection, changed: Mapping[str, str], besides: Sequence[str]) -> None:
     """Make every other listing that holds another version of a changed photo pending.
 
     Locks those listings and `besides`, by id.
@@ -188,33 +165,8 @@ def ask_holders_again(connection: Connection, changed: Mapping[str, str], beside
     if not changed:
         return
     pairs = [{"key": key, "sha256": sha} for key, sha in changed.items()]
-    holders = connection.execute(_HOLDERS, {"changed": json.dumps(pairs), "besides": besides}).scalars().all()
-    connection.execute(_LOCK_LISTINGS, {"ids": [*holders, besides]})
+    given = {"changed": json.dumps(pairs), "besides": list(besides)}
+    holders = connection.execute(_HOLDERS, given).scalars().all()
+    connection.execute(_LOCK_LISTINGS, {"ids": [*holders, *besides]})
     if holders:
         connection.execute(_ASK_AGAIN, {"ids": list(holders), "nightly": NIGHTLY})
-
-
-def clean(value: str | None) -> str | None:
-    """Text from outside as Postgres can keep it: no NUL, no lone surrogates."""
-    return value and value.replace("\0", "�").encode("utf-8", "replace").decode()
-
-
-def _row(result: PhotoResult) -> dict[str, Any]:
-    good = result.status.ok
-    failures = 0 if good else max(result.failures, 1)
-    return {
-        "key": result.photo.key,
-        "status": "ok" if good else result.status.value,
-        "sha256": result.sha256 if good else None,
-        "version": result.photo.version,
-        "etag": _validator(result.validators.etag) if good else None,
-        "last_modified": _validator(result.validators.last_modified) if good else None,
-        "failures": failures,
-        "retry_hours": RETRY_HOURS[min(failures, len(RETRY_HOURS)) - 1] if result.transient else None,
-        "error": None if good else clean(result.error),
-    }
-
-
-def _validator(value: str | None) -> str | None:
-    """A validator is only of use as it was sent; one that cannot be kept so is dropped."""
-    return value if value == clean(value) else None

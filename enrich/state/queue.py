@@ -1,6 +1,6 @@
 """What the pipeline needs of state: the protocol that the real queue and the dry run's keep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
 from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
@@ -36,8 +36,12 @@ class WorkQueue(Protocol):
         They can be claimed again at once, or `later` seconds from now.
         """
 
-    def complete(self, result: ListingResult) -> bool:
-        """Save what was found of a listing and end its claim; False where the claim is stale."""
+    def complete(self, results: Sequence[ListingResult]) -> Set[Claim]:
+        """Save what was found of listings and end their claims; answers those that were not stale.
+
+        Raises:
+            ValueError: some listing cannot be written down as it is; none of them is saved.
+        """
 
     def fail(self, claim: Claim, reason: str) -> bool:
         """Quarantine a listing that cannot be worked on; False: asked for again meanwhile, or not ours."""
@@ -54,5 +58,5 @@ class WorkQueue(Protocol):
 
 def complete_scores(queue: WorkQueue, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
     """Scores on record for these bytes; those that not all of these models have scored are absent."""
-    found = queue.scores(shas, model_ids)
+    found = queue.scores(shas, model_ids) if shas else {}
     return {sha: score for sha, score in found.items() if set(model_ids) <= set(score.by_model)}

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
-from enrich.state.photos import clean
+from enrich.state.settle import clean
 
 _START = text("""
     INSERT INTO run (kind, host, bundle_id) VALUES (:kind, :host, :bundle) RETURNING id

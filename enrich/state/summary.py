@@ -131,7 +131,7 @@ def details(database: Database, id: str) -> ListingDetails:
         return ListingDetails(
             dict(row),
             {photo["key"]: dict(photo) for photo in found},
-            tuple(overrides.read(connection, id)),
+            tuple(overrides.read(connection, [id]).get(id, ())),
         )
 
     return database.run(work)

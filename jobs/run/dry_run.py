@@ -28,7 +28,7 @@ from jobs.run.stop import Stop
 
 SAMPLE = 20  # documents and deletes shown, unless --limit says otherwise
 
-_ROW = text("SELECT revision, attributes, bundle_id, enriched_at FROM listing WHERE id = :id")
+_ROWS = text("SELECT id, revision, attributes, bundle_id, enriched_at FROM listing WHERE id = ANY(:ids)")
 
 
 @dataclass(slots=True)
@@ -104,21 +104,25 @@ class RehearsalQueue:
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         return []
 
-    def complete(self, result: ListingResult) -> bool:
+    def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
+        models = {r.claim.id: json.loads(json.dumps(asdict(r.attributes), allow_nan=False)) for r in results}
+
+        def work(state: Connection) -> tuple[dict[str, Row[Any]], dict[str, dict[str, Any]]]:
+            rows = {row.id: row for row in state.execute(_ROWS, {"ids": list(models)})}
+            return rows, overrides.published(state, models)
+
+        rows, published = read(self._services.database, work)
+        for result in results:
+            self._completed(result, rows.get(result.claim.id), published[result.claim.id])
+        return {result.claim for result in results}
+
+    def _completed(self, result: ListingResult, row: Row[Any] | None, attributes: dict[str, Any]) -> None:
         prospect = self._held.pop(result.claim.token)
-        model = json.loads(json.dumps(asdict(result.attributes), allow_nan=False))
-
-        def work(state: Connection) -> tuple[Row[Any] | None, dict[str, Any]]:
-            row = state.execute(_ROW, {"id": prospect.id}).one_or_none()
-            return row, overrides.published(state, prospect.id, model)
-
-        row, attributes = read(self._services.database, work)
         bundle_id = result.bundle_id
         same = row is not None and (attributes, bundle_id) == (row.attributes, row.bundle_id)
         if prospect.outcome != "awaiting" and not same:
             prospect = replace(prospect, outcome="written")
         self._count(prospect, OutboxRow(prospect.id, 0, False, attributes, {}, bundle_id, datetime.now(UTC)))
-        return True
 
     def fail(self, claim: Claim, reason: str) -> bool:
         self._count(self._held.pop(claim.token))
@@ -173,7 +177,7 @@ class RehearsalQueue:
 
 
 def _known(state: Connection, id: str) -> OutboxRow | None:
-    row = state.execute(_ROW, {"id": id}).one_or_none()
+    row = state.execute(_ROWS, {"ids": [id]}).one_or_none()
     if row is None:
         return None
     return OutboxRow(id, row.revision, False, row.attributes, {}, row.bundle_id, row.enriched_at)

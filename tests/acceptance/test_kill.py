@@ -49,7 +49,7 @@ def test_the_next_run_ends_with_the_same_documents(world: World, boundary: str) 
     seed = list(BOUNDARIES).index(boundary)
     some_homes(world, seed)
     count = random.Random(f"{boundary}{seed}").randint(
-        1, {"discovering": 3, "claimed": 2, "sent": 4}.get(boundary, 25)
+        1, {"discovering": 3, "claimed": 2, "sent": 4}.get(boundary, 8)
     )
     assert killed(world, boundary, count, "run") == -signal.SIGKILL
     assert len(world.documents()) < 30, "the kill came too late to matter"
@@ -70,7 +70,7 @@ def test_killed_again_and_again_it_still_gets_there(world: World) -> None:
         ("claimed", 1),
         ("fetched", 5),
         ("sent", 1),
-        ("completed", 9),
+        ("completed", 3),
         ("discovering", 2),
     ):
         assert killed(world, boundary, count, "backfill") == -signal.SIGKILL
@@ -80,7 +80,7 @@ def test_killed_again_and_again_it_still_gets_there(world: World) -> None:
 
 def test_what_was_scored_before_the_kill_is_not_fetched_again(world: World) -> None:
     some_homes(world, 3)
-    assert killed(world, "completed", 12, "run") == -signal.SIGKILL
+    assert killed(world, "completed", 4, "run") == -signal.SIGKILL
     saved = [
         row.id for row in world.portal.execute("SELECT id FROM enrichment.listing WHERE status = 'done'")
     ]

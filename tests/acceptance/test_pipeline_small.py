@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -117,6 +118,25 @@ def test_what_breaks_on_one_listing_quarantines_that_listing(
     world.enrich("retry", "cursed")
     world.run()
     assert world.documents()["cursed"]["room_types"] == ["kitchen"]
+
+
+def test_a_listing_that_cannot_be_saved_costs_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(bundle: Any, results: Any, least: int) -> Any:
+        found = aggregate(bundle, results, least)
+        cursed = any("/cursed/" in result.photo.url for result in results)
+        return replace(found, fields={**found.fields, "odd": float("nan")}) if cursed else found
+
+    monkeypatch.setattr("enrich.pipeline.listing.aggregate", odd)
+    for id in ("one", "cursed", "two", "three"):
+        world.listing(id, "kitchen")
+    report = world.run()
+    figures = report.figures
+    assert (report.exit_code, figures.quarantined, figures.listings, figures.stale) == (1, 1, 3, 0)
+    assert world.statuses() == {
+        id: "quarantined" if id == "cursed" else "done" for id in ("one", "cursed", "two", "three")
+    }
+    assert world.portal.state("cursed").error.startswith("save: ")
+    assert world.documents().keys() == {"one", "two", "three"}
 
 
 def slowly(answer: Answer) -> None:

@@ -54,7 +54,7 @@ def test_a_backfill_marks_everything_but_what_is_gone_or_quarantined(
     }  # fmt: skip
     assert migrated.state("done").priority == BACKFILL
     assert migrated.state("pending").priority == NIGHTLY
-    assert state.complete(result(claim))
+    assert state.complete([result(claim)])
     assert statuses(migrated)["leased"] == "pending"  # it was made before the backfill asked
 
 
@@ -237,7 +237,7 @@ def test_it_is_done_when_nothing_that_it_marked_waits(
     migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'l2'")
     backfills.finish()
     assert (told(database)[0].left, told(database)[0].done_at) == (1, None), "one is being worked on"
-    assert state.complete(result(claim))
+    assert state.complete([result(claim)])
     backfills.finish()
     assert told(database)[0].left == 0 and told(database)[0].done_at is not None
     migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'l0'")

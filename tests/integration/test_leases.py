@@ -74,7 +74,7 @@ class TestWorkers:
         assert state.heartbeat([claim]) == []
         assert len(migrated.execute(WORKERS)) == 1
         assert queue(database).claim(1, alone=True) == []
-        assert state.complete(result(claim))
+        assert state.complete([result(claim)])
 
     def test_a_listing_claimed_again_by_the_same_process_is_not_its_earlier_claim(
         self, migrated: Portal, state: Listings
@@ -86,8 +86,8 @@ class TestWorkers:
         assert state.heartbeat([earlier, later]) == [earlier]
         state.release([earlier])
         assert not state.fail(earlier, "broken")
-        assert not state.complete(result(earlier))
-        assert state.complete(result(later))
+        assert not state.complete([result(earlier)])
+        assert state.complete([result(later)])
 
     def test_whoever_registers_clears_away_the_dead_that_hold_nothing(
         self, migrated: Portal, database: Database, state: Listings
@@ -212,7 +212,7 @@ class TestAfterADeath:
                     expire(migrated)
                     state = queue(database)
                 else:
-                    assert state.complete(result(claim))
+                    assert state.complete([result(claim)])
         statuses = {
             row.id: row.status for row in migrated.execute("SELECT id, status FROM enrichment.listing")
         }
@@ -224,6 +224,6 @@ class TestAfterADeath:
     ) -> None:
         add(migrated, "a")
         died("a")
-        assert state.complete(result(claim_one(state)))
+        assert state.complete([result(claim_one(state))])
         migrated.execute("UPDATE enrichment.listing SET status = 'pending'")
         assert [claim.id for claim in state.claim(10)] == ["a"]

@@ -30,7 +30,7 @@ def three(migrated: Portal, state: Listings) -> None:
     """Listings a, b, c, enriched and not published."""
     add(migrated, "a", "b", "c")
     for claim in state.claim(3):
-        state.complete(result(claim))
+        state.complete([result(claim)])
 
 
 def send(outbox: Outbox, status: WriteStatus = WriteStatus.DONE, **other: Any) -> list[str]:
@@ -54,7 +54,7 @@ def waiting(outbox: Outbox) -> list[str]:
 def test_a_row_carries_what_its_document_needs(migrated: Portal, outbox: Outbox, state: Listings) -> None:
     add(migrated, "a", "new", columns='{"price": 5}')
     (claim,) = state.claim(1, ["a"])
-    state.complete(result(claim))
+    state.complete([result(claim)])
     (row,) = outbox.unpublished(None, 10)
     kept = migrated.state("a")
     assert (row.id, row.revision, row.gone, row.columns, row.bundle_id) == (

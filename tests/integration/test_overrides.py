@@ -25,7 +25,7 @@ def overrides(database: Database) -> Overrides:
 
 
 def said(database: Database, id: str) -> list[Override]:
-    return database.run(lambda connection: read(connection, id))
+    return database.run(lambda connection: read(connection, [id]).get(id, []))
 
 
 def fields(portal: Portal) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_an_override_before_the_first_enrichment_holds_afterwards(
     add(migrated, "a")
     overrides.set_override("a", "has_balcony", False, "I was there", "ann")
     assert migrated.state("a").revision is None  # nothing to publish yet
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     row = migrated.state("a")
     assert row.attributes["fields"]["has_balcony"] is False
     assert row.attributes["fields"]["balcony_confidence"] == 0.0
@@ -51,7 +51,7 @@ def test_an_override_is_to_be_published_at_once(
     migrated: Portal, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     before = migrated.state("a").revision
     overrides.set_override("a", "has_balcony", None, None, "ann")
     assert migrated.state("a").revision > before
@@ -62,10 +62,10 @@ def test_an_override_survives_another_run_and_another_model(
     migrated: Portal, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     overrides.set_override("a", "has_balcony", False, None, "ann")
     ask_again(migrated, "a")
-    state.complete(result(claim_one(state), bundle_id="bundle-2", balcony_confidence=0.99))
+    state.complete([result(claim_one(state), bundle_id="bundle-2", balcony_confidence=0.99)])
     assert (fields(migrated)["has_balcony"], fields(migrated)["balcony_confidence"]) == (False, 0.0)
     assert migrated.state("a").attributes["evidence"]["balcony"]["model_confidence"] == 0.99
 
@@ -76,7 +76,7 @@ def test_an_override_during_an_enrichment_is_not_lost(
     add(migrated, "a")
     claim = claim_one(state)
     overrides.set_override("a", "room_types", ["sauna", "kitchen"], None, "ann")
-    state.complete(result(claim))
+    state.complete([result(claim)])
     assert fields(migrated)["room_types"] == ["kitchen", "sauna"]
 
 
@@ -84,7 +84,7 @@ def test_an_override_committed_while_a_completion_waits_is_not_lost(
     migrated: Portal, state: Listings
 ) -> None:
     add(migrated, "a")
-    completing = Thread(target=state.complete, args=(result(claim_one(state)),))
+    completing = Thread(target=state.complete, args=([result(claim_one(state))],))
     with migrated.engine.begin() as connection:  # an override, stopped in the middle
         connection.exec_driver_sql("SELECT id FROM enrichment.listing WHERE id = 'a' FOR NO KEY UPDATE")
         completing.start()
@@ -100,7 +100,7 @@ def test_a_completion_committed_while_an_override_waits_is_not_lost(
     migrated: Portal, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     overriding = Thread(target=overrides.set_override, args=("a", "has_balcony", False, None, "ann"))
     with migrated.engine.begin() as connection:  # a completion, stopped in the middle
         connection.exec_driver_sql(
@@ -118,7 +118,7 @@ def test_a_cleared_override_gives_the_model_its_say_back(
     migrated: Portal, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     as_found = migrated.state("a").attributes
     overrides.set_override("a", "has_balcony", False, None, "ann")
     before = migrated.state("a").revision
@@ -133,7 +133,7 @@ def test_what_a_person_said_is_the_confidence_too(
     migrated: Portal, state: Listings, overrides: Overrides, value: bool | None, confidence: float | None
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state), balcony_confidence=0.99))
+    state.complete([result(claim_one(state), balcony_confidence=0.99)])
     overrides.set_override("a", "has_balcony", value, None, "ann")
     said = {"has_balcony": value, "balcony_confidence": confidence}
     assert said.items() <= fields(migrated).items()
@@ -148,7 +148,7 @@ def test_where_the_model_saw_no_photo_there_is_no_confidence_of_its_own(
 ) -> None:
     add(migrated, "a")
     nothing = {"has_balcony": None, "balcony_confidence": None, "room_types": None}
-    state.complete(result(claim_one(state), **nothing))
+    state.complete([result(claim_one(state), **nothing)])
     overrides.set_override("a", "has_balcony", True, None, "ann")
     assert fields(migrated)["balcony_confidence"] == 1.0
     assert migrated.state("a").attributes["evidence"]["balcony"] == {"override": True}
@@ -158,7 +158,7 @@ def test_the_same_override_twice_is_published_once(
     migrated: Portal, database: Database, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     overrides.set_override("a", "has_balcony", False, None, "ann")
     before = migrated.state("a").revision
     overrides.set_override("a", "has_balcony", False, "still", "bob")
@@ -171,7 +171,7 @@ def test_an_override_of_a_listing_that_is_gone_publishes_nothing(
     migrated: Portal, state: Listings, overrides: Overrides
 ) -> None:
     add(migrated, "a")
-    state.complete(result(claim_one(state)))
+    state.complete([result(claim_one(state))])
     migrated.execute("UPDATE enrichment.listing SET status = 'gone'")
     before = migrated.state("a").revision
     overrides.set_override("a", "has_balcony", False, None, "ann")

@@ -196,7 +196,7 @@ class TestSharedPhotos:
         other = claim_one(state, "b")
         enriched(state, "a", ok(photo("x"), sha("new")))
         assert migrated.state("b").status == "leased"
-        state.complete(result(other, [ok(photo("x"), sha("old"), requested=False)]))
+        state.complete([result(other, [ok(photo("x"), sha("old"), requested=False)])])
         assert migrated.state("b").status == "pending"
 
     def test_a_leased_one_that_could_not_see_it_is_done_again(
@@ -205,7 +205,7 @@ class TestSharedPhotos:
         migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'b'")
         other = claim_one(state, "b")
         enriched(state, "a", ok(photo("x"), sha("new")))
-        state.complete(result(other, [failed(photo("x"), PhotoStatus.GONE)]))
+        state.complete([result(other, [failed(photo("x"), PhotoStatus.GONE)])])
         assert migrated.state("b").status == "pending"
 
     def test_a_first_enrichment_with_the_old_bytes_is_done_again(
@@ -214,7 +214,7 @@ class TestSharedPhotos:
         add(migrated, "d")
         claim = claim_one(state, "d")
         enriched(state, "a", ok(photo("x"), sha("new")))  # d holds nothing yet: it is not found
-        state.complete(result(claim, [ok(photo("x"), sha("old"), requested=False)]))
+        state.complete([result(claim, [ok(photo("x"), sha("old"), requested=False)])])
         assert migrated.state("d").status == "pending"
         assert state.claim(1, ["d"]) == []  # in a moment, not in a tight loop
         assert state.claimable(["d"])
@@ -228,7 +228,7 @@ class TestSharedPhotos:
         migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'b'")
         late = claim_one(state, "b")
         enriched(state, "a", ok(photo("x"), sha("new")))
-        state.complete(result(late, [ok(photo("x"), sha("old"), status=PhotoStatus.UNCHANGED)]))
+        state.complete([result(late, [ok(photo("x"), sha("old"), status=PhotoStatus.UNCHANGED)])])
         assert state.photo_states([photo("x").key])[photo("x").key].sha256 == sha("new")
         assert [migrated.state(id).status for id in "ab"] == ["done", "pending"]
 
@@ -272,7 +272,7 @@ class TestSharedPhotos:
         changing = Thread(target=enriched, args=(state, "a", ok(photo("x"), sha("new"))))
         with migrated.engine.begin() as connection:  # d's completion, stopped in the middle
             connection.exec_driver_sql("SET LOCAL search_path TO enrichment")
-            assert photos.save(connection, holding.results).current
+            assert photos.save(connection, [holding.results]).current == [True]
             changing.start()
             wait_for_lock(migrated, changing)
             key = photo("x").key
@@ -308,11 +308,11 @@ class TestSharedPhotos:
             ask_again(migrated, *ids)
             work = [result(claim, seen(n, version)) for n, claim in enumerate(state.claim(8, ids))]
             with ThreadPoolExecutor(8) as pool:
-                assert all(pool.map(state.complete, work))
+                assert all(pool.map(state.complete, [[one] for one in work]))
         while state.claimable(ids):
             migrated.execute("UPDATE enrichment.listing SET not_before = NULL WHERE status = 'pending'")
             for claim in state.claim(8, ids):
-                assert state.complete(result(claim, seen(-1, 3) if asks == "each for one" else seen(0, 3)))
+                assert state.complete([result(claim, seen(-1, 3) if asks == "each for one" else seen(0, 3))])
         for id in ids:
             assert migrated.state(id).status == "done"
             assert {p["sha256"] for p in migrated.state(id).photos} == {sha(f"{n}-3") for n in range(8)}

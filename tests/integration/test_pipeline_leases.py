@@ -66,7 +66,7 @@ def test_a_claim_that_ends_just_now_is_not_lost(migrated: Portal, state: Listing
         add(migrated, "a", "b")
         ended, other = await leases.claim(2, None, alone=False)
         assert leases.ending(ended)
-        assert state.complete(result(ended))
+        assert state.complete([result(ended)])
         lose(migrated, other.id)
         assert await lost(leases) == other
         assert leases.drop(ended)

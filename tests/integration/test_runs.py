@@ -44,7 +44,7 @@ class TestStatus:
     def test_a_summary_counts_everything(self, migrated: Portal, database: Database, state: Listings) -> None:
         add(migrated, "a", "b", "c", "d", "e", "f")
         for id, bundle in (("a", "old"), ("b", "new")):
-            state.complete(result(state.claim(1, [id])[0], bundle_id=bundle))
+            state.complete([result(state.claim(1, [id])[0], bundle_id=bundle)])
         for id, reason in (("c", "rare"), ("d", "often"), ("e", "often")):
             state.fail(state.claim(1, [id])[0], reason)
         outbox = Outbox(database)
@@ -72,7 +72,7 @@ class TestStatus:
         self, migrated: Portal, database: Database, state: Listings
     ) -> None:
         add(migrated, "a")
-        state.complete(result(state.claim(1)[0], [failed(photo("x"), PhotoStatus.DNS)]))
+        state.complete([result(state.claim(1)[0], [failed(photo("x"), PhotoStatus.DNS)])])
         assert summary(database).lag_seconds is None
         migrated.execute("UPDATE enrichment.listing SET not_before = now() - interval '2 hours'")
         lag = summary(database).lag_seconds
@@ -84,7 +84,9 @@ class TestStatus:
     ) -> None:
         add(migrated, "a")
         shown, broken = photo("x"), photo("y", 1)
-        state.complete(result(state.claim(1)[0], [ok(shown, sha("1")), failed(broken, PhotoStatus.TIMEOUT)]))
+        state.complete(
+            [result(state.claim(1)[0], [ok(shown, sha("1")), failed(broken, PhotoStatus.TIMEOUT)])]
+        )
         Overrides(database).set_override("a", "has_balcony", False, None, "ann")
         told = details(database, "a")
         assert told.listing["status"] == "retry"

@@ -83,7 +83,7 @@ class TestClaims:
         expire(migrated)
         claim_one(state)
         before = migrated.state("a"), migrated.state("b")
-        assert not state.complete(result(stale, [ok(photo("x"), sha("new"))]))
+        assert not state.complete([result(stale, [ok(photo("x"), sha("new"))])])
         assert not state.fail(stale, "broken")
         state.release([stale])
         assert (migrated.state("a"), migrated.state("b")) == before
@@ -96,7 +96,7 @@ class TestClaims:
         add(migrated, "a")
         claim = claim_one(state)
         migrated.execute("UPDATE enrichment.listing SET status = 'gone', lease_token = NULL")
-        assert not state.complete(result(claim))
+        assert not state.complete([result(claim)])
         assert migrated.state("a").attributes is None
 
     def test_a_listing_that_kills_its_workers_is_quarantined(self, migrated: Portal, state: Listings) -> None:
@@ -214,12 +214,12 @@ class TestCompletion:
         enriched(state)
         before = migrated.state("a")
         ask_again(migrated, "a")
-        assert not state.complete(result(claim_one(state), photo_fp=""))
+        assert not state.complete([result(claim_one(state), photo_fp="")])
         row = migrated.state("a")
         assert (row.status, row.attempts, row.lease_token) == ("retry", 0, None)
         assert (row.attributes, row.revision) == (before.attributes, before.revision)
         migrated.execute("UPDATE enrichment.listing SET photo_fp = '', not_before = now()")
-        assert state.complete(result(claim_one(state), photo_fp="")), "discovery believed it"
+        assert state.complete([result(claim_one(state), photo_fp="")]), "discovery believed it"
 
     def test_a_change_during_the_lease_stays_pending(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
@@ -227,7 +227,7 @@ class TestCompletion:
         migrated.execute(
             "UPDATE enrichment.listing SET requested = requested + 1, photo_fp = 'fp-2', revalidate = true"
         )
-        assert state.complete(result(claim))
+        assert state.complete([result(claim)])
         row = migrated.state("a")
         assert (row.status, row.photo_fp, row.photo_fp_done, row.revalidate) == (
             "pending",
@@ -249,7 +249,7 @@ class TestCompletion:
         add(migrated, "a", revalidate=True)
         claim = claim_one(state)
         assert claim.revalidate
-        state.complete(result(claim))
+        state.complete([result(claim)])
         assert migrated.state("a").revalidated_at is not None
         assert not migrated.state("a").revalidate
 
@@ -282,5 +282,5 @@ class TestCompletion:
     def test_a_number_that_is_none_is_not_saved(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         with pytest.raises(ValueError, match="JSON"):
-            state.complete(result(claim_one(state), balcony_confidence=float("nan")))
+            state.complete([result(claim_one(state), balcony_confidence=float("nan"))])
         assert migrated.state("a").status == "leased"

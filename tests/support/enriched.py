@@ -137,12 +137,12 @@ def save_photos(database: Database, results: Sequence[PhotoResult], except_listi
     """Record photos as a completion of the listing `except_listing` does."""
 
     def work(connection: Connection) -> None:
-        saved = photos.save(connection, results)
-        photos.ask_holders_again(connection, saved.changed, except_listing)
+        saved = photos.save(connection, [results])
+        photos.ask_holders_again(connection, saved.changed, [except_listing])
 
     database.run(work)
 
 
 def enriched(state: Listings, id: str = "a", *results: PhotoResult, **fields: Any) -> None:
     """Claim and complete a listing."""
-    assert state.complete(result(claim_one(state, id), results, **fields))
+    assert state.complete([result(claim_one(state, id), results, **fields)])

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from enrich.pipeline import run
 from enrich.source.portal import Source
 from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox
@@ -20,8 +21,8 @@ from jobs.cli.commands import main
 BOUNDARIES: dict[str, tuple[type, str, str]] = {
     "discovering": (Source, "page", "before"),  # a page of the source is about to be read
     "claimed": (Listings, "claim", "after"),  # leases are taken, nothing is fetched
-    "fetched": (Listings, "complete", "before"),  # a listing's photos are scored, nothing of it is saved
-    "completed": (Listings, "complete", "after"),  # a listing is saved, not published
+    "fetched": (Listings, "complete", "before"),  # some listings' photos are scored, nothing of them is saved
+    "completed": (Listings, "complete", "after"),  # some listings are saved, not published
     "sent": (Outbox, "record", "before"),  # the index has the documents, state does not know
 }
 
@@ -45,6 +46,7 @@ def die_at(boundary: str, count: int) -> None:
 
 
 if __name__ == "__main__":
+    run.GROUP = 3  # many boundaries in a small portal
     die_at(sys.argv[1], int(sys.argv[2]))
     del sys.argv[1:3]
     main()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -19,7 +20,7 @@ def batched(items: int, size: int, expected: int) -> tuple[list[int], list[int]]
 
     async def main() -> list[int]:
         with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(double, size, pool, lambda: expected)
+            batcher = Batcher(double, size, pool, lambda held: expected > held)
             worker = asyncio.ensure_future(batcher.run())
             try:
                 return list(await asyncio.gather(*(batcher.submit(i) for i in range(items))))
@@ -44,13 +45,37 @@ def test_a_partial_batch_goes_although_others_are_still_on_their_way() -> None:
     assert (outputs, sum(sizes)) == ([0, 2, 4], 3)
 
 
+def test_the_last_photos_do_not_wait_while_another_lane_works_on_the_ones_before_them() -> None:
+    """Nothing more is on its way then, although not all is done: the lanes' own batches do not count."""
+    sizes: list[int] = []
+    last = Event()
+
+    def work(batch: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(batch))
+        if len(batch) == 2:
+            last.set()
+        assert last.wait(20), "the last two wait for the first four"
+        return batch
+
+    async def main() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            batcher = Batcher(work, 4, pool, lambda held: held < 6, linger=60)
+            lanes = [asyncio.ensure_future(batcher.run()) for _ in range(2)]
+            await asyncio.gather(*(batcher.submit(i) for i in range(6)))
+            for lane in lanes:
+                lane.cancel()
+
+    asyncio.run(main())
+    assert sizes == [4, 2]
+
+
 def test_a_batch_that_raises_raises_for_each_of_its_callers() -> None:
     def broken(batch: Sequence[int]) -> list[int]:
         raise RuntimeError("the model broke")
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(broken, 4, pool, lambda: 2)
+            batcher = Batcher(broken, 4, pool, lambda held: held < 2)
             worker = asyncio.ensure_future(batcher.run())
             found = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
             assert [str(error) for error in found] == ["the model broke"] * 2

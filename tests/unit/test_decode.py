@@ -6,6 +6,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,10 +246,10 @@ def test_the_cap_on_pixels_is_inclusive_and_read_from_the_header(monkeypatch: py
 
 
 def test_running_out_of_memory_is_not_the_photos_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object) -> None:
+    def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Image.Image, "convert", exhausted)
+    monkeypatch.setattr(Image.Image, "resize", exhausted)
     with pytest.raises(MemoryError):
         decoded(JPEG)
 
@@ -338,13 +339,13 @@ def test_scaled_decoding_saves_work_and_stays_within_its_tolerance(
 ) -> None:
     data = saved(detailed(), "JPEG", quality=90)
     sizes = []
-    convert = Image.Image.convert
+    resize = Image.Image.resize
 
-    def spy(picture: Image.Image, mode: str) -> Image.Image:
+    def spy(picture: Image.Image, *how: Any, **options: Any) -> Image.Image:
         sizes.append(picture.size)
-        return convert(picture, mode)
+        return resize(picture, *how, **options)
 
-    monkeypatch.setattr(Image.Image, "convert", spy)
+    monkeypatch.setattr(Image.Image, "resize", spy)
     scaled = decoded(data, MODEL, FULL_CROP)
     assert (800, 600) in sizes
     assert (1600, 1200) not in sizes
@@ -353,6 +354,21 @@ def test_scaled_decoding_saves_work_and_stays_within_its_tolerance(
     assert (1600, 1200) in sizes
     for one, other in zip(scaled.pixels, full.pixels, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 3
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+def test_large_pictures_are_averaged_first_and_small_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    large, small = (saved(detailed(size), format) for size in ((1600, 1200), (500, 375)))
+    averaged, same = (decoded(data, MODEL, FULL_CROP).pixels for data in (large, small))
+    monkeypatch.setattr(enrich.photos.decode, "REDUCING_GAP", None)
+    for one, other in zip(averaged, decoded(large, MODEL, FULL_CROP).pixels, strict=True):
+        difference = np.abs(one.astype(int) - other).mean()
+        # A large JPEG is small already when it comes out of its decoder.
+        assert difference == 0 if format == "JPEG" else 0 < difference < 1
+    for one, other in zip(same, decoded(small, MODEL, FULL_CROP).pixels, strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(

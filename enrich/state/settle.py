@@ -1,0 +1,85 @@
+"""What the results of listings that are saved together say of the photos that they share."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from enrich.records import PhotoResult, PhotoStatus
+
+RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further failures in a row
+
+Rows = Mapping[str, tuple[str, str | None]]
+"""URL key -> (status, sha256) of the row on record."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What comes of saving some listings one after the other."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """URL key -> the columns of `photo` that the last result leaves; `seen`: bytes are among them."""
+    changed: dict[str, str] = field(default_factory=dict)
+    """URL key -> sha256 now, of photos that had other bytes, or a failure, on record."""
+    current: list[bool] = field(default_factory=list)
+    """Of each listing, whether its good results are what is on record in the end."""
+
+
+def by_key(results: Iterable[PhotoResult]) -> dict[str, PhotoResult]:
+    """One result per key: a good one outdoes a failure, and of good ones one that was asked for counts."""
+    return {r.photo.key: r for r in sorted(results, key=lambda r: (r.status.ok, r.requested))}
+
+
+def settle(listings: Sequence[Mapping[str, PhotoResult]], on_record: Rows) -> Settled:
+    """Save listings (URL key -> result) in thought, in their order; `on_record`: the photos known before."""
+    settled = Settled()
+    rows = dict(on_record)
+    holders: dict[str, list[tuple[int, str | None]]] = {}
+    for number, results in enumerate(listings):
+        settled.current.append(True)
+        for key, result in results.items():
+            sha = result.sha256 if result.status.ok else None
+            before = rows.get(key)
+            other = before is not None and before[1] != result.sha256
+            if not result.requested or (other and result.status is PhotoStatus.UNCHANGED):
+                # Not asked for; or another worker saw newer bytes since we asked: its answer stands.
+                if sha is not None and before is not None and before[1] is not None and other:
+                    settled.current[number] = False
+            else:
+                settled.rows[key] = row = _row(result, settled.rows.get(key))
+                rows[key] = row["status"], sha or (before[1] if before else None)
+                if sha is not None:
+                    for holder, held in holders.get(key, ()):
+                        settled.current[holder] &= held == sha
+                    if before is not None and (other or before[0] != PhotoStatus.OK):
+                        settled.changed[key] = sha
+            holders.setdefault(key, []).append((number, sha))
+    return settled
+
+
+def clean(value: str | None) -> str | None:
+    """Text from outside as Postgres can keep it: no NUL, no lone surrogates."""
+    return value and value.replace("\0", "�").encode("utf-8", "replace").decode()
+
+
+def _row(result: PhotoResult, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A failure keeps the bytes last seen, and the validators that belong to them."""
+    good = result.status.ok
+    failures = 0 if good else max(result.failures, 1)
+    row = {
+        "key": result.photo.key,
+        "status": PhotoStatus.OK.value if good else result.status.value,
+        "version": result.photo.version,
+        "failures": failures,
+        "retry_hours": RETRY_HOURS[min(failures, len(RETRY_HOURS)) - 1] if result.transient else None,
+        "error": None if good else clean(result.error),
+    }
+    if good:
+        etag, modified = (_validator(v) for v in (result.validators.etag, result.validators.last_modified))
+        return row | {"seen": True, "sha256": result.sha256, "etag": etag, "last_modified": modified}
+    kept = {name: (earlier or {}).get(name) for name in ("sha256", "etag", "last_modified")}
+    return row | {"seen": bool(earlier and earlier["seen"])} | kept
+
+
+def _validator(value: str | None) -> str | None:
+    """A validator is only of use as it was sent; one that cannot be kept so is dropped."""
+    return value if value == clean(value) else None
