@@ -8,7 +8,7 @@ Every figure is read from the manifest, so that the card cannot say more than th
 from pathlib import Path
 from typing import Any
 
-from enrich.model.bundle import MAX_BF16_DELTA, Bundle
+from enrich.model.bundle import Bundle
 from enrich.model.head import MIN_BACKING, Head
 from training.markdown import table
 
@@ -277,13 +277,7 @@ The {figures["homes"]} homes of split `listing` ({figures["photos"]} photos), th
 
 
 def _limits(bundle: Bundle) -> str:
-    delta = bundle.manifest["members"][0]["bf16"]["delta_p999"]
-    allowed = "so `auto` may use it" if delta <= MAX_BF16_DELTA else "so `auto` does not use it"
-    return f"""## Precision of arithmetic
-
-bf16 changes a photo's probabilities by {delta} at the 99.9th percentile (allowed: {MAX_BF16_DELTA}), {allowed}.
-
-## Known failures
+    return """## Known failures
 
 - A small object counts for little in features averaged over the whole photo: balconies on a façade seen from afar, and
   balconies seen through a door, are mostly missed. What is missed is *unknown*, not *false*.

@@ -109,7 +109,6 @@ def export(results: Path, runs: Sequence[RunKey], out: Path, name: str) -> Bundl
                 "backbone": backbone_name(str(identity["architecture"])),
                 "weights": file,
                 "preprocessing": identity["preprocessing"],
-                "bf16": None,
                 "heads": [head],
             }
         )
