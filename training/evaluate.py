@@ -75,8 +75,9 @@ def evaluate_command(
             help="With --rethreshold --arithmetic int8: photos like those that the bundle learnt from",
         ),
     ] = None,
-    keep_fp32: Annotated[
-        bool, typer.Option("--keep-fp32", help="With --rethreshold: leave fp32's thresholds as they are")
+    keep_thresholds: Annotated[
+        bool,
+        typer.Option("--keep-thresholds", help="With --rethreshold: leave fp32's thresholds as they are"),
     ] = False,
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
@@ -86,8 +87,8 @@ def evaluate_command(
     if rethreshold_to is not None:
         check_target(rethreshold_to)
         check_making(loaded, making)
-    elif calibrate or keep_fp32 or len(arithmetic or []) > 1:
-        raise UsageError("--calibrate, --keep-fp32 and several --arithmetic belong to --rethreshold")
+    elif calibrate or keep_thresholds or len(arithmetic or []) > 1:
+        raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
     else:
         loaded = _in(loaded, making)
     labelled = load_labelled(photos, loaded, Chosen(split, tuple(exclude or ())))
@@ -119,7 +120,7 @@ def evaluate_command(
             return
         aim = Aim(precision=precision, prevalence=prevalence, homes=prefixes)
         seen = Seen(labelled, scored, measured, device, console, Path(scratch))
-        for line in rethreshold(loaded, seen, Asked(aim, making, keep_fp32), rethreshold_to):
+        for line in rethreshold(loaded, seen, Asked(aim, making, keep_thresholds), rethreshold_to):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""A night in fp32 and one in int8 or bf16: each scores the photos itself and judges them by its own thresholds."""
+"""A night in fp32, one in int8 or bf16: each scores the photos itself and judges by its own thresholds."""
 
 import pytest
 

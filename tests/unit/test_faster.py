@@ -81,7 +81,7 @@ def test_thresholds_chosen_again_are_chosen_in_every_arithmetic_that_is_there(
 ) -> None:
     folder, _ = made
     draw_homes(tmp_path / "photos", HOMES[1:-1])
-    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "newer", "--keep-fp32"]
+    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "newer", "--keep-thresholds"]
     code, said = run_train("evaluate", folder / "new", tmp_path / "photos", *options)
     assert code == 0, said
     before, after = load_bundle(folder / "new"), load_bundle(tmp_path / "newer")
@@ -115,7 +115,7 @@ def test_an_arithmetic_that_cannot_be_fitted_is_left_out(tmp_path: Path) -> None
         (["--arithmetic", "int8"], "--arithmetic int8: the bundle has no thresholds for it"),
         (["--arithmetic", "fp16"], "--arithmetic fp16: use fp32, bf16, int8"),
         (["--arithmetic", "bf16", "--arithmetic", "int8"], "belong to --rethreshold"),
-        (["--keep-fp32"], "belong to --rethreshold"),
+        (["--keep-thresholds"], "belong to --rethreshold"),
         (["--rethreshold", "new", "--arithmetic", "int8"], "name photos like those that the bundle learnt"),
         (["--rethreshold", "new", "--calibrate", "photos"], "--calibrate: is for --arithmetic int8"),
         (

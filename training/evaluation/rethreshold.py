@@ -42,11 +42,11 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the new bundle is to be. `keep_fp32`: fp32's thresholds stay as they are."""
+    """What the new bundle is to be. `keep_thresholds`: fp32's thresholds stay as they are."""
 
     aim: Aim = field(default_factory=Aim)
     making: Making = field(default_factory=Making)
-    keep_fp32: bool = False
+    keep_thresholds: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
     homes = {one.head.name: of_homes(one.figures["listings"]) for one in seen.measured if _tried(one)}
     lines: list[str] = []
     changed: list[str] = []
-    if not asked.keep_fp32:
+    if not asked.keep_thresholds:
         homes |= _fit_exact(draft, manifest, seen, asked.aim, changed, lines)
     exact, fitted = Exact(seen.scored, homes), []
     for name in fitted_names(bundle, asked.making):
