@@ -37,7 +37,7 @@ from torchvision import transforms
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import lane_pool
-from enrich.model.open import open_engine
+from enrich.model.open import choose, open_engine
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.photos.http import HttpTransport
@@ -148,9 +148,10 @@ def straightforward(
 ) -> float:
     """Photos per second of the script that one would write first: download, transform, score, write, next.
 
-    One photo at a time in fp32 with `batch` 1; else batches of one home's photos in the job's precision. It
-    writes one document at a time, and knows no retries, no state and no near-duplicates.
+    In fp32; one photo at a time with `batch` 1, else batches of one home's photos. It writes one document at
+    a time, and knows no retries, no state and no near-duplicates.
     """
+    bundle = bundle.at("fp32")
     member = bundle.members[0]
     spec = member.preprocessing
     transform = transforms.Compose(
@@ -159,7 +160,7 @@ def straightforward(
             transforms.ToTensor(),
         ]
     )
-    scorer = TorchEngine(bundle, settings.device, "fp32" if batch == 1 else settings.precision)
+    scorer = TorchEngine(bundle, settings.device)
     write = _document_writer(settings)
     session = requests.Session()
     start, photos = time.perf_counter(), 0
@@ -224,8 +225,8 @@ def main() -> None:
     chosen = homes(root, options.homes)
     count = sum(len(home.files) for home in chosen)
     cores = len(os.sched_getaffinity(0))
-    bundle = load_bundle(options.bundle)
     settings = load_settings(bundle=options.bundle, allowed_private_hosts=("127.0.0.1",))
+    bundle = choose(load_bundle(options.bundle), settings).bundle
     cuda = torch.cuda.is_available()
     with server() as home, photo_host(root) as (url, host_cpu):
         before = host_cpu()
@@ -248,7 +249,8 @@ def main() -> None:
     print(
         f"{count} photos of {len(chosen)} homes; {cores} cores; {_processor()}; {'CUDA' if cuda else 'CPU'}, "
     )
-    print(f"{type(open_engine(bundle, settings)).__name__}; load before: {os.getloadavg()[0]:.1f}\n")
+    engine = f"{type(open_engine(bundle, settings)).__name__} in {bundle.arithmetic}"
+    print(f"{engine}; load before: {os.getloadavg()[0]:.1f}\n")
     stages = [[name, f"{1000 * used:.2f}", f"{1000 * wall:.2f}"] for name, (used, wall) in alone.items()]
     stages.append(["(photo host)", f"{1000 * host:.2f}", ""])
     print(table(["stage alone", "CPU ms per photo", "ms per photo"], stages) + "\n")

@@ -1,10 +1,12 @@
-"""How many cores this process may use: what its machine has, its CPU affinity and its container's quota."""
+"""How many cores this process may use (what its machine has, its CPU affinity and its container's quota), and
+what they can do."""
 
 import math
 import os
 from pathlib import Path
 
 _CGROUP, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_CPU = Path("/proc/cpuinfo")
 
 
 def usable_cores() -> int:
@@ -15,6 +17,15 @@ def usable_cores() -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(math.ceil(quota) for quota in _quotas())]))
+
+
+def cpu_flags() -> frozenset[str]:
+    """The CPU's instruction sets, as Linux writes them (avx512_vnni, …); none where it does not say."""
+    try:
+        lines = _CPU.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split()[2:] for line in lines if line.startswith("flags")), ()))
 
 
 def _quotas() -> list[float]:

@@ -15,6 +15,7 @@ from enrich.index.document import reserved
 from enrich.index.open import open_index
 from enrich.index.protocol import IndexUnavailable
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.open import choose
 from enrich.photos.decode import decode
 from enrich.photos.open import open_transport
 from enrich.photos.transport import Paused, PhotoTransport
@@ -90,7 +91,10 @@ class _Checks:
         bundle = load_bundle(self._settings.bundle)
         self._bundle = bundle
         heads = ", ".join(head.name for head in bundle.heads)
-        return [f"{bundle.name} {bundle.bundle_id[:12]} in {bundle.folder}: {heads}"]
+        return [
+            f"{bundle.name} {bundle.bundle_id[:12]} in {bundle.folder}: {heads}",
+            f"scores in {choose(bundle, self._settings)}",
+        ]
 
     def check_database(self) -> list[str]:
         state, source = connect(self._settings)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
@@ -15,15 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from enrich.errors import UsageError
-from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.arithmetic import Faster
+from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
 from training.evaluation import trained_on
 from training.evaluation.adjust import Aim
 from training.evaluation.classes import ClassesMeasured, measure_classes
+from training.evaluation.faster import Making, check_making
 from training.evaluation.labelled import Chosen, Labelled, load_labelled
 from training.evaluation.measure import BinaryMeasured, measure_binary
 from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_reliability
 from training.evaluation.report import number, write_report
-from training.evaluation.rethreshold import check_target, rethreshold
+from training.evaluation.rethreshold import Asked, Seen, check_target, rethreshold
 from training.evaluation.scored import Scored, score_all
 from training.homes import MIN_PHOTOS
 from training.sheet import contact_sheet
@@ -60,14 +62,37 @@ def evaluate_command(
         float | None,
         typer.Option(min=0.01, max=0.99, help="With --rethreshold: share of homes with it; default: as here"),
     ] = None,
+    arithmetic: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="fp32, bf16 or int8: judge the bundle in it; with --rethreshold: add it (repeatable)"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PHOTOS_DIR",
+            help="With --rethreshold --arithmetic int8: photos like those that the bundle learnt from",
+        ),
+    ] = None,
+    keep_thresholds: Annotated[
+        bool,
+        typer.Option("--keep-thresholds", help="With --rethreshold: leave fp32's thresholds as they are"),
+    ] = False,
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
     console = Console()
     loaded = load_bundle(bundle)
-    labelled = load_labelled(photos, loaded, Chosen(split, tuple(exclude or ())))
-    _check_out(out)
+    making = Making(_arithmetics(arithmetic or []), calibrate)
     if rethreshold_to is not None:
         check_target(rethreshold_to)
+        check_making(loaded, making)
+    elif calibrate or keep_thresholds or len(arithmetic or []) > 1:
+        raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
+    else:
+        loaded = _in(loaded, making)
+    labelled = load_labelled(photos, loaded, Chosen(split, tuple(exclude or ())))
+    _check_out(out)
     prefixes = tuple(homes or ())
     for prefix in prefixes:
         if not any(path.startswith(prefix) for path in labelled.photos.paths):
@@ -77,22 +102,45 @@ def evaluate_command(
         console.print(f"Mind: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for line in labelled.remarks:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    # Thresholds are chosen on exact scores, whatever this device would serve with.
-    scored = score_all(loaded, labelled.photos, device, console, "fp32" if rethreshold_to else "auto")
-    measured = measure(loaded, labelled, scored, prefixes)
-    metrics = {
-        **_described(loaded, labelled, scored, {"split": split, "exclude": exclude or []}, prefixes),
-        "warnings": lines,
-        "remarks": labelled.remarks,
-        "heads": {one.head.name: one.figures for one in measured},
-    }
-    write_out(out, metrics, measured, labelled)
-    console.print(_summary(measured))
-    console.print(f"report, figures and pictures are in {out}", markup=False, highlight=False, soft_wrap=True)
-    if rethreshold_to is not None:
+    with tempfile.TemporaryDirectory() as scratch:
+        scored = score_all(loaded, labelled.photos, device, console, Path(scratch))
+        measured = measure(loaded, labelled, scored, prefixes)
+        metrics = {
+            **_described(loaded, labelled, scored, {"split": split, "exclude": exclude or []}, prefixes),
+            "warnings": lines,
+            "remarks": labelled.remarks,
+            "heads": {one.head.name: one.figures for one in measured},
+        }
+        write_out(out, metrics, measured, labelled)
+        console.print(_summary(measured))
+        console.print(
+            f"report, figures and pictures are in {out}", markup=False, highlight=False, soft_wrap=True
+        )
+        if rethreshold_to is None:
+            return
         aim = Aim(precision=precision, prevalence=prevalence, homes=prefixes)
-        for line in rethreshold(loaded, labelled, scored, aim, rethreshold_to):
+        seen = Seen(labelled, scored, measured, device, console, Path(scratch))
+        for line in rethreshold(loaded, seen, Asked(aim, making, keep_thresholds), rethreshold_to):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _arithmetics(given: Sequence[str]) -> tuple[Faster, ...]:
+    """The faster ones of those that were named."""
+    if unknown := set(given) - set(ARITHMETICS):
+        raise UsageError(f"--arithmetic {unknown.pop()}: use {', '.join(ARITHMETICS)}")
+    return tuple(name for name in get_args(Faster) if name in given)
+
+
+def _in(bundle: Bundle, making: Making) -> Bundle:
+    """The bundle in the one arithmetic that was named; fp32 where none was."""
+    for name in making.arithmetics:
+        if name not in bundle.arithmetics:
+            raise UsageError(
+                f"--arithmetic {name}: the bundle has no thresholds for it; add --rethreshold OUT"
+            )
+        check_making(bundle, making)
+        return bundle.at(name)
+    return bundle
 
 
 def measure(bundle: Bundle, labelled: Labelled, scored: Scored, prefixes: Sequence[str]) -> list[Measured]:
@@ -177,7 +225,7 @@ def _described(
             "photos_sha256": trained_on.digest(photos.sha256),
         },
         "device": scored.device,
-        "precision": scored.precision,
+        "precision": bundle.arithmetic,
         "thresholds": {
             head.name: {
                 "true": head.true_threshold,

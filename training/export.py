@@ -28,6 +28,7 @@ from training.comparison.architectures import backbone_name
 from training.comparison.results import BEST, MODES, RunKey, read_predictions, read_run
 from training.data import HEAD_NAME
 from training.evaluation.adjust import fit_temperature
+from training.evaluation.faster import FASTER
 
 HEAD_NAMES = {"rooms": "room"}
 PRECISION, PREVALENCE = 0.95, 0.1
@@ -71,6 +72,7 @@ def export_command(
         f"bundle {bundle.bundle_id[:12]} written to {out}", markup=False, highlight=False, soft_wrap=True
     )
     console.print(f"Mind: {NOTE}", markup=False, highlight=False, soft_wrap=True)
+    console.print(FASTER, markup=False, highlight=False, soft_wrap=True)
 
 
 def parse_run(given: str) -> RunKey:
@@ -109,7 +111,6 @@ def export(results: Path, runs: Sequence[RunKey], out: Path, name: str) -> Bundl
                 "backbone": backbone_name(str(identity["architecture"])),
                 "weights": file,
                 "preprocessing": identity["preprocessing"],
-                "bf16": None,
                 "heads": [head],
             }
         )

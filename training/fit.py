@@ -26,7 +26,7 @@ from training.heads import FOLDS, FittedHead, fit_head
 from training.homes import whole_homes
 from training.multitask import FOLDS as FINETUNE_FOLDS
 from training.multitask import Plan, fit_multitask
-from training.serve import bf16_delta, listing_figures
+from training.serve import listing_figures
 from training.thresholds import CalibratedHead, Targets, calibrated_binary, calibrated_classes
 
 BINARY = ("balcony", "fireplace")
@@ -167,7 +167,6 @@ def _write(
         "weights": file,
         **({"pool": backbone.pool} if backbone.pool else {}),
         "preprocessing": asdict(backbone.preprocessing),
-        "bf16": None,
         "heads": [one.entry for one in calibrated],
     }
     manifest: dict[str, Any] = {
@@ -179,7 +178,6 @@ def _write(
         "training": _training(options, photos) | extra,
     }
     bundle = write_bundle(options.out, manifest, {file: tensors})
-    member["bf16"] = {"delta_p999": bf16_delta(bundle, photos, options.targets.homes, options.seed)}
     manifest["training"]["listing_split"] = listing_figures(bundle, photos)
     return write_bundle(options.out, manifest, {file: tensors})
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, Pool
 from training.card import write_card
+from training.evaluation.faster import FASTER
 from training.features import VIEWS
 from training.finetune import Recipe
 from training.fit import FitOptions, fit
@@ -173,3 +174,4 @@ def _tell(bundle: Bundle, out: Path) -> None:
                 f"on held-out homes precision {right['hits']}/{right['of']}, "
                 f"recall {recall['hits']}/{recall['of']}"
             )
+    console.print(FASTER)

@@ -1,7 +1,7 @@
 """Linear heads on frozen features: weights per photo, folds by site, held-out logits, the final fit."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,15 +118,19 @@ def site_folds(
 
 
 def macro_average_precision(
-    labels: NDArray[np.int64], logits: NDArray[np.float64], weight: NDArray[np.float64]
+    labels: NDArray[np.int64],
+    logits: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    only: Collection[int] | None = None,
 ) -> float:
-    """Average precision, one class against the rest, averaged over the classes."""
+    """Average precision, one class against the rest, averaged over the classes; over these `only`."""
     if logits.shape[1] == 1:
         return float(average_precision_score(labels, logits[:, 0], sample_weight=weight))
     scaled = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     each = [
         average_precision_score(labels == label, scaled[:, label], sample_weight=weight)
         for label in np.unique(labels)
+        if only is None or label in only
     ]
     return float(np.mean(each))
 

@@ -14,14 +14,13 @@ from training.data import MAX_PIXELS, PhotoSet
 from training.homes import MIN_PHOTOS_FALSE
 
 BATCH = 32
-BF16_PHOTOS = 1_000
 
 Rows = NDArray[np.int64]
 
 
-def score_photos(bundle: Bundle, photos: PhotoSet, rows: Rows, precision: str) -> list[PhotoScore]:
+def score_photos(bundle: Bundle, photos: PhotoSet, rows: Rows) -> list[PhotoScore]:
     """Scores of the photos `rows`, all of which training has decoded before."""
-    scorer = TorchEngine(bundle, "cpu", precision)
+    scorer = TorchEngine(bundle, "cpu")
     scores = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
@@ -33,30 +32,6 @@ def score_photos(bundle: Bundle, photos: PhotoSet, rows: Rows, precision: str) -
     return scores
 
 
-def bf16_delta(bundle: Bundle, photos: PhotoSet, collection: str, seed: int) -> float:
-    """99.9th percentile over photos of the largest change of any probability from fp32 to bf16.
-
-    Measured on `BF16_PHOTOS` random photos of `collection` (empty: of all).
-    """
-    rows = np.flatnonzero(photos.within(collection))
-    chosen = np.random.default_rng(seed).permutation(rows)[:BF16_PHOTOS]
-    exact, rounded = (score_photos(bundle, photos, chosen, precision) for precision in ("fp32", "bf16"))
-    changes = [
-        max(
-            float(np.abs(_chances(bundle, one, head) - _chances(bundle, other, head)).max())
-            for head in range(len(bundle.heads))
-        )
-        for one, other in zip(exact, rounded, strict=True)
-    ]
-    return round(float(np.quantile(changes, 0.999)), 5)
-
-
-def _chances(bundle: Bundle, score: PhotoScore, number: int) -> NDArray[np.float64]:
-    head = bundle.heads[number]
-    model_id = next(member.model_id for member in bundle.members if head in member.heads)
-    return head.probabilities(score.by_model[model_id][head.name])
-
-
 def listing_figures(bundle: Bundle, photos: PhotoSet) -> dict[str, Any]:
     """What the homes of split `listing` come out as; empty where there is no such split.
 
@@ -66,7 +41,7 @@ def listing_figures(bundle: Bundle, photos: PhotoSet) -> dict[str, Any]:
     rows = np.flatnonzero(photos.split == "listing")
     if not rows.size:
         return {}
-    scores = score_photos(bundle, photos, rows, "fp32")
+    scores = score_photos(bundle, photos, rows)
     homes = {
         group: np.flatnonzero(photos.group[rows] == group).tolist() for group in np.unique(photos.group[rows])
     }

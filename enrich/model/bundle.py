@@ -1,4 +1,4 @@
-"""Bundle: the model as a folder, `manifest.json` and its `*.safetensors` files (format: docs/bundle.md).
+"""Bundle: the model as a folder, `manifest.json` and the files that it names (format: docs/bundle.md).
 
 Everything is checked while loading (hashes, fields, shapes, finite numbers) and nothing is ever unpickled.
 This module does not import torch: aggregating and publishing need a bundle but no model.
@@ -7,21 +7,22 @@ This module does not import torch: aggregating and publishing need a bundle but 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from enrich.errors import BundleError
+from enrich.model.arithmetic import Arithmetic, Faster, Ir, IrFile, Spec, Variant, variants
 from enrich.model.head import CLOSED, Finite, Head, Positive, Share
-from enrich.model.tensors import read_tensors
+from enrich.model.tensors import read_file, read_tensors
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MAX_BF16_DELTA = 0.01
-"""bf16 is allowed where the 99.9th percentile of |Δp| against fp32 stays at or below this."""
+
+ARITHMETICS = get_args(Arithmetic)
 
 Side = Annotated[int, Field(ge=1, le=2048)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -49,27 +50,51 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A backbone, its weights and the heads that its one pass feeds."""
+    """A backbone, its weights and the heads that its one pass feeds, in one arithmetic."""
 
     model_id: str
+    """What scores are kept by."""
+    network_id: str
+    """The model id in fp32: names the network, whatever its arithmetic."""
     backbone: str
     weights: str
     preprocessing: Preprocessing
     heads: tuple[Head, ...]
-    bf16_ok: bool
+    variants: Mapping[Arithmetic, Variant] = field(default_factory=dict, hash=False, repr=False)
     pool: Pool | None = None
     """How a timm backbone pools its last feature map; None: its own way."""
+    ir: Ir | None = None
+    """The network as OpenVINO reads it; None: it is made from the weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded, verified bundle. `manifest` is the manifest as read."""
+    """A loaded, verified bundle, in one arithmetic. `manifest` is the manifest as read."""
 
     folder: Path
     bundle_id: str
     name: str
     members: tuple[Member, ...]
     manifest: dict[str, Any] = field(hash=False)
+    arithmetic: Arithmetic = "fp32"
+
+    @property
+    def arithmetics(self) -> tuple[Arithmetic, ...]:
+        """Those in which every member can run."""
+        return tuple(name for name in ARITHMETICS if all(name in one.variants for one in self.members))
+
+    def at(self, arithmetic: Arithmetic) -> "Bundle":
+        """The bundle in one of its `arithmetics`: other heads and other model ids, the same `bundle_id`."""
+        members = []
+        for member in self.members:
+            found = member.variants[arithmetic]
+            members.append(replace(member, model_id=found.model_id, heads=found.heads, ir=found.ir))
+        return replace(self, members=tuple(members), arithmetic=arithmetic)
+
+    def flaw(self, arithmetic: Arithmetic) -> str | None:
+        """Why one of its faster `arithmetics` is not as good as fp32; None: it is."""
+        flaws = (member.variants[arithmetic].flaw() for member in self.members)
+        return next((flaw for flaw in flaws if flaw), None)
 
     @property
     def notice(self) -> str:
@@ -97,6 +122,8 @@ class Bundle:
 
 
 class _Bf16(BaseModel):
+    """What earlier versions wrote; nothing is decided by it any more."""
+
     model_config = CLOSED
     delta_p999: Share
 
@@ -109,6 +136,12 @@ class _MemberSpec(BaseModel):
     preprocessing: Preprocessing
     bf16: _Bf16 | None = None
     heads: Annotated[tuple[Head, ...], Field(min_length=1)]
+    arithmetics: dict[Faster, Spec] = Field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        irs = [spec.files for spec in self.arithmetics.values() if spec.files is not None]
+        return [self.weights, *(name for one in irs for name in (one.ir, one.weights))]
 
 
 class _Manifest(BaseModel):
@@ -119,7 +152,7 @@ class _Manifest(BaseModel):
     description: str = ""
     notice: str = ""
     created: str = ""
-    files: dict[FileName, Sha256]
+    files: dict[FileName | IrFile, Sha256]
     members: Annotated[tuple[_MemberSpec, ...], Field(min_length=1)]
 
 
@@ -140,10 +173,13 @@ def load_bundle(folder: Path) -> Bundle:
             f"{path}: cannot be read ({error.strerror}); set ENRICH_BUNDLE to the folder of a model bundle"
         ) from None
     manifest = _parse(path, raw)
-    members = tuple(_member(spec, manifest.files[spec.weights]) for spec in manifest.members)
+    members = tuple(_member(spec, manifest.files) for spec in manifest.members)
     bundle = Bundle(folder, hashlib.sha256(raw).hexdigest(), manifest.name, members, json.loads(raw))
     for member in members:
         _check_tensors(folder / member.weights, member, bundle.tensors(member))
+    for name, sha256 in manifest.files.items():
+        if not name.endswith(".safetensors"):
+            read_file(folder / name, sha256)
     return bundle
 
 
@@ -179,9 +215,9 @@ def _place(location: tuple[int | str, ...]) -> str:
 def _contradictions(manifest: _Manifest, content: dict[str, Any]) -> list[str]:
     """What field-by-field validation cannot see."""
     problems = []
-    weights = [spec.weights for spec in manifest.members]
-    if sorted(weights) != sorted(manifest.files):
-        problems.append("files and members[].weights must name the same files, each once; correct the names")
+    named = [name for spec in manifest.members for name in spec.files]
+    if sorted(named) != sorted(manifest.files):
+        problems.append("files and the members must name the same files, each once; correct the names")
     heads = [head for spec in manifest.members for head in spec.heads]
     names = [head.name for head in heads]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -191,29 +227,40 @@ def _contradictions(manifest: _Manifest, content: dict[str, Any]) -> list[str]:
             problems.append(f"{spec.weights}: pool is for timm backbones; leave it out")
         if spec.preprocessing.resize == "squash" and spec.preprocessing.crop_ratio != 1:
             problems.append(f"{spec.weights}: crop_ratio has no meaning with resize 'squash'; leave it out")
-    stated = [head.get("thresholds") or {} for spec in content["members"] for head in spec["heads"]]
+        for faster, one in spec.arithmetics.items():
+            problems += [f"{spec.weights}: {problem}" for problem in one.problems(faster, spec.heads)]
+            heads += one.heads
+    stated = [head.get("thresholds") or {} for head in _entries(content["members"])]
     for head, thresholds in zip(heads, stated, strict=True):
         problems += head.rules.problems(head, set(thresholds))
     return problems
 
 
-def _member(spec: _MemberSpec, weights_sha256: str) -> Member:
+def _entries(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The manifest's entries of heads: those of all members, then those of their arithmetics."""
+    faster = [spec for member in members for spec in member.get("arithmetics", {}).values()]
+    return [head for part in (*members, *faster) for head in part["heads"]]
+
+
+def _member(spec: _MemberSpec, files: Mapping[str, str]) -> Member:
     identity: dict[str, Any] = {
         "backbone": spec.backbone,
-        "weights": weights_sha256,
+        "weights": files[spec.weights],
         "preprocessing": asdict(spec.preprocessing),
         "heads": [[head.name, head.kind, [kind.name for kind in head.classes]] for head in spec.heads],
     }
     if spec.pool is not None:
         identity["pool"] = spec.pool
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    network_id = hashlib.sha256(canonical.encode()).hexdigest()
     return Member(
-        model_id=hashlib.sha256(canonical.encode()).hexdigest(),
+        model_id=network_id,
+        network_id=network_id,
         backbone=spec.backbone,
         weights=spec.weights,
         preprocessing=spec.preprocessing,
         heads=spec.heads,
-        bf16_ok=spec.bf16 is not None and spec.bf16.delta_p999 <= MAX_BF16_DELTA,
+        variants=variants(network_id, spec.heads, spec.arithmetics, files),
         pool=spec.pool,
     )
 

@@ -1,7 +1,10 @@
-"""Which engine the settings ask for."""
+"""Which arithmetic the settings come down to on this machine, and which engine runs it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from enrich.errors import SettingsError
+from enrich.model.arithmetic import NEEDED, Arithmetic, cpu_has
 from enrich.model.bundle import Bundle
 from enrich.model.engine import Engine
 from enrich.settings import Settings
@@ -10,28 +13,81 @@ NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """Where a driver of NVIDIA's shows; PyTorch, which takes seconds to load, is asked only where one does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The bundle in the arithmetic that is used, and why it is that one, in a few words."""
+
+    bundle: Bundle
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.bundle.arithmetic} ({self.why})"
+
+
+def choose(bundle: Bundle, settings: Settings) -> Choice:
+    """The bundle in the arithmetic that `ENRICH_PRECISION` asks for; `auto`: in the fastest that this engine
+    and this machine have and that the bundle's held-out figures show to be as good as fp32.
+
+    Raises:
+        SettingsError: what is asked for is not in the bundle, or not possible here.
+    """
+    wanted = settings.precision
+    if wanted != "auto":
+        if reason := _missing(wanted, bundle, settings):
+            raise SettingsError(f"ENRICH_PRECISION={wanted}: {reason}; set it to auto or fp32")
+        return Choice(bundle.at(wanted), "as ENRICH_PRECISION says")
+    passed_over = []
+    for name in ("int8", "bf16"):
+        reason = _missing(name, bundle, settings) or bundle.flaw(name)
+        if reason is None and (name == "int8" or not _emulated(settings)):
+            return Choice(
+                bundle.at(name), "auto: the fastest here that is as good as fp32 on held-out photos"
+            )
+        passed_over.append(f"{name}: {reason or 'this CPU only emulates it'}")
+    return Choice(bundle.at("fp32"), f"auto; {'; '.join(passed_over)}")
+
+
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
-    """The bundle's models, ready: on OpenVINO where a CPU is to score in fp32, else on PyTorch.
+    """The bundle's models, ready, in the bundle's arithmetic: on OpenVINO on a CPU, else on PyTorch.
 
     Raises:
         SettingsError: the device is unknown or not there, or the engine cannot do what other settings ask.
         BundleError: a backbone is unknown, or its weights do not fit it.
     """
-    if settings.engine == "openvino" or (settings.engine == "auto" and _on_cpu(settings)):
+    if _on_openvino(settings):
         from enrich.model.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(bundle, settings.cache_folder, batch_size=settings.batch_size)
     from enrich.model.torch_engine import TorchEngine
 
-    return TorchEngine(bundle, settings.device, settings.precision, batch_size=settings.batch_size)
+    return TorchEngine(bundle, settings.device, batch_size=settings.batch_size)
 
 
-def _on_cpu(settings: Settings) -> bool:
-    """Whether `auto` comes down to fp32 on a CPU."""
-    if settings.precision == "bf16" or settings.device not in ("auto", "cpu"):
+def _missing(name: Arithmetic, bundle: Bundle, settings: Settings) -> str | None:
+    """Why it cannot be used at all; None: it can."""
+    if name not in bundle.arithmetics:
+        return "the bundle has no thresholds for it"
+    if name == "int8" and not _on_openvino(settings):
+        return "only OpenVINO runs it, on a CPU"
+    if _on_openvino(settings) and not cpu_has(name):
+        return f"this CPU has no {NEEDED[name]}"
+    return None
+
+
+def _emulated(settings: Settings) -> bool:
+    """Whether PyTorch would emulate bf16."""
+    return not _on_cuda(settings) and not cpu_has("bf16")
+
+
+def _on_openvino(settings: Settings) -> bool:
+    return settings.engine == "openvino" or (settings.engine == "auto" and not _on_cuda(settings))
+
+
+def _on_cuda(settings: Settings) -> bool:
+    if settings.device != "auto":
+        return settings.device != "cpu"
+    if not any(path.exists() for path in NVIDIA):
         return False
-    if settings.device == "cpu" or not any(path.exists() for path in NVIDIA):
-        return True
     from torch.cuda import is_available
 
-    return not is_available()
+    return is_available()

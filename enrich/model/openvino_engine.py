@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from enrich.atomic import new_folder
 from enrich.cores import usable_cores
+from enrich.errors import BundleError
+from enrich.model.arithmetic import Ir
 from enrich.model.bundle import Bundle, Member
 from enrich.model.engine import CPU_BATCH, Pixels, by_head
 from enrich.records import Scores
@@ -30,10 +32,12 @@ log = logging.getLogger(__name__)
 _MODEL = "model.xml"
 _CONVERSION = 1
 """Part of the cached model's name; another number converts anew."""
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""In what is computed that is not int8 in the network itself."""
 
 
 class OpenVinoEngine:
-    """An `Engine` on OpenVINO, on the CPU, in fp32.
+    """An `Engine` on OpenVINO, on the CPU, in the bundle's arithmetic.
 
     `cache`: the folder in which converted models are kept; where it cannot be written, each start converts
     anew. `batch_size` is the most photos per batch.
@@ -47,16 +51,14 @@ class OpenVinoEngine:
         self._batch_size = min(batch_size, CPU_BATCH)
         self._members = bundle.members
         self._places = [bundle.preprocessings.index(member.preprocessing) for member in bundle.members]
-        core = _core()
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": _HINTS[bundle.arithmetic],
             "NUM_STREAMS": self._lanes,
             "INFERENCE_NUM_THREADS": self._lanes,
             "ENABLE_CPU_PINNING": False,  # other work shares these cores
         }
         self._compiled = [
-            core.compile_model(_converted(core, bundle, member, cache), "CPU", options)
-            for member in bundle.members
+            _core().compile_model(network(bundle, member, cache), "CPU", options) for member in bundle.members
         ]
         self._lane = local()
 
@@ -99,18 +101,48 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
-def _converted(core: ov.Core, bundle: Bundle, member: Member, cache: Path) -> ov.Model:
-    """The member's network, from the cache or converted and put there."""
-    kept = cache / "models" / f"{member.model_id}-{_CONVERSION}"
+def network(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
+    """The member's network: the bundle's own IR, or that from the cache, or converted and put there.
+
+    Raises:
+        BundleError: as for the engine, or an IR of the bundle is no network for its pixels and heads.
+    """
+    return _converted(bundle, member, cache) if member.ir is None else _own(bundle, member, member.ir)
+
+
+def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
+    path = bundle.folder / ir.ir
+    try:
+        model = _core().read_model(path, bundle.folder / ir.weights)
+        taken, made = (model.input(0), model.output(0))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BundleError(f"{path}: OpenVINO cannot read it ({reason}); make the bundle again") from None
+    outputs = sum(head.outputs for head in member.heads)
+    shapes = [[-1, *member.preprocessing.size, 3], [-1, outputs]]
+    if taken.element_type != ov.Type.u8 or any(
+        port.partial_shape != ov.PartialShape(shape)
+        for port, shape in zip((taken, made), shapes, strict=True)
+    ):
+        raise BundleError(
+            f"{path}: takes {taken.element_type} {taken.partial_shape} and gives {made.partial_shape}, the "
+            f"manifest asks for pixels {shapes[0]} and logits {shapes[1]}; make the bundle again"
+        )
+    return model
+
+
+def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
+    kept = cache / "models" / f"{member.network_id}-{_CONVERSION}"
     if (kept / _MODEL).is_file():
         try:
-            return core.read_model(kept / _MODEL)
+            return _core().read_model(kept / _MODEL)
         except RuntimeError as error:
             log.warning("%s cannot be read and is made again: %s", kept, str(error).splitlines()[0])
     model = _convert(bundle, member)
     try:
         with new_folder(kept) as made:
             ov.save_model(model, made / _MODEL, compress_to_fp16=False)
+        return _core().read_model(kept / _MODEL)  # as every later start does: it rounds a little otherwise
     except OSError as error:
         log.info("the converted model is not kept in %s: %s", cache, error)
     return model

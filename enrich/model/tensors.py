@@ -1,4 +1,4 @@
-"""Weight files of a bundle, read and checked: nothing is unpickled, nothing but finite numbers comes in."""
+"""Files of a bundle, read and checked: nothing is unpickled, nothing but finite numbers comes in."""
 
 import hashlib
 from pathlib import Path
@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from enrich.errors import BundleError
 
 
-def read_tensors(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
-    """Tensors by name, as float32 (counters as stored).
+def read_file(path: Path, sha256: str) -> bytes:
+    """A file of a bundle.
 
     Raises:
-        BundleError: the file is missing, does not have the hash `sha256` or holds unusable tensors.
+        BundleError: it is missing, or does not have the hash `sha256`.
     """
     try:
         data = path.read_bytes()
@@ -27,6 +27,16 @@ def read_tensors(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
         raise BundleError(
             f"{path}: sha256 {found[:12]}… is not the manifest's {sha256[:12]}…; copy the whole bundle again"
         )
+    return data
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
+    """Tensors by name, as float32 (counters as stored).
+
+    Raises:
+        BundleError: the file is missing, does not have the hash `sha256` or holds unusable tensors.
+    """
+    data = read_file(path, sha256)
     try:
         stored = safetensors.numpy.load(data)
     except (SafetensorError, KeyError) as error:

@@ -1,8 +1,6 @@
 """The engine for CUDA and bf16, and for any CPU: PyTorch. One pass of a backbone feeds all of its heads."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,18 +15,15 @@ from enrich.model.engine import CPU_BATCH, Pixels, by_head
 from enrich.model.network import Network
 from enrich.records import Scores
 
-Precision = Literal["fp32", "bf16"]
-
 
 class TorchEngine:
     """An `Engine` on PyTorch: CPUs and CUDA.
 
-    `device` is auto, cpu, cuda or cuda:N. `precision` is fp32, bf16, or auto: bf16 for the members whose
-    export found that it changes no decision, on devices that gain from it. `batch_size` is the most photos
-    per batch. `threads` sets torch's threads for the whole process.
+    It computes in the bundle's arithmetic. `device` is auto, cpu, cuda or cuda:N. `batch_size` is the most
+    photos per batch. `threads` sets torch's threads for the whole process.
 
     Raises:
-        SettingsError: the device is unknown or not there, or the precision or threads are no such value.
+        SettingsError: the device is unknown or not there, the bundle is one in int8, or threads is no number.
         BundleError: a backbone is unknown, or its weights do not fit it.
     """
 
@@ -36,13 +31,12 @@ class TorchEngine:
         self,
         bundle: Bundle,
         device: str = "auto",
-        precision: str = "auto",
-        threads: int | None = None,
         *,
+        threads: int | None = None,
         batch_size: int = 32,
     ) -> None:
-        if precision not in ("auto", "fp32", "bf16"):
-            raise SettingsError(f"ENRICH_PRECISION: {precision!r} is not auto, fp32 or bf16")
+        if bundle.arithmetic == "int8":
+            raise SettingsError("ENRICH_PRECISION=int8: only OpenVINO runs it; set it to auto, fp32 or bf16")
         if threads is not None:
             if threads < 1:
                 raise SettingsError(f"threads: {threads} is not a number of threads; use 1 or more")
@@ -52,15 +46,7 @@ class TorchEngine:
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32, on every device
         self._preprocessings = bundle.preprocessings
-        self._models = tuple(
-            _MemberModel(bundle, member, self.device, _precision(member, self.device, precision))
-            for member in bundle.members
-        )
-
-    @property
-    def precision(self) -> dict[str, Precision]:
-        """What was chosen: model_id -> precision."""
-        return {model.member.model_id: model.precision for model in self._models}
+        self._models = tuple(_MemberModel(bundle, member, self.device) for member in bundle.members)
 
     @property
     def lanes(self) -> int:
@@ -104,11 +90,11 @@ class TorchEngine:
 
 
 class _MemberModel:
-    """One member on its device, with batch norms folded, at its precision."""
+    """One member on its device, with batch norms folded, in the bundle's arithmetic."""
 
-    def __init__(self, bundle: Bundle, member: Member, device: torch.device, precision: Precision) -> None:
+    def __init__(self, bundle: Bundle, member: Member, device: torch.device) -> None:
         self.member = member
-        self.precision = precision
+        self._bf16 = bundle.arithmetic == "bf16"
         self._device = device
         self._network = Network(bundle, member).to(device).to(memory_format=torch.channels_last)
         self._network.backbone = fold_batch_norms(self._network.backbone, self._noise())
@@ -116,7 +102,7 @@ class _MemberModel:
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 [N, height, width, 3] to float32 logits [N, outputs of all heads]."""
         pictures = self._network.normalised(pixels)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             features = self._network.backbone(pictures)
         return self._network.logits(features)
 
@@ -140,19 +126,3 @@ def _device(wanted: str) -> torch.device:
             f"ENRICH_DEVICE: {wanted} is not here ({found} CUDA devices found); use auto or cpu"
         )
     return torch.device(wanted)
-
-
-def _precision(member: Member, device: torch.device, wanted: str) -> Precision:
-    if wanted == "auto":
-        gains = device.type == "cuda" or _cpu_gains_from_bf16()
-        return "bf16" if member.bf16_ok and gains else "fp32"
-    return "bf16" if wanted == "bf16" else "fp32"
-
-
-def _cpu_gains_from_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware; elsewhere it is emulated and slower than fp32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return False
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)

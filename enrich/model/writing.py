@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,17 @@ from enrich.atomic import new_folder
 from enrich.errors import BundleError
 from enrich.model.bundle import FORMAT, MANIFEST, Bundle, load_bundle
 
+_SUFFIXES = (".safetensors", ".xml", ".bin")
+
 
 def write_bundle(
-    folder: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Any]]
+    folder: Path,
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Any]],
+    irs: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Bundle:
-    """Write `manifest` (without `format` and `files`) and `tensors` (file -> name -> array or torch tensor).
+    """Write `manifest` (without `format` and `files`), `tensors` (file -> name -> array or torch tensor) and
+    `irs`, the contents of files of networks in int8.
 
     The bundle is made beside `folder` and loaded as a check before it takes its place, where an earlier
     bundle, but nothing else, may be.
@@ -27,7 +34,7 @@ def write_bundle(
         BundleError: the bundle would not load, or `folder` holds something that is not a bundle.
     """
     others = [
-        path.name for path in folder.glob("*") if path.name != MANIFEST and path.suffix != ".safetensors"
+        path.name for path in folder.glob("*") if path.name != MANIFEST and path.suffix not in _SUFFIXES
     ]
     if others:
         raise BundleError(
@@ -35,8 +42,11 @@ def write_bundle(
         )
     with new_folder(folder) as made:
         files = {}
-        for name, by_tensor in tensors.items():
-            data = safetensors.numpy.save({key: _array(value) for key, value in by_tensor.items()})
+        weights = {
+            name: safetensors.numpy.save({key: _array(value) for key, value in by_tensor.items()})
+            for name, by_tensor in tensors.items()
+        }
+        for name, data in {**weights, **irs}.items():
             (made / name).write_bytes(data)
             files[name] = hashlib.sha256(data).hexdigest()
         write_manifest(made, {"format": FORMAT, **manifest, "files": files})

@@ -183,9 +183,9 @@ def status(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
     with open_records(load_settings()) as records:
         summary, runs = summarize(records.database), records.runs.runs(10)
         if as_json:
-            print_json(as_plain(summary, runs, records.bundle))
+            print_json(as_plain(summary, runs, records.model))
         else:
-            show_status(summary, runs, records.bundle, records.settings)
+            show_status(summary, runs, records.model, records.settings)
 
 
 @app.command()
@@ -265,8 +265,10 @@ def worker(verbose: opt.Verbose = False) -> None:
 @app.command()
 def settings(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
     """All settings: variable, value, default and meaning. Secrets are not shown."""
+    from enrich.errors import BundleError
     from enrich.index.mapping import read_extras
     from enrich.model.bundle import load_bundle
+    from enrich.model.open import choose
     from jobs.run.schedule import trigger
     from jobs.views.settings import rows, show_settings
 
@@ -275,7 +277,11 @@ def settings(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
     if current.index_mapping or current.index_settings:
         read_extras(current, load_bundle(current.bundle).heads)
     if not as_json:
-        show_settings(current, misspelt())
+        try:
+            scores_in = str(choose(load_bundle(current.bundle), current))
+        except BundleError as error:
+            scores_in = f"nothing: {error}"
+        show_settings(current, scores_in, misspelt())
         return
     _warn_of_misspelt()
     print_json(rows(current))

@@ -9,6 +9,7 @@ from enrich.index.document import reserved
 from enrich.index.open import open_index
 from enrich.index.protocol import SearchIndex
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.open import Choice, choose
 from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.backfills import Backfills
@@ -38,7 +39,12 @@ class Records:
     outbox: Outbox
     runs: Runs
     locks: Locks
-    bundle: Bundle
+    model: Choice
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in the arithmetic that is used."""
+        return self.model.bundle
 
     def spelled(self, ids: Sequence[str] | None) -> list[str] | None:
         """Ids that a person typed, as the portal's tables write them; None stays None."""
@@ -61,13 +67,13 @@ def open_records(settings: Settings, doing: str = "run") -> Iterator[Records]:
     Raises:
         UsageError: one of them cannot be used as set up; nothing was written.
     """
-    bundle = load_bundle(settings.bundle)
+    model = choose(load_bundle(settings.bundle), settings)
     with ExitStack() as stack:
         database, source_database = connect(settings)
         stack.callback(source_database.close)
         stack.callback(database.close)
         check_schema(database)
-        source = Source(source_database, settings, reserved(bundle.heads))
+        source = Source(source_database, settings, reserved(model.bundle.heads))
         queue = Listings(
             database, lease_seconds=settings.lease_seconds, max_attempts=settings.max_attempts, doing=doing
         )
@@ -83,7 +89,7 @@ def open_records(settings: Settings, doing: str = "run") -> Iterator[Records]:
             outbox=Outbox(database),
             runs=Runs(database),
             locks=Locks(database),
-            bundle=bundle,
+            model=model,
         )
 
 

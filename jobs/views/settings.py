@@ -33,8 +33,9 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
-def show_settings(settings: Settings, warnings: Sequence[str] = ()) -> None:
-    """Print the settings; those that differ from their default stand out. Below them, `warnings`."""
+def show_settings(settings: Settings, scores_in: str, warnings: Sequence[str] = ()) -> None:
+    """Print the settings; those that differ from their default stand out. Below them, which arithmetic they
+    come down to here, and `warnings`."""
     table = Table(header_style="bold")
     for title in ("variable", "value", "default", "meaning"):
         table.add_column(title, overflow="fold")
@@ -43,6 +44,7 @@ def show_settings(settings: Settings, warnings: Sequence[str] = ()) -> None:
         default = _text(row["default"]) if row["set"] else "[dim]=[/]"
         table.add_row(row["variable"], _text(row["value"]), default, row["meaning"], style=style)
     console().print(table)
+    console().print(f"scores in {escape(scores_in)}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console().print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
 

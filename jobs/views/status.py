@@ -10,6 +10,7 @@ from rich.table import Table
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import MIN_BACKING, Head
+from enrich.model.open import Choice
 from enrich.settings import Settings
 from enrich.state.backfills import Backfill
 from enrich.state.runs import Run
@@ -21,13 +22,16 @@ WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry
 _ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
 
 
-def as_plain(summary: Summary, runs: Sequence[Run], bundle: Bundle) -> dict[str, Any]:
+def as_plain(summary: Summary, runs: Sequence[Run], model: Choice) -> dict[str, Any]:
     """All of it for programs."""
+    bundle = model.bundle
     return {
         **asdict(summary),
         "bundle": {
             "id": bundle.bundle_id,
             "name": bundle.name,
+            "arithmetic": bundle.arithmetic,
+            "arithmetic_why": model.why,
             "precision_basis": {
                 head.name: head.precision_basis for head in bundle.heads if head.rules.is_yes_or_no
             },
@@ -37,9 +41,9 @@ def as_plain(summary: Summary, runs: Sequence[Run], bundle: Bundle) -> dict[str,
     }
 
 
-def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings: Settings) -> None:
+def show_status(summary: Summary, runs: Sequence[Run], model: Choice, settings: Settings) -> None:
     """Print it for people."""
-    out = console()
+    out, bundle = console(), model.bundle
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
@@ -64,6 +68,7 @@ def show_status(summary: Summary, runs: Sequence[Run], bundle: Bundle, settings:
     stale = summary.stale(bundle.bundle_id)
     made = f"; {stale:,} listings made with another: enrich backfill --stale-bundle" if stale else ""
     facts.add_row("bundle", f"{escape(bundle.name)} {bundle.bundle_id[:12]}{made}")
+    facts.add_row("scores in", escape(str(model)))
     facts.add_row("precision of true", "; ".join(_claims(bundle)))
     for backfill in summary.backfills:
         facts.add_row(f"backfill #{backfill.id}", backfill_line(backfill))

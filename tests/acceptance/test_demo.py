@@ -21,13 +21,19 @@ TIMINGS = re.compile(r"took .*|work .*|:\d{4,5}(?=[/\s])|enrich_demo_\d+")
 
 
 def enrich(*args: str, home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run `enrich` in a clean environment, with the embedded servers under `home`."""
+    """Run `enrich` in a clean environment in fp32, with the embedded servers under `home`."""
     ours = ("ENRICH_", "DATABASE_URL", "SOURCE_DATABASE_URL", "ELASTICSEARCH_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [sys.executable, "-m", "jobs.cli.commands", *args],
         cwd=CHECKOUT,
-        env={**clean, "OMP_NUM_THREADS": "2", "ENRICH_HOME": str(home), **environment},
+        env={
+            **clean,
+            "OMP_NUM_THREADS": "2",
+            "ENRICH_HOME": str(home),
+            "ENRICH_PRECISION": "fp32",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=240,

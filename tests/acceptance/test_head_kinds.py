@@ -137,7 +137,8 @@ def test_a_third_kind_goes_from_the_photos_to_what_people_read(
         assert all(
             text in shown for text in ("light_score", "score 1.0", "photo 1.0", "the best of 2 photos")
         )
-        plain = as_plain(summary(services.database), [], services.bundle)
+        plain = as_plain(summary(services.database), [], services.model)
+        assert plain["bundle"]["arithmetic"] == "fp32"
         assert plain["bundle"]["precision_basis"].keys() == {"balcony", "fireplace"}
 
     view = "SELECT id, light_score, has_balcony FROM enrichment.listing_attributes ORDER BY id"

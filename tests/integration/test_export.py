@@ -132,7 +132,7 @@ def test_enrich_gives_the_probabilities_of_the_exported_models(
     bundle, models, _ = exported
     data = draw_bytes("balcony", seed=4, size=size)
     decoded = decode(data, bundle.preprocessings, 10_000_000)
-    scores = TorchEngine(bundle, "cpu", "fp32").score([decoded.pixels])[0]
+    scores = TorchEngine(bundle, "cpu").score([decoded.pixels])[0]
     for member, key in zip(bundle.members, ("balcony", "room"), strict=True):
         pixels = decoded.pixels[bundle.preprocessings.index(member.preprocessing)]
         picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255

@@ -47,7 +47,7 @@ def test_a_bundle_comes_out_that_serves_what_it_learnt(
         "floor_plan",
         "other",
     }
-    scorer, member = TorchEngine(bundle, "cpu", "fp32"), bundle.members[0]
+    scorer, member = TorchEngine(bundle, "cpu"), bundle.members[0]
     right = 0
     for number, name in enumerate(ROOM.classes):
         draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
@@ -96,7 +96,7 @@ def test_serving_gives_the_logits_that_training_saw(
     labels = photos.labels["room"]
     fitted = fit_head("room", labels, ROOM.classes, views, photos.group, photos.site, trainable, 0)
     expected = fitted.head.logits(views["whole"])
-    scorer, member = TorchEngine(bundle, "cpu", "fp32"), bundle.members[0]
+    scorer, member = TorchEngine(bundle, "cpu"), bundle.members[0]
     for row in range(0, len(photos), 17):
         decoded = decode((photos_dir / photos.paths[row]).read_bytes(), bundle.preprocessings, 10**6)
         served = scorer.score([decoded.pixels])[0][member.model_id]["room"]

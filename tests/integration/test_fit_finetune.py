@@ -57,7 +57,7 @@ def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     )
     balcony, member = bundle.heads[0], bundle.members[0]
     assert balcony.metrics["homes"]["average_precision"] > 0.8
-    scorer, chances = TorchEngine(bundle, "cpu", "fp32"), []
+    scorer, chances = TorchEngine(bundle, "cpu"), []
     for room in ("balcony", "kitchen"):
         data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
         scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id]

@@ -127,7 +127,7 @@ def served(bundle: Bundle, photos: Path) -> Served:
     decoded = {
         name: decode((photos / name).read_bytes(), bundle.preprocessings, 10_000_000) for name in PHOTOS
     }
-    answers = TorchEngine(bundle, "cpu", "fp32").score([one.pixels for one in decoded.values()])
+    answers = TorchEngine(bundle, "cpu").score([one.pixels for one in decoded.values()])
     chances = {
         name: np.array(
             [m.heads[0].probabilities(answer[m.model_id][m.heads[0].name]) for m in bundle.members]

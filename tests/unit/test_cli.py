@@ -20,6 +20,7 @@ from enrich import errors
 from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import Hits, Query
 from enrich.model.bundle import load_bundle
+from enrich.model.open import Choice
 from enrich.pipeline.figures import Figures
 from enrich.settings import STARTER_BUNDLE, load_settings
 from enrich.state.outbox import OutboxCounts
@@ -266,9 +267,10 @@ def test_settings_are_listed_with_secrets_hidden(
         found["ENRICH_INDEX_COLUMNS"]["value"] == ("city", "price") and found["ENRICH_INDEX_COLUMNS"]["set"]
     )
     assert not found["ENRICH_BATCH_SIZE"]["set"] and all(row["meaning"] for row in found.values())
-    show_settings(settings)
+    show_settings(settings, "fp32 (as ENRICH_PRECISION says)")
     out = capsys.readouterr().out
     assert "city,price" in out and "pa55" not in out and "ENRICH_MIN_PHOTOS_FALSE" in out
+    assert "scores in fp32 (as ENRICH_PRECISION says)" in out
 
 
 # What people write
@@ -459,7 +461,7 @@ def test_an_estimated_precision_says_how_many_homes_would_confirm_it_and_how_man
 ) -> None:
     summary = Summary({}, (), OutboxCounts(0, 0, 0), (), None, {}, (), ())
     bundle = load_bundle(STARTER_BUNDLE)
-    show_status(summary, [], bundle, load_settings())
+    show_status(summary, [], Choice(bundle, "as ENRICH_PRECISION says"), load_settings())
     told = " ".join(capsys.readouterr().out.split())
     for head in bundle.heads[:2]:
         true = head.metrics["true"]
@@ -469,6 +471,7 @@ def test_an_estimated_precision_says_how_many_homes_would_confirm_it_and_how_man
             f"none of them wrong, would confirm it, there are {true['cross_fitted']['precision']['of']})"
             in told
         )
+    assert "scores in fp32 (as ENRICH_PRECISION says)" in told
 
 
 def test_a_report_says_what_became_of_its_photos_and_whose_seconds_it_counts() -> None:

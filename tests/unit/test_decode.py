@@ -376,7 +376,7 @@ def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(
 ) -> None:
     """Photos enlarged to 1280 px, as portals serve them; decisions by the starter bundle's heads."""
     bundle = load_bundle(STARTER_BUNDLE)
-    scorer = TorchEngine(bundle, device="cpu", precision="fp32")
+    scorer = TorchEngine(bundle, device="cpu")
     places = sorted((shared / "photos" / "web_homes").rglob("*.jpg"))[::60][:20]
     files = []
     for place in places:

@@ -63,7 +63,7 @@ def test_logits_are_those_of_pytorch(which: str, tiny: Bundle, cache: Path) -> N
     photos = pictures(bundle, 12)
     found, wanted = (
         logits(OpenVinoEngine(bundle, cache), photos),
-        logits(TorchEngine(bundle, "cpu", "fp32"), photos),
+        logits(TorchEngine(bundle, "cpu"), photos),
     )
     assert found.shape == wanted.shape == (12, sum(head.outputs for head in bundle.heads))
     assert np.abs(found - wanted).max() < 1e-3
@@ -90,7 +90,7 @@ def test_members_of_different_sizes_each_get_their_own_pixels(tmp_path: Path) ->
     bundle = write_bundle(tmp_path / "two", manifest, tensors)
     photos = pictures(bundle, 5)
     found = logits(OpenVinoEngine(bundle, tmp_path / "cache"), photos)
-    assert np.abs(found - logits(TorchEngine(bundle, "cpu", "fp32"), photos)).max() < 1e-3
+    assert np.abs(found - logits(TorchEngine(bundle, "cpu"), photos)).max() < 1e-3
 
 
 def test_a_photos_logits_do_not_depend_on_its_batch_or_lane(tiny: Bundle, cache: Path) -> None:
@@ -164,10 +164,9 @@ def test_nothing_is_told_to_the_makers_of_the_library() -> None:
         ({"device": "cpu"}, OpenVinoEngine),
         ({"engine": "openvino"}, OpenVinoEngine),
         ({"engine": "torch"}, TorchEngine),
-        ({"precision": "bf16"}, TorchEngine),
     ],
 )
-def test_auto_takes_openvino_for_fp32_on_a_cpu(
+def test_auto_takes_openvino_on_a_cpu(
     tiny: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], kind: type
 ) -> None:
     monkeypatch.setattr(enrich.model.open, "NVIDIA", ())
@@ -177,5 +176,5 @@ def test_auto_takes_openvino_for_fp32_on_a_cpu(
 
 
 def test_what_openvino_cannot_do_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"ENRICH_ENGINE=openvino scores on the CPU in fp32"):
+    with pytest.raises(SettingsError, match=r"ENRICH_ENGINE=openvino scores on the CPU"):
         load_settings(engine="openvino", device="cuda")

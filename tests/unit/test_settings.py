@@ -118,7 +118,7 @@ def test_secrets_are_not_in_what_settings_look_like(field: str, monkeypatch: pyt
         ("ENRICH_FETCH_TIMEOUT", "0", "greater than 0"),
         ("ENRICH_ERROR_BUDGET", "1.5", "less than or equal to 1"),
         ("ENRICH_INDEX_MODE", SECRET, "'own' or 'merge'"),
-        ("ENRICH_PRECISION", SECRET, "'auto', 'fp32' or 'bf16'"),
+        ("ENRICH_PRECISION", SECRET, "'auto', 'fp32', 'bf16' or 'int8'"),
         ("ENRICH_INDEX", "Listings", "lower case"),
         ("ENRICH_INDEX", "_all", "lower case"),
         ("ENRICH_SOURCE_LISTINGS", "listings; DROP TABLE x", "schema.name"),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-import enrich.model.torch_engine
 from enrich.errors import BundleError, SettingsError
 from enrich.model.backbones import build_backbone, fold_batch_norms
 from enrich.model.bundle import Bundle
@@ -24,6 +24,7 @@ from tests.support.bundles import (
     ROOMS,
     binary_head,
     draw,
+    faster,
     make_bundle,
     preprocessing,
     room_head,
@@ -48,12 +49,12 @@ def logits(scorer: TorchEngine, batch: list[Photo]) -> NDArray[np.float64]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("scored") / "bundle", delta_p999=0.004)
+    return make_bundle(tmp_path_factory.mktemp("scored") / "bundle", arithmetics={"bf16": faster()})
 
 
 @pytest.fixture(scope="module")
 def scorer(bundle: Bundle) -> TorchEngine:
-    return TorchEngine(bundle, device="cpu", precision="fp32", threads=2)
+    return TorchEngine(bundle, device="cpu", threads=2)
 
 
 def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: TorchEngine) -> None:
@@ -126,35 +127,9 @@ def test_members_share_a_decoded_picture_or_have_their_own(tmp_path: Path) -> No
     assert scores[bundle.members[2].model_id]["room"] == pytest.approx(room, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("asked", "delta", "gains", "chosen"),
-    [
-        ("auto", 0.004, True, "bf16"),
-        ("auto", 0.004, False, "fp32"),
-        ("auto", 0.02, True, "fp32"),
-        ("auto", None, True, "fp32"),
-        ("fp32", 0.004, True, "fp32"),
-        ("bf16", None, False, "bf16"),
-    ],
-)
-def test_precision_follows_the_export_and_the_cpu(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    asked: str,
-    delta: float | None,
-    gains: bool,
-    chosen: str,
-) -> None:
-    monkeypatch.setattr(enrich.model.torch_engine, "_cpu_gains_from_bf16", lambda: gains)
-    bundle = make_bundle(tmp_path / "bundle", delta_p999=delta)
-    assert TorchEngine(bundle, device="cpu", precision=asked).precision == {
-        bundle.members[0].model_id: chosen
-    }
-
-
 def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer: TorchEngine) -> None:
     batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
-    exact, rounded = logits(scorer, batch), logits(TorchEngine(bundle, device="cpu", precision="bf16"), batch)
+    exact, rounded = logits(scorer, batch), logits(TorchEngine(bundle.at("bf16"), device="cpu"), batch)
     assert 0 < np.abs(exact - rounded).max() < 0.5
     assert ((exact > 0) == (rounded > 0)).all()
 
@@ -172,9 +147,9 @@ def test_a_cpu_has_a_lane_per_core_that_may_be_used(
     assert scorer.lanes == 1
 
 
-def test_unknown_precision_and_threads_are_settings_errors(bundle: Bundle) -> None:
-    with pytest.raises(SettingsError, match="ENRICH_PRECISION"):
-        TorchEngine(bundle, precision="int8")
+def test_int8_and_no_threads_are_settings_errors(bundle: Bundle) -> None:
+    with pytest.raises(SettingsError, match="ENRICH_PRECISION=int8: only OpenVINO runs it"):
+        TorchEngine(replace(bundle, arithmetic="int8"))
     with pytest.raises(SettingsError, match="threads"):
         TorchEngine(bundle, threads=0)
 
@@ -233,9 +208,7 @@ def test_batch_norm_counters_may_be_left_out(tmp_path: Path, scorer: TorchEngine
     manifest = make_bundle(tmp_path / "bundle").manifest
     tensors = {key: value for key, value in tiny_tensors().items() if "num_batches" not in key}
     assert len(tensors) < len(tiny_tensors())
-    lean = TorchEngine(
-        write_bundle(tmp_path / "lean", manifest, {"tiny.safetensors": tensors}), "cpu", "fp32"
-    )
+    lean = TorchEngine(write_bundle(tmp_path / "lean", manifest, {"tiny.safetensors": tensors}), "cpu")
     assert (logits(lean, [photo("kitchen")]) == logits(scorer, [photo("kitchen")])).all()
 
 
@@ -303,8 +276,7 @@ def test_folding_batch_norms_keeps_the_features(backbone: Callable[[], nn.Module
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_scores_as_the_cpu_does(bundle: Bundle, scorer: TorchEngine) -> None:
     batch = [photo(kind, seed) for seed in range(4) for kind in COLOURS]
-    cuda = TorchEngine(bundle, device="cuda", precision="fp32")
+    cuda = TorchEngine(bundle, device="cuda")
     assert np.abs(logits(cuda, batch) - logits(scorer, batch)).max() < 1e-3
-    fast = TorchEngine(bundle, device="auto")
-    assert fast.precision == {bundle.members[0].model_id: "bf16"}
+    fast = TorchEngine(bundle.at("bf16"), device="auto")
     assert np.abs(logits(fast, batch) - logits(scorer, batch)).max() < 0.5

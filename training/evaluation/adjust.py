@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from enrich.model.bundle import Bundle
@@ -76,14 +75,15 @@ def adjust_binary(
     logits = scored.logits(bundle, head)[:, 0]
     temperature = _temperature(logits, photos.labels[head.name], homes)
     scaled = logits / temperature
-    highest = np.array([expit(scaled[rows].max()) for rows in homes.rows])
+    chances = head.rules.chances(scaled)  # to the last digit what serving compares with the thresholds
+    highest = np.array([chances[rows].max() for rows in homes.rows])
     expected = float(homes.truth.mean()) if aim.prevalence is None else aim.prevalence
     choose = partial(choose_true, prevalence=expected, target=aim.precision)
     alone = choose(highest, homes.truth)
     fair = cross_fitted(choose, highest, homes.truth, homes.fold)
     least = 0.0
     if fair.precision.total < MIN_BACKING:
-        least = _on_simulated(photos, head, homes, expit(scaled), expected, aim)
+        least = _on_simulated(photos, head, homes, chances, expected, aim)
         fair = cross_fitted(
             lambda score, truth: max(choose(score, truth), least), highest, homes.truth, homes.fold
         )

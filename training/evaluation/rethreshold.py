@@ -1,24 +1,64 @@
 """A bundle with thresholds from homes of one's own: the same weights, another manifest.
 
 The weight files are copied as they are, so every model keeps its `model_id` and nothing is fetched or scored
-again.
+again. The faster arithmetics of the bundle, and those that are added to it, are fitted by the same rules,
+each on what it says of the homes itself.
 """
 
 import copy
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
+from enrich.model.arithmetic import Counted, Faster
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.writing import write_manifest
 from training.evaluation.adjust import Aim, adjust_binary, adjust_classes
+from training.evaluation.classes import ClassesMeasured
+from training.evaluation.faster import (
+    Exact,
+    Making,
+    drop,
+    fit_faster,
+    fitted_names,
+    of_homes,
+    put,
+    with_arithmetics,
+)
 from training.evaluation.labelled import Labelled
-from training.evaluation.scored import Scored
+from training.evaluation.measure import BinaryMeasured
+from training.evaluation.scored import Scored, score_all
 from training.evaluation.trained_on import digest
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the new bundle is to be. `keep_thresholds`: fp32's thresholds stay as they are."""
+
+    aim: Aim = field(default_factory=Aim)
+    making: Making = field(default_factory=Making)
+    keep_thresholds: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the bundle makes of the photos in fp32, and where other arithmetics are run."""
+
+    labelled: Labelled
+    scored: Scored
+    measured: Sequence[BinaryMeasured | ClassesMeasured]
+    device: str
+    console: Console
+    scratch: Path
 
 
 def check_target(out: Path) -> None:
@@ -31,56 +71,86 @@ def check_target(out: Path) -> None:
         raise UsageError(f"--rethreshold {out}: is in use; name a folder that is not there yet")
 
 
-def rethreshold(bundle: Bundle, labelled: Labelled, scored: Scored, aim: Aim, out: Path) -> list[str]:
-    """Write `bundle` with thresholds chosen on these photos to `out`; returns a line for people per head.
+def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str]:
+    """Write `bundle` with thresholds chosen on these photos to `out`; returns lines for people.
 
     Raises:
         UsageError: no binary head has enough homes, or `out` is in use; nothing was written.
     """
     check_target(out)
-    manifest = {key: copy.deepcopy(value) for key, value in bundle.manifest.items()}
-    entries = {entry["name"]: entry for member in manifest["members"] for entry in member["heads"]}
-    changed, lines = [], []
-    for head in labelled.heads:
-        adjust = adjust_binary if head.kind == "binary" else adjust_classes
-        fields, line = adjust(bundle, labelled.photos, scored, head, aim)
-        entries[head.name].update(fields)
-        lines.append(f"{head.name}: {line}")
-        if fields:
-            changed.append(head.name)
-    if not any(head.kind == "binary" for head in labelled.heads if head.name in changed):
+    draft, new = with_arithmetics(bundle, asked.making, seen.scratch / "draft", seen.scratch)
+    manifest: Entry = copy.deepcopy(draft.manifest)
+    homes = {one.head.name: of_homes(one.figures["listings"]) for one in seen.measured if _tried(one)}
+    lines: list[str] = []
+    changed: list[str] = []
+    if not asked.keep_thresholds:
+        homes |= _fit_exact(draft, manifest, seen, asked.aim, changed, lines)
+    exact, fitted = Exact(seen.scored, homes), []
+    for name in fitted_names(bundle, asked.making):
+        scored = score_all(draft.at(name), seen.labelled.photos, seen.device, seen.console, seen.scratch)
+        made = fit_faster(draft, name, seen.labelled, exact, asked.aim, scored)
+        lines += [f"{name}, {line}" for line in made.lines]
+        if name in new and len(made.fields) < len(draft.heads):
+            lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
+            drop(manifest, name)
+            continue
+        put(manifest, name, made, seen.labelled)
+        fitted.append(name)
+    if not changed and not fitted:
         raise UsageError("no new bundle: " + "; ".join(lines))
-    _scale_bf16(bundle, manifest)
     manifest["rethresholded"] = {
         "from_bundle": bundle.bundle_id,
         "date": datetime.now(UTC).date().isoformat(),
         "heads": changed,
-        "aim": {**asdict(aim), "homes": list(aim.homes)},
-        "photos": len(labelled.photos),
-        "photos_sha256": digest(labelled.photos.sha256),
+        "arithmetics": fitted,
+        "aim": {**asdict(asked.aim), "homes": list(asked.aim.homes)},
+        "photos": len(seen.labelled.photos),
+        "photos_sha256": digest(seen.labelled.photos.sha256),
     }
-    made = _write(bundle, manifest, out)
+    written = _write(draft, manifest, out)
     return [
         *lines,
-        f"bundle {made.bundle_id[:12]} written to {out}; weights as before, nothing is scored again",
+        *(f"{name}: {_offered(written, name)}" for name in fitted),
+        f"bundle {written.bundle_id[:12]} written to {out}; weights as before, nothing is scored again",
     ]
 
 
-def _scale_bf16(bundle: Bundle, manifest: dict[str, Any]) -> None:
-    """A lower temperature makes more of the same change in a logit, so of what bf16 changes, too."""
-    for member, entry in zip(bundle.members, manifest["members"], strict=True):
-        if entry.get("bf16"):
-            sharper = max(
-                before.temperature / after["temperature"]
-                for before, after in zip(member.heads, entry["heads"], strict=True)
-            )
-            delta = entry["bf16"]["delta_p999"] * max(1.0, sharper)
-            entry["bf16"]["delta_p999"] = min(1.0, round(delta, 5))
+def _tried(measured: BinaryMeasured | ClassesMeasured) -> bool:
+    return isinstance(measured, BinaryMeasured) and measured.figures["listings"]["homes"] > 0
 
 
-def _write(bundle: Bundle, manifest: dict[str, Any], out: Path) -> Bundle:
+def _fit_exact(
+    bundle: Bundle, manifest: Entry, seen: Seen, aim: Aim, changed: list[str], lines: list[str]
+) -> dict[str, tuple[Counted, Counted]]:
+    """Choose fp32's thresholds anew; returns cross-fitted precision and recall of homes by binary head."""
+    entries = {entry["name"]: entry for member in manifest["members"] for entry in member["heads"]}
+    fair = {}
+    for head in seen.labelled.heads:
+        adjust = adjust_binary if head.kind == "binary" else adjust_classes
+        fields, line = adjust(bundle, seen.labelled.photos, seen.scored, head, aim)
+        entries[head.name].update(fields)
+        lines.append(f"{head.name}: {line}")
+        if fields:
+            changed.append(head.name)
+        if fields and head.kind == "binary":
+            fair[head.name] = of_homes(fields["metrics"]["true"]["cross_fitted"])
+    if not fair:
+        raise UsageError("no new bundle: " + "; ".join(lines))
+    return fair
+
+
+def _offered(bundle: Bundle, name: Faster) -> str:
+    flaw = bundle.flaw(name)
+    return (
+        f"not taken by precision auto: {flaw}"
+        if flaw
+        else "as good as fp32 here, so precision auto may take it"
+    )
+
+
+def _write(draft: Bundle, manifest: Entry, out: Path) -> Bundle:
     with new_folder(out) as made:
-        for member in bundle.members:
-            shutil.copyfile(bundle.folder / member.weights, made / member.weights)
+        for name in manifest["files"]:
+            shutil.copyfile(draft.folder / name, made / name)
         write_manifest(made, manifest)
     return load_bundle(out)

@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
+from torch.cuda import is_available
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
-from enrich.model.engine import lane_pool
+from enrich.model.engine import Engine, lane_pool
 from enrich.model.head import Head
+from enrich.model.openvino_engine import OpenVinoEngine
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
@@ -30,7 +33,6 @@ class Scored:
 
     results: tuple[PhotoResult, ...]
     device: str
-    precision: str
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -55,11 +57,10 @@ class Scored:
         return aggregate(bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
 
 
-def score_all(
-    bundle: Bundle, photos: PhotoSet, device: str, console: Console, precision: str = "auto"
-) -> Scored:
-    """Decode and score all photos, with a progress bar; a photo that cannot be read gets its status."""
-    engine = TorchEngine(bundle, device, precision, batch_size=BATCH)
+def score_all(bundle: Bundle, photos: PhotoSet, device: str, console: Console, cache: Path) -> Scored:
+    """Decode and score all photos in the bundle's arithmetic, with a progress bar; a photo that cannot be
+    read gets its status. `cache`: folder of converted networks."""
+    engine = serving_engine(bundle, device, cache)
     results: list[PhotoResult] = []
     size = engine.batch_size
     starts = range(0, len(photos), size)
@@ -72,7 +73,14 @@ def score_all(
         for done in _ahead([pool.submit(work, start) for start in starts]):
             results += done
             progress.advance(bar, len(done))
-    return Scored(tuple(results), str(engine.device), ", ".join(sorted(set(engine.precision.values()))))
+    return Scored(tuple(results), str(engine.device) if isinstance(engine, TorchEngine) else "cpu")
+
+
+def serving_engine(bundle: Bundle, device: str, cache: Path) -> Engine:
+    """The engine that the job takes for this bundle on this device."""
+    if bundle.arithmetic == "int8" or device == "cpu" or (device == "auto" and not is_available()):
+        return OpenVinoEngine(bundle, cache, batch_size=BATCH)
+    return TorchEngine(bundle, device, batch_size=BATCH)
 
 
 def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResult]]:
@@ -84,9 +92,7 @@ def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResul
             future.cancel()
 
 
-def _score_batch(
-    bundle: Bundle, engine: TorchEngine, photos: PhotoSet, rows: Sequence[int]
-) -> list[PhotoResult]:
+def _score_batch(bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequence[int]) -> list[PhotoResult]:
     decoded = [
         decode((photos.folder / photos.paths[row]).read_bytes(), bundle.preprocessings, MAX_PIXELS)
         for row in rows

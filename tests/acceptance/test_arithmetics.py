@@ -1,0 +1,42 @@
+"""A night in fp32, one in int8 or bf16: each scores the photos itself and judges by its own thresholds."""
+
+import pytest
+
+from enrich.model.arithmetic import cpu_has
+from enrich.model.bundle import load_bundle
+from tests.support.bundles import faster, make_bundle
+from tests.support.harness import World
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_scores_of_two_arithmetics_are_never_mixed(world: World, name: str) -> None:
+    if not cpu_has(name):  # type: ignore[arg-type]
+        pytest.skip(f"this CPU does not compute in {name}")
+    # In fp32 a drawn balcony is far above the threshold; in the other arithmetic nothing may reach its own.
+    make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
+    world.fixed["bundle"] = world.fixed["bundle"].parent / "both"
+    ids = {one: load_bundle(world.fixed["bundle"]).at(one).members[0].model_id for one in ("fp32", name)}
+    world.listing("7", "kitchen", "balcony")
+
+    def has_balcony() -> bool | None:
+        found: bool | None = world.documents()["7"].get("has_balcony")
+        return found
+
+    def scored() -> dict[str, int]:
+        rows = world.portal.execute(
+            "SELECT model_id, count(*) AS photos FROM enrichment.photo_score GROUP BY model_id"
+        )
+        by_id = {row.model_id: row.photos for row in rows}
+        assert by_id.keys() <= set(ids.values())
+        return {one: by_id.get(id, 0) for one, id in ids.items()}
+
+    assert world.run().figures.scored == 2
+    assert has_balcony() is True and scored() == {"fp32": 2, name: 0}
+    again = world.backfill(settings={"precision": name})
+    assert again.figures.scored == 2, "what fp32 scored is no score of the other"
+    assert has_balcony() is None and scored() == {"fp32": 2, name: 2}
+    back = world.backfill()
+    assert back.figures.scored == 0, "its own scores are still known"
+    assert has_balcony() is True
+    told = world.enrich("status", precision=name).stdout
+    assert f"scores in          {name} (as ENRICH_PRECISION says)" in told
