@@ -1,9 +1,12 @@
 """Which engine the settings ask for."""
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from enrich.model.bundle import Bundle
-from enrich.model.engine import Engine
+from enrich.model.engine import Engine, Pixels
+from enrich.records import Output
 from enrich.settings import Settings
 
 NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
@@ -24,6 +27,23 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     from enrich.model.torch_engine import TorchEngine
 
     return TorchEngine(bundle, settings.device, settings.precision, batch_size=settings.batch_size)
+
+
+class LateEngine:
+    """An `Engine` that opens the real one when there is something to score: for work that expects nothing."""
+
+    lanes = 1
+
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+        self.batch_size = settings.batch_size
+        self._open: Callable[[], Engine] = cache(lambda: open_engine(bundle, settings))
+
+    def start_lane(self) -> None:
+        self._open().start_lane()
+
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Output]]:
+        """See `Engine`."""
+        return self._open().score(batch)
 
 
 def _on_cpu(settings: Settings) -> bool:

@@ -140,6 +140,16 @@ def backfill(
 
 
 @app.command()
+def rescore(ids: opt.Ids = None, as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
+    """Take listings made with another bundle to the current one, from kept features: no photo is fetched."""
+    from jobs.run.rescore import rescore as start
+
+    with stopping() as stop:
+        report = start(load_settings(), read_ids(ids), stop)
+    end(report, as_json)
+
+
+@app.command()
 def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
     """Send what is not published yet to the index; fetches and scores nothing."""
     from jobs.run.publish import publish as start

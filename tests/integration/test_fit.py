@@ -52,7 +52,7 @@ def test_a_bundle_comes_out_that_serves_what_it_learnt(
     for number, name in enumerate(ROOM.classes):
         draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
         decoded = decode((tmp_path / "new.jpg").read_bytes(), bundle.preprocessings, 10**6)
-        scores = scorer.score([decoded.pixels])[0][member.model_id]
+        scores = scorer.score([decoded.pixels])[0][member.model_id].scores
         right += int(room.probabilities(scores["room"]).argmax()) == number
     assert right >= 8
 
@@ -99,7 +99,7 @@ def test_serving_gives_the_logits_that_training_saw(
     scorer, member = TorchEngine(bundle, "cpu", "fp32"), bundle.members[0]
     for row in range(0, len(photos), 17):
         decoded = decode((photos_dir / photos.paths[row]).read_bytes(), bundle.preprocessings, 10**6)
-        served = scorer.score([decoded.pixels])[0][member.model_id]["room"]
+        served = scorer.score([decoded.pixels])[0][member.model_id].scores["room"]
         np.testing.assert_allclose(served, expected[row], atol=2e-3)
 
 

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
-from enrich.model.engine import lane_pool
+from enrich.model.engine import lane_pool, scores_of
 from enrich.model.head import Head
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
@@ -99,5 +99,6 @@ def _score_batch(
         if photo.status is not PhotoStatus.OK:
             results.append(PhotoResult(place, photo.status, sha, error=photo.error))
             continue
-        results.append(PhotoResult(place, photo.status, sha, PhotoScore(sha, photo.dhash, next(answers))))
+        score = PhotoScore(sha, photo.dhash, scores_of(next(answers)))
+        results.append(PhotoResult(place, photo.status, sha, score))
     return results
