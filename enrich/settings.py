@@ -58,9 +58,7 @@ class Settings(BaseSettings):
         None, validation_alias="ELASTICSEARCH_URL", description="Elasticsearch; unset: the embedded index"
     )
     elasticsearch_api_key: SecretStr | None = Field(
-        None,
-        validation_alias="ELASTICSEARCH_API_KEY",
-        description="API key in base64, as it is shown once",
+        None, validation_alias="ELASTICSEARCH_API_KEY", description="API key in base64, as it is shown once"
     )
     elasticsearch_username: str | None = Field(
         None, validation_alias="ELASTICSEARCH_USERNAME", description="Basic auth, with the password"

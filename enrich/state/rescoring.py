@@ -4,9 +4,11 @@ Whatever a page of listings gets is committed before the next one, so whoever st
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection, text
 
+from enrich.cores import usable_cores
 from enrich.records import PhotoScore, Scores
 from enrich.state import embeddings, photos
 from enrich.state.backfills import Selection
@@ -14,8 +16,10 @@ from enrich.state.database import Database
 from enrich.state.embeddings import Packed
 from enrich.state.schema import BACKFILL
 
-PAGE = 1_000  # listings at once
-CHUNK = 1_000  # photos scored per transaction: 5 MB of features of the starter bundle
+PAGE = 1_000  # listings that are enriched at once
+SLICE = 50  # listings whose photos are looked for at once
+CONNECTIONS = 4  # transactions side by side, at most
+CHUNK = 2_000  # photos scored per transaction, at most: 10 MB of features of the starter bundle
 
 Heads = Callable[[Packed], Sequence[Scores]]
 """From kept features to each photo's logits by head."""
@@ -86,11 +90,11 @@ class Rescoring:
         given = self._given | {"after": "" if everything else self._after}
         return self._database.run(lambda connection: int(connection.execute(_COUNT, given).scalar_one()))
 
-    def score(self, listings: Sequence[str]) -> Iterator[int]:
-        """Score photos of these listings from their features; yields the number of each transaction."""
-        for (feature_id, model_id), heads in self._heads.items():
-            while scored := self._score(listings, feature_id, model_id, heads):
-                yield scored
+    def score(self, listings: Sequence[str], stopping: Callable[[], bool]) -> int:
+        """Score the photos of these listings from their features, on all cores; how many there were."""
+        slices = [listings[start : start + SLICE] for start in range(0, len(listings), SLICE)]
+        with ThreadPoolExecutor(min(usable_cores(), CONNECTIONS), "rescore") as pool:
+            return sum(pool.map(lambda some: self._score_all(some, stopping), slices))
 
     def mark(self, listings: Sequence[str]) -> list[str]:
         """Make those of these listings pending whose photos are all scored; their ids."""
@@ -104,6 +108,15 @@ class Rescoring:
     def _page(self) -> list[str]:
         given = self._given | {"after": self._after, "page": PAGE}
         return self._database.run(lambda connection: list(connection.execute(_PAGE, given).scalars()))
+
+    def _score_all(self, listings: Sequence[str], stopping: Callable[[], bool]) -> int:
+        total = 0
+        for (feature_id, model_id), heads in self._heads.items():
+            scored = CHUNK
+            while scored == CHUNK and not stopping():
+                scored = self._score(listings, feature_id, model_id, heads)
+                total += scored
+        return total
 
     def _score(self, listings: Sequence[str], feature_id: str, model_id: str, heads: Heads) -> int:
         def work(connection: Connection) -> int:

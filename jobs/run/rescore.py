@@ -96,8 +96,5 @@ def _score(
 ) -> None:
     assert report.rescored is not None
     start = time.perf_counter()
-    for photos in rescoring.score(page):
-        report.rescored.photos += photos
-        if stopping():
-            break
+    report.rescored.photos += rescoring.score(page, stopping)
     report.rescored.seconds += time.perf_counter() - start
