@@ -17,8 +17,14 @@ _SAVE = text("""
     ON CONFLICT DO NOTHING
 """)
 
+_GROUPED = """
+    SELECT kind, array_agg(sha256 ORDER BY sha256) AS shas, array_agg(dhash ORDER BY sha256) AS hashes,
+           array_agg(scale ORDER BY sha256) AS scales, string_agg(bytes, '' ORDER BY sha256) AS data
+    FROM picked GROUP BY kind ORDER BY kind
+"""
+
 # A photo whose scores are all gone has no hash to be told from near-duplicates by, and is left out.
-_UNSCORED = text("""
+_UNSCORED = text(f"""
     WITH held AS (
         SELECT DISTINCT photo.sha256 FROM listing_photo JOIN photo USING (key)
         WHERE listing_id = ANY(:listings) AND photo.sha256 IS NOT NULL
@@ -32,10 +38,19 @@ _UNSCORED = text("""
         WHERE NOT s.scored
         ORDER BY e.sha256 LIMIT :limit
     )
-    SELECT kind, array_agg(sha256 ORDER BY sha256) AS shas, array_agg(dhash ORDER BY sha256) AS hashes,
-           array_agg(scale ORDER BY sha256) AS scales, string_agg(bytes, '' ORDER BY sha256) AS data
-    FROM picked GROUP BY kind ORDER BY kind
-""")
+    {_GROUPED}
+""")  # noqa: S608 (our own constant)
+
+_OF = text(f"""
+    WITH picked AS (
+        SELECT e.sha256, s.dhash, e.kind, e.scale, e.bytes
+        FROM photo_embedding AS e
+        CROSS JOIN LATERAL (
+            SELECT min(dhash) AS dhash FROM photo_score WHERE photo_score.sha256 = e.sha256) AS s
+        WHERE e.sha256 = ANY(:shas) AND e.feature_id = :feature AND s.dhash IS NOT NULL
+    )
+    {_GROUPED}
+""")  # noqa: S608 (our own constant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +90,8 @@ def unscored(
     """Features by `feature_id` of up to `limit` photos of these listings that the model has not scored."""
     given = {"listings": list(listings), "feature": feature_id, "model": model_id, "limit": limit}
     return [Packed(*row) for row in connection.execute(_UNSCORED, given)]
+
+
+def of(connection: Connection, shas: Sequence[str], feature_id: str) -> list[Packed]:
+    """Features by `feature_id` of the photos that have them."""
+    return [Packed(*row) for row in connection.execute(_OF, {"shas": list(shas), "feature": feature_id})]
