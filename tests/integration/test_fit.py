@@ -1,6 +1,7 @@
 """`enrich-train fit` on drawn photos, from a manifest to a bundle that serves; and what it refuses."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from enrich.index.document import mapping
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.features import feature_id
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, fitted, run_fit
@@ -346,3 +348,34 @@ def test_labels_that_cannot_be_used_end_in_one_line(
     assert (code, error.strip().count("\n")) == (2, 0)
     assert said in error
     assert not (tmp_path / "bundle").exists()
+
+
+def test_heads_on_a_bundles_backbone_have_its_features(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle says of itself that it was finetuned on the photos that the new heads learn from."""
+    shutil.copytree(made[0].folder, tmp_path / "base")
+    manifest = json.loads((tmp_path / "base" / "manifest.json").read_text())
+    manifest["training"]["finetune"] = "top"
+    (tmp_path / "base" / "manifest.json").write_text(json.dumps(manifest))
+    code, said = run_fit(
+        photos_dir, "--frozen-on", tmp_path / "base", "--out", tmp_path / "new", "--cache", made[2],
+        "--card", tmp_path / "card.md", "--exclude", "web_homes/home1/", "--name", "new heads",
+    )  # fmt: skip
+    assert code == 0, said
+    (old,), (new,) = made[0].members, load_bundle(tmp_path / "new").members
+    assert feature_id(new) == feature_id(old) and new.model_id != old.model_id
+    assert new.preprocessing == old.preprocessing and new.pool == old.pool
+    assert "not held out: the backbone has seen photos of this fit" in capsys.readouterr().out
+    card = " ".join((tmp_path / "card.md").read_text().split())
+    assert "**Not held out**" in card and "of the bundle *listing photos*" in card
+    assert "ImageNet" not in card
+
+
+def test_a_backbone_is_not_both_taken_as_it_is_and_finetuned(
+    made: tuple[Bundle, Path, Path], tmp_path: Path
+) -> None:
+    code, said = run_fit(
+        tmp_path, "--frozen-on", made[0].folder, "--finetune", "top", "--out", tmp_path / "new"
+    )
+    assert code == 2 and "--finetune and --frozen-on contradict each other" in said
