@@ -4,8 +4,8 @@
 
 The *houses* collection: homes with four photos each (front, kitchen, bedroom, bathroom), and HousesInfo.txt
 with their bedrooms, bathrooms, area, zip code and price. The features are those that `enrich export-features`
-writes: the mean of the features of a home's photos by the starter bundle. Ridge regression of the logarithm of
-the price, ten folds of whole homes, five times with other folds; everything is fitted inside the folds.
+writes: the mean of the features of a home's photos by the starter bundle. Ridge regression of the logarithm
+of the price, ten folds of whole homes, five times with other folds; all is fitted inside the folds.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def features(folder: Path, numbers: list[int], engine_name: str) -> Floats:
 
 
 def model(facts: int, embedded: int) -> Pipeline:
-    """Ridge on standardised facts (the first columns) and main components of the features (those after them)."""
+    """Ridge on standardised facts (the first columns) and main components of the features (the others)."""
     parts = []
     if facts:
         parts.append(("facts", StandardScaler(), slice(0, facts)))
