@@ -36,7 +36,7 @@ from torchvision import transforms
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle, load_bundle
-from enrich.model.engine import lane_pool
+from enrich.model.engine import lane_pool, scores_of
 from enrich.model.open import choose, open_engine
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
@@ -107,7 +107,7 @@ def stages_alone(
         score_cpu, score_wall, scored = cpu(lambda: list(pool.map(scorer.score, batches)))
     scores = [s for batch in scored for s in batch]
     results = [
-        PhotoResult(Photo(n, u, str(n), u), PhotoStatus.OK, str(n), PhotoScore(str(n), d.dhash, s))
+        PhotoResult(Photo(n, u, str(n), u), PhotoStatus.OK, str(n), PhotoScore(str(n), d.dhash, scores_of(s)))
         for n, (u, d, s) in enumerate(zip(urls, decoded, scores, strict=True))
     ]
     by_home: list[list[PhotoResult]] = []
@@ -179,7 +179,7 @@ def straightforward(
                 pending = []
             photos += 1
         best = {
-            head.name: max(float(head.probabilities(s[member.model_id][head.name])[0]) for s in scores)
+            head.name: max(float(head.probabilities(s[member.model_id].scores[head.name])[0]) for s in scores)
             for head in member.heads
             if head.kind == "binary"
         }

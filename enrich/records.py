@@ -18,6 +18,27 @@ Scores = Mapping[str, tuple[float, ...]]
 """Head name -> its logits."""
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one member of a bundle makes of one photo."""
+
+    scores: Scores
+    features: NDArray[np.float32]
+    """The backbone's pooled features [features], as the heads see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A photo's features as they are kept; packed and unpacked by `enrich.model.features`.
+
+    `data` holds little-endian float16, or int8 in units of `scale`.
+    """
+
+    kind: str
+    scale: float
+    data: bytes
+
+
 class PhotoStatus(StrEnum):
     """How one photo ended. The value is what documents, state and `enrich show` call it."""
 
@@ -161,6 +182,8 @@ class PhotoScore:
     dhash: int
     by_model: Mapping[str, Scores]
     """model_id -> scores of that member's heads."""
+    embeddings: Mapping[str, Embedding] = field(default_factory=dict)
+    """feature_id -> features to be kept. Only where the photo was just scored; never read back from state."""
 
 
 @dataclass(frozen=True, slots=True)

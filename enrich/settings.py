@@ -58,9 +58,7 @@ class Settings(BaseSettings):
         None, validation_alias="ELASTICSEARCH_URL", description="Elasticsearch; unset: the embedded index"
     )
     elasticsearch_api_key: SecretStr | None = Field(
-        None,
-        validation_alias="ELASTICSEARCH_API_KEY",
-        description="API key, base64 as Elasticsearch shows it",
+        None, validation_alias="ELASTICSEARCH_API_KEY", description="API key in base64, as it is shown once"
     )
     elasticsearch_username: str | None = Field(
         None, validation_alias="ELASTICSEARCH_USERNAME", description="Basic auth, with the password"
@@ -114,6 +112,9 @@ class Settings(BaseSettings):
         None, description="Folder of converted models; default: listing-enrichment in the user's cache folder"
     )
     batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 8)")
+    keep_embeddings: Literal["float16", "int8", "none"] = Field(
+        "float16", description="How the features of scored photos are kept, for `enrich rescore`; none: not"
+    )
     min_photos_false: int = Field(
         8, ge=1, description="Distinct photos seen before an attribute may be false"
     )

@@ -14,8 +14,8 @@ import timm
 import torch
 
 from enrich.errors import UsageError
-from enrich.model.backbones import build_backbone
-from enrich.model.bundle import Pool, Preprocessing
+from enrich.model.backbones import build_backbone, load_weights
+from enrich.model.bundle import Bundle, Pool, Preprocessing
 
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 PACKAGED = {
@@ -36,7 +36,8 @@ class Backbone:
     name: str
     module: torch.nn.Module
     tensors: dict[str, torch.Tensor]
-    """Half precision, by the module's own names; `module` holds exactly these values in fp32."""
+    """Half precision, or as a given bundle has them, by the module's own names; `module` holds exactly these
+    values in fp32."""
     preprocessing: Preprocessing
     pool: Pool | None
     width: int
@@ -99,6 +100,27 @@ def _colours(model_name: str) -> tuple[Channels, Channels]:
     return (r, g, b), (r_std, g_std, b_std)
 
 
+def backbone_of(bundle: Bundle) -> Backbone:
+    """The backbone of a bundle with exactly its weights, so that features that were kept with the bundle are
+    those of heads fitted on it.
+
+    Raises:
+        UsageError: the bundle has several.
+        BundleError: the backbone is unknown, or its weights do not fit it.
+    """
+    if len(bundle.members) > 1:
+        raise UsageError(f"--frozen-on {bundle.folder}: it has several backbones; use a bundle with one")
+    (member,) = bundle.members
+    module = build_backbone(member.backbone, member.pool)
+    tensors = {name: torch.from_numpy(array) for name, array in bundle.tensors(member).items()}
+    load_weights(module, tensors, bundle.folder / member.weights, member.backbone)
+    kept = {
+        key: half if torch.equal((half := tensor.half()).float(), tensor) else tensor
+        for key, tensor in _weights(module).items()
+    }
+    return _frozen(member.backbone, module, kept, member.preprocessing, member.pool)
+
+
 def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
     """A copy of `backbone` with the tensors `learnt` in place of its own, in half precision too.
 
@@ -113,11 +135,23 @@ def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
 
 
 def _rounded(name: str, module: torch.nn.Module, preprocessing: Preprocessing, pool: Pool | None) -> Backbone:
-    tensors = {
-        key: tensor.to(torch.float16).contiguous()
-        for key, tensor in module.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
+    tensors = {key: tensor.to(torch.float16).contiguous() for key, tensor in _weights(module).items()}
+    return _frozen(name, module, tensors, preprocessing, pool)
+
+
+def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What features depend on: all but the counters of batch norms."""
+    state = module.state_dict().items()
+    return {key: tensor for key, tensor in state if not key.endswith("num_batches_tracked")}
+
+
+def _frozen(
+    name: str,
+    module: torch.nn.Module,
+    tensors: dict[str, torch.Tensor],
+    preprocessing: Preprocessing,
+    pool: Pool | None,
+) -> Backbone:
     module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     side = preprocessing.size
@@ -158,7 +192,7 @@ def _copy_packaged(name: str, module: torch.nn.Module) -> int:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     # The package has its own parameter names, but keeps the order of timm's; its last two are the classifier.
     theirs = [tensor for key, tensor in stored.items() if not key.endswith("num_batches_tracked")][:-2]
-    ours = {key: t for key, t in module.state_dict().items() if not key.endswith("num_batches_tracked")}
+    ours = _weights(module)
     if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:
         raise UsageError(
             f"{path} does not hold the weights of {name}: install the version that pyproject.toml pins"

@@ -30,10 +30,9 @@ def _opening(bundle: Bundle, training: dict[str, Any]) -> str:
     return f"""# Model card: {bundle.name}
 
 Made {bundle.manifest["created"]}, bundle `{bundle.bundle_id[:12]}…`; written by the fit itself, so change the fit, not
-this page. Heads: {heads}, linear, on the backbone `{bundle.members[0].backbone}` with ImageNet weights
-(Apache-2.0), {_how(training)}.
+this page. Heads: {heads}, linear, on the backbone `{bundle.members[0].backbone}` {_how(training)}.
 
-{_notice(bundle)}All figures on this page come from one command:
+{_notice(bundle)}{_seen_before(training)}All figures on this page come from one command:
 
 ```
 {training["command"]} --card docs/model-card.md
@@ -50,6 +49,23 @@ def _notice(bundle: Bundle) -> str:
 
 
 def _how(training: dict[str, Any]) -> str:
+    if "frozen_on" in training:
+        base = training["frozen_on"]
+        return f"of the\nbundle *{base['name']}* (`{base['bundle'][:12]}…`), as it is"
+    return f"with ImageNet weights\n(Apache-2.0), {_learnt(training)}"
+
+
+def _seen_before(training: dict[str, Any]) -> str:
+    learnt = training.get("frozen_on", {}).get("learnt")
+    if not learnt:
+        return ""
+    return (
+        "**Not held out**: the heads did not see the photos that they are evaluated on, but the backbone may have.\n"
+        f"{'; '.join(learnt)}.\n\n"
+    )
+
+
+def _learnt(training: dict[str, Any]) -> str:
     if training["finetune"] == "none":
         return "frozen, rounded to half precision before anything was fitted or measured"
     part = "its upper stages" if training["finetune"] == "top" else "all of it"

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from enrich.errors import UsageError
-from enrich.model.bundle import Bundle, Pool
+from enrich.model.bundle import Bundle, Pool, load_bundle
 from enrich.model.writing import write_bundle
-from training.backbones import Backbone, load_backbone
+from training.backbones import Backbone, backbone_of, load_backbone
 from training.data import ROOM, PhotoSet, load_photos, without_rare_classes
 from training.devices import find_device
+from training.evaluation import trained_on
 from training.features import extract
 from training.finetune import Recipe
 from training.frozen import ablations, cross_source
@@ -58,6 +59,8 @@ class FitOptions:
     """How the backbone pools its last feature map; None: its own way."""
     heads: Mapping[str, Path] = field(default_factory=dict)
     """Binary heads beside those of the manifest: name -> file of labels."""
+    frozen_on: Path | None = None
+    """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
     finetune: Literal["top", "all", "none"] = "none"
     recipe: Recipe = field(default_factory=Recipe)
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -84,6 +87,7 @@ def fit(options: FitOptions) -> Bundle:
         UsageError: the photos, the labels or the backbone cannot be used; nothing was written.
         BundleError: `options.out` holds something that is not a bundle.
     """
+    base = None if options.frozen_on is None else _base(options, options.frozen_on)
     photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads)
     photos, rare = without_rare_classes(photos, ROOM.column)
     if options.targets.homes and not photos.within(options.targets.homes).any():
@@ -91,7 +95,11 @@ def fit(options: FitOptions) -> Bundle:
             f"--homes {options.targets.homes}: no photo's path begins with that folder; name the folder of "
             'whole homes, or "" where every group is one'
         )
-    backbone = load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
+    backbone = (
+        load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
+        if base is None
+        else backbone_of(base)
+    )
     names = (*BINARY, *options.heads, ROOM.column)
     held_out = np.where(photos.split == "train", 0, -1)
     for name in names[:-1]:
@@ -126,8 +134,21 @@ def fit(options: FitOptions) -> Bundle:
         else:
             publish = {label: label not in UNPUBLISHED for label in classes}
             calibrated.append(calibrated_classes(photos, head, publish, options.targets))
-    extra = {"comparison": comparison, "classes_left_out": list(rare)}
+    extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare)}
+    if base is not None:
+        finetuned = base.manifest.get("training", {}).get("finetune") != "none"
+        learnt = trained_on.warnings(base, photos) if finetuned else []
+        extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": learnt}
     return _write(options, photos, backbone, calibrated, extra)
+
+
+def _base(options: FitOptions, folder: Path) -> Bundle:
+    for option in ("finetune", "backbone", "weights", "size", "pool"):
+        if getattr(options, option) != getattr(FitOptions, option):
+            raise UsageError(
+                f"--{option} and --frozen-on contradict each other: the bundle's backbone is taken as it is"
+            )
+    return load_bundle(folder)
 
 
 def _on_frozen(
@@ -203,6 +224,7 @@ def command(options: FitOptions) -> str:
     """The command that repeats this fit, with its paths left to the reader."""
     default = FitOptions(options.photos, options.out)
     parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
+    parts += ["--frozen-on BUNDLE"] if options.frozen_on else []
     for option in ("backbone", "weights", "size", "pool", "seed", "finetune"):
         if getattr(options, option) != getattr(default, option):
             parts.append(f"--{option} {getattr(options, option)}")

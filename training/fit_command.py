@@ -38,6 +38,12 @@ Finetuned = Annotated[
     Literal["top", "all", "none"],
     typer.Option(help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"),
 ]
+FrozenOn = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a bundle: fit heads on its backbone, as it is; `enrich rescore` rolls it out"
+    ),
+]
 Samples = Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")]
 Ablations = Annotated[
     bool, typer.Option("--ablations", help="Measure what photos, crops and backbones are worth, too")
@@ -83,6 +89,7 @@ def fit_command(
     exclude: Excluded = None,
     share: Shares = None,
     finetune: Finetuned = FitOptions.finetune,
+    frozen_on: FrozenOn = None,
     samples: Samples = Recipe.samples,
     ablations: Ablations = FitOptions.ablations,
     runs: Runs = FitOptions.runs,
@@ -112,6 +119,7 @@ def fit_command(
             exclude=tuple(exclude or ()),
             shares={name: _number(name, value) for name, value in _pairs("--share", share or ())},
             finetune=finetune,
+            frozen_on=frozen_on,
             recipe=Recipe(samples=samples),
             ablations=ablations,
             runs=runs,
@@ -165,6 +173,8 @@ def _tell(bundle: Bundle, out: Path) -> None:
     console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
     if rare := bundle.manifest["training"]["classes_left_out"]:
         console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")
+    for line in bundle.manifest["training"].get("frozen_on", {}).get("learnt", ()):
+        console.print(f"[bold]not held out[/]: the backbone has seen photos of this fit; {line}")
     for head in bundle.heads:
         if head.kind == "binary":
             found = head.metrics["true"]["cross_fitted"]

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
+from enrich.model.engine import scores_of
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
@@ -27,8 +28,8 @@ def score_photos(bundle: Bundle, photos: PhotoSet, rows: Rows) -> list[PhotoScor
         paths = [photos.folder / photos.paths[row] for row in batch]
         decoded = [decode(path.read_bytes(), bundle.preprocessings, MAX_PIXELS) for path in paths]
         answers = scorer.score([photo.pixels for photo in decoded])
-        for row, photo, by_model in zip(batch, decoded, answers, strict=True):
-            scores.append(PhotoScore(photos.sha256[row], photo.dhash, by_model))
+        for row, photo, outputs in zip(batch, decoded, answers, strict=True):
+            scores.append(PhotoScore(photos.sha256[row], photo.dhash, scores_of(outputs)))
     return scores
 
 

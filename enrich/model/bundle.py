@@ -57,6 +57,8 @@ class Member:
     network_id: str
     """The model id in fp32: names the network, whatever its arithmetic."""
     backbone: str
+    backbone_sha256: str
+    """Over the backbone's own weights, as float32: the same in bundles that differ in their heads only."""
     weights: str
     preprocessing: Preprocessing
     heads: tuple[Head, ...]
@@ -173,14 +175,11 @@ def load_bundle(folder: Path) -> Bundle:
             f"{path}: cannot be read ({error.strerror}); set ENRICH_BUNDLE to the folder of a model bundle"
         ) from None
     manifest = _parse(path, raw)
-    members = tuple(_member(spec, manifest.files) for spec in manifest.members)
-    bundle = Bundle(folder, hashlib.sha256(raw).hexdigest(), manifest.name, members, json.loads(raw))
-    for member in members:
-        _check_tensors(folder / member.weights, member, bundle.tensors(member))
+    members = tuple(_member(folder, spec, manifest.files) for spec in manifest.members)
     for name, sha256 in manifest.files.items():
         if not name.endswith(".safetensors"):
             read_file(folder / name, sha256)
-    return bundle
+    return Bundle(folder, hashlib.sha256(raw).hexdigest(), manifest.name, members, json.loads(raw))
 
 
 def _parse(path: Path, raw: bytes) -> _Manifest:
@@ -242,7 +241,10 @@ def _entries(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [head for part in (*members, *faster) for head in part["heads"]]
 
 
-def _member(spec: _MemberSpec, files: Mapping[str, str]) -> Member:
+def _member(folder: Path, spec: _MemberSpec, files: Mapping[str, str]) -> Member:
+    path = folder / spec.weights
+    tensors = read_tensors(path, files[spec.weights])
+    _check_tensors(path, spec.heads, tensors)
     identity: dict[str, Any] = {
         "backbone": spec.backbone,
         "weights": files[spec.weights],
@@ -257,6 +259,7 @@ def _member(spec: _MemberSpec, files: Mapping[str, str]) -> Member:
         model_id=network_id,
         network_id=network_id,
         backbone=spec.backbone,
+        backbone_sha256=_backbone_sha256(tensors),
         weights=spec.weights,
         preprocessing=spec.preprocessing,
         heads=spec.heads,
@@ -265,11 +268,20 @@ def _member(spec: _MemberSpec, files: Mapping[str, str]) -> Member:
     )
 
 
-def _check_tensors(path: Path, member: Member, tensors: Mapping[str, NDArray[Any]]) -> None:
+def _backbone_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith("backbone.") and tensors[name].dtype.kind == "f":  # counters change no feature
+            digest.update(f"{name} {tensors[name].shape}\n".encode())
+            digest.update(tensors[name].astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _check_tensors(path: Path, heads: tuple[Head, ...], tensors: Mapping[str, NDArray[Any]]) -> None:
     """The heads' tensors fit the manifest; the backbone's are checked by the scorer, which can build it."""
     features: int | None = None
     expected = set()
-    for head in member.heads:
+    for head in heads:
         for part in ("weight", "bias"):
             name = f"head.{head.name}.{part}"
             expected.add(name)

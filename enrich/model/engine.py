@@ -1,14 +1,14 @@
 """What runs the model: the protocol that every engine keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.head import Head
-from enrich.records import Scores
+from enrich.records import Output, Scores
 
 Pixels = tuple[NDArray[np.uint8], ...]
 """A photo as `decode` made it: a uint8 array [height, width, 3] per preprocessing of the bundle, in order."""
@@ -36,8 +36,8 @@ class Engine(Protocol):
     def start_lane(self) -> None:
         """Prepare the calling thread for scoring; each thread calls it once, before its first batch."""
 
-    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Scores]]:
-        """Logits of every photo, before temperature, as `{model_id: {head: logits}}`, in order."""
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Output]]:
+        """What each member makes of every photo: `{model_id: output}`, in order."""
 
 
 def by_head(heads: Sequence[Head], row: Sequence[float]) -> Scores:
@@ -47,6 +47,17 @@ def by_head(heads: Sequence[Head], row: Sequence[float]) -> Scores:
         scores[head.name] = tuple(row[start : start + head.outputs])
         start += head.outputs
     return scores
+
+
+def scores_of(outputs: Mapping[str, Output]) -> dict[str, Scores]:
+    """A photo's scores alone: model_id -> scores."""
+    return {model_id: output.scores for model_id, output in outputs.items()}
+
+
+def outputs(heads: Sequence[Head], logits: NDArray[Any], features: NDArray[Any]) -> list[Output]:
+    """A batch's outputs by one member: of logits [photos, outputs of all heads] and [photos, features]."""
+    rows = zip(logits.tolist(), features, strict=True)
+    return [Output(by_head(heads, row), seen) for row, seen in rows]
 
 
 def lane_pool(engine: Engine) -> ThreadPoolExecutor:

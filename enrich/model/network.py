@@ -1,4 +1,4 @@
-"""A member of a bundle as a network: pixels in, logits of all its heads out."""
+"""A member of a bundle as a network: pixels in, logits of all its heads and the features behind them out."""
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +45,16 @@ class Network(nn.Module):
                 f"({reason}); correct the size or the head weights"
             ) from error
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, height, width, 3] to float32 logits [N, outputs of all heads]."""
-        return self.logits(self.backbone(self.normalised(pixels)))
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N, height, width, 3] to logits and features, see `answer`."""
+        return self.answer(self.backbone(self.normalised(pixels)))
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """uint8 [N, height, width, 3] to float32 [N, 3, height, width], laid out as the pictures are."""
         return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
-    def logits(self, features: Tensor) -> Tensor:
-        """The backbone's features to float32 logits [N, outputs of all heads]."""
-        return functional.linear(features.flatten(1).float(), self.weight, self.bias)
+    def answer(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """What the backbone made of pictures to float32 logits [N, outputs of all heads], and to the features
+        that the heads see, float32 [N, features]."""
+        features = pooled.flatten(1).float()
+        return functional.linear(features, self.weight, self.bias), features

@@ -1,12 +1,15 @@
 """Which arithmetic the settings come down to on this machine, and which engine runs it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from enrich.errors import SettingsError
 from enrich.model.arithmetic import NEEDED, Arithmetic, cpu_has
 from enrich.model.bundle import Bundle
-from enrich.model.engine import Engine
+from enrich.model.engine import Engine, Pixels
+from enrich.records import Output
 from enrich.settings import Settings
 
 NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
@@ -61,6 +64,23 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     from enrich.model.torch_engine import TorchEngine
 
     return TorchEngine(bundle, settings.device, batch_size=settings.batch_size)
+
+
+class LateEngine:
+    """An `Engine` that opens the real one when there is something to score: for work that expects nothing."""
+
+    lanes = 1
+
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+        self.batch_size = settings.batch_size
+        self._open: Callable[[], Engine] = cache(lambda: open_engine(bundle, settings))
+
+    def start_lane(self) -> None:
+        self._open().start_lane()
+
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Output]]:
+        """See `Engine`."""
+        return self._open().score(batch)
 
 
 def _missing(name: Arithmetic, bundle: Bundle, settings: Settings) -> str | None:

@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import local
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from enrich.atomic import new_folder
 from enrich.cores import usable_cores
 from enrich.errors import BundleError
 from enrich.model.arithmetic import Ir
 from enrich.model.bundle import Bundle, Member
-from enrich.model.engine import CPU_BATCH, Pixels, by_head
-from enrich.records import Scores
+from enrich.model.engine import CPU_BATCH, Pixels, outputs
+from enrich.records import Output
 
 # OpenVINO's converter tells its makers when it is used, unless this package is missing: nothing leaves here.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -30,7 +28,7 @@ import openvino as ov  # noqa: E402
 
 log = logging.getLogger(__name__)
 _MODEL = "model.xml"
-_CONVERSION = 1
+_CONVERSION = 2
 """Part of the cached model's name; another number converts anew."""
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """In what is computed that is not int8 in the network itself."""
@@ -76,19 +74,19 @@ class OpenVinoEngine:
         """Make the calling thread's own requests."""
         self._lane.requests = [compiled.create_infer_request() for compiled in self._compiled]
 
-    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Scores]]:
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Output]]:
         """See `Engine`."""
         if not batch:
             return []
         if not hasattr(self._lane, "requests"):
             self.start_lane()
-        scores: list[dict[str, Scores]] = [{} for _ in batch]
+        answers: list[dict[str, Output]] = [{} for _ in batch]
         for member, place, request in zip(self._members, self._places, self._lane.requests, strict=True):
             pixels = np.stack([photo[place] for photo in batch])
-            logits: NDArray[Any] = request.infer([pixels], share_inputs=True)[0]
-            for photo, row in zip(scores, logits.tolist(), strict=True):
-                photo[member.model_id] = by_head(member.heads, row)
-        return scores
+            made = request.infer([pixels], share_inputs=True)
+            for photo, output in zip(answers, outputs(member.heads, made[0], made[1]), strict=True):
+                photo[member.model_id] = output
+        return answers
 
 
 @cache

@@ -11,9 +11,9 @@ from enrich.cores import usable_cores
 from enrich.errors import SettingsError
 from enrich.model.backbones import fold_batch_norms
 from enrich.model.bundle import Bundle, Member
-from enrich.model.engine import CPU_BATCH, Pixels, by_head
+from enrich.model.engine import CPU_BATCH, Pixels, outputs
 from enrich.model.network import Network
-from enrich.records import Scores
+from enrich.records import Output
 
 
 class TorchEngine:
@@ -64,22 +64,23 @@ class TorchEngine:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
 
-    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Scores]]:
+    def score(self, batch: Sequence[Pixels]) -> list[dict[str, Output]]:
         """See `Engine`."""
         if not batch:
             return []
-        scores: list[dict[str, Scores]] = [{} for _ in batch]
+        answers: list[dict[str, Output]] = [{} for _ in batch]
         with torch.inference_mode():
             inputs = {
                 preprocessing: self._on_device([photo[place] for photo in batch])
                 for place, preprocessing in enumerate(self._preprocessings)
             }
             # All members are under way before the first result is waited for.
-            answers = [(model.member, model(inputs[model.member.preprocessing])) for model in self._models]
-            for member, logits in answers:
-                for photo, row in zip(scores, logits.tolist(), strict=True):
-                    photo[member.model_id] = by_head(member.heads, row)
-        return scores
+            made = [(model.member, model(inputs[model.member.preprocessing])) for model in self._models]
+            for member, (logits, features) in made:
+                found = outputs(member.heads, logits.cpu().numpy(), features.cpu().numpy())
+                for photo, output in zip(answers, found, strict=True):
+                    photo[member.model_id] = output
+        return answers
 
     def _on_device(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """uint8 [N, height, width, 3] on the device."""
@@ -99,12 +100,12 @@ class _MemberModel:
         self._network = Network(bundle, member).to(device).to(memory_format=torch.channels_last)
         self._network.backbone = fold_batch_norms(self._network.backbone, self._noise())
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, height, width, 3] to float32 logits [N, outputs of all heads]."""
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N, height, width, 3] to float32 logits [N, outputs of all heads] and features."""
         pictures = self._network.normalised(pixels)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            features = self._network.backbone(pictures)
-        return self._network.logits(features)
+            pooled = self._network.backbone(pictures)
+        return self._network.answer(pooled)
 
     def _noise(self) -> Tensor:
         shape = (2, 3, *self.member.preprocessing.size)

@@ -9,21 +9,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from enrich.model.bundle import Bundle
+from enrich.model.engine import scores_of
 from enrich.photos.decode import decode
 from enrich.photos.transport import Paused, PhotoTransport
 from enrich.pipeline.batching import Batcher, Memo
+from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.pools import Pools, run_in
 from enrich.records import (
     Claim,
     Decoded,
     Fetched,
+    Output,
     Photo,
     PhotoResult,
     PhotoScore,
     PhotoState,
     PhotoStatus,
-    Scores,
 )
 from enrich.state.queue import WorkQueue, complete_scores
 
@@ -50,15 +52,16 @@ class PhotoStages:
         queue: WorkQueue,
         bundle: Bundle,
         transport: PhotoTransport,
-        batcher: Batcher[Decoded, dict[str, Scores]],
+        batcher: Batcher[Decoded, dict[str, Output]],
         pools: Pools,
         max_pixels: int,
+        features: FreshFeatures,
         figures: Figures,
         stopping: Callable[[], bool],
     ) -> None:
         self._queue, self._bundle, self._transport = queue, bundle, transport
         self._batcher, self._pools, self._max_pixels = batcher, pools, max_pixels
-        self._figures, self._stopping = figures, stopping
+        self._features, self._figures, self._stopping = features, figures, stopping
         self._model_ids = [member.model_id for member in bundle.members]
         self._requests: set[asyncio.Task[Fetched | Paused]] = set()
         self.look_ups: Batcher[str, PhotoScore | None] = Batcher(
@@ -99,8 +102,10 @@ class PhotoStages:
         outcome, _ = fetched
         if made and (not isinstance(outcome, PhotoResult) or outcome.transient):
             self._fetch_memo.forget(key)
-        if made or not isinstance(outcome, PhotoResult):
+        if not isinstance(outcome, PhotoResult):
             return outcome
+        if made:
+            return self._features.join(outcome)
         return replace(outcome, photo=photo, requested=False)
 
     def forget(self, claim: Claim, results: Iterable[PhotoResult]) -> None:
@@ -108,6 +113,8 @@ class PhotoStages:
         for result in results:
             if result.requested:
                 self._fetch_memo.forget(_key(claim, result.photo))
+            if result.score and result.score.embeddings:
+                self._score_memo.forget(result.sha256)
 
     def cancel_requests(self) -> None:
         """Drop the requests under way."""
@@ -169,9 +176,10 @@ class PhotoStages:
             decoded = await run_in(self._pools.decode, self._decode, body)
             if not decoded.status.ok:
                 return decoded
-            scores = await self._batcher.submit(decoded)
+            outputs = await self._batcher.submit(decoded)
             self._figures.scored += 1
-            return PhotoScore(sha, decoded.dhash, scores)
+            self._features.put(sha, outputs)
+            return PhotoScore(sha, decoded.dhash, scores_of(outputs))
 
         return (await self._score_memo.get(sha, make))[0]
 

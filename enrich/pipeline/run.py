@@ -16,6 +16,7 @@ from enrich.model.engine import Engine
 from enrich.photos.transport import PhotoTransport
 from enrich.pipeline.batching import Batcher
 from enrich.pipeline.budget import ErrorBudget
+from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.listing import ListingStages, OpenListing
@@ -23,7 +24,7 @@ from enrich.pipeline.photo import Known, PhotoStages
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.saving import Ended, save
 from enrich.pipeline.window import Window
-from enrich.records import Claim, Decoded, ListingResult, Scores
+from enrich.records import Claim, Decoded, ListingResult, Output
 from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.queue import WorkQueue
@@ -48,7 +49,7 @@ class Pipeline:
     stopping: Callable[[], bool]
     figures: Figures
     pools: Pools
-    batcher: Batcher[Decoded, dict[str, Scores]]
+    batcher: Batcher[Decoded, dict[str, Output]]
     window: Window
     leases: Leases
     photos: PhotoStages
@@ -156,7 +157,7 @@ def open_pipeline(
     pools = Pools(engine, settings.decode_threads or usable_cores())
     window = Window(WINDOW_PER_REQUEST * settings.fetch_concurrency, PARKED)
 
-    def score(batch: Sequence[Decoded]) -> Sequence[dict[str, Scores]]:
+    def score(batch: Sequence[Decoded]) -> Sequence[dict[str, Output]]:
         with figures.timed("score"):
             return engine.score([decoded.pixels for decoded in batch])
 
@@ -167,7 +168,10 @@ def open_pipeline(
     batcher = Batcher(score, engine.batch_size, pools.score, lambda held: window.taken > held)
     leases = Leases(queue, pools, settings.lease_seconds)
     saves = Batcher(saved, GROUP, pools.state, lambda held: len(leases) > held)
-    photos = PhotoStages(queue, bundle, transport, batcher, pools, settings.max_pixels, figures, stopping)
+    features = FreshFeatures(bundle, None if settings.keep_embeddings == "none" else settings.keep_embeddings)
+    photos = PhotoStages(
+        queue, bundle, transport, batcher, pools, settings.max_pixels, features, figures, stopping
+    )
     budget = ErrorBudget(settings.error_budget, figures.failures)
     least = settings.min_photos_false
     listings = ListingStages(queue, bundle, photos, saves, window, leases, budget, pools, figures, least)

@@ -32,7 +32,9 @@ _ADD = text("""
     RETURNING id
 """)
 
-_UNMARKED = text("SELECT id FROM backfill WHERE marked_at IS NULL ORDER BY id")
+_UNMARKED = text("""
+    SELECT id, ids, since, stale_bundle, revalidate FROM backfill WHERE marked_at IS NULL ORDER BY id
+""")
 
 _LOCK = text("""
     SELECT id, ids, since, stale_bundle, revalidate, cursor
@@ -167,9 +169,10 @@ class Backfills:
             while not stopping() and self._mark_page(id):
                 pass
 
-    def unmarked(self) -> Sequence[int]:
-        """The ids of the backfills whose listings are not all marked yet."""
-        return self._database.run(lambda connection: connection.execute(_UNMARKED).scalars().all())
+    def unmarked(self) -> dict[int, Selection]:
+        """The backfills whose listings are not all marked yet, by their ids."""
+        rows = self._database.run(lambda connection: connection.execute(_UNMARKED).all())
+        return {id: Selection(*selection) for id, *selection in rows}
 
     def _mark_page(self, id: int) -> bool:
         """Mark one page; whether there may be more."""

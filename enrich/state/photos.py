@@ -1,8 +1,9 @@
 """What state knows of photos and of their scores: functions on an open transaction.
 
-Locks are taken in one order everywhere: rows of `photo_score`, then of `photo`, by key, then of `listing`,
-by id. Workers that share photos then wait for each other instead of standing in each other's way. Rows of
-`listing_photo` come last and are written only by whoever holds their listing's row, so nobody waits for them.
+Locks are taken in one order everywhere: rows of `photo_score`, of `photo_embedding`, then of `photo`, by key,
+then of `listing`, by id. Workers that share photos then wait for each other instead of standing in each
+other's way. Rows of `listing_photo` come last and are written only by whoever holds their listing's row, so
+nobody waits for them.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from enrich.records import PhotoResult, PhotoScore, PhotoState, PhotoStatus, Validators
+from enrich.state import embeddings
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import Settled, by_key, settle
 
@@ -123,18 +125,20 @@ def scores(connection: Connection, shas: Sequence[str], model_ids: Sequence[str]
 
 
 def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
-    """Record scores; what is on record already stays.
+    """Record scores, with the features that are to be kept; what is on record already stays.
 
     Raises:
         ValueError: a score is not a finite number.
     """
+    scored = list(given)
     rows = [
         {"sha256": score.sha256, "model_id": model, "dhash": score.dhash, "scores": dict(heads)}
-        for score in {score.sha256: score for score in given}.values()
+        for score in {score.sha256: score for score in scored}.values()
         for model, heads in score.by_model.items()
     ]
     if rows:
         connection.execute(_SAVE_SCORES, {"rows": json.dumps(rows, allow_nan=False)})
+    embeddings.save(connection, scored)
 
 
 def save(connection: Connection, listings: Sequence[Iterable[PhotoResult]]) -> Settled:

@@ -5,9 +5,11 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -20,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "enrichment"
 """Transactions of `state.database` look names up here first, so that statements say `listing` alone."""
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The migration that these tables belong to."""
 VERSION_TABLE = "alembic_version"
 NIGHTLY, BACKFILL = 0, 10  # priorities
@@ -108,6 +110,17 @@ photo_score = Table(
     Column("dhash", BigInteger, nullable=False),
     Column("scores", JSONB, nullable=False),
 )
+
+photo_embedding = Table(
+    "photo_embedding",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("feature_id", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("scale", Float, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+)
+"""Features of photos, saved in the transaction that saves their scores: `records.Embedding`."""
 
 override = Table(
     "override",

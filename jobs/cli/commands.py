@@ -1,6 +1,5 @@
 """The `enrich` command. Every command reads its settings from the environment, see `enrich settings`."""
 
-import getpass
 import logging
 import sys
 from zoneinfo import ZoneInfo
@@ -12,7 +11,7 @@ from enrich.settings import load_settings
 from jobs.cli import options as opt
 from jobs.cli.guard import end, guarded, stopping
 from jobs.cli.misspelt import misspelt
-from jobs.cli.parse import read_assignment, read_ids, read_query
+from jobs.cli.parse import person, read_assignment, read_ids, read_query
 from jobs.views import print_json
 
 log = logging.getLogger(__name__)
@@ -140,6 +139,16 @@ def backfill(
 
 
 @app.command()
+def rescore(ids: opt.Ids = None, as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
+    """Take listings made with another bundle to the current one, from kept features: no photo is fetched."""
+    from jobs.run.rescore import rescore as start
+
+    with stopping() as stop:
+        report = start(load_settings(), read_ids(ids), stop)
+    end(report, as_json)
+
+
+@app.command()
 def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
     """Send what is not published yet to the index; fetches and scores nothing."""
     from jobs.run.publish import publish as start
@@ -238,7 +247,7 @@ def override(
         id = records.source.spelled(id)
         given = [read_assignment(text, records.bundle.heads) for text in assignments or []]
         for field, value in given:
-            records.overrides.set_override(id, field, value, note, _person())
+            records.overrides.set_override(id, field, value, note, person())
             sys.stdout.write(f"{id}: {field} is now yours to say\n")
         for field in clear or []:
             found = records.overrides.clear_override(id, field)
@@ -246,11 +255,15 @@ def override(
     sys.stdout.write("`enrich publish`, or the next run, takes it to the index\n")
 
 
-def _person() -> str | None:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without an entry for its user
-        return None
+@app.command()
+def export_features(file: opt.Parquet, photos: opt.PerPhoto = False, verbose: opt.Verbose = False) -> None:
+    """Write attributes, counts and photo features of all enriched listings to a Parquet file."""
+    from jobs.export import export
+    from jobs.run.services import open_records
+
+    with open_records(load_settings()) as records:
+        rows = export(records, file, photos)
+    sys.stdout.write(f"{rows} {'photos' if photos else 'listings'} written to {file}\n")
 
 
 @app.command()

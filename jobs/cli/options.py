@@ -94,4 +94,6 @@ Clear = Annotated[
     list[str] | None,
     typer.Option("--clear", metavar="FIELD", help="Let the model speak again; may be repeated."),
 ]
+Parquet = Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")]
+PerPhoto = Annotated[bool, typer.Option("--photos", help="A row per photo, not per listing.")]
 Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]

@@ -1,5 +1,6 @@
 """Reads what people write on the command line."""
 
+import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,14 @@ from enrich.errors import UsageError
 from enrich.index.protocol import Query
 from enrich.model.head import Head
 from enrich.model.kind import Overridable
+
+
+def person() -> str | None:
+    """Who types, as the system has it."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without an entry for its user
+        return None
 
 
 def read_ids(path: Path | None) -> tuple[str, ...] | None:

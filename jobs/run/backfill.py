@@ -13,6 +13,7 @@ from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.backfills import Selection
+from jobs.run.rescore import mark_backfills
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
 from jobs.run.stop import Stop
@@ -41,7 +42,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
         with recorded(services, "backfill", report, stop) as run_id:
             asked = services.backfills.ask(_selection(services, options))
             _discover(services, options, report, run_id)
-            services.backfills.mark(stop.is_set)
+            mark_backfills(services, report, stop)
             if asked.joined:
                 report.joined = asked.id
             else:

@@ -11,6 +11,7 @@ from typing import Any
 from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
+from enrich.model.engine import Engine
 from enrich.model.open import open_engine
 from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
@@ -27,6 +28,18 @@ PUBLISH_EVERY = 5.0  # seconds between looks at the outbox while listings are en
 LOCK_PATIENCE = 600.0  # seconds to wait for another process's publish at the end of a run
 LOCK_POLL = 1.0
 DISCOVER, PUBLISH = "discover", "publish"  # the locks
+DOCUMENTS_ONLY = ("publish", "rescore")  # kinds of runs that leave listings that wait to others
+
+
+@dataclass(slots=True)
+class Rescored:
+    """What was scored from kept features, without fetching or decoding."""
+
+    photos: int = 0
+    seconds: float = 0.0
+    left: int | None = None
+    """After `enrich rescore`: listings that stay as another bundle made them, since photos of theirs have no
+    features, or are due anyway."""
 
 
 @dataclass(slots=True)
@@ -40,6 +53,8 @@ class RunReport:
     """Listings that a backfill marked; None for other jobs, and for a backfill that joined an earlier one."""
     joined: int | None = None
     """The number of the unfinished backfill that this one joined, which asked for the same."""
+    rescored: Rescored | None = None
+    """What was scored from kept features; None where nothing was to be."""
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -52,6 +67,7 @@ class RunReport:
             "documents": asdict(self.published),
             "marked": self.marked,
             "joined": self.joined,
+            "rescored": asdict(self.rescored) if self.rescored else None,
             "left": self.left,
         }
 
@@ -76,7 +92,7 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
     report.exit_code = 70
     try:
         yield run_id
-        if stop.is_set() and (left := _left(services, kind)):
+        if stop.is_set() and (left := report.left or _left(services, kind)):
             report.left, report.exit_code = left, stop.exit_code
             error = f"{left} left"
         else:
@@ -93,12 +109,12 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
 
 def _left(services: Services, kind: str) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
-    listings = 0 if kind == "publish" else services.queue.waiting_count()
+    listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count()
     if listings:
         return listings
     counts = services.outbox.counts()
     documents = counts.unpublished - counts.awaiting - counts.refused
-    if documents or kind == "publish":
+    if documents or kind in DOCUMENTS_ONLY:
         return documents
     return len(services.backfills.unmarked())
 
@@ -113,6 +129,22 @@ def enrich_and_publish(
 ) -> None:
     """Enrich what is claimable, publishing meanwhile and at the end.
 
+    Raises:
+        RemovalGuardError: at the end, where discovery withheld removals.
+    """
+
+    def work(stopping: Callable[[], bool]) -> None:
+        if services.queue.claimable(ids):
+            _enrich(services, report.figures, stopping, ids, limit)
+
+    publish_beside(services, report, stop, work)
+
+
+def publish_beside(
+    services: Services, report: RunReport, stop: Stop, work: Callable[[Callable[[], bool]], None]
+) -> None:
+    """Do `work`, which is told how to ask whether to stop, publishing meanwhile and at the end.
+
     When told to stop, what is not published yet stays in the outbox for the next run.
 
     Raises:
@@ -121,9 +153,7 @@ def enrich_and_publish(
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
     with _publishing(services, publisher) as failed:
-        if services.queue.claimable(ids):
-            stopping = lambda: stop.is_set() or bool(failed)  # noqa: E731
-            _enrich(services, report.figures, stopping, ids, limit)
+        work(lambda: stop.is_set() or bool(failed))
     if failed:
         raise failed[0]
     services.backfills.finish()
@@ -156,15 +186,19 @@ def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
 
 
 def pipeline_on(
-    services: Services, queue: WorkQueue, stopping: Callable[[], bool], figures: Figures | None = None
+    services: Services,
+    queue: WorkQueue,
+    stopping: Callable[[], bool],
+    figures: Figures | None = None,
+    engine: Engine | None = None,
 ) -> Pipeline:
-    """The pipeline with the model of the settings, working on `queue`."""
+    """The pipeline with the model of the settings, on `engine` if one is open, working on `queue`."""
     settings = services.settings
     return open_pipeline(
         queue,
         services.source,
         services.bundle,
-        open_engine(services.bundle, settings),
+        engine or open_engine(services.bundle, settings),
         open_transport(settings),
         settings,
         stopping=stopping,

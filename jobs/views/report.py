@@ -1,4 +1,4 @@
-"""What `enrich run`, `backfill` and `publish` print when they are done."""
+"""What `enrich run`, `backfill`, `rescore` and `publish` print when they are done."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.run.dry_run import Rehearsed
-from jobs.run.session import RunReport
+from jobs.run.session import Rescored, RunReport
 from jobs.views import console, listed, print_json
 from jobs.views.status import duration
 
@@ -35,7 +35,9 @@ def report_lines(report: RunReport) -> list[str]:
         lines.append(f"marked     {report.marked:,} listings to be enriched again")
     if report.joined is not None:
         lines.append(f"joined     #{report.joined}, an unfinished backfill that asked for the same")
-    if report.discovery is None and report.marked is None and report.joined is None:  # publish only
+    if report.rescored is not None:
+        lines.append(_rescored(report.rescored))
+    if not lines:  # publish only
         return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
     lines.append(
         f"enriched   {plain['listings']:,} listings; {plain['retry']:,} to be tried again, "
@@ -58,6 +60,17 @@ def report_lines(report: RunReport) -> list[str]:
 def _found(discovery: Mapping[str, int]) -> str:
     named = {_KINDS.get(kind, kind): count for kind, count in discovery.items() if kind != "seen" and count}
     return f"found      {discovery['seen']:,} listings: {_counts(named) or 'nothing to do'}"
+
+
+def _rescored(rescored: Rescored) -> str:
+    speed = f", {rescored.photos / rescored.seconds:,.0f} photos/s" if rescored.photos else ""
+    line = f"rescored   {rescored.photos:,} photos from kept features{speed}"
+    if rescored.left:
+        line += (
+            f"; {rescored.left:,} listings stay as another bundle made them, since features of their photos "
+            "are missing or photos are due: `enrich backfill --stale-bundle` fetches those"
+        )
+    return line
 
 
 def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:

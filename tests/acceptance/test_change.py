@@ -291,6 +291,7 @@ def test_a_model_beside_the_one_known_scores_what_only_the_other_has_seen(
     assert both.members[0].model_id == known.members[0].model_id != both.members[1].model_id
     settled.fixed["bundle"] = both.folder
     settled.photos.forget()
+    settled.portal.execute("DELETE FROM enrichment.photo_embedding")
     report = settled.backfill(stale_bundle=True)
     assert settled.requests() == 5 and report.figures.scored == 5 and not report.figures.quarantined
     documents = settled.documents()

@@ -215,7 +215,7 @@ def contents(world: World) -> dict[str, list[Any]]:
     """Every row of every table of ours."""
     tables = world.portal.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'enrichment'")
     return {
-        name: sorted(map(str, world.portal.execute(f"SELECT t.*, t.xmin FROM enrichment.{name} t")))
+        name: sorted(map(str, world.portal.execute(f"SELECT to_jsonb(t), t.xmin FROM enrichment.{name} t")))
         for (name,) in tables
     }
 

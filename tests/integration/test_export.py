@@ -140,7 +140,7 @@ def test_enrich_gives_the_probabilities_of_the_exported_models(
         with torch.inference_mode():
             wanted = models[key](normalised).softmax(1)[0].numpy()
         head = member.heads[0]
-        logits = np.array(scores[member.model_id][head.name])
+        logits = np.array(scores[member.model_id].scores[head.name])
         found = head.probabilities(logits * head.temperature)  # as the network made them
         if head.kind == "binary":
             found = np.array([found[0], 1 - found[0]])

@@ -1,6 +1,7 @@
 """`enrich-train fit` on drawn photos, from a manifest to a bundle that serves; and what it refuses."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from enrich.index.document import mapping
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.features import feature_id
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, fitted, run_fit
@@ -52,7 +54,7 @@ def test_a_bundle_comes_out_that_serves_what_it_learnt(
     for number, name in enumerate(ROOM.classes):
         draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
         decoded = decode((tmp_path / "new.jpg").read_bytes(), bundle.preprocessings, 10**6)
-        scores = scorer.score([decoded.pixels])[0][member.model_id]
+        scores = scorer.score([decoded.pixels])[0][member.model_id].scores
         right += int(room.probabilities(scores["room"]).argmax()) == number
     assert right >= 8
 
@@ -99,7 +101,7 @@ def test_serving_gives_the_logits_that_training_saw(
     scorer, member = TorchEngine(bundle, "cpu"), bundle.members[0]
     for row in range(0, len(photos), 17):
         decoded = decode((photos_dir / photos.paths[row]).read_bytes(), bundle.preprocessings, 10**6)
-        served = scorer.score([decoded.pixels])[0][member.model_id]["room"]
+        served = scorer.score([decoded.pixels])[0][member.model_id].scores["room"]
         np.testing.assert_allclose(served, expected[row], atol=2e-3)
 
 
@@ -346,3 +348,34 @@ def test_labels_that_cannot_be_used_end_in_one_line(
     assert (code, error.strip().count("\n")) == (2, 0)
     assert said in error
     assert not (tmp_path / "bundle").exists()
+
+
+def test_heads_on_a_bundles_backbone_have_its_features(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle says of itself that it was finetuned on the photos that the new heads learn from."""
+    shutil.copytree(made[0].folder, tmp_path / "base")
+    manifest = json.loads((tmp_path / "base" / "manifest.json").read_text())
+    manifest["training"]["finetune"] = "top"
+    (tmp_path / "base" / "manifest.json").write_text(json.dumps(manifest))
+    code, said = run_fit(
+        photos_dir, "--frozen-on", tmp_path / "base", "--out", tmp_path / "new", "--cache", made[2],
+        "--card", tmp_path / "card.md", "--exclude", "web_homes/home1/", "--name", "new heads",
+    )  # fmt: skip
+    assert code == 0, said
+    (old,), (new,) = made[0].members, load_bundle(tmp_path / "new").members
+    assert feature_id(new) == feature_id(old) and new.model_id != old.model_id
+    assert new.preprocessing == old.preprocessing and new.pool == old.pool
+    assert "not held out: the backbone has seen photos of this fit" in capsys.readouterr().out
+    card = " ".join((tmp_path / "card.md").read_text().split())
+    assert "**Not held out**" in card and "of the bundle *listing photos*" in card
+    assert "ImageNet" not in card
+
+
+def test_a_backbone_is_not_both_taken_as_it_is_and_finetuned(
+    made: tuple[Bundle, Path, Path], tmp_path: Path
+) -> None:
+    code, said = run_fit(
+        tmp_path, "--frozen-on", made[0].folder, "--finetune", "top", "--out", tmp_path / "new"
+    )
+    assert code == 2 and "--finetune and --frozen-on contradict each other" in said

@@ -60,7 +60,7 @@ def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     scorer, chances = TorchEngine(bundle, "cpu"), []
     for room in ("balcony", "kitchen"):
         data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
-        scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id]
+        scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id].scores
         chances.append(float(balcony.probabilities(scores["balcony"])[0]))
     assert chances[0] > chances[1], "a photo of split listing, never trained on"
     comparison = bundle.manifest["training"]["comparison"]

@@ -130,7 +130,7 @@ def served(bundle: Bundle, photos: Path) -> Served:
     answers = TorchEngine(bundle, "cpu").score([one.pixels for one in decoded.values()])
     chances = {
         name: np.array(
-            [m.heads[0].probabilities(answer[m.model_id][m.heads[0].name]) for m in bundle.members]
+            [m.heads[0].probabilities(answer[m.model_id].scores[m.heads[0].name]) for m in bundle.members]
         )
         for name, answer in zip(PHOTOS, answers, strict=True)
     }

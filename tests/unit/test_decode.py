@@ -391,6 +391,8 @@ def test_scaled_decoding_stays_within_its_tolerance_on_real_photos(
     scores = list(zip(scorer.score(small), scorer.score(full), strict=True))
     for member in bundle.members:
         for head in member.heads:
-            pairs = [[head.probabilities(s[member.model_id][head.name]) for s in pair] for pair in scores]
+            pairs = [
+                [head.probabilities(s[member.model_id].scores[head.name]) for s in pair] for pair in scores
+            ]
             moved = np.array([np.abs(one - other).max() for one, other in pairs])
             assert np.quantile(moved, 0.9) < 0.05, head.name

@@ -37,7 +37,9 @@ def setting_row(name: str) -> str:
 
 def sections() -> dict[str, str]:
     """Command -> what docs/commands.md says of it."""
-    parts = re.split(r"^## (enrich(?:-train)? \w+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE)
+    parts = re.split(
+        r"^## (enrich(?:-train)? [\w-]+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE
+    )
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 

@@ -41,8 +41,8 @@ def pictures(bundle: Bundle, count: int) -> list[Pixels]:
 def logits(engine: Engine, photos: list[Pixels]) -> NDArray[Any]:
     return np.array(
         [
-            [value for model in sorted(scores) for head in scores[model] for value in scores[model][head]]
-            for scores in engine.score(photos)
+            [value for model in sorted(made) for logits in made[model].scores.values() for value in logits]
+            for made in engine.score(photos)
         ]
     )
 

@@ -43,7 +43,7 @@ def photo(shows: str, seed: int = 0, *sizes: int) -> Photo:
 
 def logits(scorer: TorchEngine, batch: list[Photo]) -> NDArray[np.float64]:
     """All logits of a scorer with one model, [photos, logits of all heads]."""
-    rows = [next(iter(by_model.values())) for by_model in scorer.score(batch)]
+    rows = [next(iter(by_model.values())).scores for by_model in scorer.score(batch)]
     return np.array([[value for head in row.values() for value in head] for row in rows])
 
 
@@ -61,7 +61,7 @@ def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: TorchEngine
     (member,) = bundle.members
     kinds = list(COLOURS)
     for kind, by_model in zip(kinds, scorer.score([photo(kind, 3) for kind in kinds]), strict=True):
-        scores = by_model[member.model_id]
+        scores = by_model[member.model_id].scores
         chances = {head.name: head.probabilities(scores[head.name]) for head in member.heads}
         assert set(scores) == {"balcony", "fireplace", "room"}
         assert (chances["balcony"][0] > 0.9) == (kind == "balcony")
@@ -85,7 +85,7 @@ def test_logits_are_those_of_the_plain_model(bundle: Bundle, scorer: TorchEngine
     with torch.no_grad():
         features = backbone((pixels / 255 - 0.5) / 0.5)[0]
         wanted = weights["head.room.weight"] @ features + weights["head.room.bias"]
-    got = scorer.score([shown])[0][bundle.members[0].model_id]["room"]
+    got = scorer.score([shown])[0][bundle.members[0].model_id].scores["room"]
     assert got == pytest.approx(wanted.tolist(), abs=1e-3)
 
 
@@ -120,11 +120,15 @@ def test_members_share_a_decoded_picture_or_have_their_own(tmp_path: Path) -> No
     bundle = write_bundle(tmp_path / "three", {"name": "three", "members": members}, tensors)
     assert [one.size for one in bundle.preprocessings] == [(64, 64), (96, 96)]
     (scores,) = TorchEngine(bundle, device="cpu").score([photo("bedroom", 1, 64, 96)])
-    assert [list(scores[one.model_id]) for one in bundle.members] == [["balcony"], ["fireplace"], ["room"]]
+    assert [list(scores[one.model_id].scores) for one in bundle.members] == [
+        ["balcony"],
+        ["fireplace"],
+        ["room"],
+    ]
     whole = make_bundle(tmp_path / "one")
     (reference,) = TorchEngine(whole, device="cpu").score([photo("bedroom", 1)])
-    room = reference[whole.members[0].model_id]["room"]
-    assert scores[bundle.members[2].model_id]["room"] == pytest.approx(room, abs=1e-3)
+    room = reference[whole.members[0].model_id].scores["room"]
+    assert scores[bundle.members[2].model_id].scores["room"] == pytest.approx(room, abs=1e-3)
 
 
 def test_bf16_rounds_the_backbone_and_keeps_the_decisions(bundle: Bundle, scorer: TorchEngine) -> None:

@@ -13,7 +13,7 @@ from torch.cuda import is_available
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
-from enrich.model.engine import Engine, lane_pool
+from enrich.model.engine import Engine, lane_pool, scores_of
 from enrich.model.head import Head
 from enrich.model.openvino_engine import OpenVinoEngine
 from enrich.model.torch_engine import TorchEngine
@@ -105,5 +105,6 @@ def _score_batch(bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequenc
         if photo.status is not PhotoStatus.OK:
             results.append(PhotoResult(place, photo.status, sha, error=photo.error))
             continue
-        results.append(PhotoResult(place, photo.status, sha, PhotoScore(sha, photo.dhash, next(answers))))
+        score = PhotoScore(sha, photo.dhash, scores_of(next(answers)))
+        results.append(PhotoResult(place, photo.status, sha, score))
     return results

@@ -1,0 +1,133 @@
+"""Photos per second of `enrich rescore` against a full run with the same model, in one run.
+
+    python benchmarks/rescore.py [--photos ../shared/photos] [--homes 12] [--copies 200]
+
+The full run fetches, decodes and scores real photos of whole homes, served over HTTP on loopback. What it
+left in state is then copied under other ids, since the real homes alone are done in an instant, and other
+heads on the same backbone are applied to all of it. Postgres and the index are the embedded ones.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bench_database import execute, fresh_database, server
+from photo_host import photo_host
+from pipeline import Home, homes, seeded
+from sqlalchemy import create_engine, text
+
+from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.writing import write_bundle
+from enrich.settings import STARTER_BUNDLE, Settings, load_settings
+from enrich.source.discover import discover
+from enrich.source.portal import Source
+from enrich.state.database import Database, parse_url
+from jobs.run.nightly import RunOptions, run
+from jobs.run.rescore import rescore
+from jobs.run.stop import Stop
+from training.markdown import table
+
+COPY_SOURCE = (
+    "INSERT INTO listings SELECT id + 1000000 * c, updated_at FROM listings, generate_series(1, {0}) c",
+    "INSERT INTO listing_images SELECT listing_id + 1000000 * c, position, url || '?copy=' || c, version"
+    " FROM listing_images, generate_series(1, {0}) c",
+    "CREATE INDEX ON listing_images (listing_id)",
+)
+OTHER = "encode(sha256(convert_to({} || '/' || c, 'UTF8')), 'hex')"
+URL = "(SELECT i.url || '?copy=' || c FROM listing_images i WHERE i.listing_id::text = h.listing_id" + (
+    " AND encode(sha256(convert_to(i.url, 'UTF8')), 'hex') = h.key LIMIT 1)"
+)
+COPY_STATE = (
+    f"""CREATE TEMP TABLE copied ON COMMIT DROP AS
+        SELECT h.listing_id::int + 1000000 * c AS id, p.sha256 AS original,
+               encode(sha256(convert_to({URL}, 'UTF8')), 'hex') AS key, {OTHER.format("p.sha256")} AS sha256
+        FROM enrichment.listing_photo h JOIN enrichment.photo p USING (key), generate_series(1, {{0}}) c""",
+    "INSERT INTO enrichment.photo (key, status, sha256) SELECT DISTINCT key, 'ok', sha256 FROM copied",
+    "INSERT INTO enrichment.listing_photo (key, listing_id) SELECT DISTINCT key, id::text FROM copied",
+    """INSERT INTO enrichment.photo_score SELECT DISTINCT ON (c.sha256) c.sha256, model_id, dhash, scores
+       FROM copied c JOIN enrichment.photo_score s ON s.sha256 = c.original""",
+    """INSERT INTO enrichment.photo_embedding
+       SELECT DISTINCT ON (c.sha256) c.sha256, feature_id, kind, scale, bytes
+       FROM copied c JOIN enrichment.photo_embedding e ON e.sha256 = c.original""",
+    """UPDATE enrichment.listing l SET
+              status = 'done', photo_fp_done = l.photo_fp, updated_at_done = l.updated_at,
+              bundle_id = o.bundle_id, attributes = o.attributes, model_attributes = o.model_attributes,
+              photos = o.photos, revision = 1, pending_since = NULL
+       FROM enrichment.listing o WHERE o.id = (l.id::int % 1000000)::text AND l.id <> o.id""",
+)
+
+
+def other_heads(folder: Path) -> Bundle:
+    """The starter bundle's backbone with heads that are a little less sure."""
+    bundle = load_bundle(STARTER_BUNDLE)
+    (member,) = bundle.members
+    tensors: dict[str, Any] = bundle.tensors(member)
+    tensors = {
+        name: tensor.astype("float16") if name.startswith("backbone.") else tensor * 0.9
+        for name, tensor in tensors.items()
+    }
+    manifest = {key: value for key, value in bundle.manifest.items() if key not in ("files", "format")}
+    return write_bundle(folder, manifest, {member.weights: tensors})
+
+
+def copy(url: str, copies: int, settings: Settings) -> int:
+    """Copy what was enriched under other ids; how many photos there are then."""
+    execute(url, *(statement.format(copies) for statement in COPY_SOURCE))
+    database = Database(url)
+    discover(Source(database, settings), database, settings, 0)
+    execute(url, *(statement.format(copies) for statement in COPY_STATE))
+    engine = create_engine(parse_url(url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+        count = connection.scalar(text("SELECT count(*) FROM enrichment.photo_embedding"))
+    engine.dispose()
+    database.close()
+    return int(count or 0)
+
+
+def measured(chosen: list[Home], root: Path, home: Path, copies: int) -> None:
+    with photo_host(root) as (host, _):
+        url = fresh_database(home)
+        seeded(url, chosen, host, root)
+        settings = load_settings(database_url=url, allowed_private_hosts=("127.0.0.1",), log_interval=600)
+        start = time.perf_counter()
+        full = run(settings, RunOptions(), Stop())
+        full_seconds = time.perf_counter() - start
+        assert full.figures.scored and not full.figures.failures, full.as_json()
+    photos = copy(url, copies, settings)  # the host is gone: whoever asked for a photo would fail
+    other = other_heads(home / "other")
+    start = time.perf_counter()
+    report = rescore(settings.model_copy(update={"bundle": other.folder}), None, Stop())
+    seconds = time.perf_counter() - start
+    assert report.rescored is not None and not report.rescored.left and not report.figures.failures
+    assert report.rescored.photos == photos and report.figures.listings == len(chosen) * (copies + 1)
+    rate = full.figures.photos / full_seconds
+    scoring, whole = photos / report.rescored.seconds, photos / seconds
+    print(
+        f"{full.figures.photos} photos fetched and scored, {photos} rescored; "
+        f"{len(os.sched_getaffinity(0))} cores\n"
+    )
+    rows = [
+        ["full run", f"{rate:.0f}", ""],
+        ["rescore: scores from features", f"{scoring:.0f}", f"{scoring / rate:.0f}"],
+        ["rescore, with aggregating and publishing", f"{whole:.0f}", f"{whole / rate:.0f}"],
+    ]
+    print(table(["", "photos/s", "against the full run"], rows))
+    print(report.figures.as_json()["stage_seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--photos", type=Path, default=Path("../shared/photos"))
+    parser.add_argument("--homes", type=int, default=12)
+    parser.add_argument("--copies", type=int, default=200)
+    options = parser.parse_args()
+    root = options.photos.resolve()
+    with server() as home:
+        measured(homes(root, options.homes), root, home, options.copies)
+
+
+if __name__ == "__main__":
+    main()

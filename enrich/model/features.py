@@ -1,0 +1,76 @@
+"""Features of photos: whose they are, how they are kept, and the heads applied to them without a backbone.
+
+This module does not import torch: features outlive the network that made them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrich.model.bundle import Bundle, Member
+from enrich.records import Embedding
+
+Kept = Literal["float16", "int8"]
+_TYPES: dict[str, str] = {"float16": "<f2", "int8": "i1"}
+
+
+def feature_id(member: Member, arithmetic: str = "fp32") -> str:
+    """Names what the features of a photo depend on, besides its bytes: backbone, its own weights, pooling,
+    preprocessing and arithmetic. Bundles that share these share their features, whatever their heads."""
+    identity = {
+        "backbone": member.backbone,
+        "weights": member.backbone_sha256,
+        "pool": member.pool,
+        "preprocessing": asdict(member.preprocessing),
+        "arithmetic": arithmetic,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def pack(features: NDArray[np.float32], kind: Kept) -> Embedding | None:
+    """Features [features] as they are kept; None where they do not fit: not finite, or beyond float16."""
+    if kind == "float16":
+        with np.errstate(over="ignore"):
+            halves = features.astype(_TYPES[kind])
+        return Embedding(kind, 1.0, halves.tobytes()) if np.isfinite(halves).all() else None
+    largest = float(np.abs(features).max(initial=0.0))
+    if not np.isfinite(largest):
+        return None
+    scale = largest / 127 or 1.0
+    return Embedding(kind, scale, np.rint(features / scale).astype(_TYPES[kind]).tobytes())
+
+
+def unpack(kind: str, scales: NDArray[np.float64], data: bytes | memoryview) -> NDArray[np.float32]:
+    """Float32 [photos, features] of as many photos as there are `scales`, their data one after another."""
+    stored = np.frombuffer(data, _TYPES[kind]).reshape(len(scales), -1).astype(np.float32)
+    return stored if kind == "float16" else stored * scales[:, None].astype(np.float32)
+
+
+class LinearHeads:
+    """A member's heads, applied to features that were kept."""
+
+    def __init__(self, bundle: Bundle, member: Member) -> None:
+        tensors = bundle.tensors(member)
+        self._names = [(head.name, head.outputs) for head in member.heads]
+        self._weight, self._bias = (
+            np.concatenate([tensors[f"head.{name}.{part}"] for name, _ in self._names])
+            for part in ("weight", "bias")
+        )
+
+    def scores(self, features: NDArray[np.float32]) -> list[Mapping[str, Any]]:
+        """Of features [photos, features], each photo's logits by head, before temperature.
+
+        Raises:
+            ValueError: the features are not as many as the heads see.
+        """
+        rows = (features @ self._weight.T + self._bias).tolist()
+        ends = np.cumsum([outputs for _, outputs in self._names]).tolist()
+        cuts = [
+            (name, slice(end - outputs, end)) for (name, outputs), end in zip(self._names, ends, strict=True)
+        ]
+        return [{name: row[cut] for name, cut in cuts} for row in rows]

@@ -1,0 +1,56 @@
+"""What is exported of listings: their attributes, and the features of their photos, page by page."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from enrich.state import embeddings
+from enrich.state.database import Database
+from enrich.state.embeddings import Packed
+
+PAGE = 50  # listings whose features are in memory at once
+
+_PAGE = text("""
+    SELECT id, bundle_id, attributes, photos FROM listing
+    WHERE id > :after AND status <> 'gone' AND jsonb_typeof(attributes) = 'object'
+    ORDER BY id LIMIT :page
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An enriched listing."""
+
+    id: str
+    bundle_id: str
+    attributes: Mapping[str, Any]
+    """As they are published: what a person said over what the model said."""
+    photos: tuple[Mapping[str, Any], ...]
+    """Those whose bytes are known, by position: the entries of `listing.photos`."""
+
+
+def pages(database: Database, feature_id: str) -> Iterator[tuple[list[Exported], list[Packed]]]:
+    """All enriched listings by id, each page with the features of its photos that were kept."""
+    after = ""
+    while True:
+
+        def work(connection: Connection, after: str = after) -> tuple[list[Exported], list[Packed]]:
+            rows = connection.execute(_PAGE, {"after": after, "page": PAGE})
+            found = [
+                Exported(id, bundle, attributes, _seen(photos)) for id, bundle, attributes, photos in rows
+            ]
+            shas = {photo["sha256"] for listing in found for photo in listing.photos}
+            return found, embeddings.of(connection, sorted(shas), feature_id)
+
+        listings, packed = database.run(work)
+        if not listings:
+            return
+        yield listings, packed
+        after = listings[-1].id
+
+
+def _seen(photos: list[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    seen = (photo for photo in photos if photo["sha256"])
+    return tuple(sorted(seen, key=lambda photo: (photo["position"], photo["key"])))
