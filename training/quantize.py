@@ -1,8 +1,8 @@
-"""A member's network in int8: post-training quantisation (Jacob et al. 2018) by NNCF, on photos.
+"""A member's backbone in int8: post-training quantisation (Jacob et al. 2018) by NNCF, on photos.
 
 Weights are rounded symmetrically, activations asymmetrically ("mixed"); what rounding adds to a layer's mean
 is taken off its bias, layer by layer (NNCF's full bias correction). In fp32 stay the normalisation of the
-pixels, the first convolutions, from whose weights most of the drift comes, and the heads.
+pixels and the first convolutions, from whose weights most of the drift comes.
 """
 
 import logging
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.bundle import Bundle, Member, Preprocessing
-from enrich.model.openvino_engine import network
+from enrich.model.openvino_engine import backbone
 from enrich.photos.decode import decode
 from training.data import MAX_PIXELS
 
@@ -36,16 +36,16 @@ def installed() -> bool:
 def quantize(
     bundle: Bundle, member: Member, pictures: Sequence[NDArray[np.uint8]], cache: Path, ir: Path
 ) -> None:
-    """Write the member's network in int8 as `ir` (a file .xml) and, beside it, a file .bin.
+    """Write the member's backbone in int8 as `ir` (a file .xml) and, beside it, a file .bin.
 
-    `pictures`: photos as `decode` makes them for the member, uint8 [height, width, 3]. All outputs of the
-    network are kept. `cache`: folder of converted networks.
+    `pictures`: photos as `decode` makes them for the member, uint8 [height, width, 3]. `cache`: folder of
+    converted backbones.
     """
     import nncf  # after the module above, which keeps both from telling their makers
     import openvino as ov
 
     nncf.set_log_level(logging.ERROR)
-    model = network(bundle, member, cache)
+    model = backbone(bundle, member, cache)
     made = nncf.quantize(
         model,
         nncf.Dataset(list(pictures), lambda picture: picture[None]),
@@ -60,16 +60,14 @@ def quantize(
 def _exact(model: Any) -> list[str]:
     """Names of the operations that stay in fp32."""
     names: list[str] = []
-    convolutions, multiplications = 0, []
+    convolutions = 0
     for operation in model.get_ordered_ops():
         kind = operation.get_type_name()
         if kind in ("Convolution", "GroupConvolution"):
             convolutions += 1
-        if kind == "MatMul":
-            multiplications.append(operation.get_friendly_name())
         if convolutions <= EXACT_CONVOLUTIONS and kind in _COMPUTING:
             names.append(operation.get_friendly_name())
-    return [*names, multiplications[-1]]
+    return names
 
 
 _COMPUTING = ("Add", "Subtract", "Multiply", "Divide", "Convolution", "GroupConvolution")

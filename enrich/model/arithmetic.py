@@ -43,7 +43,7 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, slots=True)
 class Ir:
-    """Files of a network as OpenVINO reads it."""
+    """Files of a backbone, from pixels to features, as OpenVINO reads it."""
 
     __pydantic_config__ = CLOSED
     ir: IrFile
@@ -146,11 +146,13 @@ def _asked(head: Head) -> tuple[str, str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A member in one arithmetic. `ir`: what OpenVINO reads; None: the network is made from the weights."""
+    """A member in one arithmetic. `ir`: its backbone as OpenVINO reads it, and `ir_sha256` what names that
+    file's content; None: the backbone is made from the weights."""
 
     model_id: str
     heads: tuple[Head, ...]
     ir: Ir | None = None
+    ir_sha256: str | None = None
     figures: Figures | None = field(default=None, hash=False)
 
     def flaw(self) -> str | None:
@@ -175,9 +177,11 @@ def variants(
     found: dict[Arithmetic, Variant] = {"fp32": Variant(network_id, heads)}
     for name, spec in faster.items():
         identity = {"network": network_id, "arithmetic": name}
+        ir_sha256 = None
         if spec.files is not None:
-            identity |= {"ir": files[spec.files.ir], "weights": files[spec.files.weights]}
+            ir_sha256 = f"{files[spec.files.ir]} {files[spec.files.weights]}"
+            identity["ir"] = ir_sha256
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         model_id = hashlib.sha256(canonical.encode()).hexdigest()
-        found[name] = Variant(model_id, spec.heads, spec.files, spec.figures)
+        found[name] = Variant(model_id, spec.heads, spec.files, ir_sha256, spec.figures)
     return found

@@ -54,8 +54,6 @@ class Member:
 
     model_id: str
     """What scores are kept by."""
-    network_id: str
-    """The model id in fp32: names the network, whatever its arithmetic."""
     backbone: str
     backbone_sha256: str
     """Over the backbone's own weights, as float32: the same in bundles that differ in their heads only."""
@@ -65,8 +63,11 @@ class Member:
     variants: Mapping[Arithmetic, Variant] = field(default_factory=dict, hash=False, repr=False)
     pool: Pool | None = None
     """How a timm backbone pools its last feature map; None: its own way."""
+    arithmetic: Arithmetic = "fp32"
     ir: Ir | None = None
-    """The network as OpenVINO reads it; None: it is made from the weights."""
+    """The backbone as OpenVINO reads it; None: it is made from the weights."""
+    ir_sha256: str | None = None
+    """Names the content of `ir`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,16 @@ class Bundle:
         members = []
         for member in self.members:
             found = member.variants[arithmetic]
-            members.append(replace(member, model_id=found.model_id, heads=found.heads, ir=found.ir))
+            members.append(
+                replace(
+                    member,
+                    model_id=found.model_id,
+                    heads=found.heads,
+                    arithmetic=arithmetic,
+                    ir=found.ir,
+                    ir_sha256=found.ir_sha256,
+                )
+            )
         return replace(self, members=tuple(members), arithmetic=arithmetic)
 
     def flaw(self, arithmetic: Arithmetic) -> str | None:
@@ -257,7 +267,6 @@ def _member(folder: Path, spec: _MemberSpec, files: Mapping[str, str]) -> Member
     network_id = hashlib.sha256(canonical.encode()).hexdigest()
     return Member(
         model_id=network_id,
-        network_id=network_id,
         backbone=spec.backbone,
         backbone_sha256=_backbone_sha256(tensors),
         weights=spec.weights,

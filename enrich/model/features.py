@@ -19,16 +19,18 @@ Kept = Literal["float16", "int8"]
 _TYPES: dict[str, str] = {"float16": "<f2", "int8": "i1"}
 
 
-def feature_id(member: Member, arithmetic: str = "fp32") -> str:
+def feature_id(member: Member) -> str:
     """Names what the features of a photo depend on, besides its bytes: backbone, its own weights, pooling,
     preprocessing and arithmetic. Bundles that share these share their features, whatever their heads."""
-    identity = {
+    identity: dict[str, Any] = {
         "backbone": member.backbone,
         "weights": member.backbone_sha256,
         "pool": member.pool,
         "preprocessing": asdict(member.preprocessing),
-        "arithmetic": arithmetic,
+        "arithmetic": member.arithmetic,
     }
+    if member.ir_sha256 is not None:
+        identity["ir"] = member.ir_sha256
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -62,13 +64,22 @@ class LinearHeads:
             for part in ("weight", "bias")
         )
 
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of features [photos, features], the logits of all heads [photos, outputs], before temperature.
+
+        Raises:
+            ValueError: the features are not as many as the heads see.
+        """
+        logits: NDArray[np.float32] = features @ self._weight.T + self._bias
+        return logits
+
     def scores(self, features: NDArray[np.float32]) -> list[Mapping[str, Any]]:
         """Of features [photos, features], each photo's logits by head, before temperature.
 
         Raises:
             ValueError: the features are not as many as the heads see.
         """
-        rows = (features @ self._weight.T + self._bias).tolist()
+        rows = self.logits(features).tolist()
         ends = np.cumsum([outputs for _, outputs in self._names]).tolist()
         cuts = [
             (name, slice(end - outputs, end)) for (name, outputs), end in zip(self._names, ends, strict=True)

@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -20,6 +21,7 @@ from enrich.errors import BundleError
 from enrich.model.arithmetic import Ir
 from enrich.model.bundle import Bundle, Member
 from enrich.model.engine import CPU_BATCH, Pixels, outputs
+from enrich.model.features import LinearHeads, feature_id
 from enrich.records import Output
 
 # OpenVINO's converter tells its makers when it is used, unless this package is missing: nothing leaves here.
@@ -31,7 +33,7 @@ _MODEL = "model.xml"
 _CONVERSION = 2
 """Part of the cached model's name; another number converts anew."""
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""In what is computed that is not int8 in the network itself."""
+"""In what is computed that is not int8 in the backbone itself."""
 
 
 class OpenVinoEngine:
@@ -56,8 +58,10 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # other work shares these cores
         }
         self._compiled = [
-            _core().compile_model(network(bundle, member, cache), "CPU", options) for member in bundle.members
+            _core().compile_model(backbone(bundle, member, cache), "CPU", options)
+            for member in bundle.members
         ]
+        self._heads = [LinearHeads(bundle, member) for member in bundle.members]
         self._lane = local()
 
     @property
@@ -81,10 +85,12 @@ class OpenVinoEngine:
         if not hasattr(self._lane, "requests"):
             self.start_lane()
         answers: list[dict[str, Output]] = [{} for _ in batch]
-        for member, place, request in zip(self._members, self._places, self._lane.requests, strict=True):
+        parts = zip(self._members, self._places, self._lane.requests, self._heads, strict=True)
+        for member, place, request, heads in parts:
             pixels = np.stack([photo[place] for photo in batch])
-            made = request.infer([pixels], share_inputs=True)
-            for photo, output in zip(answers, outputs(member.heads, made[0], made[1]), strict=True):
+            features = request.infer([pixels], share_inputs=True)[0]
+            made = outputs(member.heads, heads.logits(features), features)
+            for photo, output in zip(answers, made, strict=True):
                 photo[member.model_id] = output
         return answers
 
@@ -99,11 +105,12 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
-def network(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
-    """The member's network: the bundle's own IR, or that from the cache, or converted and put there.
+def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
+    """The member's backbone, from uint8 pixels [N, height, width, 3] to float32 features [N, features]: the
+    bundle's own IR, or that from the cache, or converted and put there.
 
     Raises:
-        BundleError: as for the engine, or an IR of the bundle is no network for its pixels and heads.
+        BundleError: as for the engine, or an IR of the bundle takes other pixels.
     """
     return _converted(bundle, member, cache) if member.ir is None else _own(bundle, member, member.ir)
 
@@ -116,21 +123,21 @@ def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise BundleError(f"{path}: OpenVINO cannot read it ({reason}); make the bundle again") from None
-    outputs = sum(head.outputs for head in member.heads)
-    shapes = [[-1, *member.preprocessing.size, 3], [-1, outputs]]
+    features = bundle.tensors(member)[f"head.{member.heads[0].name}.weight"].shape[1]
+    shapes = [[-1, *member.preprocessing.size, 3], [-1, features]]
     if taken.element_type != ov.Type.u8 or any(
         port.partial_shape != ov.PartialShape(shape)
         for port, shape in zip((taken, made), shapes, strict=True)
     ):
         raise BundleError(
             f"{path}: takes {taken.element_type} {taken.partial_shape} and gives {made.partial_shape}, the "
-            f"manifest asks for pixels {shapes[0]} and logits {shapes[1]}; make the bundle again"
+            f"manifest asks for pixels {shapes[0]} and features {shapes[1]}; make the bundle again"
         )
     return model
 
 
 def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
-    kept = cache / "models" / f"{member.network_id}-{_CONVERSION}"
+    kept = cache / "models" / f"{feature_id(replace(member, arithmetic='fp32'))}-{_CONVERSION}"
     if (kept / _MODEL).is_file():
         try:
             return _core().read_model(kept / _MODEL)
@@ -157,6 +164,7 @@ def _convert(bundle: Bundle, member: Member) -> ov.Model:
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of shapes that become constants, as is meant
-        return ov.convert_model(
+        made = ov.convert_model(
             network, example_input=example, input=[ov.PartialShape([-1, height, width, 3])]
         )
+    return ov.Model([made.output(1)], made.get_parameters(), member.backbone)

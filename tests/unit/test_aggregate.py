@@ -29,7 +29,7 @@ KITCHEN, BATHROOM, OTHER, UNSURE = (5.0, 0.0, 0.0), (0.0, 5.0, 0.0), (0.0, 0.0, 
 def bundle(balcony: Head = BALCONY) -> Bundle:
     from pathlib import Path
 
-    member = Member("m", "m", "timm:test_resnet", "b", "w.safetensors", PREPROCESSING, (balcony, ROOM))
+    member = Member("m", "timm:test_resnet", "b", "w.safetensors", PREPROCESSING, (balcony, ROOM))
     return Bundle(Path("."), "b", "test", (member,), {})
 
 

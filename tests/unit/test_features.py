@@ -15,7 +15,15 @@ from enrich.model.torch_engine import TorchEngine
 from enrich.model.writing import write_bundle
 from enrich.records import Embedding
 from enrich.settings import STARTER_BUNDLE
-from tests.support.bundles import COLOURS, binary_head, draw, make_bundle, preprocessing, tiny_tensors
+from tests.support.bundles import (
+    COLOURS,
+    binary_head,
+    draw,
+    faster,
+    make_bundle,
+    preprocessing,
+    tiny_tensors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +58,9 @@ def test_other_heads_on_the_same_backbone_share_its_features(bundle: Bundle, tmp
     assert feature_id(other) == feature_id(member)
 
 
-@pytest.mark.parametrize("what", ["weights", "pool", "preprocessing", "arithmetic"])
+@pytest.mark.parametrize("what", ["weights", "pool", "preprocessing"])
 def test_other_features_have_another_id(bundle: Bundle, tmp_path: Path, what: str) -> None:
-    tensors, fields, arithmetic = one_head(), {}, "fp32"
+    tensors, fields = one_head(), {}
     if what == "weights":
         name = next(name for name in tensors if name.startswith("backbone."))
         tensors = one_head(**{name: tensors[name] * np.float32(1.001)})
@@ -60,10 +68,13 @@ def test_other_features_have_another_id(bundle: Bundle, tmp_path: Path, what: st
         fields = {"pool": "max"}
     elif what == "preprocessing":
         fields = {"preprocessing": {**preprocessing(), "interpolation": "bilinear"}}
-    else:
-        arithmetic = "int8"
     (other,) = variant(tmp_path / what, tensors, **fields).members
-    assert feature_id(other, arithmetic) != feature_id(bundle.members[0])
+    assert feature_id(other) != feature_id(bundle.members[0])
+
+
+def test_features_of_each_arithmetic_have_their_own_id(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "bundle", arithmetics={"bf16": faster(), "int8": faster()})
+    assert len({feature_id(made.at(name).members[0]) for name in made.arithmetics}) == 3
 
 
 @pytest.mark.parametrize("seed", range(20))
