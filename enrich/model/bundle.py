@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from enrich.errors import BundleError
 from enrich.model.arithmetic import Arithmetic, Faster, Ir, IrFile, Spec, Variant, variants
 from enrich.model.head import CLOSED, Finite, Head, Positive, Share
-from enrich.model.tensors import read_file, read_tensors
+from enrich.model.tensors import backbone_sha256, check_tensors, read_file, read_tensors
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -254,7 +254,7 @@ def _entries(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _member(folder: Path, spec: _MemberSpec, files: Mapping[str, str]) -> Member:
     path = folder / spec.weights
     tensors = read_tensors(path, files[spec.weights])
-    _check_tensors(path, spec.heads, tensors)
+    check_tensors(path, spec.heads, tensors)
     identity: dict[str, Any] = {
         "backbone": spec.backbone,
         "weights": files[spec.weights],
@@ -268,45 +268,10 @@ def _member(folder: Path, spec: _MemberSpec, files: Mapping[str, str]) -> Member
     return Member(
         model_id=network_id,
         backbone=spec.backbone,
-        backbone_sha256=_backbone_sha256(tensors),
+        backbone_sha256=backbone_sha256(tensors),
         weights=spec.weights,
         preprocessing=spec.preprocessing,
         heads=spec.heads,
         variants=variants(network_id, spec.heads, spec.arithmetics, files),
         pool=spec.pool,
     )
-
-
-def _backbone_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        if name.startswith("backbone.") and tensors[name].dtype.kind == "f":  # counters change no feature
-            digest.update(f"{name} {tensors[name].shape}\n".encode())
-            digest.update(tensors[name].astype("<f4").tobytes())
-    return digest.hexdigest()
-
-
-def _check_tensors(path: Path, heads: tuple[Head, ...], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """The heads' tensors fit the manifest; the backbone's are checked by the scorer, which can build it."""
-    features: int | None = None
-    expected = set()
-    for head in heads:
-        for part in ("weight", "bias"):
-            name = f"head.{head.name}.{part}"
-            expected.add(name)
-            if name not in tensors:
-                raise BundleError(f"{path}: tensor {name!r} is missing; export the bundle again")
-            shape = tensors[name].shape
-            if part == "weight" and features is None and len(shape) == 2:
-                features = shape[1]
-            wanted = (head.outputs, features) if part == "weight" else (head.outputs,)
-            if shape != wanted:
-                raise BundleError(
-                    f"{path}: tensor {name!r} has shape {list(shape)}, head {head.name!r} needs "
-                    f"[{head.outputs}{', features' if part == 'weight' else ''}]; export the bundle again"
-                )
-    for name in sorted(tensors):
-        if name not in expected and not name.startswith("backbone."):
-            raise BundleError(f"{path}: tensor {name!r} belongs to no head of the manifest; take it out")
-    if not any(name.startswith("backbone.") for name in tensors):
-        raise BundleError(f"{path}: no tensor 'backbone.…'; export the bundle with its backbone")

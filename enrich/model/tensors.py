@@ -1,6 +1,7 @@
 """Files of a bundle, read and checked: nothing is unpickled, nothing but finite numbers comes in."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from enrich.errors import BundleError
+from enrich.model.head import Head
 
 
 def read_file(path: Path, sha256: str) -> bytes:
@@ -53,3 +55,43 @@ def read_tensors(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
             raise BundleError(f"{path}: tensor {name!r} is {tensor.dtype}; store float32 or float16")
         tensors[name] = tensor
     return tensors
+
+
+def backbone_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Over a backbone's own weights, as float32."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith("backbone.") and tensors[name].dtype.kind == "f":  # counters change no feature
+            digest.update(f"{name} {tensors[name].shape}\n".encode())
+            digest.update(tensors[name].astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def check_tensors(path: Path, heads: Sequence[Head], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Check that the heads' tensors fit the manifest; the backbone's are checked by who builds it.
+
+    Raises:
+        BundleError: a tensor is missing, of another shape, or belongs to nothing.
+    """
+    features: int | None = None
+    expected = set()
+    for head in heads:
+        for part in ("weight", "bias"):
+            name = f"head.{head.name}.{part}"
+            expected.add(name)
+            if name not in tensors:
+                raise BundleError(f"{path}: tensor {name!r} is missing; export the bundle again")
+            shape = tensors[name].shape
+            if part == "weight" and features is None and len(shape) == 2:
+                features = shape[1]
+            wanted = (head.outputs, features) if part == "weight" else (head.outputs,)
+            if shape != wanted:
+                raise BundleError(
+                    f"{path}: tensor {name!r} has shape {list(shape)}, head {head.name!r} needs "
+                    f"[{head.outputs}{', features' if part == 'weight' else ''}]; export the bundle again"
+                )
+    for name in sorted(tensors):
+        if name not in expected and not name.startswith("backbone."):
+            raise BundleError(f"{path}: tensor {name!r} belongs to no head of the manifest; take it out")
+    if not any(name.startswith("backbone.") for name in tensors):
+        raise BundleError(f"{path}: no tensor 'backbone.…'; export the bundle with its backbone")

@@ -63,17 +63,18 @@ class PhotoStages:
         self._batcher, self._pools, self._max_pixels = batcher, pools, max_pixels
         self._features, self._figures, self._stopping = features, figures, stopping
         self._model_ids = [member.model_id for member in bundle.members]
+        self._fetch_memo, self._score_memo = Memo(), Memo()
         self._requests: set[asyncio.Task[Fetched | Paused]] = set()
         self.look_ups: Batcher[str, PhotoScore | None] = Batcher(
             self._known_scores, LOOKED_UP, pools.state, lambda _: bool(self._requests), LOOK_UP_LINGER
         )
         """Scores on record of bytes (by sha256) that were just fetched; to be run with the pipeline."""
-        self._fetch_memo, self._score_memo = Memo(), Memo()
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Known]:
         """What state knows of these URL keys; called in a thread."""
         states = self._queue.photo_states(keys)
-        scores = self._scores(sorted({state.sha256 for state in states.values() if state.sha256}))
+        shas = sorted({state.sha256 for state in states.values() if state.sha256})
+        scores = complete_scores(self._queue, shas, self._model_ids)
         return {key: Known(state, scores.get(state.sha256 or "")) for key, state in states.items()}
 
     async def result(
@@ -126,14 +127,12 @@ class PhotoStages:
         before = known.state
         fetched = await self._request(photo.url, before if known.score else None)
         requested = True
+        if fetched is None or (isinstance(fetched, Paused) and not last):
+            return fetched
         if isinstance(fetched, Paused):
-            if not last:
-                return fetched
             requested = fetched.refusal is not None
             text = f"its host wants to be left alone for {fetched.seconds:.0f} s more"
             fetched = fetched.refusal or Fetched(PhotoStatus.THROTTLED, error=text)
-        if fetched is None:
-            return None
         self._figures.bytes += fetched.bytes_read
         if fetched.status is PhotoStatus.UNCHANGED and before is not None:
             return PhotoResult(
@@ -185,12 +184,8 @@ class PhotoStages:
 
     def _known_scores(self, shas: Sequence[str]) -> list[PhotoScore | None]:
         with self._figures.timed("read"):
-            known = self._scores(shas)
+            known = complete_scores(self._queue, shas, self._model_ids)
         return [known.get(sha) for sha in shas]
-
-    def _scores(self, shas: Sequence[str]) -> dict[str, PhotoScore]:
-        """Scores on record of these bytes by all models of the bundle."""
-        return complete_scores(self._queue, shas, self._model_ids)
 
     def _decode(self, body: bytes) -> Decoded:
         with self._figures.timed("decode"):

@@ -35,7 +35,7 @@ def enriched(world: World) -> World:
 def features(world: World, *bodies: bytes) -> list[np.ndarray]:
     bundle = load_bundle(world.fixed["bundle"])
     pixels = [decode(body, bundle.preprocessings, 10**6).pixels for body in bodies]
-    made = TorchEngine(bundle, "cpu", "fp32").score(pixels)
+    made = TorchEngine(bundle, "cpu").score(pixels)
     return [one[bundle.members[0].model_id].features for one in made]
 
 

@@ -22,11 +22,9 @@ from enrich.settings import STARTER_BUNDLE, load_settings
 from tests.support.bundles import (
     COLOURS,
     IR,
-    binary_head,
     draw,
     faster,
     make_bundle,
-    room_head,
     tiny_ir,
     tiny_tensors,
 )
@@ -245,9 +243,11 @@ def test_scores_are_kept_by_the_arithmetic_and_say_what_the_photos_show(
     ):
         (said,) = scores.values()
         assert scores.keys() == {here.members[0].model_id}
-        assert (said["balcony"][0] > 0) == (kind == "balcony")
-        assert (said["fireplace"][0] > 0) == (kind == "fireplace")
-        assert 0 < abs(said["balcony"][0] - before[bundle.members[0].model_id]["balcony"][0]) < 3
+        assert (said.scores["balcony"][0] > 0) == (kind == "balcony")
+        assert (said.scores["fireplace"][0] > 0) == (kind == "fireplace")
+        assert (
+            0 < abs(said.scores["balcony"][0] - before[bundle.members[0].model_id].scores["balcony"][0]) < 3
+        )
 
 
 def test_int8_starts_without_pytorch_and_without_a_cache(bundle: Bundle, tmp_path: Path) -> None:
@@ -263,20 +263,22 @@ def test_int8_starts_without_pytorch_and_without_a_cache(bundle: Bundle, tmp_pat
     assert told == ["1", "False"] and not (tmp_path / "cache").exists()
 
 
-def test_a_network_for_other_pixels_or_heads_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    fewer = {**faster(), "heads": [binary_head("balcony"), room_head()]}
-    del fewer["figures"]["heads"]["fireplace"]
-    tensors = {name: tensor for name, tensor in tiny_tensors().items() if "fireplace" not in name}
-    member = {
-        **{k: v for k, v in bundle.manifest["members"][0].items() if k not in ("heads", "arithmetics")},
-        "heads": fewer["heads"],
-        "arithmetics": {"int8": {**fewer, "files": IR}},
+def test_a_backbone_for_other_pixels_or_heads_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    (member,) = bundle.manifest["members"]
+    wide = {**member, "preprocessing": {**member["preprocessing"], "size": [64, 96]}}
+    tensors = tiny_tensors()
+    narrow = {
+        name: one[:, :16] if name.endswith("weight") and name.startswith("head") else one
+        for name, one in tensors.items()
     }
-    found = write(
-        tmp_path / "fewer", {"name": "fewer", "members": [member]}, {"tiny.safetensors": tensors}, tiny_ir()
-    )
-    with pytest.raises(BundleError, match=r"gives \[\?,6\], the manifest asks for .* logits \[-1, 5\]"):
-        OpenVinoEngine(found.at("int8"), tmp_path)
+    for case, entry, weights, reason in (
+        ("wide", wide, tensors, r"the manifest asks for pixels \[-1, 64, 96, 3\]"),
+        ("narrow", member, narrow, r"the manifest asks for .* features \[-1, 16\]"),
+    ):
+        manifest = {"name": case, "members": [entry]}
+        found = write(tmp_path / case, manifest, {"tiny.safetensors": weights}, tiny_ir())
+        with pytest.raises(BundleError, match=reason):
+            OpenVinoEngine(found.at("int8"), tmp_path)
     broken = {**tiny_ir(), IR["ir"]: b"<net/>"}
     cut = write(tmp_path / "cut", bundle.manifest, {"tiny.safetensors": tiny_tensors()}, broken)
     with pytest.raises(BundleError, match="OpenVINO cannot read it") as caught:

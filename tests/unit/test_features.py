@@ -122,7 +122,7 @@ def test_heads_on_the_features_of_an_engine_say_what_it_says(
     (member,) = used.members
     height, width = member.preprocessing.size
     photos = [(np.asarray(draw(kind, 5).resize((width, height))),) for kind in COLOURS]
-    opened: Engine = TorchEngine(used, "cpu", "fp32") if engine == "torch" else OpenVinoEngine(used, tmp_path)
+    opened: Engine = TorchEngine(used, "cpu") if engine == "torch" else OpenVinoEngine(used, tmp_path)
     outputs = [made[member.model_id] for made in opened.score(photos)]
     features = np.stack([output.features for output in outputs])
     assert features.dtype == np.float32

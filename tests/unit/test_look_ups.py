@@ -6,6 +6,7 @@ from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
+from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.photo import LOOKED_UP, Known, PhotoStages
 from enrich.pipeline.pools import Pools
@@ -34,12 +35,13 @@ class Transport:
 def fetched(photos: int) -> tuple[list[PhotoResult], list[int]]:
     """What comes of so many new photos whose bytes are known, and how many were looked up at a time."""
     queue = Queue()
+    no_members: Any = SimpleNamespace(members=[])
     given: Any = (queue, SimpleNamespace(members=[SimpleNamespace(model_id=MODEL)]), Transport(), None)
     engine: Any = SimpleNamespace(lanes=1, start_lane=lambda: None)
     claim = Claim("a", "token", 1, False)
 
     async def go(pools: Pools) -> list[PhotoResult]:
-        stages = PhotoStages(*given, pools, 1000, Figures(), lambda: False)
+        stages = PhotoStages(*given, pools, 1000, FreshFeatures(no_members, None), Figures(), lambda: False)
         looking = asyncio.ensure_future(stages.look_ups.run())
         found = await asyncio.gather(
             *(stages.result(claim, Photo(n, f"u{n}", f"k{n}", ""), Known(), False) for n in range(photos))
