@@ -2,11 +2,13 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 from sqlalchemy import create_engine, text
 
 import migrations
@@ -28,6 +30,18 @@ def server() -> Iterator[Path]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def cpu_seconds(home: Path) -> float:
+    """CPU-seconds that this process and the server's have spent so far."""
+    (pid_file,) = home.rglob("postmaster.pid")
+    postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
+    spent = 0.0
+    for process in (postmaster, *postmaster.children()):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent += times.user + times.system
+    return time.process_time() + spent
 
 
 def fresh_database(home: Path) -> str:

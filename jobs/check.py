@@ -156,7 +156,7 @@ class _Checks:
     def check_photos(self) -> list[str]:
         if self._source is None:
             raise _Needs("the tables")
-        ids = [listing.id for listing in self._source.page(None, self._settings.page_size)]
+        ids = self._source.ids(None, self._settings.page_size)
         sampled = random.sample(ids, min(SAMPLED, len(ids)))
         photos = [photo for listing in self._source.photos(sampled) for photo in listing.photos]
         chosen = random.sample(photos, min(SAMPLED, len(photos)))

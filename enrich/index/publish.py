@@ -7,10 +7,12 @@ the index answers that it has it.
 import logging
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from threading import Lock
 
 from enrich.errors import IndexSetupError, OutageError
 from enrich.index.document import build
@@ -23,6 +25,7 @@ from enrich.state.outbox import VARYING, Outbox, OutboxRow
 log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between tries while the index is away
 MOST_LOSSES = 3  # of the index, with nothing written between them
+IN_FLIGHT = 3  # batches under way at once: one is made and one recorded while the index takes another
 
 
 @dataclass(slots=True)
@@ -77,6 +80,8 @@ class Publisher:
         self._check: Callable[[], None] = lambda: None
         self._started = False
         self._overtaken: set[str] = set()
+        self._failed: list[BaseException] = []
+        self._counting = Lock()
         self.refusals = Refusals()
         self.figures = PublishFigures()
 
@@ -126,18 +131,42 @@ class Publisher:
 
     def _pass(self) -> bool:
         """One walk through the outbox; whether documents were outdated and are to be sent again."""
+        with ThreadPoolExecutor(IN_FLIGHT, "publish") as pool:
+            try:
+                again = self._walk(pool)
+            except BaseException as error:
+                self._failed.append(error)
+        if self._failed:
+            first, self._failed = self._failed[0], []
+            raise first
+        return again
+
+    def _walk(self, pool: ThreadPoolExecutor) -> bool:
+        under_way: deque[Future[bool]] = deque()
         after: str | None = None
         again = False
-        while True:
-            if self._until():
-                raise _Ended
-            rows = self._outbox.unpublished(after, self._settings.publish_batch)
-            if not rows:
-                return again
+        while rows := self._outbox.unpublished(after, self._settings.publish_batch):
             after = rows[-1].id
-            again |= self._send(rows)
+            if len(under_way) == IN_FLIGHT:
+                again |= under_way.popleft().result()
+            self._go_on()
+            under_way.append(pool.submit(self._batch, rows))
+        return any(batch.result() for batch in under_way) or again
+
+    def _batch(self, rows: list[OutboxRow]) -> bool:
+        """`_send`, in a thread of its own. What ends one batch ends the others' waiting, and the publish."""
+        try:
+            return self._send(rows)
+        except BaseException as error:
+            self._failed.append(error)
+            return False
+
+    def _go_on(self) -> None:
+        if self._failed or self._until():
+            raise _Ended
 
     def _send(self, rows: list[OutboxRow]) -> bool:
+        """Write one batch; whether documents of it were outdated."""
         pending = {row.id: row for row in rows}
         outdated = False
 
@@ -145,9 +174,11 @@ class Publisher:
             nonlocal outdated
             self._check()
             results = self._index.write([self._write(row) for row in pending.values()])
-            results = [self._overtaken_once(result) for result in results]
+            with self._counting:
+                results = [self._overtaken_once(result) for result in results]
             self._outbox.record(results)
-            outdated |= self._count(results, pending)
+            with self._counting:
+                outdated |= self._count(results, pending)
             if pending:
                 raise IndexUnavailable(f"{len(pending)} documents were put off: the index is overloaded")
 
@@ -201,8 +232,7 @@ class Publisher:
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._until():
-                raise _Ended
+            self._go_on()
             time.sleep(min(left, 0.2))
 
 

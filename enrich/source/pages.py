@@ -17,6 +17,9 @@ from enrich.settings import Settings
 from enrich.source.portal import Source, SourceListing
 from enrich.state.schema import NIGHTLY
 
+IDS = 100_000
+"""Ids read at a time. Each time reads the whole table where no index has them as text in byte order."""
+
 SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", updated_at timestamptz,
   photo_fp text, doc_fp text, versioned boolean, columns jsonb)"""
 
@@ -89,9 +92,11 @@ def pages(source: Source, size: int, ids: Sequence[str] | None) -> Iterator[Page
             yield Page(source.by_ids(chunk), ids=chunk)
         return
     after = None
-    while listings := source.page(after, size):
-        yield Page(listings, after, listings[-1].id)
-        after = listings[-1].id
+    while found := source.ids(after, IDS):
+        for start in range(0, len(found), size):
+            chunk = found[start : start + size]
+            yield Page(source.by_ids(chunk), after, chunk[-1])
+            after = chunk[-1]
     yield Page((), after, None)
 
 

@@ -22,7 +22,7 @@ from enrich.records import ListingPhotos, Photo
 from enrich.settings import Settings
 from enrich.source import statements
 from enrich.source.catalogue import INTEGERS, PortalTables, Table, read_portal
-from enrich.source.urls import strip_pattern, strip_url, url_key
+from enrich.source.urls import beginnings, strip_url, url_key
 from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
 
 T = TypeVar("T")
@@ -67,15 +67,13 @@ class Source:
         self._reserved = reserved
         self._ignore = settings.url_ignore_params
 
-    def page(self, after: str | None, limit: int) -> list[SourceListing]:
-        """The next `limit` active listings behind id `after`, by id as text in byte order; [] at the end."""
-        rows = self._read(
-            statements.FINGERPRINTS, which=statements.NEXT, params={"after": after, "limit": limit}
-        )
-        return [SourceListing(*row) for row in rows]
+    def ids(self, after: str | None, limit: int) -> list[str]:
+        """The next `limit` active listings behind id `after`, as text in byte order; [] at the end."""
+        rows = self._read(statements.IDS, params={"after": after, "limit": limit})
+        return [id for (id,) in rows]
 
     def by_ids(self, ids: Sequence[str]) -> list[SourceListing]:
-        """As `page`, those of the listings named that are there and active."""
+        """Those of the listings named that are there and active, by id as text in byte order."""
         return [SourceListing(*row) for row in self._read_named(statements.FINGERPRINTS, ids)]
 
     def photos(self, ids: Sequence[str]) -> list[ListingPhotos]:
@@ -117,7 +115,7 @@ class Source:
         ]
         if not images.view and not images.columns["listing_id"].indexed:
             found.append(f"{images.sql} has no index on listing_id: discovery will be slow")
-        first = [listing.id for listing in self.page(None, 1)]
+        first = self.ids(None, 1)
         self.documents(first)
         photos = [len(listing.photos) for listing in self.photos(first)]
         found.append(f"first listing {first[0]}: {photos[0]} photos" if photos else "no active listings")
@@ -156,7 +154,7 @@ class Source:
         self, statement: str, which: str = "true", params: dict[str, Any] | None = None
     ) -> Sequence[Any]:
         sql = statement.format(which=which, **self._parts)
-        values = {"strip": strip_pattern(self._ignore), **(params or {})}
+        values = {"ignored": beginnings(self._ignore), **(params or {})}
 
         try:
             return self._reading(lambda connection: connection.execute(text(sql), values).fetchall())

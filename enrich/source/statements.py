@@ -12,28 +12,34 @@ WITH page AS MATERIALIZED (
   SELECT l.id AS native, l.id::text COLLATE "C" AS id, {updated_at} AS updated_at {copied}
   FROM {listings} l
   WHERE {active} AND {which}
+  ORDER BY id
 )"""
 
 # Timestamps that Python cannot hold count as none.
 _UPDATED_AT = (
     "CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END"
 )
-NEXT = """(CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after) AND l.id IS NOT NULL
-  ORDER BY l.id::text COLLATE "C" LIMIT :limit"""
 
+IDS = """
+SELECT l.id::text COLLATE "C" AS id FROM {listings} l
+WHERE {active} AND l.id IS NOT NULL AND (CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after)
+ORDER BY id LIMIT :limit"""
+
+# `OFFSET 0` has each URL stripped once, not once more for the order; the order of listings is kept, so that
+# only the images of one listing at a time are sorted.
 _ALBUM = """, album AS (
-  SELECT p.id, bool_and(i.version IS NOT NULL) AS versioned,
+  SELECT i.id, bool_and(i.version IS NOT NULL) AS versioned,
          encode(sha256(convert_to(string_agg(
            concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e' ORDER BY {order}
          ), 'UTF8')), 'hex') AS photo_fp
          {photos}
-  FROM page p
-  JOIN (
-    SELECT {listing_id} AS listing_id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
+  FROM (
+    SELECT p.id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
            {version} COLLATE "C" AS version
-    FROM {images} i
-  ) i ON i.listing_id = {join_to}
-  GROUP BY p.id
+    FROM page p JOIN {images} i ON {listing_id} = {join_to}
+    ORDER BY p.id OFFSET 0
+  ) i
+  GROUP BY i.id
 )"""
 
 FINGERPRINTS = (

@@ -63,7 +63,8 @@ class Night:
 
 
 @pytest.fixture
-def night(migrated: Portal, database: Database) -> Night:
+def night(migrated: Portal, database: Database, monkeypatch: pytest.MonkeyPatch) -> Night:
+    monkeypatch.setattr("enrich.source.pages.IDS", 5)  # pages of 3 and 2 listings, and more ids after them
     return Night(migrated, database)
 
 

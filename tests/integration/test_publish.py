@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -118,6 +119,41 @@ def test_a_refused_document_that_changes_is_sent_again_in_the_same_run(
     publisher.publish()
     assert sent(elasticsearch_proxy) == Counter({"home-1": 1})
     assert (publisher.figures.written, publisher.figures.refused) == (3, 0)
+
+
+def test_batches_are_under_way_side_by_side(
+    migrated: Portal, elasticsearch_proxy: Proxy, a_run: Callable[[], Publisher]
+) -> None:
+    enriched(migrated, 2 * 500, 10)
+    both = Barrier(2)  # broken where one waits for the answer to the other
+    elasticsearch_proxy.before("_bulk", lambda: both.wait(8))
+    publisher = a_run()
+    publisher.publish()
+    assert not both.broken
+    assert (publisher.figures.written, publisher.figures.refused) == (990, 10)
+
+
+def test_what_ends_one_batch_ends_the_waiting_of_another(
+    migrated: Portal, elasticsearch_proxy: Proxy, a_run: Callable[[], Publisher]
+) -> None:
+    """One is put off, for as long as `outage_seconds`; the other is forbidden for good."""
+    enriched(migrated, 2 * 500, 0)
+    (first, *_) = sorted((f"home-{n}" for n in range(1, 1001)), key=str.encode)
+
+    def answer(request: Request) -> Answer | None:
+        if "_bulk" not in request.path:
+            return None
+        return Answer(503 if f'"{first}"' in request.body.decode() else 403, {"error": "so be it"})
+
+    elasticsearch_proxy.answer = answer
+    publisher = a_run()
+    start = time.monotonic()
+    with pytest.raises(IndexSetupError, match="forbids it"):
+        publisher.publish()
+    assert time.monotonic() - start < 15, "half of outage_seconds"
+    elasticsearch_proxy.clear()
+    publisher.publish()
+    assert publisher.figures.written == 1000
 
 
 def hide_versions(proxy: Proxy, client: Elasticsearch, index_name: str) -> None:
