@@ -17,6 +17,7 @@ from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
 from enrich.state.queue import WorkQueue
+from jobs.run.ahead import ScoredAhead
 from jobs.run.progress import shown
 from jobs.run.services import Services
 from jobs.run.stop import Stop
@@ -40,6 +41,8 @@ class RunReport:
     """Listings that a backfill marked; None for other jobs, and for a backfill that joined an earlier one."""
     joined: int | None = None
     """The number of the unfinished backfill that this one joined, which asked for the same."""
+    ahead: ScoredAhead | None = None
+    """What a cluster fetched and scored before; `figures` count these photos as known."""
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -52,6 +55,7 @@ class RunReport:
             "documents": asdict(self.published),
             "marked": self.marked,
             "joined": self.joined,
+            "ray": self.ahead.as_json() if self.ahead else None,
             "left": self.left,
         }
 
