@@ -30,6 +30,7 @@ class Figures:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work per stage, summed over its threads or requests."""
     started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
     _lock: Lock = field(default_factory=Lock)
 
     @contextmanager
@@ -56,7 +57,11 @@ class Figures:
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.started
+        return (self.ended or time.monotonic()) - self.started
+
+    def end(self) -> None:
+        """Let the clock stand still."""
+        self.ended = time.monotonic()
 
     def as_json(self) -> dict[str, Any]:
         """The figures for logs and the table `run`."""

@@ -11,7 +11,8 @@ from enrich.pipeline.batching import Batcher
 from enrich.pipeline.budget import ErrorBudget
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
-from enrich.pipeline.photo import Known, PhotoStages
+from enrich.pipeline.outcome import Known
+from enrich.pipeline.photo import PhotoStages
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.saving import Ended
 from enrich.pipeline.window import Window

@@ -5,7 +5,7 @@ What several listings share is worked on once: a photo by its URL key, a picture
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from enrich.model.bundle import Bundle
@@ -15,6 +15,7 @@ from enrich.photos.transport import Paused, PhotoTransport
 from enrich.pipeline.batching import Batcher, Memo
 from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
+from enrich.pipeline.outcome import Known, look_up, settled, with_bytes, without_bytes
 from enrich.pipeline.pools import Pools, run_in
 from enrich.records import (
     Claim,
@@ -26,19 +27,12 @@ from enrich.records import (
     PhotoScore,
     PhotoState,
     PhotoStatus,
+    Validators,
 )
 from enrich.state.queue import WorkQueue, complete_scores
 
 LOOKED_UP = 32  # photos whose scores are looked up at once
 LOOK_UP_LINGER = 0.05  # seconds without another photo after which fewer are
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What state already knows of a photo; the scores are those of the bundle's models, all of them."""
-
-    state: PhotoState | None = None
-    score: PhotoScore | None = None
 
 
 class PhotoStages:
@@ -72,10 +66,7 @@ class PhotoStages:
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Known]:
         """What state knows of these URL keys; called in a thread."""
-        states = self._queue.photo_states(keys)
-        shas = sorted({state.sha256 for state in states.values() if state.sha256})
-        scores = complete_scores(self._queue, shas, self._model_ids)
-        return {key: Known(state, scores.get(state.sha256 or "")) for key, state in states.items()}
+        return look_up(self._queue, keys, self._model_ids)
 
     async def result(
         self, claim: Claim, photo: Photo, known: Known, last: bool
@@ -85,12 +76,9 @@ class PhotoStages:
         `Paused` where its host wants to be left alone, unless this is the `last` try; None where the run is
         stopping.
         """
+        if not claim.revalidate and (result := settled(photo, known)) is not None:
+            return result
         before = known.state
-        if before is not None and not claim.revalidate and before.version == photo.version:
-            if before.status.ok and known.score is not None:
-                return PhotoResult(photo, PhotoStatus.OK, before.sha256, known.score, before.validators)
-            if not before.status.ok and not before.retry_due:
-                return _failed(photo, before, before.failures, before.sha256, known.score)
         key = _key(claim, photo)
 
         async def fetch() -> tuple[PhotoResult | Paused | None, PhotoState | None]:
@@ -124,8 +112,7 @@ class PhotoStages:
 
     async def _fetch(self, photo: Photo, known: Known, last: bool) -> PhotoResult | Paused | None:
         """Request one photo and take it to its scores."""
-        before = known.state
-        fetched = await self._request(photo.url, before if known.score else None)
+        fetched = await self._request(photo.url, known.validators)
         requested = True
         if fetched is None or (isinstance(fetched, Paused) and not last):
             return fetched
@@ -134,25 +121,15 @@ class PhotoStages:
             text = f"its host wants to be left alone for {fetched.seconds:.0f} s more"
             fetched = fetched.refusal or Fetched(PhotoStatus.THROTTLED, error=text)
         self._figures.bytes += fetched.bytes_read
-        if fetched.status is PhotoStatus.UNCHANGED and before is not None:
-            return PhotoResult(
-                photo, fetched.status, before.sha256, known.score, before.validators, requested=True
-            )
-        failures = (before.failures if before else 0) + 1
-        if fetched.body is None or fetched.sha256 is None:
-            sha = before.sha256 if before else None
-            return replace(_failed(photo, fetched, failures, sha, known.score), requested=requested)
-        score = await self._score(fetched)
-        if isinstance(score, Decoded):
-            failed = _failed(photo, score, failures, fetched.sha256, None)
-            return replace(failed, requested=True, validators=fetched.validators)
-        return PhotoResult(photo, PhotoStatus.OK, fetched.sha256, score, fetched.validators, requested=True)
+        if (result := without_bytes(photo, known, fetched)) is not None:
+            return replace(result, requested=requested)
+        return with_bytes(photo, known, fetched, await self._score(fetched))
 
-    async def _request(self, url: str, before: PhotoState | None) -> Fetched | Paused | None:
+    async def _request(self, url: str, known: Validators | None) -> Fetched | Paused | None:
         """The transport's answer; None where the run is stopping."""
         if self._stopping():
             return None
-        request = asyncio.ensure_future(self._transport.fetch(url, before.validators if before else None))
+        request = asyncio.ensure_future(self._transport.fetch(url, known))
         self._requests.add(request)
         try:
             with self._figures.timed("fetch"):
@@ -209,15 +186,3 @@ def _superseded(
     if not outcome.status.ok:
         return now.status.ok or now.retry_due
     return now.status.ok and now.sha256 != outcome.sha256
-
-
-def _failed(
-    photo: Photo,
-    end: PhotoState | Fetched | Decoded,
-    failures: int,
-    sha256: str | None,
-    earlier: PhotoScore | None,
-) -> PhotoResult:
-    """A failure; while it may pass, the scores of the bytes we had stand in, so that no filter flickers."""
-    result = PhotoResult(photo, end.status, sha256, error=end.error, failures=failures)
-    return replace(result, score=earlier) if result.transient else result

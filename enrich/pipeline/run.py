@@ -20,7 +20,8 @@ from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.listing import ListingStages, OpenListing
-from enrich.pipeline.photo import Known, PhotoStages
+from enrich.pipeline.outcome import Known
+from enrich.pipeline.photo import PhotoStages
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.saving import Ended, save
 from enrich.pipeline.window import Window
@@ -168,7 +169,7 @@ def open_pipeline(
     batcher = Batcher(score, engine.batch_size, pools.score, lambda held: window.taken > held)
     leases = Leases(queue, pools, settings.lease_seconds)
     saves = Batcher(saved, GROUP, pools.state, lambda held: len(leases) > held)
-    features = FreshFeatures(bundle, None if settings.keep_embeddings == "none" else settings.keep_embeddings)
+    features = FreshFeatures(bundle, settings.keep_embeddings)
     photos = PhotoStages(
         queue, bundle, transport, batcher, pools, settings.max_pixels, features, figures, stopping
     )

@@ -56,7 +56,14 @@ class WorkQueue(Protocol):
         """Scores on record for these bytes by these models; `by_model` holds only the models found."""
 
 
-def complete_scores(queue: WorkQueue, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
+class Scored(Protocol):
+    """Where scores are on record: of a `WorkQueue`, just that."""
+
+    def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
+        """As `WorkQueue.scores`."""
+
+
+def complete_scores(record: Scored, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
     """Scores on record for these bytes; those that not all of these models have scored are absent."""
-    found = queue.scores(shas, model_ids) if shas else {}
+    found = record.scores(shas, model_ids) if shas else {}
     return {sha: score for sha, score in found.items() if set(model_ids) <= set(score.by_model)}

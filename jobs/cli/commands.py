@@ -120,6 +120,7 @@ def backfill(
     since: opt.Since = None,
     stale_bundle: opt.StaleBundle = False,
     revalidate: opt.Revalidate = False,
+    ray: opt.Ray = None,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -131,7 +132,7 @@ def backfill(
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=ZoneInfo(settings.timezone))
     options = BackfillOptions(
-        ids=read_ids(ids), since=since, stale_bundle=stale_bundle, revalidate=revalidate
+        ids=read_ids(ids), since=since, stale_bundle=stale_bundle, revalidate=revalidate, ray=ray
     )
     with stopping() as stop:
         report = start(settings, options, stop)

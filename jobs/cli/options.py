@@ -62,6 +62,14 @@ Since = Annotated[
 StaleBundle = Annotated[
     bool, typer.Option("--stale-bundle", help="Only listings made with another bundle than the current.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Fetch and score on a Ray cluster first: host:port of its head node, or local.",
+    ),
+]
 Has = Annotated[
     list[str] | None, typer.Option("--has", metavar="X", help="Listings that have X; may be repeated.")
 ]

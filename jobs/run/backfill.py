@@ -5,14 +5,17 @@ a kill or beside the process that works on it, it is joined instead of marked an
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from enrich.errors import BusyError
+from enrich.errors import BusyError, UsageError
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.backfills import Selection
+from jobs.run.ahead import ScoredAhead
+from jobs.run.cluster.connect import connected
+from jobs.run.cluster.drive import score_ahead
 from jobs.run.rescore import mark_backfills
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
@@ -27,6 +30,8 @@ class BackfillOptions:
     since: datetime | None = None
     stale_bundle: bool = False
     revalidate: bool = False
+    ray: str | None = None
+    """Have a Ray cluster fetch and score first: its address, or `local`."""
 
 
 def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunReport:
@@ -35,8 +40,14 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
     Raises:
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
+    if options.ray is not None and options.revalidate:
+        raise UsageError(
+            "--ray leaves out what is to be revalidated, since every photo is asked for once more when its "
+            "listing is worked on: say --ray or --revalidate"
+        )
     report = RunReport()
-    with open_services(settings, "backfill") as services:
+    with ExitStack() as joined, open_services(settings, "backfill") as services:
+        ray = joined.enter_context(connected(options.ray)) if options.ray is not None else None
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))
         with recorded(services, "backfill", report, stop) as run_id:
@@ -47,6 +58,10 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
                 report.joined = asked.id
             else:
                 report.marked = services.backfills.marked(asked.id)
+            if options.ray is not None:
+                report.ahead = ScoredAhead()
+                score_ahead(ray, options.ray, services, report.ahead, stop, options.ids)
+                joined.close()  # the nodes have nothing to do with what follows
             enrich_and_publish(services, report, stop, ids=options.ids)
     return report
 

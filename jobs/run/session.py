@@ -18,6 +18,7 @@ from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
 from enrich.state.queue import WorkQueue
+from jobs.run.ahead import ScoredAhead
 from jobs.run.progress import shown
 from jobs.run.services import Services
 from jobs.run.stop import Stop
@@ -55,6 +56,8 @@ class RunReport:
     """The number of the unfinished backfill that this one joined, which asked for the same."""
     rescored: Rescored | None = None
     """What was scored from kept features; None where nothing was to be."""
+    ahead: ScoredAhead | None = None
+    """What a cluster fetched and scored before; `figures` count these photos as known."""
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -68,6 +71,7 @@ class RunReport:
             "marked": self.marked,
             "joined": self.joined,
             "rescored": asdict(self.rescored) if self.rescored else None,
+            "ray": self.ahead.as_json() if self.ahead else None,
             "left": self.left,
         }
 

@@ -39,6 +39,8 @@ def report_lines(report: RunReport) -> list[str]:
         lines.append(_rescored(report.rescored))
     if not lines:  # publish only
         return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
+    if report.ahead is not None:
+        lines.append(_on_ray(plain["ray"]))
     lines.append(
         f"enriched   {plain['listings']:,} listings; {plain['retry']:,} to be tried again, "
         f"{plain['quarantined']:,} newly quarantined"
@@ -55,6 +57,16 @@ def report_lines(report: RunReport) -> list[str]:
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
         lines.append(f"work       {stages} (seconds, summed over parallel work)")
     return lines
+
+
+def _on_ray(ahead: Mapping[str, Any]) -> str:
+    return (
+        f"on Ray     {ahead['photos']:,} photos: {ahead['fetched']:,} fetched "
+        f"({ahead['bytes'] / 1e6:,.1f} MB), {ahead['unchanged']:,} not modified; {ahead['scored']:,} scored; "
+        f"failed: {listed(ahead['failures'])}; {ahead['left']:,} left to this machine; took "
+        f"{duration(ahead['seconds'])}, {ahead['photos_per_second']:.1f} photos/s "
+        f"({ahead['fetchers']} fetchers, {ahead['scorers']} scorers)"
+    )
 
 
 def _found(discovery: Mapping[str, int]) -> str:

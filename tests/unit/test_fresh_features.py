@@ -45,7 +45,7 @@ def test_a_photo_without_bytes_or_scores_has_none(bundle: Bundle) -> None:
 
 
 def test_where_none_are_kept_none_are_packed(bundle: Bundle, tmp_path: Path) -> None:
-    fresh = FreshFeatures(bundle, None)
+    fresh = FreshFeatures(bundle, "none")
     fresh.put("s", made(bundle))
     assert fresh.join(result()) == result()
 

@@ -41,7 +41,7 @@ def fetched(photos: int) -> tuple[list[PhotoResult], list[int]]:
     claim = Claim("a", "token", 1, False)
 
     async def go(pools: Pools) -> list[PhotoResult]:
-        stages = PhotoStages(*given, pools, 1000, FreshFeatures(no_members, None), Figures(), lambda: False)
+        stages = PhotoStages(*given, pools, 1000, FreshFeatures(no_members, "none"), Figures(), lambda: False)
         looking = asyncio.ensure_future(stages.look_ups.run())
         found = await asyncio.gather(
             *(stages.result(claim, Photo(n, f"u{n}", f"k{n}", ""), Known(), False) for n in range(photos))

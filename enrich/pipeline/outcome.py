@@ -1,0 +1,86 @@
+"""What becomes of one photo: its result from what state knows, or from what a request brought."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from enrich.records import (
+    Decoded,
+    Fetched,
+    Photo,
+    PhotoResult,
+    PhotoScore,
+    PhotoState,
+    PhotoStatus,
+    Validators,
+)
+from enrich.state.queue import WorkQueue, complete_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What state already knows of a photo; the scores are those of the bundle's models, all of them."""
+
+    state: PhotoState | None = None
+    score: PhotoScore | None = None
+
+    @property
+    def validators(self) -> Validators | None:
+        """What a request may send: only bytes that are scored need not come again."""
+        return self.state.validators if self.state and self.score else None
+
+
+def look_up(queue: WorkQueue, keys: Sequence[str], model_ids: Sequence[str]) -> dict[str, Known]:
+    """What state knows of these URL keys, with the scores of bytes that all of these models have scored."""
+    states = queue.photo_states(keys)
+    shas = sorted({state.sha256 for state in states.values() if state.sha256})
+    scores = complete_scores(queue, shas, model_ids)
+    return {key: Known(state, scores.get(state.sha256 or "")) for key, state in states.items()}
+
+
+def settled(photo: Photo, known: Known) -> PhotoResult | None:
+    """The result of a photo that needs no request; None where it is to be asked for."""
+    before = known.state
+    if before is None or before.version != photo.version:
+        return None
+    if before.status.ok and known.score is not None:
+        return PhotoResult(photo, PhotoStatus.OK, before.sha256, known.score, before.validators)
+    if not before.status.ok and not before.retry_due:
+        return _failed(photo, before, before.failures, before.sha256, known.score)
+    return None
+
+
+def without_bytes(photo: Photo, known: Known, fetched: Fetched) -> PhotoResult | None:
+    """The result of a requested photo whose answer brings nothing to score; None where it brings bytes."""
+    before = known.state
+    if fetched.status is PhotoStatus.UNCHANGED and before is not None:
+        return PhotoResult(
+            photo, fetched.status, before.sha256, known.score, before.validators, requested=True
+        )
+    if fetched.body is None or fetched.sha256 is None:
+        sha = before.sha256 if before else None
+        return replace(_failed(photo, fetched, _failures(known), sha, known.score), requested=True)
+    return None
+
+
+def with_bytes(photo: Photo, known: Known, fetched: Fetched, score: PhotoScore | Decoded) -> PhotoResult:
+    """The result of a photo whose bytes came: scored, or why they cannot be decoded."""
+    if isinstance(score, Decoded):
+        failed = _failed(photo, score, _failures(known), fetched.sha256, None)
+        return replace(failed, requested=True, validators=fetched.validators)
+    return PhotoResult(photo, PhotoStatus.OK, fetched.sha256, score, fetched.validators, requested=True)
+
+
+def _failures(known: Known) -> int:
+    return (known.state.failures if known.state else 0) + 1
+
+
+def _failed(
+    photo: Photo,
+    end: PhotoState | Fetched | Decoded,
+    failures: int,
+    sha256: str | None,
+    earlier: PhotoScore | None,
+) -> PhotoResult:
+    """A failure; while it may pass, the scores of the bytes we had stand in, so that no filter flickers."""
+    result = PhotoResult(photo, end.status, sha256, error=end.error, failures=failures)
+    return replace(result, score=earlier) if result.transient else result

@@ -1,0 +1,66 @@
+"""Photos scored ahead of their listings' claims: what a cluster reads and writes of state.
+
+Nothing here touches a listing's lease. What is saved ahead is found by whoever claims the listing; what is
+not, that one asks for itself.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from enrich.records import PhotoResult, PhotoScore
+from enrich.state import photos
+from enrich.state.database import Database
+
+# Listings that killed a worker are left to the queue, which hands them out one at a time; those to be
+# revalidated have every photo asked for once more by their claim.
+_WAITING = text("""
+    SELECT id FROM listing
+    WHERE status IN ('pending', 'retry') AND coalesce(not_before <= now(), status = 'pending')
+      AND attempts = 0 AND NOT revalidate
+      AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
+      AND (CAST(:after AS text) IS NULL OR id > :after)
+    ORDER BY id LIMIT :limit
+""")
+
+_FORGIVE = text("""
+    UPDATE photo SET failures = greatest(failures - 1, 0), next_try = now()
+    WHERE key IN (
+        SELECT key FROM photo WHERE key = ANY(:keys) AND next_try IS NOT NULL ORDER BY key FOR NO KEY UPDATE
+    )
+""")
+
+
+class Ahead:
+    """Reads `listing`, writes `photo` and `photo_score`; all raise `OutageError` as `Database.run` does."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def waiting(self, after: str | None, limit: int, ids: Sequence[str] | None = None) -> list[str]:
+        """The next `limit` listings (of `ids`, if given) behind id `after` that can be claimed now."""
+        given = {"after": after, "limit": limit, "ids": None if ids is None else list(ids)}
+        return list(
+            self._database.run(lambda connection: connection.execute(_WAITING, given).scalars().all())
+        )
+
+    def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
+        """As `WorkQueue.scores`."""
+        return self._database.run(lambda connection: photos.scores(connection, shas, model_ids))
+
+    def save(self, results: Sequence[PhotoResult]) -> None:
+        """Record how requested photos ended, with their scores, in one transaction.
+
+        Listings that hold other bytes of such a photo are asked for again.
+        """
+
+        def work(connection: Connection) -> None:
+            photos.save_scores(connection, [result.score for result in results if result.score])
+            saved = photos.save(connection, [results])
+            photos.ask_holders_again(connection, saved.changed, besides=[])
+
+        self._database.run(work)
+
+    def forgive(self, keys: Sequence[str]) -> None:
+        """Ask for these photos again now, and do not count their last failures: an outage caused them."""
+        self._database.run(lambda connection: connection.execute(_FORGIVE, {"keys": list(keys)}))

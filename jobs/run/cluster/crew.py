@@ -1,0 +1,207 @@
+"""The actors on the cluster's nodes: what each has in hand, and what is done when one is lost."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from enrich.errors import EnrichError, OutageError
+from enrich.settings import Settings
+from jobs.run.cluster.hosts import Ask
+from jobs.run.cluster.stages import Fetcher, OpenEngine, Scorer
+
+log = logging.getLogger(__name__)
+
+ASSEMBLE = 20.0  # seconds that the first fetchers to be ready wait for the others, so that each gets hosts
+SCORER_THREADS = 2  # calls that one scorer works on at once: one decodes and saves while the other scores
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One actor. It is `ready` from its first sign of life until a call to it fails."""
+
+    actor: Any
+    needs: Sequence[Any]
+    """What it is given to get ready, as references: Ray shows nothing of what these refer to."""
+    ready: bool = False
+    calls: int = 0
+    photos: int = 0
+    """Photos in its hands."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call under way: whom it is to, which photos are in it, and what is to be done with its answer."""
+
+    worker: Worker
+    asks: Sequence[Ask]
+    then: Callable[[Any], None]
+    lost: Callable[[], None]
+
+
+@dataclass(slots=True)
+class Crew:
+    """All actors, and the calls to them that are under way."""
+
+    ray: Any
+    fetchers: list[Worker]
+    scorers: list[Worker]
+    patience: float
+    """Seconds without one ready fetcher and one ready scorer after which all is given up."""
+    _calls: dict[Any, _Call] = field(default_factory=dict)
+    _pings: dict[Any, Worker] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
+    _complete_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        for worker in [*self.fetchers, *self.scorers]:
+            self._ping(worker)
+
+    @property
+    def assembled(self) -> bool:
+        """Whether hosts can be shared out among the fetchers."""
+        return all(worker.ready for worker in self.fetchers) or time.monotonic() - self._started > ASSEMBLE
+
+    @property
+    def photos(self) -> int:
+        """Photos in the actors' hands."""
+        return sum(len(call.asks) for call in self._calls.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._calls)
+
+    def called(
+        self,
+        ref: Any,
+        worker: Worker,
+        asks: Sequence[Ask],
+        then: Callable[[Any], None],
+        lost: Callable[[], None],
+    ) -> None:
+        """A call has been made; `then` gets its answer, `lost` is called where there will be none."""
+        worker.calls += 1
+        worker.photos += len(asks)
+        self._calls[ref] = _Call(worker, asks, then, lost)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a sign from an actor, and deal with all there are.
+
+        Raises:
+            EnrichError: an actor cannot work as the settings are, or the database is away.
+            OutageError: for too long there was no fetcher, or no scorer.
+        """
+        refs = [*self._calls, *self._pings]
+        if not refs:
+            time.sleep(seconds)
+            return
+        done, _ = self.ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
+        if done:
+            done, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        for ref in done:
+            if (worker := self._pings.pop(ref, None)) is not None:
+                self._pinged(ref, worker)
+            else:
+                self._answered(ref, self._calls.pop(ref))
+        self._check()
+
+    def stop(self) -> None:
+        """Have all requests under way dropped."""
+        for worker in self.fetchers:
+            worker.actor.stop.remote()
+
+    def _ping(self, worker: Worker) -> None:
+        worker.ready = False
+        if worker not in self._pings.values():
+            self._pings[worker.actor.ready.options(max_task_retries=-1).remote(*worker.needs)] = worker
+
+    def _pinged(self, ref: Any, worker: Worker) -> None:
+        try:
+            self._get(ref)
+            worker.ready = True
+        except self.ray.exceptions.RayActorError as error:
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("Ray lost a worker for good: %s", reason)
+            for crew in (self.fetchers, self.scorers):
+                if worker in crew:
+                    crew.remove(worker)
+                    if not crew:
+                        raise OutageError(f"Ray has no worker left: {reason}") from None
+
+    def _answered(self, ref: Any, call: _Call) -> None:
+        call.worker.calls -= 1
+        call.worker.photos -= len(call.asks)
+        try:
+            answer = self._get(ref)
+        except self.ray.exceptions.RayError as error:
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("a Ray worker was lost with %d photos: %s", len(call.asks), reason)
+            call.lost()
+            self._ping(call.worker)
+        else:
+            call.then(answer)
+
+    def _get(self, ref: Any) -> Any:
+        """A call's answer; what it raised itself is raised as it was there, what Ray says as a `RayError`."""
+        try:
+            return self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, EnrichError):
+                raise cause from None
+            raise cause from error
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if any(worker.ready for worker in self.fetchers) and any(worker.ready for worker in self.scorers):
+            self._complete_at = now
+        elif now - self._complete_at > self.patience:
+            raise OutageError(
+                f"Ray: no {'scorer' if any(w.ready for w in self.fetchers) else 'fetcher'} was up for "
+                f"{self.patience:g} s. Nothing is lost: see `ray status`, and start the command again"
+            )
+
+
+def muster(ray: Any, settings: Settings, files: dict[str, bytes], open_engine: OpenEngine) -> Crew:
+    """Start a fetcher on every node that has CPUs, and a scorer for every GPU, or on every node without GPUs.
+
+    Where the cluster has GPUs, and the settings do not say otherwise, all scoring is theirs, so that scores
+    do not depend on which node made them, and their nodes are left to it.
+
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not nodes:
+        raise OutageError("Ray: the cluster has no node with CPUs: see `ray status`")
+    on_cpu = settings.device == "cpu" or settings.engine == "openvino"
+    gpus = {} if on_cpu else {n["NodeID"]: int(n["Resources"].get("GPU", 0)) for n in nodes}
+    without = [node["NodeID"] for node in nodes if not gpus.get(node["NodeID"])]
+    everywhere = [node["NodeID"] for node in nodes]
+    with_gpus = [node for node, count in gpus.items() for _ in range(count)]
+    shared, model = ray.put(settings), ray.put(files)
+
+    def on(node: str, **options: Any) -> dict[str, Any]:
+        # An actor whose node is lost comes back on another.
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        return {"scheduling_strategy": strategy, "max_restarts": -1, "num_cpus": 0, **options}
+
+    fetcher, scorer = ray.remote(Fetcher), ray.remote(Scorer)
+    gpu = {"num_gpus": 1} if with_gpus else {}
+    scorers = with_gpus or everywhere
+    fetchers = without or everywhere
+    log.info("Ray: %d nodes, %d fetchers, %d scorers", len(nodes), len(fetchers), len(scorers))
+    return Crew(
+        ray,
+        [Worker(fetcher.options(**on(node)).remote(), [shared]) for node in fetchers],
+        [
+            Worker(
+                scorer.options(**on(node, max_concurrency=SCORER_THREADS, **gpu)).remote(),
+                [shared, model, open_engine],
+            )
+            for node in scorers
+        ],
+        settings.outage_seconds,
+    )

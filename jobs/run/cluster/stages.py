@@ -1,0 +1,191 @@
+"""What runs on the nodes: a `Fetcher` asks photo hosts, a `Scorer` decodes, scores and saves.
+
+Plain classes that Ray makes actors of. Photos' bytes go from the one to the other through Ray's object store.
+"""
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enrich.cores import usable_cores
+from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.engine import Engine, lane_pool, scores_of
+from enrich.model.open import choose
+from enrich.photos.decode import decode
+from enrich.photos.open import open_transport
+from enrich.photos.transport import Paused
+from enrich.pipeline.features import FreshFeatures
+from enrich.pipeline.figures import Figures
+from enrich.pipeline.outcome import with_bytes, without_bytes
+from enrich.records import Decoded, Fetched, PhotoResult, PhotoScore, PhotoStatus
+from enrich.settings import Settings
+from enrich.state.ahead import Ahead
+from enrich.state.database import connect
+from enrich.state.queue import complete_scores
+from jobs.run.cluster.hosts import Ask
+
+OpenEngine = Callable[[Bundle, Settings], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking for some photos, without their bytes."""
+
+    paused: Mapping[int, Paused]
+    """By the photo's place, of those whose host is paused."""
+    dropped: frozenset[int]
+    """The places of those that were not asked for, or not to the end, because all is to end."""
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What came of some photos, in order."""
+
+    ends: Sequence[tuple[PhotoStatus, bool]]
+    """How each ended, and whether that may pass."""
+    scored: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Fetcher:
+    """Asks the hosts that are its own, within the settings' limits for all and for each."""
+
+    def __init__(self) -> None:
+        self._requests: set[asyncio.Task[Fetched | Paused]] = set()
+        self._stopped = False
+        self._open = AsyncExitStack()
+
+    async def ready(self, settings: Settings) -> None:
+        """Get ready to fetch.
+
+        Raises:
+            SettingsError: a setting cannot be used.
+        """
+        if not hasattr(self, "_transport"):
+            self._transport = await self._open.enter_async_context(open_transport(settings))
+
+    async def fetch(self, asks: Sequence[Ask]) -> tuple[Asked, list[Fetched]]:
+        """Ask for photos of one host: what came of it, and all answers but of those paused or dropped."""
+        figures = Figures()
+        answers = await asyncio.gather(*(self._ask(ask, figures) for ask in asks))
+        fetched = [answer for answer in answers if isinstance(answer, Fetched)]
+        asked = Asked(
+            {place: answer for place, answer in enumerate(answers) if isinstance(answer, Paused)},
+            frozenset(place for place, answer in enumerate(answers) if answer is None),
+            sum(answer.bytes_read for answer in fetched),
+            figures.seconds["fetch"],
+        )
+        return asked, fetched
+
+    async def stop(self) -> None:
+        """Drop the requests under way, and ask for nothing any more."""
+        self._stopped = True
+        for request in self._requests:
+            request.cancel()
+
+    async def _ask(self, ask: Ask, figures: Figures) -> Fetched | Paused | None:
+        if self._stopped:
+            return None
+        request = asyncio.ensure_future(self._transport.fetch(ask.photo.url, ask.known.validators))
+        self._requests.add(request)
+        try:
+            with figures.timed("fetch"):
+                return await request
+        except asyncio.CancelledError:
+            if self._stopped:
+                return None
+            raise
+        finally:
+            self._requests.discard(request)
+
+
+class Scorer:
+    """Takes fetched photos to their rows in state."""
+
+    def ready(self, settings: Settings, files: Mapping[str, bytes], open_engine: OpenEngine) -> None:
+        """Connect to state and load the model from the bundle's files.
+
+        Raises:
+            EnrichError: one of them cannot be used.
+        """
+        if hasattr(self, "_engine"):
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="enrich-bundle-")
+        self._bundle = choose(load_bundle(unpacked(files, Path(self._folder.name))), settings).bundle
+        self._features = FreshFeatures(self._bundle, settings.keep_embeddings)
+        database, _ = connect(settings)
+        self._ahead = Ahead(database)
+        self._decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), "decode")
+        self._max_pixels = settings.max_pixels
+        engine = open_engine(self._bundle, settings)
+        self._lanes = lane_pool(engine)
+        self._engine = engine
+
+    def score(self, asks: Sequence[Ask], *fetched: Sequence[Fetched]) -> Scored:
+        """Decode and score what is not scored yet, and save how each photo ended, in one transaction."""
+        figures = Figures()
+        answers = [each for batch in fetched for each in batch]
+        scores = self._scores(answers, figures)
+        results: list[PhotoResult] = []
+        for ask, answer in zip(asks, answers, strict=True):
+            result = without_bytes(ask.photo, ask.known, answer)
+            if result is None:
+                result = with_bytes(ask.photo, ask.known, answer, scores[answer.sha256 or ""])
+            results.append(result)
+        with figures.timed("save"):
+            self._ahead.save(results)
+        ends = [(result.status, result.transient) for result in results]
+        return Scored(ends, figures.scored, dict(figures.seconds))
+
+    def _scores(self, answers: Sequence[Fetched], figures: Figures) -> dict[str, PhotoScore | Decoded]:
+        """Scores of the answers' bytes by sha256, or why they cannot be decoded; the same bytes just once."""
+        bodies = {one.sha256: one.body for one in answers if one.sha256 and one.body is not None}
+        models = [member.model_id for member in self._bundle.members]
+        ends: dict[str, PhotoScore | Decoded] = {**complete_scores(self._ahead, list(bodies), models)}
+        shas = [sha for sha in bodies if sha not in ends]
+        with figures.timed("decode"):
+            decoded = dict(zip(shas, self._decoders.map(self._decode, map(bodies.get, shas)), strict=True))
+        ends |= {sha: one for sha, one in decoded.items() if not one.status.ok}
+        good = [(sha, one) for sha, one in decoded.items() if one.status.ok]
+        size = self._engine.batch_size
+        batches = [[one.pixels for _, one in good[n : n + size]] for n in range(0, len(good), size)]
+        with figures.timed("score"):
+            made = [each for batch in self._lanes.map(self._engine.score, batches) for each in batch]
+        for (sha, one), outputs in zip(good, made, strict=True):
+            ends[sha] = PhotoScore(sha, one.dhash, scores_of(outputs), self._features.packed(outputs))
+        figures.scored = len(good)
+        return ends
+
+    def _decode(self, body: bytes | None) -> Decoded:
+        return decode(body or b"", self._bundle.preprocessings, self._max_pixels)
+
+
+def packed(folder: Path) -> dict[str, bytes]:
+    """A folder's files by name, so that nodes need not share it."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def unpacked(files: Mapping[str, bytes], folder: Path) -> Path:
+    """What `packed` made, written to a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def counted(ends: Sequence[tuple[PhotoStatus, bool]], figures: Figures) -> None:
+    """Add to the figures how requested photos ended."""
+    kinds = Counter(status for status, _ in ends)
+    figures.photos += len(ends)
+    figures.fetched += kinds.pop(PhotoStatus.OK, 0)
+    figures.unchanged += kinds.pop(PhotoStatus.UNCHANGED, 0)
+    figures.failures.update({status.value: count for status, count in kinds.items()})
