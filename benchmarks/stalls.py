@@ -1,4 +1,4 @@
-"""Whether the whole job ever stands still: many small runs, and the longest time without work in each.
+"""Whether the job ever stands still: many small runs, each a process of its own, and their longest pauses.
 
     python benchmarks/stalls.py [--photos ../shared/photos] [--homes 5] [--runs 20]
 
@@ -8,44 +8,47 @@ tenth of a core.
 """
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
-from bench_database import server
+import psutil
+from bench_database import fresh_database, server
 from photo_host import photo_host
-from pipeline import homes, say, whole_job
+from pipeline import homes, say, seeded
 
-from enrich.settings import load_settings
 from training.markdown import table
 
 STEP = 0.05  # seconds between looks
 BUSY = 0.1  # cores
+PATIENCE = 300.0  # seconds until a run counts as hung
+ENRICH = [sys.executable, "-c", "from jobs.cli.commands import main; main()"]
 
 
-@contextmanager
-def longest_pause() -> Iterator[list[float]]:
-    """The seconds of the longest pause within the block, once it is over."""
-    done, longest = Event(), [0.0]
-
-    def watch() -> None:
-        used, at = time.process_time(), time.perf_counter()
-        while not done.wait(STEP):
-            now_used, now = time.process_time(), time.perf_counter()
-            if now_used - used > BUSY * (now - at):
-                used, at = now_used, now
-            longest[0] = max(longest[0], now - at)
-
-    watching = Thread(target=watch)
-    watching.start()
-    try:
-        yield longest
-    finally:
-        done.set()
-        watching.join()
+def run(database_url: str) -> tuple[float, float, float]:
+    """Seconds, CPU-seconds and the longest pause of `enrich run`."""
+    settings = {"DATABASE_URL": database_url, "ENRICH_ALLOWED_PRIVATE_HOSTS": '["127.0.0.1"]'}
+    start = at = time.perf_counter()
+    spent = used = longest = 0.0
+    with subprocess.Popen(
+        [*ENRICH, "run"], env={**os.environ, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            now, times = time.perf_counter(), watched.cpu_times()
+            spent = times.user + times.system
+            if spent - used > BUSY * (now - at):
+                used, at = spent, now
+            longest = max(longest, now - at)
+            if now - start > PATIENCE:
+                process.kill()
+            time.sleep(STEP)
+    if process.returncode:
+        raise SystemExit(f"a run ended with {process.returncode} after {time.perf_counter() - start:.0f} s")
+    return time.perf_counter() - start, spent, longest
 
 
 def main() -> None:
@@ -56,22 +59,20 @@ def main() -> None:
     options = parser.parse_args()
     root = options.photos.resolve()
     chosen = homes(root, options.homes)
-    photos = sum(len(home.files) for home in chosen)
-    settings = load_settings(allowed_private_hosts=("127.0.0.1",))
-    walls, spent, pauses = [], [], []
+    measured = []
     with server() as home, photo_host(root) as (url, _):
-        whole_job(chosen, url, root, settings, home)  # converts the model and warms the caches
-        for number in range(options.runs):
-            with longest_pause() as pause:
-                speed, cpu, _ = whole_job(chosen, url, root, settings, home)
-            walls.append(photos / speed)
-            spent.append(photos * cpu)
-            pauses.append(pause[0])
-            say(f"run {number + 1}: {walls[-1]:.2f} s, {spent[-1]:.2f} CPU-seconds, pause {pause[0]:.2f} s")
-    print(f"{options.runs} runs of {photos} photos of {len(chosen)} homes\n")
+        for number in range(options.runs + 1):
+            database_url = fresh_database(home)
+            seeded(database_url, chosen, url, root)
+            seconds, spent, pause = run(database_url)
+            say(f"run {number}: {seconds:.2f} s, {spent:.2f} CPU-seconds, pause {pause:.2f} s")
+            if number:  # the first one converts the model
+                measured.append((seconds, spent, pause))
+    print(f"{options.runs} runs of {sum(len(home.files) for home in chosen)} photos of {len(chosen)} homes\n")
+    names = ("seconds", "CPU-seconds", "longest pause, s")
     rows = [
         [name, *(f"{value:.2f}" for value in (min(found), statistics.median(found), max(found)))]
-        for name, found in (("seconds", walls), ("CPU-seconds", spent), ("longest pause, s", pauses))
+        for name, found in zip(names, zip(*measured, strict=True), strict=True)
     ]
     print(table(["", "least", "median", "most"], rows))
 

@@ -28,6 +28,9 @@ from enrich.records import Output
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov  # noqa: E402
 
+# Its table of NumPy's types is made when it is first asked for; two lanes that ask at once hang for ever.
+ov.Type.u8.to_dtype()
+
 log = logging.getLogger(__name__)
 _MODEL = "model.xml"
 _CONVERSION = 2

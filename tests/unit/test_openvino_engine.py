@@ -178,3 +178,37 @@ def test_auto_takes_openvino_on_a_cpu(
 def test_what_openvino_cannot_do_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"ENRICH_ENGINE=openvino scores on the CPU"):
         load_settings(engine="openvino", device="cuda")
+
+
+LANES_AT_ONCE = """
+import sys
+from pathlib import Path
+from threading import Barrier, Thread
+import numpy as np
+from enrich.model.bundle import load_bundle
+from enrich.model.openvino_engine import OpenVinoEngine
+
+bundle = load_bundle(Path(sys.argv[1]))
+engine = OpenVinoEngine(bundle, Path(sys.argv[2]))
+photo = tuple(np.zeros((*each.size, 3), np.uint8) for each in bundle.preprocessings)
+start = Barrier(32)
+
+def lane():
+    engine.start_lane()
+    start.wait()
+    engine.score([photo])
+
+lanes = [Thread(target=lane, daemon=True) for _ in range(32)]
+sys.setswitchinterval(1e-6)
+for each in lanes:
+    each.start()
+for each in lanes:
+    each.join()
+"""
+
+
+def test_lanes_that_start_at_the_same_time_do_not_hang(tiny: Bundle, cache: Path) -> None:
+    OpenVinoEngine(tiny, cache)  # converted before
+    command = [sys.executable, "-c", LANES_AT_ONCE, str(tiny.folder), str(cache)]
+    for _ in range(5):  # without care, every second or third start
+        subprocess.run(command, check=True, timeout=60)
