@@ -1,0 +1,123 @@
+"""Commands that take listings further."""
+
+import sys
+from zoneinfo import ZoneInfo
+
+from enrich.errors import RemovalGuardError, SignalError
+from enrich.settings import load_settings
+from jobs.cli import options as opt
+from jobs.cli.app import app
+from jobs.cli.guard import end, stopping
+from jobs.cli.parse import read_ids
+
+
+@app.command()
+def demo(photos: opt.Photos = None, keep: opt.Keep = False, verbose: opt.Verbose = False) -> None:
+    """Run the whole job on twelve homes that come along, with embedded servers.
+
+    Needs no server, no account and no settings, and touches nothing of yours: DATABASE_URL and
+    ELASTICSEARCH_URL are left alone.
+    """
+    from jobs.demo.run import run_demo
+
+    with stopping() as stop:
+        run_demo(photos, keep, stop)
+
+
+@app.command()
+def migrate(verbose: opt.Verbose = False) -> None:
+    """Create the schema `enrichment`, or bring it up to date. Safe to repeat."""
+    from jobs.migrate import migrate as start
+
+    place, reached = start(load_settings())
+    sys.stdout.write(f"the schema enrichment at {place} is at version {reached}\n")
+
+
+@app.command()
+def run(
+    limit: opt.Limit = None,
+    ids: opt.Ids = None,
+    dry_run: opt.DryRun = False,
+    revalidate: opt.Revalidate = False,
+    allow_removals: opt.AllowRemovals = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """The nightly run: find what changed, enrich it, publish it.
+
+    Exit code 0: done; 1: listings were quarantined or documents refused; 2: wrong usage or settings;
+    3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
+    130 or 143: stopped by SIGINT or SIGTERM.
+    """
+    from jobs.run.nightly import RunOptions
+    from jobs.run.nightly import run as nightly
+    from jobs.views.report import show_rehearsal
+
+    options = RunOptions(ids=read_ids(ids), limit=limit, allow_removals=allow_removals, revalidate=revalidate)
+    with stopping() as stop:
+        if dry_run:
+            from jobs.run.dry_run import rehearse
+
+            rehearsed = rehearse(load_settings(), options, stop)
+            show_rehearsal(rehearsed, as_json=as_json)
+            if stop.is_set():
+                raise SignalError("stopped by signal: this is not all there is to write", stop.exit_code)
+            if rehearsed.discovery.refusal is not None:
+                raise RemovalGuardError(rehearsed.discovery.refusal)
+            return
+        report = nightly(load_settings(), options, stop)
+    end(report, as_json)
+
+
+@app.command()
+def backfill(
+    ids: opt.Ids = None,
+    since: opt.Since = None,
+    stale_bundle: opt.StaleBundle = False,
+    revalidate: opt.Revalidate = False,
+    ray: opt.Ray = None,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Enrich existing listings again: all, or some. The nightly run goes first; started again, it goes on."""
+    from jobs.run.backfill import BackfillOptions
+    from jobs.run.backfill import backfill as start
+
+    settings = load_settings()
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=ZoneInfo(settings.timezone))
+    options = BackfillOptions(
+        ids=read_ids(ids), since=since, stale_bundle=stale_bundle, revalidate=revalidate, ray=ray
+    )
+    with stopping() as stop:
+        report = start(settings, options, stop)
+    end(report, as_json)
+
+
+@app.command()
+def rescore(ids: opt.Ids = None, as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
+    """Take listings made with another bundle to the current one, from kept features: no photo is fetched."""
+    from jobs.run.rescore import rescore as start
+
+    with stopping() as stop:
+        report = start(load_settings(), read_ids(ids), stop)
+    end(report, as_json)
+
+
+@app.command()
+def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
+    """Send what is not published yet to the index; fetches and scores nothing."""
+    from jobs.run.publish import publish as start
+
+    with stopping() as stop:
+        report = start(load_settings(), stop)
+    end(report, as_json)
+
+
+@app.command()
+def worker(verbose: opt.Verbose = False) -> None:
+    """Stay, and run every time ENRICH_CRON says so. SIGTERM ends it after the batch in hand."""
+    with stopping() as stop:
+        from jobs.run.worker import work  # takes a second, in which a signal is heeded already
+
+        work(load_settings(), stop)
