@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 # PyPI's torch for Linux on x86-64 brings CUDA: cpu leaves it out, cuda keeps it. Chosen by whether there is a GPU.
 TORCH ?= $(shell if [ "$$(uname -sm)" != "Linux x86_64" ] || [ -e /proc/driver/nvidia ] || nvidia-smi -L >/dev/null 2>&1; \
   then echo cuda; else echo cpu; fi)
+# Tests wait for leases and servers most of their time, so more of them run side by side than there are cores.
+WORKERS ?= 3
 JOB := $(VENV)/.job-$(TORCH)
 ALL := $(VENV)/.all-$(TORCH)
 
@@ -12,7 +14,7 @@ demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
 
 test: check  ## every check, with real servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(ALL)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

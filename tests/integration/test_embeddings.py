@@ -61,7 +61,7 @@ def test_they_are_saved_with_their_scores_or_not_at_all(migrated: Portal, state:
     add(migrated, "a", "b")
     claim = claim_one(state, "b")
     stale = Claim(claim.id, "0" * 8 + "-0000-4000-8000-" + "0" * 12, claim.requested, False)
-    assert not state.complete(result(stale, [scored("x", 1.0)]))
+    assert not state.complete([result(stale, [scored("x", 1.0)])])
     assert kept(migrated) == []
     enriched(state, "a", scored("1", 0.5), scored("2", 0.25, "int8"))
     assert kept(migrated) == [(sha("1"), "float16", 4), (sha("2"), "int8", 2)]

@@ -19,7 +19,7 @@ from enrich.state.outbox import Outbox
 from jobs.cli.commands import main
 
 BOUNDARIES: dict[str, tuple[type, str, str]] = {
-    "discovering": (Source, "page", "before"),  # a page of the source is about to be read
+    "discovering": (Source, "by_ids", "before"),  # a page of the source is about to be read
     "claimed": (Listings, "claim", "after"),  # leases are taken, nothing is fetched
     "fetched": (Listings, "complete", "before"),  # some listings' photos are scored, nothing of them is saved
     "completed": (Listings, "complete", "after"),  # some listings are saved, not published
