@@ -38,6 +38,7 @@ class _Call:
     asks: Sequence[Ask]
     then: Callable[[Any], None]
     lost: Callable[[], None]
+    made_at: float
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class Crew:
     scorers: list[Worker]
     patience: float
     """Seconds without one ready fetcher and one ready scorer after which all is given up."""
+    longest_call: float
+    """Seconds after which there will be no answer."""
     _calls: dict[Any, _Call] = field(default_factory=dict)
     _pings: dict[Any, Worker] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
@@ -84,7 +87,7 @@ class Crew:
         """A call has been made; `then` gets its answer, `lost` is called where there will be none."""
         worker.calls += 1
         worker.photos += len(asks)
-        self._calls[ref] = _Call(worker, asks, then, lost)
+        self._calls[ref] = _Call(worker, asks, then, lost, time.monotonic())
 
     def wait(self, seconds: float) -> None:
         """Wait for a sign from an actor, and deal with all there are.
@@ -105,6 +108,7 @@ class Crew:
                 self._pinged(ref, worker)
             else:
                 self._answered(ref, self._calls.pop(ref))
+        self._give_up()
         self._check()
 
     def stop(self) -> None:
@@ -131,17 +135,29 @@ class Crew:
                         raise OutageError(f"Ray has no worker left: {reason}") from None
 
     def _answered(self, ref: Any, call: _Call) -> None:
-        call.worker.calls -= 1
-        call.worker.photos -= len(call.asks)
         try:
             answer = self._get(ref)
         except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().partition("\n")[0]
-            log.warning("a Ray worker was lost with %d photos: %s", len(call.asks), reason)
-            call.lost()
-            self._ping(call.worker)
+            self._lost(call, str(error).strip().partition("\n")[0])
         else:
+            call.worker.calls -= 1
+            call.worker.photos -= len(call.asks)
             call.then(answer)
+
+    def _lost(self, call: _Call, reason: str) -> None:
+        log.warning("a Ray worker was lost with %d photos: %s", len(call.asks), reason)
+        call.worker.calls -= 1
+        call.worker.photos -= len(call.asks)
+        call.lost()
+        self._ping(call.worker)
+
+    def _give_up(self) -> None:
+        """Calls that Ray lost track of: seen where a node was lost while it sent an answer."""
+        latest = time.monotonic() - self.longest_call
+        for ref, call in list(self._calls.items()):
+            if call.made_at < latest:
+                del self._calls[ref]
+                self._lost(call, f"no answer for {self.longest_call:.0f} s")
 
     def _get(self, ref: Any) -> Any:
         """A call's answer; what it raised itself is raised as it was there, what Ray says as a `RayError`."""
@@ -184,8 +200,8 @@ def muster(ray: Any, settings: Settings, files: dict[str, bytes], open_engine: O
     shared, model = ray.put(settings), ray.put(files)
 
     def on(node: str, **options: Any) -> dict[str, Any]:
-        # An actor whose node is lost comes back on another.
-        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        # One that breaks comes back there; with its node it is lost, and the others do its work.
+        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
         return {"scheduling_strategy": strategy, "max_restarts": -1, "num_cpus": 0, **options}
 
     fetcher, scorer = ray.remote(Fetcher), ray.remote(Scorer)
@@ -204,4 +220,6 @@ def muster(ray: Any, settings: Settings, files: dict[str, bytes], open_engine: O
             for node in scorers
         ],
         settings.outage_seconds,
+        # A photo waits for those before it, each of which may time out; saving waits for Postgres.
+        settings.outage_seconds + 5 * settings.fetch_timeout,
     )
