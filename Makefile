@@ -6,10 +6,12 @@ TORCH ?= $(shell if [ "$$(uname -sm)" != "Linux x86_64" ] || [ -e /proc/driver/n
   then echo cuda; else echo cpu; fi)
 # Tests wait for leases and servers most of their time, so more of them run side by side than there are cores.
 WORKERS ?= 3
+# The labelled photos that the benchmarks run on.
+PHOTOS ?= ../shared/photos
 JOB := $(VENV)/.job-$(TORCH)
 ALL := $(VENV)/.all-$(TORCH)
 
-.PHONY: demo test check unit format clean
+.PHONY: demo test check unit format bench clean
 demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
 
@@ -27,6 +29,9 @@ unit: $(ALL)  ## the tests that need no server
 
 format: $(ALL)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(ALL)  ## every benchmark, one after another (hours); writes docs/benchmarks.md
+	$(BIN)/python benchmarks --photos $(PHOTOS)
 
 $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -58,6 +58,40 @@ class Refusals:
             log.warning(told, count, self._examples[reason], reason)
 
 
+class _Batches:
+    """Batches under way at once, each in a thread. What ends one is raised, once the others have ended."""
+
+    def __init__(self) -> None:
+        self.failed: list[BaseException] = []
+        """What ended a batch or the reading of them, the first first. Whoever waits in a batch looks here."""
+
+    def send(self, pages: Iterator[list[OutboxRow]], send: Callable[[list[OutboxRow]], bool]) -> bool:
+        """Send each page; whether `send` said of any that it is to be sent again."""
+        again: list[bool] = []
+
+        def sent(rows: list[OutboxRow]) -> None:
+            try:
+                again.append(send(rows))
+            except BaseException as error:
+                self.failed.append(error)
+
+        with ThreadPoolExecutor(IN_FLIGHT, "publish") as pool:
+            under_way: deque[Future[None]] = deque()
+            try:
+                for rows in pages:
+                    if len(under_way) == IN_FLIGHT:
+                        under_way.popleft().result()
+                    if self.failed:
+                        break
+                    under_way.append(pool.submit(sent, rows))
+            except BaseException as error:
+                self.failed.append(error)
+        if self.failed:
+            first, self.failed = self.failed[0], []
+            raise first
+        return any(again)
+
+
 class Publisher:
     """Sends the outbox to the index, as often as a run likes. The caller holds the lock `publish`.
 
@@ -65,13 +99,7 @@ class Publisher:
     more in the next run.
     """
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        index: SearchIndex,
-        bundle: Bundle,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, outbox: Outbox, index: SearchIndex, bundle: Bundle, settings: Settings) -> None:
         self._outbox = outbox
         self._index = index
         self._heads = bundle.heads
@@ -80,7 +108,7 @@ class Publisher:
         self._check: Callable[[], None] = lambda: None
         self._started = False
         self._overtaken: set[str] = set()
-        self._failed: list[BaseException] = []
+        self._batches = _Batches()
         self._counting = Lock()
         self.refusals = Refusals()
         self.figures = PublishFigures()
@@ -104,7 +132,7 @@ class Publisher:
                     if not prepared:
                         self._patiently(self._prepare)
                         prepared = True
-                    again = self._pass()
+                    again = self._batches.send(self._pages(), self._send)
                 except IndexLost as error:
                     done = self.figures.written + self.figures.removed
                     losses, written = (losses + 1 if done == written else 1), done
@@ -129,40 +157,16 @@ class Publisher:
                 self._outbox.mark_unpublished(ids)
             self._started = True
 
-    def _pass(self) -> bool:
-        """One walk through the outbox; whether documents were outdated and are to be sent again."""
-        with ThreadPoolExecutor(IN_FLIGHT, "publish") as pool:
-            try:
-                again = self._walk(pool)
-            except BaseException as error:
-                self._failed.append(error)
-        if self._failed:
-            first, self._failed = self._failed[0], []
-            raise first
-        return again
-
-    def _walk(self, pool: ThreadPoolExecutor) -> bool:
-        under_way: deque[Future[bool]] = deque()
+    def _pages(self) -> Iterator[list[OutboxRow]]:
+        """One walk through the outbox."""
         after: str | None = None
-        again = False
         while rows := self._outbox.unpublished(after, self._settings.publish_batch):
             after = rows[-1].id
-            if len(under_way) == IN_FLIGHT:
-                again |= under_way.popleft().result()
             self._go_on()
-            under_way.append(pool.submit(self._batch, rows))
-        return any(batch.result() for batch in under_way) or again
-
-    def _batch(self, rows: list[OutboxRow]) -> bool:
-        """`_send`, in a thread of its own. What ends one batch ends the others' waiting, and the publish."""
-        try:
-            return self._send(rows)
-        except BaseException as error:
-            self._failed.append(error)
-            return False
+            yield rows
 
     def _go_on(self) -> None:
-        if self._failed or self._until():
+        if self._batches.failed or self._until():
             raise _Ended
 
     def _send(self, rows: list[OutboxRow]) -> bool:
