@@ -35,7 +35,7 @@ class Scorer:
         bundle = load_bundle(STARTER_BUNDLE)
         (member,) = bundle.members
         assert member.preprocessing.size == (SIDE, SIDE)
-        self.network = Network(bundle, member).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = Network(bundle, member)
 
     def __call__(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
