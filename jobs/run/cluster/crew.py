@@ -125,7 +125,7 @@ class Crew:
         try:
             self._get(ref)
             worker.ready = True
-        except self.ray.exceptions.RayActorError as error:
+        except self.ray.exceptions.RayError as error:
             reason = str(error).strip().partition("\n")[0]
             log.warning("Ray lost a worker for good: %s", reason)
             for crew in (self.fetchers, self.scorers):
