@@ -68,8 +68,8 @@ def test_an_idle_host_is_forgotten_but_not_while_it_is_paused() -> None:
     hosts.paused(a, photo, Paused(30.0), now=0.0)
     hosts.take(a, 1)
     a.asked -= 1
-    assert not list(hosts.askable(1.0, most=9)) and hosts.owned("fetcher") == 1
-    assert not list(hosts.askable(31.0, most=9)) and hosts.owned("fetcher") == 0
+    assert not list(hosts.askable(1.0, most=9)) and hosts.owned() == {"fetcher": 1}
+    assert not list(hosts.askable(31.0, most=9)) and not hosts.owned()
 
 
 def test_the_third_refusal_of_a_photo_is_its_answer() -> None:

@@ -6,7 +6,7 @@ kills one.
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -188,8 +188,9 @@ class _Drive:
         # Photos are not fetched faster than they are scored.
         most = len(crew.fetchers) * self._per_fetcher + len(crew.scorers) * CALLS_PER_SCORER * SCORE_BATCH
         in_hand = crew.photos + sum(len(asks) for asks, _ in self._fetched)
+        owned = self._hosts.owned()
         for host in self._hosts.askable(time.monotonic(), self._per_host):
-            owner = self._owner(host, crew)
+            owner = self._owner(host, [worker for worker in crew.fetchers if worker.ready], owned)
             while owner is not None and host.waiting and host.asked < self._per_host:
                 if owner.photos >= self._per_fetcher or in_hand >= most:
                     break
@@ -199,12 +200,20 @@ class _Drive:
                 then = partial(self._asked, host, asks, fetched)
                 crew.called(asked, owner, asks, then, partial(self._lost, asks, host))
 
-    def _owner(self, host: Host[Worker], crew: Crew) -> Worker | None:
-        """Who asks this host: the same one as long as anything of it is under way."""
-        if host.owner is None or (not host.owner.ready and not host.asked):
-            ready = [worker for worker in crew.fetchers if worker.ready]
-            host.owner = min(ready, key=self._hosts.owned, default=None)
-        return host.owner if host.owner and host.owner.ready else None
+    def _owner(self, host: Host[Worker], ready: Sequence[Worker], owned: Counter[Worker]) -> Worker | None:
+        """Who asks this host now: the same one as long as anything of it is under way.
+
+        None: nobody can, or it is about to go to a fetcher that has far fewer, once nothing is under way.
+        """
+        least = min(ready, key=lambda worker: owned[worker], default=None)
+        owner = host.owner
+        crowded = owner is not None and least is not None and owned[owner] > 2 * owned[least] + 2
+        if not host.asked and (owner is None or owner not in ready or crowded):
+            owned.subtract([owner] if owner else [])
+            owned.update([least] if least else [])
+            host.owner = least
+            return least
+        return None if crowded or owner not in ready else owner
 
     def _asked(self, host: Host[Worker], asks: Sequence[Ask], fetched: Any, asked: Asked) -> None:
         host.asked -= len(asks)

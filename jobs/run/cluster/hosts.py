@@ -4,7 +4,7 @@ The one place that knows of hosts' pauses, so that they hold for the whole clust
 fetcher. Ports and user names do not make another host.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -65,9 +65,9 @@ class Hosts(Generic[Owner]):
             elif not host.waiting and not host.asked and host.paused_until <= now:
                 del self._hosts[name]
 
-    def owned(self, owner: Owner) -> int:
-        """How many hosts are this one's."""
-        return sum(host.owner is owner for host in self._hosts.values())
+    def owned(self) -> Counter[Owner]:
+        """How many hosts are whose."""
+        return Counter(host.owner for host in self._hosts.values() if host.owner is not None)
 
     def take(self, host: Host[Owner], count: int) -> list[Ask]:
         """The next photos of a host, at most `count`; they are under way now, and other hosts come first."""
