@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import migrations
-from enrich.settings import load_settings
+from enrich.model.bundle import load_bundle
+from enrich.settings import STARTER_BUNDLE, load_settings
 from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.schema import SCHEMA, SCHEMA_VERSION
@@ -21,6 +22,8 @@ from tests.support.enriched import expire
 from tests.support.postgres import Portal
 
 DUMP = Path(__file__).parents[1] / "data" / "demo-r0001.sql"
+MADE_WITH = "80a5b94f5d40a468b8d3c71ba805c0a33c34c83f94fc6b5ab276fa9c94892158"
+"""The starter bundle of then: in fp32 the model of now, whose manifest says more."""
 HELD, LEFT, RETRIED = "listing-03", "listing-05", "listing-07"
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = :schema ORDER BY tablename"
 
@@ -30,7 +33,7 @@ def demo(database_url: str) -> Iterator[Portal]:
     """What `enrich demo --keep` left at 0001, with one home in a live worker's hands, one in a dead one's."""
     portal = Portal(database_url)
     connection = portal.engine.raw_connection()
-    connection.cursor().execute(DUMP.read_text())
+    connection.cursor().execute(DUMP.read_text().replace(MADE_WITH, load_bundle(STARTER_BUNDLE).bundle_id))
     connection.commit()
     connection.close()
     portal.engine.dispose()  # the dump has changed the session's settings
@@ -58,7 +61,11 @@ def content(portal: Portal, *besides: str) -> dict[str, list[Any]]:
 
 def enrich(portal: Portal, home: Path) -> RunReport:
     settings = load_settings(
-        database_url=portal.url, home=home, index_columns=COLUMNS, allowed_private_hosts=("127.0.0.1",)
+        database_url=portal.url,
+        home=home,
+        index_columns=COLUMNS,
+        allowed_private_hosts=("127.0.0.1",),
+        precision="fp32",
     )
     return run(settings, RunOptions(), Stop())
 
