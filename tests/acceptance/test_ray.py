@@ -201,7 +201,11 @@ def test_a_sigterm_keeps_what_is_scored_and_says_what_is_left(
     gate.holds(world.photos, *world.listing("held", "balcony"))
     process = world.start("backfill", "--ray", "local", fetch_timeout=120.0)
     scored = "SELECT count(*) FROM enrichment.photo_score"
-    until(lambda: world.portal.execute(scored)[0][0] and world.requests("/held/0.jpg"), "it is under way")
+    until(
+        lambda: world.portal.execute(scored)[0][0] and world.requests("/held/0.jpg"),
+        "it is under way",
+        patience=120,  # Ray starts, and then its actors
+    )
     listening = addresses(process.pid)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
