@@ -3,7 +3,6 @@
 What several listings share is worked on once: a photo by its URL key, a picture by its bytes.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.outcome import Known, look_up, settled, with_bytes, without_bytes
 from enrich.pipeline.pools import Pools, run_in
+from enrich.pipeline.requests import PhotoRequests
 from enrich.records import (
     Claim,
     Decoded,
@@ -27,7 +27,6 @@ from enrich.records import (
     PhotoScore,
     PhotoState,
     PhotoStatus,
-    Validators,
 )
 from enrich.state.queue import WorkQueue, complete_scores
 
@@ -53,14 +52,14 @@ class PhotoStages:
         figures: Figures,
         stopping: Callable[[], bool],
     ) -> None:
-        self._queue, self._bundle, self._transport = queue, bundle, transport
+        self._queue, self._bundle = queue, bundle
         self._batcher, self._pools, self._max_pixels = batcher, pools, max_pixels
-        self._features, self._figures, self._stopping = features, figures, stopping
+        self._features, self._figures = features, figures
         self._model_ids = [member.model_id for member in bundle.members]
         self._fetch_memo, self._score_memo = Memo(), Memo()
-        self._requests: set[asyncio.Task[Fetched | Paused]] = set()
+        self.requests = PhotoRequests(transport, stopping)
         self.look_ups: Batcher[str, PhotoScore | None] = Batcher(
-            self._known_scores, LOOKED_UP, pools.state, lambda _: bool(self._requests), LOOK_UP_LINGER
+            self._known_scores, LOOKED_UP, pools.state, lambda _: bool(self.requests), LOOK_UP_LINGER
         )
         """Scores on record of bytes (by sha256) that were just fetched; to be run with the pipeline."""
 
@@ -105,14 +104,9 @@ class PhotoStages:
             if result.score and result.score.embeddings:
                 self._score_memo.forget(result.sha256)
 
-    def cancel_requests(self) -> None:
-        """Drop the requests under way."""
-        for request in self._requests:
-            request.cancel()
-
     async def _fetch(self, photo: Photo, known: Known, last: bool) -> PhotoResult | Paused | None:
         """Request one photo and take it to its scores."""
-        fetched = await self._request(photo.url, known.validators)
+        fetched = await self.requests.ask(photo.url, known.validators, self._figures)
         requested = True
         if fetched is None or (isinstance(fetched, Paused) and not last):
             return fetched
@@ -124,22 +118,6 @@ class PhotoStages:
         if (result := without_bytes(photo, known, fetched)) is not None:
             return replace(result, requested=requested)
         return with_bytes(photo, known, fetched, await self._score(fetched))
-
-    async def _request(self, url: str, known: Validators | None) -> Fetched | Paused | None:
-        """The transport's answer; None where the run is stopping."""
-        if self._stopping():
-            return None
-        request = asyncio.ensure_future(self._transport.fetch(url, known))
-        self._requests.add(request)
-        try:
-            with self._figures.timed("fetch"):
-                return await request
-        except asyncio.CancelledError:
-            if self._stopping():
-                return None
-            raise
-        finally:
-            self._requests.discard(request)
 
     async def _score(self, fetched: Fetched) -> PhotoScore | Decoded:
         """The scores of some bytes, made once per run and model; or why they cannot be decoded."""

@@ -137,7 +137,7 @@ class Pipeline:
         """When the run is told to stop, drop the requests under way; what is fetched is finished."""
         while not self.stopping():  # noqa: ASYNC110 (set by a signal handler or another thread)
             await asyncio.sleep(STOP_POLL)
-        self.photos.cancel_requests()
+        self.photos.requests.cancel()
         self.window.close()
         self.leases.wake()
 

@@ -22,6 +22,7 @@ from enrich.photos.transport import Paused
 from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.outcome import with_bytes, without_bytes
+from enrich.pipeline.requests import PhotoRequests
 from enrich.records import Decoded, Fetched, PhotoResult, PhotoScore, PhotoStatus
 from enrich.settings import Settings
 from enrich.state.ahead import Ahead
@@ -58,7 +59,7 @@ class Fetcher:
     """Asks the hosts that are its own, within the settings' limits for all and for each."""
 
     def __init__(self) -> None:
-        self._requests: set[asyncio.Task[Fetched | Paused]] = set()
+        self._requests: PhotoRequests | None = None
         self._stopped = False
         self._open = AsyncExitStack()
 
@@ -68,13 +69,16 @@ class Fetcher:
         Raises:
             SettingsError: a setting cannot be used.
         """
-        if not hasattr(self, "_transport"):
-            self._transport = await self._open.enter_async_context(open_transport(settings))
+        if self._requests is None:
+            transport = await self._open.enter_async_context(open_transport(settings))
+            self._requests = PhotoRequests(transport, lambda: self._stopped)
 
     async def fetch(self, asks: Sequence[Ask]) -> tuple[Asked, list[Fetched]]:
         """Ask for photos of one host: what came of it, and all answers but of those paused or dropped."""
+        assert self._requests is not None, "asked before it was ready"
         figures = Figures()
-        answers = await asyncio.gather(*(self._ask(ask, figures) for ask in asks))
+        asking = (self._requests.ask(ask.photo.url, ask.known.validators, figures) for ask in asks)
+        answers = await asyncio.gather(*asking)
         fetched = [answer for answer in answers if isinstance(answer, Fetched)]
         asked = Asked(
             {place: answer for place, answer in enumerate(answers) if isinstance(answer, Paused)},
@@ -87,23 +91,8 @@ class Fetcher:
     async def stop(self) -> None:
         """Drop the requests under way, and ask for nothing any more."""
         self._stopped = True
-        for request in self._requests:
-            request.cancel()
-
-    async def _ask(self, ask: Ask, figures: Figures) -> Fetched | Paused | None:
-        if self._stopped:
-            return None
-        request = asyncio.ensure_future(self._transport.fetch(ask.photo.url, ask.known.validators))
-        self._requests.add(request)
-        try:
-            with figures.timed("fetch"):
-                return await request
-        except asyncio.CancelledError:
-            if self._stopped:
-                return None
-            raise
-        finally:
-            self._requests.discard(request)
+        if self._requests is not None:
+            self._requests.cancel()
 
 
 class Scorer:
