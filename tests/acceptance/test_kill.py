@@ -48,9 +48,9 @@ def undisturbed(world: World) -> dict[str, dict[str, Any]]:
 def test_the_next_run_ends_with_the_same_documents(world: World, boundary: str) -> None:
     seed = list(BOUNDARIES).index(boundary)
     some_homes(world, seed)
-    count = random.Random(f"{boundary}{seed}").randint(
-        1, {"discovering": 3, "claimed": 2, "sent": 4}.get(boundary, 8)
-    )
+    # Three batches of seven are under way at once: at the third answer, all thirty homes may be in the index.
+    most = {"discovering": 3, "claimed": 2, "sent": 2}.get(boundary, 8)
+    count = random.Random(f"{boundary}{seed}").randint(1, most)
     assert killed(world, boundary, count, "run") == -signal.SIGKILL
     assert len(world.documents()) < 30, "the kill came too late to matter"
 
