@@ -16,7 +16,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import _processor
+from pipeline import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -32,6 +32,13 @@ BENCHMARKS = [
     ("Publishing", "benchmarks/publishing.py"),
     ("Memory", "benchmarks/memory.py --listings 1000 10000 100000"),
     ("Completing listings", "benchmarks/completing.py"),
+    ("CPU time beside the network", "benchmarks/cpu_profile.py --photos {photos} --homes 60"),
+    ("Standing still for a moment", "benchmarks/stalls.py --photos {photos} --runs 20"),
+    ("Rescoring", "benchmarks/rescore.py --photos {photos}"),
+    ("Kept features", "benchmarks/embeddings.py --photos {photos}"),
+    ("Nodes of a cluster", "benchmarks/scale.py"),
+    ("Rows of state", "benchmarks/scale.py --rows"),
+    ("A price model", "benchmarks/price_model.py --photos {photos}"),
 ]
 
 
@@ -58,7 +65,7 @@ def main() -> int:
             failed.append(title)
             continue
         cores = len(os.sched_getaffinity(0))
-        machine = f"{cores} cores of {_processor()}, load {os.getloadavg()[0]:.1f} at the end"
+        machine = f"{cores} cores of {processor()}, load {os.getloadavg()[0]:.1f} at the end"
         head = f"`python {arguments}`, {datetime.now(UTC):%Y-%m-%d}, {machine}:"
         PAGE.write_text(placed(PAGE.read_text(), title, f"{head}\n\n{ran.stdout.strip()}"))
     if failed:

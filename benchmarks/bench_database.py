@@ -32,16 +32,22 @@ def server() -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def cpu_seconds(home: Path) -> float:
-    """CPU-seconds that this process and the server's have spent so far."""
+def postgres_seconds(home: Path) -> float:
+    """CPU-seconds that the server has spent so far, for connections that have ended, too."""
     (pid_file,) = home.rglob("postmaster.pid")
     postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
-    spent = 0.0
+    ended = postmaster.cpu_times()
+    spent = ended.children_user + ended.children_system
     for process in (postmaster, *postmaster.children()):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             spent += times.user + times.system
-    return time.process_time() + spent
+    return spent
+
+
+def cpu_seconds(home: Path) -> float:
+    """CPU-seconds that this process and the server have spent so far."""
+    return time.process_time() + postgres_seconds(home)
 
 
 def fresh_database(home: Path) -> str:

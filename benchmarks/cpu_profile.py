@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event, Thread, enumerate
 
 import psutil
-from bench_database import fresh_database, server
+from bench_database import fresh_database, postgres_seconds, server
 from photo_host import photo_host
 from pipeline import homes, seeded, whole_job
 
@@ -110,13 +110,6 @@ def by_thread() -> Iterator[Counter[str]]:
     for id, spent in last.items():
         kind = names.get(id, "").partition("_")[0].partition(" ")[0]
         seconds[kind] += spent - before.get(id, 0.0)
-
-
-def postgres_seconds(home: Path) -> float:
-    """CPU-seconds of the embedded server so far, those of ended connections included."""
-    postmaster = psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
-    times = [process.cpu_times() for process in postmaster.children()] + [postmaster.cpu_times()]
-    return sum(t.user + t.system for t in times) + times[-1].children_user + times[-1].children_system
 
 
 def main() -> None:

@@ -247,7 +247,7 @@ def main() -> None:
     per_photo = sum(c for c, _ in alone.values()) + host
     ideal = 1 / max(w for _, w in alone.values()) if cuda else cores / per_photo
     print(
-        f"{count} photos of {len(chosen)} homes; {cores} cores; {_processor()}; {'CUDA' if cuda else 'CPU'}, "
+        f"{count} photos of {len(chosen)} homes; {cores} cores; {processor()}; {'CUDA' if cuda else 'CPU'}, "
     )
     engine = f"{type(open_engine(bundle, settings)).__name__} in {bundle.arithmetic}"
     print(f"{engine}; load before: {os.getloadavg()[0]:.1f}\n")
@@ -265,7 +265,7 @@ def main() -> None:
     print(table(["", "photos/s", "CPU ms per photo", "whole job against it"], rows))
 
 
-def _processor() -> str:
+def processor() -> str:
     flags = ""
     info = Path("/proc/cpuinfo")
     name = platform.processor() or "unknown CPU"

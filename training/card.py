@@ -20,7 +20,7 @@ def write_card(bundle: Bundle, path: Path) -> None:
     parts = [_opening(bundle, training), _data(training), _comparison(training)]
     for head in bundle.heads:
         parts.append(_binary(head) if head.kind == "binary" else _classes(head))
-    parts += [_listing(training), arithmetics_section(bundle), _limits(bundle)]
+    parts += [_listing(training), arithmetics_section(bundle), LIMITS]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts), encoding="utf-8")
 
@@ -341,8 +341,7 @@ def _measured(figures: Measured) -> list[str]:
     return [f"{figures.average_precision:.3f}", *counts]
 
 
-def _limits(bundle: Bundle) -> str:
-    return """## Known failures
+LIMITS = """## Known failures
 
 - A small object counts for little in features averaged over the whole photo: balconies on a façade seen from afar, and
   balconies seen through a door, are mostly missed. What is missed is *unknown*, not *false*.

@@ -133,14 +133,13 @@ def _arithmetics(given: Sequence[str]) -> tuple[Faster, ...]:
 
 def _in(bundle: Bundle, making: Making) -> Bundle:
     """The bundle in the one arithmetic that was named; fp32 where none was."""
-    for name in making.arithmetics:
-        if name not in bundle.arithmetics:
-            raise UsageError(
-                f"--arithmetic {name}: the bundle has no thresholds for it; add --rethreshold OUT"
-            )
-        check_making(bundle, making)
-        return bundle.at(name)
-    return bundle
+    if not making.arithmetics:
+        return bundle
+    (name,) = making.arithmetics
+    if name not in bundle.arithmetics:
+        raise UsageError(f"--arithmetic {name}: the bundle has no thresholds for it; add --rethreshold OUT")
+    check_making(bundle, making)
+    return bundle.at(name)
 
 
 def measure(bundle: Bundle, labelled: Labelled, scored: Scored, prefixes: Sequence[str]) -> list[Measured]:

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
 import psutil  # noqa: E402
 import torch  # noqa: E402
-from bench_database import cpu_seconds, fresh_database, server  # noqa: E402
+from bench_database import fresh_database, postgres_seconds, server  # noqa: E402
 from photo_host import photo_host  # noqa: E402
 from pipeline import homes, say, seeded  # noqa: E402
 
@@ -131,10 +131,9 @@ def whole_job(home: Path, portal: Callable[[str], None], count: int) -> Ran:
         "ENRICH_ALLOWED_PRIVATE_HOSTS": "127.0.0.1",
         "ENRICH_INDEX": f"peers-{uuid4().hex[:8]}",
     }
-    before = cpu_seconds(home) - time.process_time()
+    before = postgres_seconds(home)
     seconds, cpu, _ = watched([sys.executable, "-m", "jobs.cli.commands", "run"], variables)
-    postgres = cpu_seconds(home) - time.process_time() - before
-    return Ran(seconds, cpu + postgres, count)
+    return Ran(seconds, cpu + postgres_seconds(home) - before, count)
 
 
 def main() -> None:

@@ -79,7 +79,11 @@ class Bundle:
     name: str
     members: tuple[Member, ...]
     manifest: dict[str, Any] = field(hash=False)
-    arithmetic: Arithmetic = "fp32"
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The one that all members are in."""
+        return self.members[0].arithmetic
 
     @property
     def arithmetics(self) -> tuple[Arithmetic, ...]:
@@ -101,7 +105,7 @@ class Bundle:
                     ir_sha256=found.ir_sha256,
                 )
             )
-        return replace(self, members=tuple(members), arithmetic=arithmetic)
+        return replace(self, members=tuple(members))
 
     def flaw(self, arithmetic: Arithmetic) -> str | None:
         """Why one of its faster `arithmetics` is not as good as fp32; None: it is."""

@@ -5,7 +5,6 @@ This module does not import torch: features outlive the network that made them.
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.bundle import Bundle, Member
-from enrich.records import Embedding
+from enrich.model.engine import by_head
+from enrich.records import Embedding, Scores
 
 Kept = Literal["float16", "int8"]
 _TYPES: dict[str, str] = {"float16": "<f2", "int8": "i1"}
@@ -54,13 +54,13 @@ def unpack(kind: str, scales: NDArray[np.float64], data: bytes | memoryview) -> 
 
 
 class LinearHeads:
-    """A member's heads, applied to features that were kept."""
+    """A member's heads, applied to features that were just made, or kept."""
 
     def __init__(self, bundle: Bundle, member: Member) -> None:
         tensors = bundle.tensors(member)
-        self._names = [(head.name, head.outputs) for head in member.heads]
+        self._heads = member.heads
         self._weight, self._bias = (
-            np.concatenate([tensors[f"head.{name}.{part}"] for name, _ in self._names])
+            np.concatenate([tensors[f"head.{head.name}.{part}"] for head in self._heads])
             for part in ("weight", "bias")
         )
 
@@ -73,15 +73,10 @@ class LinearHeads:
         logits: NDArray[np.float32] = features @ self._weight.T + self._bias
         return logits
 
-    def scores(self, features: NDArray[np.float32]) -> list[Mapping[str, Any]]:
+    def scores(self, features: NDArray[np.float32]) -> list[Scores]:
         """Of features [photos, features], each photo's logits by head, before temperature.
 
         Raises:
             ValueError: the features are not as many as the heads see.
         """
-        rows = self.logits(features).tolist()
-        ends = np.cumsum([outputs for _, outputs in self._names]).tolist()
-        cuts = [
-            (name, slice(end - outputs, end)) for (name, outputs), end in zip(self._names, ends, strict=True)
-        ]
-        return [{name: row[cut] for name, cut in cuts} for row in rows]
+        return [by_head(self._heads, row) for row in self.logits(features).tolist()]

@@ -61,6 +61,13 @@ class _Homes:
     sites: int
 
 
+def adjust(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
+) -> tuple[dict[str, Any], str]:
+    """As `adjust_binary` or `adjust_classes`, by the head's kind."""
+    return (adjust_binary if head.kind == "binary" else adjust_classes)(bundle, photos, scored, head, aim)
+
+
 def adjust_binary(
     bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
 ) -> tuple[dict[str, Any], str]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data import UNLABELLED, read_manifest
-from training.evaluation.adjust import Aim, adjust_binary, adjust_classes
+from training.evaluation.adjust import Aim, adjust
 from training.evaluation.labelled import Labelled
 from training.evaluation.measure import Floats
 from training.evaluation.scored import Scored
@@ -71,8 +71,7 @@ def check_making(bundle: Bundle, making: Making) -> None:
 
 def fitted_names(bundle: Bundle, making: Making) -> list[Faster]:
     """The arithmetics that the bundle has or gets."""
-    names: tuple[Faster, ...] = ("bf16", "int8")
-    return [name for name in names if name in bundle.arithmetics or name in making.arithmetics]
+    return [name for name in get_args(Faster) if name in bundle.arithmetics or name in making.arithmetics]
 
 
 def calibration_paths(folder: Path) -> list[Path]:
@@ -150,7 +149,6 @@ def fit_faster(
         if head.name not in labelled.photos.labels:
             made.lines.append(f"{head.name}: not labelled")
             continue
-        adjust = adjust_binary if head.kind == "binary" else adjust_classes
         found, line = adjust(here, labelled.photos, scored, mine, aim)
         made.lines.append(f"{head.name}: {line}")
         if found:

@@ -20,7 +20,7 @@ from enrich.errors import UsageError
 from enrich.model.arithmetic import Counted, Faster
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.writing import write_manifest
-from training.evaluation.adjust import Aim, adjust_binary, adjust_classes
+from training.evaluation.adjust import Aim, adjust
 from training.evaluation.classes import ClassesMeasured
 from training.evaluation.faster import (
     Exact,
@@ -126,7 +126,6 @@ def _fit_exact(
     entries = {entry["name"]: entry for member in manifest["members"] for entry in member["heads"]}
     fair = {}
     for head in seen.labelled.heads:
-        adjust = adjust_binary if head.kind == "binary" else adjust_classes
         fields, line = adjust(bundle, seen.labelled.photos, seen.scored, head, aim)
         entries[head.name].update(fields)
         lines.append(f"{head.name}: {line}")

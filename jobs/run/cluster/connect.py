@@ -41,7 +41,7 @@ def connected(address: str) -> Iterator[Any]:
             "num_cpus": usable_cores(),
             "object_store_memory": OBJECT_STORE,
         }
-    if address != LOCAL:
+    else:
         _must_answer(address)
     # Ray writes of nodes that are lost to stdout, until its very end.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):

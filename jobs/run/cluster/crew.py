@@ -185,7 +185,6 @@ def muster(ray: Any, settings: Settings, files: dict[str, bytes], open_engine: O
 
     Where the cluster has GPUs, and the settings do not say otherwise, all scoring is theirs, so that scores
     do not depend on which node made them, and their nodes are left to it.
-
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -189,8 +189,9 @@ class _Drive:
         most = len(crew.fetchers) * self._per_fetcher + len(crew.scorers) * CALLS_PER_SCORER * SCORE_BATCH
         in_hand = crew.photos + sum(len(asks) for asks, _ in self._fetched)
         owned = self._hosts.owned()
+        ready = [worker for worker in crew.fetchers if worker.ready]
         for host in self._hosts.askable(time.monotonic(), self._per_host):
-            owner = self._owner(host, [worker for worker in crew.fetchers if worker.ready], owned)
+            owner = self._owner(host, ready, owned)
             while owner is not None and host.waiting and host.asked < self._per_host:
                 if owner.photos >= self._per_fetcher or in_hand >= most:
                     break
