@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from torch import nn
 
 from enrich.errors import BundleError, SettingsError
 from enrich.model.backbones import build_backbone, fold_batch_norms
-from enrich.model.bundle import Bundle
+from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.model.writing import write_bundle
+from enrich.settings import STARTER_BUNDLE
 from tests.support.bundles import (
     BACKBONE,
     COLOURS,
@@ -153,7 +153,7 @@ def test_a_cpu_has_a_lane_per_core_that_may_be_used(
 
 def test_int8_and_no_threads_are_settings_errors(bundle: Bundle) -> None:
     with pytest.raises(SettingsError, match="ENRICH_PRECISION=int8: only OpenVINO runs it"):
-        TorchEngine(replace(bundle, arithmetic="int8"))
+        TorchEngine(load_bundle(STARTER_BUNDLE).at("int8"))
     with pytest.raises(SettingsError, match="threads"):
         TorchEngine(bundle, threads=0)
 
