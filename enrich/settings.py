@@ -112,6 +112,10 @@ class Settings(BaseSettings):
         None, description="Folder of converted models; default: listing-enrichment in the user's cache folder"
     )
     batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 8)")
+    person: str | None = Field(
+        None,
+        description="Who says what `enrich override` and `enrich labels` record; default: the login name",
+    )
     keep_embeddings: Literal["float16", "int8", "none"] = Field(
         "float16", description="How the features of scored photos are kept, for `enrich rescore`; none: not"
     )

@@ -1,4 +1,4 @@
-"""`enrich migrate`: our schema, and the view for the heads of the bundle."""
+"""`enrich migrate`: our schema, and the views for the heads of the bundle."""
 
 from enrich.model.bundle import load_bundle
 from enrich.settings import Settings
@@ -14,9 +14,10 @@ def migrate(settings: Settings) -> tuple[str, str | None]:
     """
     heads = sorted(load_bundle(settings.bundle).heads, key=lambda head: head.kind)
     columns = {name: kind for head in heads for name, kind in head.rules.columns(head.name).items()}
+    of_photos = {name: kind for head in heads for name, kind in head.rules.photo_columns(head.name).items()}
     database, source = connect(settings)
     try:
-        return database.place, upgrade(database.engine, columns)
+        return database.place, upgrade(database.engine, columns, photo_columns=of_photos)
     finally:
         database.close()
         source.close()

@@ -17,13 +17,18 @@ from sqlalchemy.exc import ProgrammingError
 
 from enrich.errors import SchemaError
 from enrich.state.schema import SCHEMA, VERSION_TABLE
-from migrations.view import DEFAULT_COLUMNS, Columns, create_view
+from migrations.view import DEFAULT_COLUMNS, DEFAULT_PHOTO_COLUMNS, Columns, create_views
 
 _LOCK = 7_305_914_226_018_113_421  # any number of our own; held to the end of the transaction only
 
 
-def upgrade(target: str | Engine, columns: Columns = DEFAULT_COLUMNS, revision: str = "head") -> str | None:
-    """Bring the schema to `revision` and give the view these columns; return the version reached.
+def upgrade(
+    target: str | Engine,
+    columns: Columns = DEFAULT_COLUMNS,
+    revision: str = "head",
+    photo_columns: Columns = DEFAULT_PHOTO_COLUMNS,
+) -> str | None:
+    """Bring the schema to `revision` and give the views these columns; return the version reached.
 
     Raises:
         SchemaError: the role may not do what is needed, or the schema is of a newer program.
@@ -38,7 +43,8 @@ def upgrade(target: str | Engine, columns: Columns = DEFAULT_COLUMNS, revision: 
                 "update the program"
             )
         command.upgrade(config, revision)
-        create_view(connection, columns)
+        if revision == "head":
+            create_views(connection, columns, photo_columns)
         return _current(connection)
 
 
@@ -101,4 +107,4 @@ def _create_schema(connection: Connection) -> None:
         connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
 
 
-__all__ = ["DEFAULT_COLUMNS", "Columns", "create_view", "current", "downgrade", "head", "upgrade"]
+__all__ = ["Columns", "current", "downgrade", "head", "upgrade"]

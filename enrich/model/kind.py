@@ -90,6 +90,10 @@ class Kind(ABC):
     def columns(self, name: str) -> dict[str, str]:
         """The columns of the view `listing_attributes`, each with its Postgres type."""
 
+    def photo_columns(self, name: str) -> dict[str, str]:
+        """Those of the view `photo_attributes`: `X_probability`, where there are classes of the likeliest."""
+        return {f"{name}_probability": "double precision"}
+
     @abstractmethod
     def condition(self, head: "Head", value: str | None) -> Condition:
         """What a filter for `value` demands (None where `is_yes_or_no`).

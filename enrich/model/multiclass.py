@@ -50,6 +50,9 @@ class Multiclass(Overridable, word="multiclass"):
     def columns(self, name: str) -> dict[str, str]:
         return {f"{name}_types": "text[]"}
 
+    def photo_columns(self, name: str) -> dict[str, str]:
+        return {f"{name}_type": "text", **super().photo_columns(name)}
+
     def condition(self, head: Head, value: str | None) -> Condition:
         known = _published(head)
         if value is None or value not in known:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,10 @@ _OF = text("""
     FROM override WHERE listing_id = ANY(:ids) ORDER BY listing_id, field
 """)
 
+_NEXT = text("""
+    SELECT DISTINCT listing_id FROM override WHERE listing_id > :after ORDER BY listing_id LIMIT :limit
+""")
+
 _LOCK = text("""
     SELECT id, status, model_attributes, attributes FROM listing WHERE id = :id FOR NO KEY UPDATE
 """)
@@ -53,6 +57,17 @@ class Override:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An override to be set."""
+
+    id: str
+    field: str
+    value: Any
+    note: str | None = None
+    by: str | None = None
+
+
 class Overrides:
     """Sets and clears overrides; what is published is recomputed in the same transaction."""
 
@@ -60,23 +75,41 @@ class Overrides:
         self._database = database
 
     def set_override(self, id: str, field: str, value: Any, note: str | None, by: str | None) -> None:
-        """Say that `field` (such as `has_X`) of a listing is `value`, whatever a model finds.
+        """Say that `field` (such as `has_X`) of a listing is `value`, whatever a model finds: `set_all`."""
+        self.set_all([Said(id, field, value, note, by)])
 
-        `value` is True, False or None (unknown) for `has_X`, and a sequence of classes for `X_types`. Whether
+    def set_all(self, said: Iterable[Said]) -> None:
+        """Set overrides, all of them or, where one cannot be set, none.
+
+        A value is True, False or None (unknown) for `has_X`, and a sequence of classes for `X_types`. Whether
         a head X exists is the caller's to know. A listing not enriched yet keeps the override for later.
 
         Raises:
             UsageError: unknown listing; not a field that can be overridden; not a value for it.
         """
-        checked = _checked(field, value)
+        given = [
+            {**asdict(one), "value": json.dumps(_checked(one.field, one.value))}
+            for one in sorted(said, key=lambda one: one.id)
+        ]
 
         def work(connection: Connection) -> None:
-            row = _lock(connection, id)
-            given = {"id": id, "field": field, "value": json.dumps(checked), "note": note, "by": by}
-            connection.execute(_PUT, given)
-            _recompute(connection, row)
+            for one in given:
+                row = _lock(connection, one["id"])
+                connection.execute(_PUT, one)
+                _recompute(connection, row)
 
         self._database.run(work)
+
+    def of(self, ids: Sequence[str]) -> dict[str, list[Override]]:
+        """Id -> overrides by field, of those of these listings that have some."""
+        return self._database.run(lambda connection: read(connection, ids))
+
+    def listed(self, after: str, limit: int) -> dict[str, list[Override]]:
+        """The same of the next `limit` listings behind the id `after`, by id; {} at the end."""
+        given = {"after": after, "limit": limit}
+        return self._database.run(
+            lambda connection: read(connection, connection.execute(_NEXT, given).scalars().all())
+        )
 
     def clear_override(self, id: str, field: str) -> bool:
         """Let the model speak again for `field`; False where nothing was set.

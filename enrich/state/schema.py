@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "enrichment"
 """Transactions of `state.database` look names up here first, so that statements say `listing` alone."""
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The migration that these tables belong to."""
 VERSION_TABLE = "alembic_version"
 NIGHTLY, BACKFILL = 0, 10  # priorities
@@ -121,6 +121,28 @@ photo_embedding = Table(
     Column("bytes", LargeBinary, nullable=False),
 )
 """Features of photos, saved in the transaction that saves their scores: `records.Embedding`."""
+
+bundle = Table(
+    "bundle",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("heads", JSONB, nullable=False),
+    Column("first_used", Time, nullable=False, server_default=text("now()")),
+)
+"""Every bundle that a run has used. `heads`: head -> {"classes": its classes in the order of the logits, null
+for a single logit; "temperatures": model_id -> temperature}."""
+
+label = Table(
+    "label",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("head", Text, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("created_by", Text),
+    Column("created_at", Time, nullable=False, server_default=text("now()")),
+)
+"""What people said of photos, to learn from: true or false, or a class. No document depends on it."""
 
 override = Table(
     "override",

@@ -1,4 +1,4 @@
-"""Commands that look at what is there, and those by which a person has a say."""
+"""Commands that look at what is there."""
 
 import sys
 
@@ -9,7 +9,7 @@ from enrich.settings import load_settings
 from jobs.cli import options as opt
 from jobs.cli.app import app, warn_of_misspelt
 from jobs.cli.misspelt import misspelt
-from jobs.cli.parse import person, read_assignment, read_query
+from jobs.cli.parse import read_query
 from jobs.views import print_json
 
 
@@ -89,34 +89,6 @@ def retry(ids: opt.Named = None, everything: opt.Everything = False, verbose: op
             details(records.database, id)  # an unknown id is an error, before anything is changed
         count = records.requests.retry(named)
     sys.stdout.write(f"{count} listings will be tried again by the next run\n")
-
-
-@app.command()
-def override(
-    id: opt.Id,
-    assignments: opt.Assignments = None,
-    clear: opt.Clear = None,
-    note: opt.Note = None,
-    verbose: opt.Verbose = False,
-) -> None:
-    """Say yourself what a listing has. It outranks the model now and after every later run.
-
-    The next publish takes it to the index.
-    """
-    from jobs.run.services import open_records
-
-    if not assignments and not clear:
-        raise UsageError("say what to override, such as has_balcony=false, or --clear has_balcony")
-    with open_records(load_settings()) as records:
-        id = records.source.spelled(id)
-        given = [read_assignment(text, records.bundle.heads) for text in assignments or []]
-        for field, value in given:
-            records.overrides.set_override(id, field, value, note, person())
-            sys.stdout.write(f"{id}: {field} is now yours to say\n")
-        for field in clear or []:
-            found = records.overrides.clear_override(id, field)
-            sys.stdout.write(f"{id}: {field} {'is the model’s again' if found else 'had no override'}\n")
-    sys.stdout.write("`enrich publish`, or the next run, takes it to the index\n")
 
 
 @app.command()

@@ -4,7 +4,7 @@ import sys
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -102,6 +102,33 @@ Clear = Annotated[
     list[str] | None,
     typer.Option("--clear", metavar="FIELD", help="Let the model speak again; may be repeated."),
 ]
+MaybeId = Annotated[str | None, typer.Argument(metavar="[ID]", help="The listing's id.")]
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="NAME", help="Who says so; default: ENRICH_PERSON, else the login."),
+]
+Shows = Annotated[
+    int | None,
+    typer.Option(
+        "--photo", metavar="POSITION", help="The photo that shows it, for the next model to learn from."
+    ),
+]
+AllOverrides = Annotated[bool, typer.Option("--list", help="Show all overrides.")]
+Overriding = Annotated[
+    Path | None,
+    typer.Option(
+        "--import", metavar="FILE.csv", help="Set those of a table: listing_id, field, value, note, by."
+    ),
+]
+LabelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")]
+LabelFormat = Annotated[
+    Literal["manifest", "label-studio"],
+    typer.Option("--format", help="What people said, to learn from; or photos for Label Studio to ask of."),
+]
+LabelPhotos = Annotated[
+    int, typer.Option("--photos", min=1, max=100_000, help="Photos for Label Studio, at most.")
+]
+LabelFile = Annotated[Path, typer.Argument(metavar="FILE", help="Label Studio's JSON export, or a CSV file.")]
 Parquet = Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")]
 PerPhoto = Annotated[bool, typer.Option("--photos", help="A row per photo, not per listing.")]
 Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]

@@ -1,5 +1,6 @@
 """Reads what people write on the command line."""
 
+import csv
 import getpass
 import sys
 from collections.abc import Sequence
@@ -10,10 +11,14 @@ from enrich.errors import UsageError
 from enrich.index.protocol import Query
 from enrich.model.head import Head
 from enrich.model.kind import Overridable
+from enrich.settings import Settings
+from enrich.state.overrides import Said
 
 
-def person() -> str | None:
-    """Who types, as the system has it."""
+def person(given: str | None, settings: Settings) -> str | None:
+    """Who says something: as `given`, or as ENRICH_PERSON or the system has it."""
+    if given or settings.person:
+        return given or settings.person
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container without an entry for its user
@@ -53,6 +58,31 @@ def read_query(
         wanted.setdefault(name, []).append(kind)
     columns = dict(_split("--where", option, "city=Solna") for option in where)
     return Query(tuple(has), {name: tuple(kinds) for name, kinds in wanted.items()}, columns, limit)
+
+
+def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[tuple[int, Said]]:
+    """The overrides in a CSV file with the columns listing_id, field and value, and maybe note and by; each
+    with its line.
+
+    Raises:
+        UsageError: the file cannot be read, lacks a column, or a line is no override.
+    """
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"--import {path}: cannot be read: {reason}") from None
+    if missing := {"listing_id", "field", "value"} - set(rows.fieldnames or ()):
+        raise UsageError(f"--import {path}: lacks the column {', '.join(sorted(missing))}")
+    said = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            field, value = read_assignment(f"{row['field']}={row['value'] or ''}", heads)
+        except UsageError as error:
+            raise UsageError(f"--import {path}, line {number}: {error}") from None
+        note, who = row.get("note") or None, row.get("by") or by
+        said.append((number, Said((row["listing_id"] or "").strip(), field, value, note, who)))
+    return said
 
 
 def read_assignment(text: str, heads: Sequence[Head]) -> tuple[str, Any]:

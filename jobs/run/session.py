@@ -11,12 +11,14 @@ from typing import Any
 from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
+from enrich.model.bundle import Bundle
 from enrich.model.engine import Engine
 from enrich.model.open import open_engine
 from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
+from enrich.state import bundles
 from enrich.state.queue import WorkQueue
 from jobs.run.ahead import ScoredAhead
 from jobs.run.progress import shown
@@ -91,7 +93,9 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
     """Keep the run in the table `run`, with how it ended; yields its id."""
     if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
         log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
-    run_id = services.runs.start_run(kind, services.bundle.bundle_id)
+    bundle = services.bundle
+    bundles.remember(services.database, bundle.bundle_id, bundle.name, _heads(bundle))
+    run_id = services.runs.start_run(kind, bundle.bundle_id)
     error: str | None = None
     report.exit_code = 70
     try:
@@ -109,6 +113,19 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
         raise
     finally:
         services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
+
+
+def _heads(bundle: Bundle) -> dict[str, Any]:
+    """The heads as the table `bundle` has them."""
+    heads: dict[str, Any] = {
+        head.name: {"classes": [one.name for one in head.classes] or None, "temperatures": {}}
+        for head in bundle.heads
+    }
+    for arithmetic in bundle.arithmetics:
+        for member in bundle.at(arithmetic).members:
+            for head in member.heads:
+                heads[head.name]["temperatures"][member.model_id] = head.temperature
+    return heads
 
 
 def _left(services: Services, kind: str) -> int:

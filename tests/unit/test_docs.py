@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,21 @@ from enrich.settings import STARTER_BUNDLE, Settings, variable
 from jobs.cli.commands import app
 from training.cli import app as training_app
 
+
+def named(group: Any, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from named(command, *before, name)
+        else:
+            yield (*before, name), command
+
+
 DOCS = Path(__file__).parents[2] / "docs"
 COMMANDS = {
-    f"{program} {name}": command
+    f"{program} {' '.join(name)}": command
     for program, programs in (("enrich", app), ("enrich-train", training_app))
-    for name, command in typer.main.get_group(programs).commands.items()
+    for name, command in named(typer.main.get_group(programs))
 }
 EVERYWHERE = {"--help", "--verbose"}
 
@@ -38,7 +49,7 @@ def setting_row(name: str) -> str:
 def sections() -> dict[str, str]:
     """Command -> what docs/commands.md says of it."""
     parts = re.split(
-        r"^## (enrich(?:-train)? [\w-]+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE
+        r"^## (enrich(?:-train)? [\w -]+)\n", (DOCS / "commands.md").read_text(), flags=re.MULTILINE
     )
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

@@ -1,0 +1,180 @@
+"""Labels: what people said of single photos, and of which photos they might say more.
+
+A label is about bytes (their sha256), for the next model to learn from; no document depends on it. What a
+person says of a listing is an override, see `overrides`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from enrich.state.database import Database
+
+_PUT = text("""
+    INSERT INTO label AS l (sha256, head, value, created_by)
+    SELECT sha256, head, value, created_by
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+        AS r(sha256 text, head text, value jsonb, created_by text)
+    ORDER BY sha256, head
+    ON CONFLICT (sha256, head) DO UPDATE
+    SET value = excluded.value, created_by = excluded.created_by, created_at = now()
+    WHERE (l.value, l.created_by) IS DISTINCT FROM (excluded.value, excluded.created_by)
+""")
+
+_OF = text("SELECT sha256, head, value, created_by FROM label WHERE sha256 = ANY(:shas)")
+
+_KEYS = text("SELECT key, sha256 FROM photo WHERE key = ANY(:keys) AND sha256 IS NOT NULL")
+
+_PLACES = text("""
+    SELECT l.id, (p ->> 'position')::integer AS position, p ->> 'sha256' AS sha256
+    FROM listing AS l CROSS JOIN LATERAL jsonb_array_elements(l.photos) AS p
+    WHERE l.id = ANY(:ids) AND p ->> 'sha256' IS NOT NULL
+""")
+
+_KNOWN = text("SELECT DISTINCT sha256 FROM photo_score WHERE sha256 = ANY(:shas)")
+
+# Listings of which a person said something, or of a photo of which.
+_TAUGHT = text("""
+    SELECT l.id, l.model_attributes, l.photos FROM listing AS l
+    WHERE l.id > :after AND l.status <> 'gone' AND l.model_attributes IS NOT NULL
+      AND (EXISTS (SELECT FROM override AS o WHERE o.listing_id = l.id)
+           OR EXISTS (SELECT FROM listing_photo AS h JOIN photo USING (key) JOIN label USING (sha256)
+                      WHERE h.listing_id = l.id))
+    ORDER BY l.id LIMIT :page
+""")
+
+_ANSWERS = text("SELECT to_jsonb(a) FROM photo_attributes AS a WHERE listing_id = ANY(:ids)")
+
+# Nearest to even odds first: what a look teaches most (uncertainty sampling, Lewis and Gale 1994).
+_DOUBTFUL = text("""
+    SELECT s.sha256 FROM photo_score AS s
+    WHERE s.model_id = :model AND s.scores ? :head
+      AND NOT EXISTS (SELECT FROM label AS l WHERE l.sha256 = s.sha256)
+    ORDER BY abs((s.scores -> :head ->> 0)::float8), s.sha256 LIMIT :limit
+""")
+
+# A hash is as good as a random number.
+_ANY = text("""
+    SELECT s.sha256 FROM photo_score AS s
+    WHERE s.model_id = :model AND s.sha256 >= :start
+      AND NOT EXISTS (SELECT FROM label AS l WHERE l.sha256 = s.sha256)
+    ORDER BY s.sha256 LIMIT :limit
+""")
+
+_HOLDERS = text("""
+    SELECT DISTINCT ON (p.sha256) p.sha256, l.id, p.key, (shown ->> 'position')::integer AS position
+    FROM photo AS p JOIN listing_photo AS h USING (key) JOIN listing AS l ON l.id = h.listing_id
+    CROSS JOIN LATERAL jsonb_array_elements(l.photos) AS shown
+    WHERE p.sha256 = ANY(:shas) AND l.status <> 'gone' AND shown ->> 'key' = p.key
+    ORDER BY p.sha256, l.id, position
+""")
+
+PAGE = 200  # listings read at once
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a person said of a photo. `value`: True or False of a binary head, else a class."""
+
+    sha256: str
+    head: str
+    value: bool | str
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a photo is shown."""
+
+    listing: str
+    key: str
+    """Its URL key."""
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A listing that people said something of."""
+
+    id: str
+    model: Mapping[str, Any]
+    """What the model says of the listing: `listing.model_attributes`."""
+    photos: Sequence[Mapping[str, Any]]
+    """Its photos whose bytes are known: entries of `listing.photos`."""
+    answers: Mapping[int, Mapping[str, Any]]
+    """Position -> a row of the view `photo_attributes`."""
+
+
+class Labels:
+    """The table `label`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, labels: Sequence[Label]) -> int:
+        """Record labels, over what was said before of these photos and heads; how many are new or changed."""
+        last = {(label.sha256, label.head): label for label in labels}
+        rows = [
+            {"sha256": one.sha256, "head": one.head, "value": one.value, "created_by": one.by}
+            for one in last.values()
+        ]
+        return self._database.run(
+            lambda connection: connection.execute(_PUT, {"rows": json.dumps(rows)}).rowcount
+        )
+
+    def of(self, shas: Sequence[str]) -> dict[str, dict[str, Label]]:
+        """sha256 -> head -> label, of those of these photos that have some."""
+        found: dict[str, dict[str, Label]] = {}
+        for row in self._rows(_OF, shas=list(shas)):
+            found.setdefault(row.sha256, {})[row.head] = Label(*row)
+        return found
+
+    def by_key(self, keys: Sequence[str]) -> dict[str, str]:
+        """URL key -> sha256, of those that are known."""
+        return dict(map(tuple, self._rows(_KEYS, keys=list(keys))))
+
+    def by_place(self, ids: Sequence[str]) -> dict[tuple[str, int], str]:
+        """(listing id, position) -> sha256, of these listings' photos whose bytes are known."""
+        return {(id, position): sha for id, position, sha in self._rows(_PLACES, ids=list(ids))}
+
+    def known(self, shas: Sequence[str]) -> set[str]:
+        """Those of these photos that were ever scored."""
+        return {sha for (sha,) in self._rows(_KNOWN, shas=list(shas))}
+
+    def taught(self, after: str) -> list[Taught]:
+        """The next page of listings behind the id `after` that people said something of; [] at the end."""
+
+        def work(connection: Connection) -> list[Taught]:
+            rows = connection.execute(_TAUGHT, {"after": after, "page": PAGE}).all()
+            answers: dict[str, dict[int, Any]] = {}
+            for row in connection.execute(_ANSWERS, {"ids": [row.id for row in rows]}).scalars():
+                answers.setdefault(row["listing_id"], {})[row["position"]] = row
+            return [
+                Taught(
+                    row.id,
+                    row.model_attributes,
+                    [photo for photo in row.photos if photo["sha256"]],
+                    answers.get(row.id, {}),
+                )
+                for row in rows
+            ]
+
+        return self._database.run(work)
+
+    def doubtful(self, model_id: str, head: str, limit: int) -> list[str]:
+        """Hashes of photos that nobody labelled, the ones with the least sure answers first."""
+        return [sha for (sha,) in self._rows(_DOUBTFUL, model=model_id, head=head, limit=limit)]
+
+    def unlabelled(self, model_id: str, start: str, limit: int) -> list[str]:
+        """Photos that nobody labelled at all, by hash from `start` on: a random sample."""
+        return [sha for (sha,) in self._rows(_ANY, model=model_id, start=start, limit=limit)]
+
+    def places(self, shas: Sequence[str]) -> dict[str, Place]:
+        """sha256 -> a place where the photo is shown."""
+        return {sha: Place(*place) for sha, *place in self._rows(_HOLDERS, shas=list(shas))}
+
+    def _rows(self, statement: Any, **given: Any) -> Sequence[Any]:
+        return self._database.run(lambda connection: connection.execute(statement, given).all())

@@ -1,0 +1,193 @@
+"""`enrich labels export`: what people said as a manifest to learn from, or photos for Label Studio to ask of.
+
+Both write the photos beside it, as files named by their sha256. An export into the same folder again fetches
+only what is not there yet.
+"""
+
+import csv
+import json
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from enrich.atomic import new_file
+from enrich.errors import UsageError
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from enrich.state.labels import Label, Labels, Place, Taught
+from enrich.state.queue import complete_scores
+from jobs.labels.label_studio import interface, task
+from jobs.labels.photos import save_photos
+from jobs.run.services import Records
+
+PHOTOS = "photos"  # the folder of the files
+
+
+@dataclass(slots=True)
+class Exported:
+    """What an export wrote."""
+
+    photos: int
+    failures: Counter[str]
+    """Why photos that belong to it are not there."""
+    unproven: Counter[str] = field(default_factory=Counter)
+    """Head -> listings that a person says have it, with no photo known to show it."""
+
+
+def export_manifest(records: Records, folder: Path) -> Exported:
+    """Write `manifest.csv` for `enrich-train fit`: one row per photo that a person's word says something of.
+
+    What people said of a photo comes first. By `has_X=false`, no photo of the listing shows X; by
+    `has_X=true`, the one does that made the model say so, too. Its other photos stay unlabelled, because
+    nobody said which of them shows X.
+
+    Raises:
+        UsageError: the folder cannot be written to, or nobody said anything yet.
+    """
+    _usable(folder)
+    rows, unproven = _rows(records)
+    if not rows:
+        raise UsageError(
+            "there is nothing to export: nobody has overridden an attribute (`enrich override`) or labelled "
+            "photos (`enrich labels import`)"
+        )
+    places = {sha: place for sha, (place, _) in rows.items()}
+    saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
+    heads = [head.name for head in records.bundle.heads]
+    told = [f"{who}_{head}" for head in heads for who in ("person", "model")]
+    columns = ["path", "group", "split", *heads, "position", "url", *told]
+    with new_file(folder / "manifest.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for sha, (place, said) in rows.items():
+            if name := saved.names.get(sha):
+                fixed = {"path": f"{PHOTOS}/{name}", "group": place.listing, "split": "train"}
+                writer.writerow(fixed | {"position": place.position} | said)
+    return Exported(len(saved.names), saved.failures, unproven)
+
+
+def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
+    """Write `tasks.json` and `labelling.xml` for Label Studio: photos that nobody labelled, with the model's
+    answers.
+
+    Half of the `photos` are those whose answer is least sure, in turns of the yes-or-no heads; half are drawn
+    at random.
+
+    Raises:
+        UsageError: the folder cannot be written to, or no photo is scored by the current bundle.
+    """
+    _usable(folder)
+    labels, models = Labels(records.database), [member.model_id for member in records.bundle.members]
+    places = labels.places(_chosen(records.bundle, labels, photos))
+    if not places:
+        raise UsageError("no photo was scored by the current bundle yet: `enrich run` first")
+    saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
+    scores = complete_scores(records.queue, sorted(saved.names), models)
+    tasks = [
+        task(records.bundle, scores[sha], places[sha], f"{folder.resolve().name}/{PHOTOS}/{name}")
+        for sha, name in sorted(saved.names.items())
+        if sha in scores
+    ]
+    written = {
+        "tasks.json": json.dumps(tasks, indent=1, ensure_ascii=False),
+        "labelling.xml": interface(records.bundle.heads),
+    }
+    for name, content in written.items():
+        with new_file(folder / name) as part:
+            part.write_text(content, encoding="utf-8")
+    return Exported(len(tasks), saved.failures)
+
+
+def _usable(folder: Path) -> None:
+    try:
+        (folder / PHOTOS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written to: {error.strerror}; name a folder that can") from None
+
+
+def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Counter[str]]:
+    """sha256 -> where it is shown, and the cells of its row; and the heads that no photo proves.
+
+    A photo that several listings show belongs to the first one.
+    """
+    labels, unproven = Labels(records.database), Counter[str]()
+    rows: dict[str, tuple[Place, dict[str, Any]]] = {}
+    after = ""
+    while page := labels.taught(after):
+        after = page[-1].id
+        given = labels.of(sorted({photo["sha256"] for listing in page for photo in listing.photos}))
+        words = records.overrides.of([listing.id for listing in page])
+        for listing in page:
+            said = {override.field: override.value for override in words.get(listing.id, ())}
+            for photo in listing.photos:
+                cells = _cells(records.bundle.heads, listing, photo, said, given.get(photo["sha256"], {}))
+                if any(cells[head.name] != "" for head in records.bundle.heads):
+                    place = Place(listing.id, photo["key"], photo["position"])
+                    rows.setdefault(photo["sha256"], (place, cells))
+            for head in records.bundle.heads:
+                shown = (rows[p["sha256"]][1][head.name] for p in listing.photos if p["sha256"] in rows)
+                if said.get(f"has_{head.name}") is True and 1 not in shown:
+                    unproven[head.name] += 1
+    return rows, unproven
+
+
+def _cells(
+    heads: Sequence[Head],
+    listing: Taught,
+    photo: Mapping[str, Any],
+    said: Mapping[str, Any],
+    labels: Mapping[str, Label],
+) -> dict[str, Any]:
+    cells: dict[str, Any] = {"url": photo["url"]}
+    answers = listing.answers.get(photo["position"], {})
+    for head in heads:
+        field = head.rules.answer_field(head.name)
+        label = labels.get(head.name)
+        value = label.value if label else _learnt(head, listing, photo, said.get(field))
+        cells[head.name] = int(value) if isinstance(value, bool) else value
+        cells[f"person_{head.name}"] = _text(said[field]) if field in said else ""
+        chance = answers.get(f"{head.name}_probability")
+        kind = answers.get(f"{head.name}_type")
+        cells[f"model_{head.name}"] = " ".join(
+            str(part) for part in (kind, None if chance is None else round(chance, 4)) if part is not None
+        )
+    return cells
+
+
+def _learnt(head: Head, listing: Taught, photo: Mapping[str, Any], said: Any) -> bool | str:
+    """What a photo shows by what a person said of its listing; "" where that says nothing of it."""
+    if not head.rules.is_yes_or_no or not isinstance(said, bool):
+        return ""
+    if said is False:
+        return False
+    found = listing.model["evidence"].get(head.name)
+    sure = listing.model["fields"].get(head.rules.answer_field(head.name)) is True
+    return True if sure and found and found["position"] == photo["position"] else ""
+
+
+def _text(said: Any) -> str:
+    if isinstance(said, tuple):
+        return " ".join(said)
+    return {True: "true", False: "false", None: "unknown"}[said]
+
+
+def _chosen(bundle: Bundle, labels: Labels, photos: int) -> list[str]:
+    """The photos that are worth a look, each once."""
+    asked = [
+        (member.model_id, head.name)
+        for member in bundle.members
+        for head in member.heads
+        if head.rules.is_yes_or_no
+    ]
+    doubtful = [labels.doubtful(model, head, photos) for model, head in asked]
+    turns = (sha for turn in zip_longest(*doubtful) for sha in turn if sha is not None)
+    chosen = dict.fromkeys(islice(turns, photos // 2 if asked else 0))
+    model = bundle.members[0].model_id
+    start = secrets.token_hex(32)
+    drawn = labels.unlabelled(model, start, photos) + labels.unlabelled(model, "", photos)
+    rest = (sha for sha in dict.fromkeys(drawn) if sha not in chosen)
+    return [*chosen, *islice(rest, photos - len(chosen))]

@@ -1,0 +1,40 @@
+"""`enrich override --list`."""
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from enrich.state.overrides import Override, Overrides
+from jobs.views import console, print_json
+
+PAGE = 1_000
+
+
+def show_overrides(overrides: Overrides, as_json: bool) -> None:
+    """All overrides by listing: field, value, who said so and when, and the note."""
+    rows = _all(overrides)
+    if as_json:
+        print_json(
+            [
+                {"listing_id": id, "field": o.field, "value": o.value, "note": o.note, "by": o.by, "at": o.at}
+                for id, o in rows
+            ]
+        )
+        return
+    table = Table(header_style="bold")
+    for title in ("listing", "field", "value", "by", "at", "note"):
+        table.add_column(title, overflow="fold")
+    for id, o in rows:
+        said = {True: "true", False: "false", None: "unknown"}
+        value = ", ".join(o.value) if isinstance(o.value, tuple) else said[o.value]
+        table.add_row(*map(escape, (id, o.field, value, o.by or "", f"{o.at:%Y-%m-%d %H:%M}", o.note or "")))
+    console().print(table if table.row_count else "No overrides.")
+
+
+def _all(overrides: Overrides) -> Iterator[tuple[str, Override]]:
+    after = ""
+    while page := overrides.listed(after, PAGE):
+        for id, said in page.items():
+            yield from ((id, one) for one in said)
+            after = id

@@ -1,0 +1,81 @@
+"""The view `photo_attributes` says of each photo what `enrich show` says, so that a gallery can be sorted."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.migrate import migrate
+from jobs.run.services import open_records
+from jobs.views.show import explain
+from tests.support.bundles import binary_head, make_bundle, room_head
+from tests.support.harness import World, seed_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+VIEW = "SELECT * FROM enrichment.photo_attributes WHERE listing_id = :id ORDER BY position"
+
+
+def shown(world: World, id: str) -> list[dict[str, Any]]:
+    return [dict(row._mapping) for row in world.portal.execute(VIEW, id=id)]
+
+
+def test_each_photo_has_the_probabilities_that_show_explains(world: World) -> None:
+    world.listing("a", "kitchen", "balcony", "bedroom")
+    world.listing("b", "fireplace")
+    migrate(world.settings())
+    world.run()
+    photos = shown(world, "a")
+    assert [(p["position"], p["room_type"]) for p in photos] == [
+        (0, "kitchen"),
+        (1, "other"),
+        (2, "bedroom"),
+    ]
+    with open_records(world.settings()) as records:
+        explained = [photo["probabilities"] for photo in explain(records, "a")["photos"]]
+    for photo, said in zip(photos, explained, strict=True):
+        assert photo["balcony_probability"] == pytest.approx(said["balcony"], abs=1e-4)
+        assert photo["fireplace_probability"] == pytest.approx(said["fireplace"], abs=1e-4)
+        assert photo["room_probability"] == pytest.approx(max(said["room"].values()), abs=1e-4)
+        assert photo["near_duplicate_of"] is None
+
+
+def test_a_failed_photo_has_no_answer_and_a_near_duplicate_names_the_first(world: World) -> None:
+    first, _ = world.listing("a", "kitchen", "balcony")
+    world.portal.add_photo("a", 2, world.photo("kitchen", seed_of("a", 0), "/same-bytes.jpg"))
+    world.portal.add_photo("a", 3, world.photos.url("/missing.jpg"))
+    world.portal.add_photo("a", 4, first)
+    migrate(world.settings())
+    world.run()
+    photos = shown(world, "a")
+    assert [photo["near_duplicate_of"] for photo in photos] == [None, None, 0, None, 0]
+    assert [photo["room_type"] for photo in photos] == ["kitchen", "other", "kitchen", None, "kitchen"]
+    assert photos[3]["balcony_probability"] is None
+
+
+def test_the_answers_are_those_of_the_bundle_that_made_the_listing(world: World, tmp_path: Path) -> None:
+    """While a new bundle is rolled out, a listing that it has not reached keeps its answers."""
+    world.listing("a", "balcony")
+    migrate(world.settings())
+    world.run()
+    before = shown(world, "a")
+    heads = [binary_head("balcony") | {"temperature": 4.0}, binary_head("fireplace"), room_head()]
+    world.fixed["bundle"] = make_bundle(tmp_path / "other", heads=heads).folder
+    world.listing("b", "balcony")
+    world.run()
+    assert shown(world, "a") == before
+    (other,) = shown(world, "b")
+    assert 0.5 < other["balcony_probability"] < before[0]["balcony_probability"]
+
+
+def test_the_documented_queries_sort_a_gallery_and_choose_a_cover(world: World) -> None:
+    world.listing("1009", "bathroom", "balcony", "kitchen")
+    world.listing("1010", "bedroom")
+    migrate(world.settings())
+    world.run()
+    page = (DOCS / "database.md").read_text()
+    queries = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    gallery, cover = [sql for sql in queries if "photo_attributes\nWHERE" in sql]
+    assert [row.room_type for row in world.portal.execute(gallery)] == ["kitchen", "bathroom", "other"]
+    covers = {row.listing_id: row.url for row in world.portal.execute(cover)}
+    assert covers["1009"].endswith("/1009/1.jpg") and covers["1010"].endswith("/1010/0.jpg")
