@@ -105,6 +105,22 @@ def rescore(ids: opt.Ids = None, as_json: opt.Json = False, verbose: opt.Verbose
 
 
 @app.command()
+def prune(
+    yes: opt.Yes = False, days: opt.Days = 90, as_json: opt.Json = False, verbose: opt.Verbose = False
+) -> None:
+    """Delete what nothing uses any more: gone listings, photos, scores, features, runs. Dry without --yes."""
+    from jobs.prune import prune as go_through
+    from jobs.run.services import open_records
+    from jobs.views.prune import show_pruned
+
+    with stopping() as stop:
+        with open_records(load_settings()) as records:
+            show_pruned(go_through(records, days, yes, stop.is_set), yes, as_json)
+        if stop.is_set():
+            raise SignalError("stopped by signal: the same command goes on", stop.exit_code)
+
+
+@app.command()
 def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
     """Send what is not published yet to the index; fetches and scores nothing."""
     from jobs.run.publish import publish as start

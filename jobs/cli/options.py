@@ -131,4 +131,8 @@ LabelPhotos = Annotated[
 LabelFile = Annotated[Path, typer.Argument(metavar="FILE", help="Label Studio's JSON export, or a CSV file.")]
 Parquet = Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")]
 PerPhoto = Annotated[bool, typer.Option("--photos", help="A row per photo, not per listing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Delete; without it, only count.")]
+Days = Annotated[
+    int, typer.Option("--days", min=1, max=36_500, help="Only what has not been used for so many days.")
+]
 Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]

@@ -1,0 +1,169 @@
+"""Pruning: what state keeps and nothing uses any more.
+
+Rows go in small transactions, and those that somebody else has locked are left out. So this may run beside
+anything: what a run comes to need meanwhile is written, or fetched and scored, again.
+"""
+
+# ruff: noqa: S608 (statements are made of our own parts)
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from enrich.state.database import Database
+from enrich.state.schema import SCHEMA, metadata
+
+BATCH = 5_000  # rows per transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Rows of one table that nothing uses; `condition` is SQL over the row `x`."""
+
+    what: str
+    table: str
+    condition: str
+    looked_at_twice: bool = True
+    """Whether `condition` is asked again when a row is deleted; else it would take a look at all photos."""
+    for_discovery: bool = False
+    """Discovery reads such rows and counts on them later: only with its lock."""
+
+
+_OLD = "now() - :days * interval '1 day'"
+_BYTES_OF_NO_PHOTO = """NOT EXISTS (SELECT FROM photo AS p WHERE p.sha256 = x.sha256)
+    AND NOT EXISTS (SELECT FROM label AS l WHERE l.sha256 = x.sha256)"""
+
+UNUSED = (
+    # A revision is the time at which it was made, in microseconds, and a removal makes one. So a listing that
+    # comes back later gets a greater one. What a person said of a listing outlives its absence.
+    Unused(
+        "listings that are gone",
+        "listing",
+        f"""x.status = 'gone' AND coalesce(to_timestamp(x.revision / 1000000.0), '-infinity') < {_OLD}
+            AND NOT EXISTS (SELECT FROM override AS o WHERE o.listing_id = x.id)
+            AND NOT EXISTS (SELECT FROM publication AS p WHERE p.listing_id = x.id AND p.status <> 'done')""",
+        for_discovery=True,
+    ),
+    Unused(
+        "removals on record",
+        "publication",
+        "x.status = 'done' AND NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
+    ),
+    Unused(
+        "photos of listings that are gone",
+        "listing_photo",
+        "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
+    ),
+    Unused(
+        "photos that no listing shows",
+        "photo",
+        f"x.checked_at < {_OLD} AND NOT EXISTS (SELECT FROM listing_photo AS h WHERE h.key = x.key)",
+    ),
+    Unused(
+        "scores of photos that are gone",
+        "photo_score",
+        _BYTES_OF_NO_PHOTO,
+        looked_at_twice=False,
+    ),
+    Unused(
+        "scores by models that made no listing's attributes",
+        "photo_score",
+        "x.model_id <> ALL(:models)",
+    ),
+    Unused(
+        "features of photos that are gone",
+        "photo_embedding",
+        _BYTES_OF_NO_PHOTO,
+        looked_at_twice=False,
+    ),
+    Unused(
+        "features by backbones of earlier bundles",
+        "photo_embedding",
+        "CAST(:features AS text[]) IS NOT NULL AND x.feature_id <> ALL(:features)",
+    ),
+    Unused(
+        "runs",
+        "run",
+        f"""x.started_at < {_OLD}
+            AND x.id NOT IN (SELECT id FROM run AS r WHERE r.kind = x.kind ORDER BY id DESC LIMIT 30)""",
+    ),
+    Unused("backfills that are done", "backfill", f"x.done_at < {_OLD}"),
+)
+
+_MODELS = text("""
+    SELECT DISTINCT jsonb_array_elements_text(model_ids) FROM listing
+    WHERE status <> 'gone' AND jsonb_typeof(model_ids) = 'array'
+""")
+
+_OTHER_BUNDLES = text("""
+    SELECT EXISTS (SELECT FROM listing
+                   WHERE status <> 'gone' AND bundle_id IS NOT NULL AND bundle_id <> :bundle)
+""")
+
+
+class Pruning:
+    """Rows that nothing uses and that have not been used for `days`.
+
+    `bundle_id`, `models` and `features` are those of the current bundle, in all of its arithmetics. Scores by
+    other models stay while a listing is made with them, features by other backbones while any listing is made
+    with another bundle.
+    """
+
+    def __init__(
+        self, database: Database, days: int, bundle_id: str, models: Sequence[str], features: Sequence[str]
+    ) -> None:
+        self._database = database
+
+        def given(connection: Connection) -> dict[str, Any]:
+            others = bool(connection.scalar(_OTHER_BUNDLES, {"bundle": bundle_id}))
+            return {
+                "days": days,
+                "models": sorted({*models, *connection.execute(_MODELS).scalars()}),
+                "features": None if others else list(features),
+            }
+
+        self._given = database.run(given)
+
+    def count(self, unused: Unused) -> int:
+        """How many such rows there are now."""
+        found = self._statement(f"SELECT count(*) FROM {unused.table} AS x WHERE {unused.condition}")
+        return int(self._database.run(lambda connection: connection.execute(*found).scalar_one()))
+
+    def delete(self, unused: Unused, stopping: Callable[[], bool]) -> int:
+        """Delete such rows until none is left, or told to stop; how many."""
+        key = ", ".join(column.name for column in metadata.tables[f"{SCHEMA}.{unused.table}"].primary_key)
+        found = self._statement(f"SELECT {key} FROM {unused.table} AS x WHERE {unused.condition}")
+        again = unused.condition if unused.looked_at_twice else "true"
+        given = f"jsonb_populate_recordset(CAST(NULL AS {unused.table}), CAST(:rows AS jsonb))"
+        delete = f"""
+            WITH chosen AS (
+                SELECT x.ctid AS place FROM {unused.table} AS x
+                WHERE ({key}) IN (SELECT {key} FROM {given}) AND {again}
+                FOR UPDATE OF x SKIP LOCKED
+            )
+            DELETE FROM {unused.table} WHERE ctid = ANY(ARRAY(SELECT place FROM chosen))
+        """
+
+        def work(connection: Connection) -> int:
+            deleted = 0
+            streaming = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
+            for batch in streaming.execute(*found).mappings().partitions(BATCH):
+                if stopping():
+                    break
+                deleted += self._delete(delete, [dict(row) for row in batch])
+            return deleted
+
+        return self._database.run(work)
+
+    def _delete(self, sql: str, rows: Sequence[Any]) -> int:
+        named = self._statement(sql, rows=json.dumps(rows))
+        return self._database.run(lambda connection: connection.execute(*named).rowcount)
+
+    def _statement(self, sql: str, **more: str) -> tuple[TextClause, dict[str, Any]]:
+        """With those of the parameters that it has."""
+        given = self._given | more
+        statement = text(sql)
+        return statement, {name: given[name] for name in statement.compile().params}

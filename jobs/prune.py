@@ -1,0 +1,48 @@
+"""`enrich prune`: deletes what nothing uses any more, or says what it would delete."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from enrich.errors import BusyError
+from enrich.model.features import feature_id
+from enrich.state.pruning import UNUSED, Pruning
+from jobs.run.services import Records
+from jobs.run.session import DISCOVER
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Rows of one kind."""
+
+    what: str
+    rows: int
+    skipped: bool = False
+    """Left as they are, because a run is discovering."""
+
+
+def prune(records: Records, days: int, yes: bool, stopping: Callable[[], bool]) -> Iterator[Pruned]:
+    """Go through all that may be unused for `days`; with `yes` delete it, else count it."""
+    bundle = records.bundle
+    members = [member for name in bundle.arithmetics for member in bundle.at(name).members]
+    pruning = Pruning(
+        records.database,
+        days,
+        bundle.bundle_id,
+        [member.model_id for member in members],
+        [feature_id(member) for member in members],
+    )
+    for unused in UNUSED:
+        if stopping():
+            return
+        if not yes:
+            yield Pruned(unused.what, pruning.count(unused))
+            continue
+        with ExitStack() as stack:
+            if unused.for_discovery:
+                try:
+                    stack.enter_context(records.locks.hold(DISCOVER, records.settings.lease_seconds))
+                except BusyError:
+                    yield Pruned(unused.what, pruning.count(unused), skipped=True)
+                    continue
+            yield Pruned(unused.what, pruning.delete(unused, stopping))
