@@ -11,7 +11,7 @@ PHOTOS ?= ../shared/photos
 JOB := $(VENV)/.job-$(TORCH)
 ALL := $(VENV)/.all-$(TORCH)
 
-.PHONY: demo test check unit format bench clean
+.PHONY: demo test check unit format bench audit clean
 demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
 
@@ -32,6 +32,11 @@ format: $(ALL)
 
 bench: $(ALL)  ## every benchmark, one after another (hours); writes docs/benchmarks.md
 	$(BIN)/python benchmarks --photos $(PHOTOS)
+
+audit: $(ALL)  ## known weaknesses of what is installed (asks the internet), and everybody's licence
+	$(BIN)/pip install -qq '.[audit]'
+	$(BIN)/pip-audit --no-deps --disable-pip --requirement constraints.txt
+	$(BIN)/pip-licenses --order license
 
 $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

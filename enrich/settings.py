@@ -3,18 +3,17 @@
 `enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
 """
 
-import json
 import os
-import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Any, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from enrich.errors import SettingsError
+from enrich.setting_values import IndexName, MaxRemoved, StringList, TableName, ZoneName, from_files
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
 
@@ -31,13 +30,7 @@ SIGNING_PARAMS = (
 )
 """Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
 
-_TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
-_INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
-
 PREFIX = "ENRICH_"
-
-StringList = Annotated[tuple[str, ...], NoDecode]
-"""A JSON list, or names separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -46,6 +39,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *_: Any, **sources: PydanticBaseSettingsSource
+    ) -> tuple[Any, ...]:
+        """What the caller says, the environment, `.env`, and files that variables with `_FILE` name."""
+        given = (sources[f"{name}_settings"] for name in ("init", "env", "dotenv"))
+        return (*given, secrets_in_files)
 
     # Where things are
     database_url: SecretStr | None = Field(
@@ -76,8 +77,8 @@ class Settings(BaseSettings):
     )
 
     # The portal's tables
-    source_listings: str = Field("listings", description="Table or view of listings, schema.name")
-    source_images: str = Field("listing_images", description="Table or view of image rows, schema.name")
+    source_listings: TableName = Field("listings", description="Table or view of listings, schema.name")
+    source_images: TableName = Field("listing_images", description="Table or view of image rows, schema.name")
     index_columns: StringList = Field(
         (), description="Listing columns copied into the documents (own mode); place=lat+lon makes a point"
     )
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
     )
 
     # The index
-    index: str = Field("listings-enriched", description="Alias (own mode); index or alias (merge mode)")
+    index: IndexName = Field("listings-enriched", description="Alias (own mode); index or alias (merge mode)")
     index_mode: Literal["own", "merge"] = Field(
         "own", description="own: our index; merge: the portal's documents"
     )
@@ -151,7 +152,7 @@ class Settings(BaseSettings):
         60.0, ge=1, description="A worker that is silent for this long loses its listings"
     )
     max_attempts: int = Field(5, ge=1, description="Times a listing may kill its worker before quarantine")
-    max_removed: str = Field(
+    max_removed: MaxRemoved = Field(
         "5%",
         description="Most documents one run may remove: a share of those published (then 20 in any case), "
         "or a number",
@@ -173,64 +174,13 @@ class Settings(BaseSettings):
     cron: str = Field(
         "30 3 * * *", description="When `enrich worker` runs: five cron fields, or six with seconds first"
     )
-    timezone: str = Field("Europe/Stockholm", description="Time zone of the cron expression")
-
-    @field_validator(
-        "index_columns",
-        "url_ignore_params",
-        "allowed_private_hosts",
-        "allowed_folders",
-        "allowed_stores",
-        mode="before",
-    )
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = value.strip()
-        if text.startswith("["):
-            try:
-                parsed = json.loads(text)
-            except ValueError as error:
-                raise ValueError(f'not a JSON list: {error}; write ["a","b"] or a,b') from None
-            if not isinstance(parsed, list) or not all(isinstance(item, str) for item in parsed):
-                raise ValueError('a JSON list of strings is needed, such as ["a","b"]')
-            return tuple(parsed)
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+    timezone: ZoneName = Field("Europe/Stockholm", description="Time zone of the cron expression")
 
     @property
     def cache_folder(self) -> Path:
         """Where what can be made again is kept."""
         users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return (self.cache or Path(users) / "listing-enrichment").expanduser()
-
-    @field_validator("source_listings", "source_images")
-    @classmethod
-    def _table(cls, value: str) -> str:
-        if not _TABLE.match(value):
-            raise ValueError("a table or view name is needed: name or schema.name")
-        return value
-
-    @field_validator("index")
-    @classmethod
-    def _index(cls, value: str) -> str:
-        if not _INDEX.match(value):
-            raise ValueError("an index or alias name is needed: lower case letters, digits, - _ and .")
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("not a time zone name such as Europe/Stockholm or UTC")
-        ZoneInfo(value)
-        return value
-
-    @field_validator("max_removed")
-    @classmethod
-    def _removed(cls, value: str) -> str:
-        parse_max_removed(value)
-        return value
 
     @property
     def index_backend(self) -> Literal["elasticsearch", "embedded"]:
@@ -257,26 +207,27 @@ class Settings(BaseSettings):
         return self
 
 
-def parse_max_removed(text: str) -> tuple[float, int | None]:
-    """Read `ENRICH_MAX_REMOVED`: ("5%" or "0.05") -> (0.05, None); "200" -> (0.0, 200).
+def surroundings() -> dict[str, str | None]:
+    """The variables of `.env` and of the environment, which outrank them."""
+    return {**dotenv_values(".env"), **os.environ}
+
+
+def secret_variables() -> list[str]:
+    """The variables that hold secrets."""
+    return [
+        variable(name)
+        for name, field in Settings.model_fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    ]
+
+
+def secrets_in_files() -> dict[str, str]:
+    """Variable -> secret, of those that a variable `…_FILE` leads to.
 
     Raises:
-        ValueError: neither a share nor a whole number.
+        SettingsError: such a file cannot be used.
     """
-    value = text.strip()
-    try:
-        share = float(value[:-1]) / 100 if value.endswith("%") else float(value)
-    except ValueError:
-        raise ValueError(
-            "a share such as 5% or 0.05, or a number of documents such as 200, is needed"
-        ) from None
-    if value.endswith("%") or 0 < share < 1:
-        if not 0 <= share <= 1:
-            raise ValueError("a share lies between 0% and 100%")
-        return share, None
-    if share < 0 or not share.is_integer():
-        raise ValueError("a number of documents is a whole number, 0 or more")
-    return 0.0, int(share)
+    return from_files(secret_variables(), surroundings())
 
 
 def variable(name: str) -> str:

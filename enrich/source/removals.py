@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from enrich.settings import parse_max_removed
+from enrich.setting_values import parse_max_removed
 from enrich.source.pages import ABSENT, Page
 from enrich.state.database import Database
 from enrich.state.outbox import enqueue

@@ -1,16 +1,12 @@
 """Keeps secrets out of everything that is printed: messages, logs and tracebacks."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import get_args
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from dotenv import dotenv_values
-from pydantic import SecretStr
-
-from enrich.settings import Settings, variable
+from enrich.errors import SettingsError
+from enrich.settings import Settings, secret_variables, secrets_in_files, surroundings, variable
 
 HIDDEN = "******"
 _SHORTEST = 3  # a shorter secret would tear every other word apart; in URLs it is hidden all the same
@@ -24,8 +20,8 @@ class Redactor:
     def __init__(self, environ: Mapping[str, str]) -> None:
         given = {name.lower(): value for name, value in environ.items()}
         found: set[str] = set()
-        for name, field in Settings.model_fields.items():
-            if SecretStr in (field.annotation, *get_args(field.annotation)):
+        for name in Settings.model_fields:
+            if variable(name) in secret_variables():
                 for written in (variable(name).lower(), f"enrich_{name}"):  # pydantic-settings reads both
                     found.update(_secrets(given.get(written, "")))
         spelled = {form for secret in found if len(secret) >= _SHORTEST for form in _spellings(secret)}
@@ -34,9 +30,12 @@ class Redactor:
 
     @classmethod
     def from_surroundings(cls) -> "Redactor":
-        """From the places that the settings are read from: `.env` and the environment."""
-        file = {name: value for name, value in dotenv_values(".env").items() if value}
-        return cls({**file, **os.environ})
+        """From the places that the settings are read from: `.env`, the environment, and files."""
+        given = {name: value for name, value in surroundings().items() if value}
+        try:
+            return cls(given | secrets_in_files())
+        except SettingsError:  # said where the settings are loaded
+            return cls(given)
 
     def __call__(self, text: str) -> str:
         text = _IN_QUERY.sub(rf"\1{HIDDEN}", _IN_URL.sub(rf"\1{HIDDEN}@", text))

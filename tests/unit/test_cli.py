@@ -215,6 +215,12 @@ def test_secrets_from_a_dotenv_file_are_hidden(no_settings: Path) -> None:
     assert Redactor.from_surroundings()("key abc123def refused") == f"key {HIDDEN} refused"
 
 
+def test_secrets_from_files_are_hidden(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (no_settings / "key").write_text("aGVsbG86d29ybGQ=\n")
+    monkeypatch.setenv("ELASTICSEARCH_API_KEY_FILE", str(no_settings / "key"))
+    assert Redactor.from_surroundings()("key aGVsbG86d29ybGQ= refused") == f"key {HIDDEN} refused"
+
+
 def test_any_password_in_a_url_is_hidden_though_no_setting_holds_it() -> None:
     assert Redactor({})("GET https://me:pw@host/x?a=1") == f"GET https://me:{HIDDEN}@host/x?a=1"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import SettingsError
+from enrich.setting_values import parse_max_removed
 from enrich.settings import (
     SIGNING_PARAMS,
     STARTER_BUNDLE,
     Settings,
     load_settings,
-    parse_max_removed,
     variable,
 )
 from jobs.cli.misspelt import misspelt
@@ -208,3 +208,42 @@ def test_a_misspelt_variable_is_told_with_the_nearest_name(
 def test_without_misspelt_variables_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Enrich_Batch_Size", "4")
     assert load_settings().batch_size == 4 and misspelt() == []
+
+
+def test_a_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql://me:s3cret@db/portal\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
+    settings = load_settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://me:s3cret@db/portal"
+    assert load_settings(database_url="postgresql://other/portal").database_url != settings.database_url
+
+
+@pytest.mark.parametrize(
+    ("content", "beside", "message"),
+    [
+        (None, {}, "ELASTICSEARCH_API_KEY_FILE: .* cannot be read: No such file"),
+        ("\n", {}, "ELASTICSEARCH_API_KEY_FILE: .* is empty"),
+        (
+            "abc",
+            {"ELASTICSEARCH_API_KEY": "def"},
+            "ELASTICSEARCH_API_KEY and ELASTICSEARCH_API_KEY_FILE are both set",
+        ),
+    ],
+)
+def test_a_secret_s_file_that_cannot_be_used_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    beside: dict[str, str],
+    message: str,
+) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+    for name, value in {"ELASTICSEARCH_API_KEY_FILE": str(path), **beside}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message) as raised:
+        load_settings()
+    assert "abc" not in str(raised.value) and "def" not in str(raised.value)

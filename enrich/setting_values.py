@@ -1,0 +1,108 @@
+"""How settings may be written: lists, names, shares, and secrets in files."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
+
+from enrich.errors import SettingsError
+
+IN_FILE = "_FILE"
+_TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
+_INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("["):
+        try:
+            parsed = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f'not a JSON list: {error}; write ["a","b"] or a,b') from None
+        if not isinstance(parsed, list) or not all(isinstance(item, str) for item in parsed):
+            raise ValueError('a JSON list of strings is needed, such as ["a","b"]')
+        return tuple(parsed)
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _table(value: str) -> str:
+    if not _TABLE.match(value):
+        raise ValueError("a table or view name is needed: name or schema.name")
+    return value
+
+
+def _index(value: str) -> str:
+    if not _INDEX.match(value):
+        raise ValueError("an index or alias name is needed: lower case letters, digits, - _ and .")
+    return value
+
+
+def _zone(value: str) -> str:
+    if value not in available_timezones():
+        raise ValueError("not a time zone name such as Europe/Stockholm or UTC")
+    return value
+
+
+def _removed(value: str) -> str:
+    parse_max_removed(value)
+    return value
+
+
+StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A JSON list, or names separated by commas."""
+TableName = Annotated[str, AfterValidator(_table)]
+IndexName = Annotated[str, AfterValidator(_index)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
+MaxRemoved = Annotated[str, AfterValidator(_removed)]
+
+
+def parse_max_removed(text: str) -> tuple[float, int | None]:
+    """Read `ENRICH_MAX_REMOVED`: ("5%" or "0.05") -> (0.05, None); "200" -> (0.0, 200).
+
+    Raises:
+        ValueError: neither a share nor a whole number.
+    """
+    value = text.strip()
+    try:
+        share = float(value[:-1]) / 100 if value.endswith("%") else float(value)
+    except ValueError:
+        raise ValueError(
+            "a share such as 5% or 0.05, or a number of documents such as 200, is needed"
+        ) from None
+    if value.endswith("%") or 0 < share < 1:
+        if not 0 <= share <= 1:
+            raise ValueError("a share lies between 0% and 100%")
+        return share, None
+    if share < 0 or not share.is_integer():
+        raise ValueError("a number of documents is a whole number, 0 or more")
+    return 0.0, int(share)
+
+
+def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[str, str]:
+    """Of the variables `names`, those whose secret lies in the file that `NAME_FILE` names.
+
+    Raises:
+        SettingsError: the file cannot be read or is empty, or the variable itself is set, too.
+    """
+    found = {}
+    for name in names:
+        path = environ.get(name + IN_FILE)
+        if not path:
+            continue
+        if environ.get(name):
+            raise SettingsError(f"{name} and {name}{IN_FILE} are both set: unset one of them")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise SettingsError(f"{name}{IN_FILE}: {path} cannot be read: {reason}") from None
+        if not found[name].strip():
+            raise SettingsError(f"{name}{IN_FILE}: {path} is empty; write the secret into it")
+    return found
