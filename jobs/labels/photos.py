@@ -16,7 +16,7 @@ from enrich.state.labels import Place
 
 LISTINGS = 100  # read from the portal at once
 PATIENCE = 3  # pauses of its host that a photo waits out
-_BEGINNINGS = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+_BEGINNINGS = {b"\xff\xd8": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}  # of what is decoded
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ async def _fetch(
     elif found.sha256 != sha:
         saved.failures["shows other bytes by now"] += 1
     else:
-        kinds = (kind for beginning, kind in _BEGINNINGS.items() if found.body.startswith(beginning))
-        name = f"{sha}.{next(kinds, 'img')}"
+        kind = next(kind for beginning, kind in _BEGINNINGS.items() if found.body.startswith(beginning))
+        name = f"{sha}.{kind}"
         with new_file(folder / name) as part:
             part.write_bytes(found.body)
         saved.names[sha] = name
