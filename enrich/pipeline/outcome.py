@@ -32,6 +32,9 @@ class Known:
         return self.state.validators if self.state and self.score else None
 
 
+UNKNOWN = Known()
+
+
 def look_up(queue: WorkQueue, keys: Sequence[str], scores_of: ScoresOf) -> dict[str, Known]:
     """What state knows of these URL keys, with the scores of their bytes."""
     states = queue.photo_states(keys)

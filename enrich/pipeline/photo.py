@@ -15,7 +15,7 @@ from enrich.pipeline.batching import Batcher, Memo
 from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.known import KnownScores
-from enrich.pipeline.outcome import Known, look_up, settled, with_bytes, without_bytes
+from enrich.pipeline.outcome import UNKNOWN, Known, look_up, settled, with_bytes, without_bytes
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.requests import PhotoRequests
 from enrich.records import (
@@ -72,7 +72,7 @@ class PhotoStages:
         """The results of a listing's photos, by URL key `known`; [] where one of them is to be asked for."""
         if claim.revalidate:
             return []
-        results = [settled(photo, known.get(photo.key, Known())) for photo in photos]
+        results = [settled(photo, known.get(photo.key, UNKNOWN)) for photo in photos]
         return [result for result in results if result] if all(results) else []
 
     async def result(

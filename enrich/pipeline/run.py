@@ -6,6 +6,7 @@ per listing, and the last photo of a listing to arrive releases its aggregation.
 """
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.listing import ListingStages, OpenListing
-from enrich.pipeline.outcome import Known
+from enrich.pipeline.outcome import UNKNOWN, Known
 from enrich.pipeline.photo import PhotoStages
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.saving import Ended, save
@@ -31,13 +32,14 @@ from enrich.source.portal import Source
 from enrich.state.queue import WorkQueue
 
 CLAIM_SIZE = 16  # listings leased at once: small, so that several workers share fairly
-CLAIM_KNOWN = 64  # the same while photos are all known, and listings are done at once
+CLAIM_KNOWN = 128  # the same while photos are all known, and listings are done at once
 KNOWN_AT_ONCE = 128  # listings that are finished without asking for a photo
 GROUP = 32  # listings saved in one transaction, at most
 WINDOW_PER_REQUEST = 2  # photos on their way per allowed request
 PARKED = 1_000  # photos that wait for paused hosts
 ABSENT_DELAY = 3600.0  # seconds until a listing that vanished between discovery and claim is looked at again
 STOP_POLL = 0.1
+UNCOLLECTED = 50_000  # objects until the garbage collector looks: a run's records hold no cycles
 POLL = 1.0  # seconds between looks for listings that other workers still hold
 
 
@@ -73,6 +75,7 @@ class Pipeline:
             Exception: whatever a stage raised; the leases in hand are given back first.
         """
         forgive = True
+        gc.set_threshold(UNCOLLECTED)
         try:
             with self.pools:  # what is being saved or claimed at the end is dealt with below
                 asyncio.run(self._run(ids, limit))
@@ -138,7 +141,7 @@ class Pipeline:
                     self.window.give_back()
                     self.listings.throw_away(opened)
                     break
-                group.create_task(self.listings.carry(opened, photo, known.get(photo.key, Known())))
+                group.create_task(self.listings.carry(opened, photo, known.get(photo.key, UNKNOWN)))
 
     def _read(self, claims: Sequence[Claim]) -> tuple[dict[str, ListingPhotos], dict[str, Known]]:
         """Claimed listings by id, and what is known of their photos by URL key; called in a thread."""

@@ -17,6 +17,8 @@ from enrich.state import embeddings
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import Settled, by_key, settle
 
+_encoded = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 _STATES = text("""
     SELECT key, status, sha256, version, etag, last_modified, failures,
            coalesce(next_try <= now(), false) AS retry_due, error, checked_at
@@ -130,7 +132,7 @@ def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
     """
     scored = [score for score in given if not score.on_record]
     rows = [
-        (score.sha256, model, score.dhash, json.dumps(heads, allow_nan=False))
+        (score.sha256, model, score.dhash, _encoded(heads))
         for score in {score.sha256: score for score in scored}.values()
         for model, heads in score.by_model.items()
     ]

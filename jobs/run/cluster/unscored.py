@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.known import KnownScores
-from enrich.pipeline.outcome import Known, look_up, settled
+from enrich.pipeline.outcome import UNKNOWN, look_up, settled
 from enrich.state.ahead import Ahead
 from jobs.run.cluster.hosts import Ask
 from jobs.run.services import Services
@@ -39,7 +39,7 @@ def unscored(services: Services, ids: Sequence[str] | None) -> Iterator[Page]:
         known = look_up(services.queue, sorted(photos), scores.of)
         asks = []
         for key, photo in photos.items():
-            ask = Ask(photo, known.get(key, Known()), number)
+            ask = Ask(photo, known.get(key, UNKNOWN), number)
             if key not in remembered and settled(photo, ask.known) is None:
                 remembered[key] = None
                 asks.append(ask)
