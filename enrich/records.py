@@ -5,7 +5,7 @@ Ids are the portal's listing ids as text. A *URL key* is the sha256 (hex) of the
 aggregator needs no new scoring.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -37,6 +37,18 @@ class Embedding:
     kind: str
     scale: float
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Kept features of some photos, all of one kind."""
+
+    kind: str
+    shas: Sequence[str]
+    hashes: Sequence[int]
+    scales: Sequence[float]
+    data: bytes
+    """One photo's after another's."""
 
 
 class PhotoStatus(StrEnum):
@@ -184,6 +196,8 @@ class PhotoScore:
     """model_id -> scores of that member's heads."""
     embeddings: Mapping[str, Embedding] = field(default_factory=dict)
     """feature_id -> features to be kept. Only where the photo was just scored; never read back from state."""
+    on_record: bool = field(default=False, compare=False)
+    """Read from state as it is: there is nothing to save."""
 
 
 @dataclass(frozen=True, slots=True)

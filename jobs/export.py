@@ -14,7 +14,7 @@ from enrich.model.bundle import Bundle
 from enrich.model.features import feature_id, unpack
 from enrich.model.head import Head
 from enrich.model.seen import distinct_views
-from enrich.state.embeddings import Packed
+from enrich.records import Packed
 from enrich.state.exporting import Exported, pages
 from jobs.run.services import Records
 

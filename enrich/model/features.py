@@ -59,10 +59,11 @@ class LinearHeads:
     def __init__(self, bundle: Bundle, member: Member) -> None:
         tensors = bundle.tensors(member)
         self._heads = member.heads
-        self._weight, self._bias = (
+        weight, self._bias = (
             np.concatenate([tensors[f"head.{head.name}.{part}"] for head in self._heads])
             for part in ("weight", "bias")
         )
+        self._weight = np.ascontiguousarray(weight.T)
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of features [photos, features], the logits of all heads [photos, outputs], before temperature.
@@ -70,7 +71,7 @@ class LinearHeads:
         Raises:
             ValueError: the features are not as many as the heads see.
         """
-        logits: NDArray[np.float32] = features @ self._weight.T + self._bias
+        logits: NDArray[np.float32] = features @ self._weight + self._bias
         return logits
 
     def scores(self, features: NDArray[np.float32]) -> list[Scores]:

@@ -32,10 +32,10 @@ class Multiclass(Overridable, word="multiclass"):
 
     def answer(self, head: Head, logits: Floats, seen: Seen) -> Answer:
         by_class: dict[str, set[int]] = {}
-        for row, view in zip(logits, seen.views, strict=True):
-            chances = head.probabilities(row)
-            top = int(np.argmax(chances))
-            if _is_enough(head.classes[top], chances[top]):
+        chances = head.probabilities(logits)
+        highest = zip(chances.argmax(axis=1).tolist(), chances.max(axis=1).tolist(), seen.views, strict=True)
+        for top, chance, view in highest:
+            if _is_enough(head.classes[top], chance):
                 by_class.setdefault(head.classes[top].name, set()).add(view)
         counts = {name: len(views) for name, views in sorted(by_class.items())}
         types = sorted(by_class) if seen.photos else None

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from enrich.records import PhotoResult
 
 NEAR_DUPLICATE_BITS = 4
+FEW = 100  # photos that are compared all with all in one step
 SEEN_SHARE_FALSE = 0.9  # of the listing's photos that must have been seen before an attribute may be false
 
 
@@ -47,14 +49,19 @@ def seen_of(results: Sequence[PhotoResult], min_photos_false: int) -> Seen:
 def distinct_views(hashes: Sequence[int]) -> list[int]:
     """For each 64-bit hash, the number of its view: that of the first one within `NEAR_DUPLICATE_BITS`."""
     bits = np.array(hashes, dtype=np.int64).view(np.uint64)
+    if len(bits) <= FEW and np.count_nonzero(_near(bits[:, None] ^ bits)) == len(bits):
+        return list(range(len(bits)))
     first: list[int] = []
     views: list[int] = []
     for value in bits:
-        distances = np.bitwise_count(bits[first] ^ value)
-        near = np.flatnonzero(distances <= NEAR_DUPLICATE_BITS)
+        near = np.flatnonzero(_near(bits[first] ^ value))
         if near.size:
             views.append(int(near[0]))
         else:
             views.append(len(first))
             first.append(len(views) - 1)
     return views
+
+
+def _near(differences: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    return np.asarray(np.bitwise_count(differences) <= NEAR_DUPLICATE_BITS)

@@ -25,6 +25,8 @@ class Figures:
     unchanged: int = 0
     cached: int = 0
     scored: int = 0
+    rescored: int = 0
+    """Photos scored from kept features."""
     bytes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -55,6 +57,11 @@ class Figures:
         else:
             self.fetched += 1
 
+    def count_rescored(self, photos: int) -> None:
+        """Count photos that were scored from kept features."""
+        with self._lock:
+            self.rescored += photos
+
     @property
     def elapsed(self) -> float:
         return (self.ended or time.monotonic()) - self.started
@@ -76,6 +83,7 @@ class Figures:
             "unchanged": self.unchanged,
             "cached": self.cached,
             "scored": self.scored,
+            "rescored": self.rescored,
             "bytes": self.bytes,
             "failures": dict(self.failures),
             "stage_seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from enrich.model.aggregate import aggregate
@@ -51,6 +52,13 @@ class ListingStages:
     min_photos_false: int
     due: float = field(default=0.0, init=False)
     """When listings that were put off for a paused host can be claimed again, by the event loop's clock."""
+
+    async def settle(self, opened: OpenListing, results: Sequence[PhotoResult]) -> None:
+        """Finish a listing none of whose photos is to be asked for."""
+        opened.results.extend(results)
+        for result in results:
+            self.figures.count(result)
+        await self.finish(opened)
 
     async def carry(self, opened: OpenListing, photo: Photo, known: Known) -> None:
         """One photo, from its place in the window to its result; the last one finishes its listing."""

@@ -1,6 +1,6 @@
 """What becomes of one photo: its result from what state knows, or from what a request brought."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enrich.records import (
@@ -13,7 +13,10 @@ from enrich.records import (
     PhotoStatus,
     Validators,
 )
-from enrich.state.queue import WorkQueue, complete_scores
+from enrich.state.queue import WorkQueue
+
+ScoresOf = Callable[[Sequence[str]], Mapping[str, PhotoScore]]
+"""Scores by all models of a bundle of these bytes, as far as they are known: `KnownScores.of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Known:
         return self.state.validators if self.state and self.score else None
 
 
-def look_up(queue: WorkQueue, keys: Sequence[str], model_ids: Sequence[str]) -> dict[str, Known]:
-    """What state knows of these URL keys, with the scores of bytes that all of these models have scored."""
+UNKNOWN = Known()
+
+
+def look_up(queue: WorkQueue, keys: Sequence[str], scores_of: ScoresOf) -> dict[str, Known]:
+    """What state knows of these URL keys, with the scores of their bytes."""
     states = queue.photo_states(keys)
-    shas = sorted({state.sha256 for state in states.values() if state.sha256})
-    scores = complete_scores(queue, shas, model_ids)
+    scores = scores_of(sorted({state.sha256 for state in states.values() if state.sha256}))
     return {key: Known(state, scores.get(state.sha256 or "")) for key, state in states.items()}
 
 

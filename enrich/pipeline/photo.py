@@ -3,7 +3,7 @@
 What several listings share is worked on once: a photo by its URL key, a picture by its bytes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from enrich.photos.transport import Paused, PhotoTransport
 from enrich.pipeline.batching import Batcher, Memo
 from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
-from enrich.pipeline.outcome import Known, look_up, settled, with_bytes, without_bytes
+from enrich.pipeline.known import KnownScores
+from enrich.pipeline.outcome import UNKNOWN, Known, look_up, settled, with_bytes, without_bytes
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.requests import PhotoRequests
 from enrich.records import (
@@ -28,7 +29,7 @@ from enrich.records import (
     PhotoState,
     PhotoStatus,
 )
-from enrich.state.queue import WorkQueue, complete_scores
+from enrich.state.queue import WorkQueue
 
 LOOKED_UP = 32  # photos whose scores are looked up at once
 LOOK_UP_LINGER = 0.05  # seconds without another photo after which fewer are
@@ -55,7 +56,7 @@ class PhotoStages:
         self._queue, self._bundle = queue, bundle
         self._batcher, self._pools, self._max_pixels = batcher, pools, max_pixels
         self._features, self._figures = features, figures
-        self._model_ids = [member.model_id for member in bundle.members]
+        self._known = KnownScores(queue, bundle, figures)
         self._fetch_memo, self._score_memo = Memo(), Memo()
         self.requests = PhotoRequests(transport, stopping)
         self.look_ups: Batcher[str, PhotoScore | None] = Batcher(
@@ -65,7 +66,14 @@ class PhotoStages:
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Known]:
         """What state knows of these URL keys; called in a thread."""
-        return look_up(self._queue, keys, self._model_ids)
+        return look_up(self._queue, keys, self._known.of)
+
+    def settled(self, claim: Claim, photos: Sequence[Photo], known: Mapping[str, Known]) -> list[PhotoResult]:
+        """The results of a listing's photos, by URL key `known`; [] where one of them is to be asked for."""
+        if claim.revalidate:
+            return []
+        results = [settled(photo, known.get(photo.key, UNKNOWN)) for photo in photos]
+        return [result for result in results if result] if all(results) else []
 
     async def result(
         self, claim: Claim, photo: Photo, known: Known, last: bool
@@ -139,7 +147,7 @@ class PhotoStages:
 
     def _known_scores(self, shas: Sequence[str]) -> list[PhotoScore | None]:
         with self._figures.timed("read"):
-            known = complete_scores(self._queue, shas, self._model_ids)
+            known = self._known.of(shas)
         return [known.get(sha) for sha in shas]
 
     def _decode(self, body: bytes) -> Decoded:

@@ -6,6 +6,7 @@ per listing, and the last photo of a listing to arrive releases its aggregation.
 """
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,22 +21,25 @@ from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.listing import ListingStages, OpenListing
-from enrich.pipeline.outcome import Known
+from enrich.pipeline.outcome import UNKNOWN, Known
 from enrich.pipeline.photo import PhotoStages
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.saving import Ended, save
 from enrich.pipeline.window import Window
-from enrich.records import Claim, Decoded, ListingResult, Output
+from enrich.records import Claim, Decoded, ListingPhotos, ListingResult, Output
 from enrich.settings import Settings
 from enrich.source.portal import Source
 from enrich.state.queue import WorkQueue
 
 CLAIM_SIZE = 16  # listings leased at once: small, so that several workers share fairly
+CLAIM_KNOWN = 128  # the same while photos are all known, and listings are done at once
+KNOWN_AT_ONCE = 128  # listings that are finished without asking for a photo
 GROUP = 32  # listings saved in one transaction, at most
 WINDOW_PER_REQUEST = 2  # photos on their way per allowed request
 PARKED = 1_000  # photos that wait for paused hosts
 ABSENT_DELAY = 3600.0  # seconds until a listing that vanished between discovery and claim is looked at again
 STOP_POLL = 0.1
+UNCOLLECTED = 50_000  # objects until the garbage collector looks: a run's records hold no cycles
 POLL = 1.0  # seconds between looks for listings that other workers still hold
 
 
@@ -56,6 +60,9 @@ class Pipeline:
     photos: PhotoStages
     listings: ListingStages
     budget: ErrorBudget
+    known: asyncio.Semaphore
+    """Places for listings that are finished without asking for a photo."""
+    claim_size: int = CLAIM_SIZE
 
     def run(self, *, ids: Sequence[str] | None = None, limit: int | None = None) -> Figures:
         """Work until nothing is claimable and no other worker holds a listing that might come back.
@@ -68,6 +75,7 @@ class Pipeline:
             Exception: whatever a stage raised; the leases in hand are given back first.
         """
         forgive = True
+        gc.set_threshold(UNCOLLECTED)
         try:
             with self.pools:  # what is being saved or claimed at the end is dealt with below
                 asyncio.run(self._run(ids, limit))
@@ -96,7 +104,7 @@ class Pipeline:
     async def _claim_all(self, ids: Sequence[str] | None, limit: int | None) -> None:
         async with asyncio.TaskGroup() as group:
             while not self.stopping():
-                room = CLAIM_SIZE if limit is None else min(CLAIM_SIZE, limit - self.leases.taken)
+                room = self.claim_size if limit is None else min(self.claim_size, limit - self.leases.taken)
                 claims = await self.leases.claim(room, ids, alone=self.window.taken == 0)
                 if claims:
                     await self._start(claims, group)
@@ -112,26 +120,35 @@ class Pipeline:
         return await run_in(self.pools.state, self.queue.claimable, ids)
 
     async def _start(self, claims: list[Claim], group: asyncio.TaskGroup) -> None:
-        with self.figures.timed("read"):
-            found = await run_in(self.pools.state, self.source.photos, [claim.id for claim in claims])
-            keys = sorted({photo.key for listing in found for photo in listing.photos})
-            known = await run_in(self.pools.state, self.photos.look_up, keys)
-        by_id = {listing.id: listing for listing in found}
+        by_id, known = await run_in(self.pools.state, self._read, claims)
+        self.claim_size = CLAIM_KNOWN
         for claim in claims:
             listing = by_id.get(claim.id)
             if listing is None:  # gone since discovery: the next discovery says so
                 await self.leases.put_off(claim, ABSENT_DELAY)
                 continue
             opened = OpenListing(claim, listing)
-            if not listing.photos:
-                group.create_task(self.listings.finish(opened))
+            results = self.photos.settled(claim, listing.photos, known)
+            if len(results) == len(listing.photos):
+                await self.known.acquire()
+                finishing = group.create_task(self.listings.settle(opened, results))
+                finishing.add_done_callback(lambda _: self.known.release())
+                continue
+            self.claim_size = CLAIM_SIZE
             for photo in listing.photos:
                 await self.window.take()
                 if self.stopping() or claim not in self.leases:
                     self.window.give_back()
                     self.listings.throw_away(opened)
                     break
-                group.create_task(self.listings.carry(opened, photo, known.get(photo.key, Known())))
+                group.create_task(self.listings.carry(opened, photo, known.get(photo.key, UNKNOWN)))
+
+    def _read(self, claims: Sequence[Claim]) -> tuple[dict[str, ListingPhotos], dict[str, Known]]:
+        """Claimed listings by id, and what is known of their photos by URL key; called in a thread."""
+        with self.figures.timed("read"):
+            found = {listing.id: listing for listing in self.source.photos([claim.id for claim in claims])}
+            keys = sorted({photo.key for listing in found.values() for photo in listing.photos})
+            return found, self.photos.look_up(keys)
 
     async def _watch_stop(self) -> None:
         """When the run is told to stop, drop the requests under way; what is fetched is finished."""
@@ -190,6 +207,7 @@ def open_pipeline(
         photos=photos,
         listings=listings,
         budget=budget,
+        known=asyncio.Semaphore(KNOWN_AT_ONCE),
     )
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from enrich.records import Packed
 from enrich.state import embeddings
 from enrich.state.database import Database
-from enrich.state.embeddings import Packed
 
 PAGE = 50  # listings whose features are in memory at once
 

@@ -19,8 +19,8 @@ from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from enrich.errors import OutageError
-from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
-from enrich.state import completion, photos, requests, workers
+from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
+from enrich.state import completion, embeddings, photos, requests, workers
 from enrich.state.database import Database, one_line, unwritable
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import clean
@@ -232,6 +232,10 @@ class Listings:
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
         """Scores on record for these bytes by these models; `by_model` holds only the models found."""
         return self._database.run(lambda connection: photos.scores(connection, shas, model_ids))
+
+    def features(self, shas: Sequence[str], feature_id: str) -> list[Packed]:
+        """Kept features by `feature_id` of those of these bytes that have some."""
+        return self._database.run(lambda connection: embeddings.of(connection, shas, feature_id))
 
     def forgive(self, ids: Sequence[str]) -> None:
         """Try these listings' failed photos again now, and do not count their last failures.

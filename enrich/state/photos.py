@@ -17,9 +17,11 @@ from enrich.state import embeddings
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import Settled, by_key, settle
 
+_encoded = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 _STATES = text("""
-    SELECT key, status, sha256, version, etag, last_modified, failures, error,
-           coalesce(next_try <= now(), false) AS retry_due, checked_at
+    SELECT key, status, sha256, version, etag, last_modified, failures,
+           coalesce(next_try <= now(), false) AS retry_due, error, checked_at
     FROM photo WHERE key = ANY(:keys)
 """)
 
@@ -30,8 +32,9 @@ _SCORES = text("""
 
 _SAVE_SCORES = text("""
     INSERT INTO photo_score (sha256, model_id, dhash, scores)
-    SELECT sha256, model_id, dhash, scores
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, model_id text, dhash bigint, scores jsonb)
+    SELECT sha256, model_id, dhash, CAST(scores AS jsonb)
+    FROM unnest(CAST(:shas AS text[]), CAST(:models AS text[]), CAST(:hashes AS bigint[]),
+                CAST(:scores AS text[])) AS r(sha256, model_id, dhash, scores)
     ORDER BY sha256, model_id
     ON CONFLICT DO NOTHING
 """)
@@ -102,14 +105,11 @@ _ASK_AGAIN = text("""
 
 def states(connection: Connection, keys: Sequence[str]) -> dict[str, PhotoState]:
     """What is known of these URL keys; unknown ones are absent."""
+    rows = connection.execute(_STATES, {"keys": list(keys)}).all()
     return {
-        row.key: PhotoState(
-            row.key, PhotoStatus(row.status), row.sha256, row.version,
-            Validators(row.etag, row.last_modified), row.failures, row.retry_due,
-            row.error, row.checked_at,
-        )
-        for row in connection.execute(_STATES, {"keys": list(keys)})
-    }  # fmt: skip
+        key: PhotoState(key, PhotoStatus(status), sha, version, Validators(etag, modified), *rest)
+        for key, status, sha, version, etag, modified, *rest in rows
+    }
 
 
 def scores(connection: Connection, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
@@ -121,7 +121,7 @@ def scores(connection: Connection, shas: Sequence[str], model_ids: Sequence[str]
         found.setdefault(row.sha256, {})[row.model_id] = {
             head: tuple(logits) for head, logits in row.scores.items()
         }
-    return {sha: PhotoScore(sha, hashes[sha], by_model) for sha, by_model in found.items()}
+    return {sha: PhotoScore(sha, hashes[sha], by_model, on_record=True) for sha, by_model in found.items()}
 
 
 def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
@@ -130,14 +130,15 @@ def save_scores(connection: Connection, given: Iterable[PhotoScore]) -> None:
     Raises:
         ValueError: a score is not a finite number.
     """
-    scored = list(given)
+    scored = [score for score in given if not score.on_record]
     rows = [
-        {"sha256": score.sha256, "model_id": model, "dhash": score.dhash, "scores": dict(heads)}
+        (score.sha256, model, score.dhash, _encoded(heads))
         for score in {score.sha256: score for score in scored}.values()
         for model, heads in score.by_model.items()
     ]
     if rows:
-        connection.execute(_SAVE_SCORES, {"rows": json.dumps(rows, allow_nan=False)})
+        columns = zip(("shas", "models", "hashes", "scores"), zip(*rows, strict=True), strict=True)
+        connection.execute(_SAVE_SCORES, {name: list(values) for name, values in columns})
     embeddings.save(connection, scored)
 
 

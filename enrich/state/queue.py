@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
-from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
+from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
 
 
 class WorkQueue(Protocol):
@@ -54,6 +54,9 @@ class WorkQueue(Protocol):
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
         """Scores on record for these bytes by these models; `by_model` holds only the models found."""
+
+    def features(self, shas: Sequence[str], feature_id: str) -> Sequence[Packed]:
+        """Kept features by `feature_id` of those of these bytes that have some."""
 
 
 class Scored(Protocol):

@@ -16,7 +16,6 @@ from enrich.state.backfills import Selection
 from jobs.run.ahead import ScoredAhead
 from jobs.run.cluster.connect import connected
 from jobs.run.cluster.drive import score_ahead
-from jobs.run.rescore import mark_backfills
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
 from jobs.run.stop import Stop
@@ -53,7 +52,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
         with recorded(services, "backfill", report, stop) as run_id:
             asked = services.backfills.ask(_selection(services, options))
             _discover(services, options, report, run_id)
-            mark_backfills(services, report, stop)
+            services.backfills.mark(stop.is_set)
             if asked.joined:
                 report.joined = asked.id
             else:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, text
 
 from enrich.index.document import build
 from enrich.index.publish import PublishFigures
-from enrich.records import Claim, ListingResult, PhotoScore, PhotoState
+from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
 from enrich.source.foresee import Prospect, elsewhere, foresee, prospects, read
@@ -139,6 +139,9 @@ class RehearsalQueue:
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
         return self._services.queue.scores(shas, model_ids)
+
+    def features(self, shas: Sequence[str], feature_id: str) -> Sequence[Packed]:
+        return self._services.queue.features(shas, feature_id)
 
     def count_the_rest(self) -> None:
         """What was not claimed is not enriched: its document goes out as it is, or waits for another run."""

@@ -8,7 +8,6 @@ from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.locks import Hold
-from jobs.run.rescore import mark_backfills
 from jobs.run.services import Services, open_services
 from jobs.run.session import (
     DISCOVER,
@@ -71,5 +70,5 @@ def _run(services: Services, options: RunOptions, stop: Stop, report: RunReport,
             revalidate=options.revalidate,
             check=hold.check,
         )
-        mark_backfills(services, report, stop)
+        services.backfills.mark(stop.is_set)
         enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)

@@ -1,31 +1,18 @@
 """Rescore: the current bundle applied to what was scored before, from kept features.
 
-`enrich rescore` takes along the listings whose photos all have them. A backfill of listings made with another
-bundle begins with it, so that only the other photos are fetched.
+Listings whose photos all have them are handed to the pipeline, which finds every photo known.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from enrich.model.features import LinearHeads, feature_id, unpack
+from enrich.model.features import feature_id
 from enrich.model.open import LateEngine
-from enrich.records import Scores
 from enrich.settings import Settings
 from enrich.state.backfills import Selection
-from enrich.state.embeddings import Packed
-from enrich.state.rescoring import Heads, Rescoring
+from enrich.state.rescoring import Rescoring
 from jobs.run.progress import shown
-from jobs.run.services import Services, open_services
-from jobs.run.session import (
-    Rescored,
-    RunReport,
-    check_index,
-    pipeline_on,
-    publish_beside,
-    recorded,
-)
+from jobs.run.services import open_services
+from jobs.run.session import RunReport, check_index, pipeline_on, publish_beside, recorded
 from jobs.run.stop import Stop
 
 
@@ -39,13 +26,14 @@ def rescore(settings: Settings, ids: Sequence[str] | None, stop: Stop) -> RunRep
     report = RunReport()
     with open_services(settings, "rescore") as services:
         check_index(services)
-        selection = Selection(services.spelled(ids), stale_bundle=services.bundle.bundle_id)
-        rescoring = _rescoring(services, selection)
-        engine = LateEngine(services.bundle, settings)
+        bundle = services.bundle
+        selection = Selection(services.spelled(ids), stale_bundle=bundle.bundle_id)
+        features = {member.model_id: feature_id(member) for member in bundle.members}
+        rescoring = Rescoring(services.database, selection, features)
+        engine = LateEngine(bundle, settings)
 
         def work(stopping: Callable[[], bool]) -> None:
             for page in rescoring.pages():
-                _score(rescoring, page, report, stopping)
                 if not stopping() and (ready := rescoring.mark(page)):
                     pipeline_on(services, services.queue, stopping, report.figures, engine).run(ids=ready)
                 if stopping():
@@ -53,48 +41,8 @@ def rescore(settings: Settings, ids: Sequence[str] | None, stop: Stop) -> RunRep
                     return
 
         with recorded(services, "rescore", report, stop):
-            report.rescored = Rescored()
             with shown(report.figures, rescoring.left, settings.log_interval):
                 publish_beside(services, report, stop, work)
             report.figures.quarantined += services.queue.newly_quarantined
-            report.rescored.left = rescoring.left(everything=True)
+            report.other_bundle = rescoring.left(everything=True)
     return report
-
-
-def mark_backfills(services: Services, report: RunReport, stop: Stop) -> None:
-    """Take the marking of all backfills further; those of listings made with another bundle than the current
-    one are first scored from kept features."""
-    for selection in services.backfills.unmarked().values():
-        if selection.stale_bundle == services.bundle.bundle_id:
-            report.rescored = report.rescored or Rescored()
-            rescoring = _rescoring(services, selection)
-            for page in rescoring.pages():
-                _score(rescoring, page, report, stop.is_set)
-                if stop.is_set():
-                    return
-    services.backfills.mark(stop.is_set)
-
-
-def _rescoring(services: Services, selection: Selection) -> Rescoring:
-    bundle = services.bundle
-    heads = {
-        (feature_id(member), member.model_id): _applied(LinearHeads(bundle, member))
-        for member in bundle.members
-    }
-    return Rescoring(services.database, selection, heads)
-
-
-def _applied(heads: LinearHeads) -> Heads:
-    def apply(packed: Packed) -> Sequence[Scores]:
-        return heads.scores(unpack(packed.kind, np.array(packed.scales), packed.data))
-
-    return apply
-
-
-def _score(
-    rescoring: Rescoring, page: Sequence[str], report: RunReport, stopping: Callable[[], bool]
-) -> None:
-    assert report.rescored is not None
-    start = time.perf_counter()
-    report.rescored.photos += rescoring.score(page, stopping)
-    report.rescored.seconds += time.perf_counter() - start

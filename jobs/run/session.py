@@ -34,13 +34,12 @@ DISCOVER, PUBLISH = "discover", "publish"  # the locks
 DOCUMENTS_ONLY = ("publish", "rescore")  # kinds of runs that leave listings that wait to others
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Rescored:
     """What was scored from kept features, without fetching or decoding."""
 
-    photos: int = 0
-    seconds: float = 0.0
-    left: int | None = None
+    photos: int
+    left: int | None
     """After `enrich rescore`: listings that stay as another bundle made them, since photos of theirs have no
     features, or are due anyway."""
 
@@ -56,13 +55,19 @@ class RunReport:
     """Listings that a backfill marked; None for other jobs, and for a backfill that joined an earlier one."""
     joined: int | None = None
     """The number of the unfinished backfill that this one joined, which asked for the same."""
-    rescored: Rescored | None = None
-    """What was scored from kept features; None where nothing was to be."""
+    other_bundle: int | None = None
+    """After `enrich rescore`: how many listings stay as another bundle made them."""
     ahead: ScoredAhead | None = None
     """What a cluster fetched and scored before; `figures` count these photos as known."""
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
+
+    @property
+    def rescored(self) -> Rescored | None:
+        """What was scored from kept features; None where nothing was, and nothing was to be."""
+        photos = self.figures.rescored
+        return Rescored(photos, self.other_bundle) if photos or self.other_bundle is not None else None
 
     def as_json(self) -> dict[str, Any]:
         """For logs and the table `run`."""

@@ -75,8 +75,7 @@ def _found(discovery: Mapping[str, int]) -> str:
 
 
 def _rescored(rescored: Rescored) -> str:
-    speed = f", {rescored.photos / rescored.seconds:,.0f} photos/s" if rescored.photos else ""
-    line = f"rescored   {rescored.photos:,} photos from kept features{speed}"
+    line = f"rescored   {rescored.photos:,} photos from kept features"
     if rescored.left:
         line += (
             f"; {rescored.left:,} listings stay as another bundle made them, since features of their photos "

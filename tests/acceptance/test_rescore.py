@@ -132,8 +132,9 @@ def test_another_backbone_is_fetched(enriched: World, tmp_path: Path) -> None:
 KILLED = """
 import os, signal
 from enrich.state import rescoring
+from enrich.state.listings import Listings
 from jobs.cli.commands import main
-rescoring.PAGE, rescoring.CHUNK = 5, 4
+rescoring.PAGE = 5
 turns = []
 def dying(original, boundary):
     def step(self, *args):
@@ -142,17 +143,18 @@ def dying(original, boundary):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, *args)
     return step
-for name in ("_score", "mark", "_page"):
-    setattr(rescoring.Rescoring, name, dying(getattr(rescoring.Rescoring, name), name))
+pages = rescoring.Rescoring
+for name, part in {"_page": pages, "mark": pages, "features": Listings, "complete": Listings}.items():
+    setattr(part, name, dying(getattr(part, name), name))
 main()
 """
 
 
-@pytest.mark.parametrize("boundary", ["_score", "mark", "_page"])
+@pytest.mark.parametrize("boundary", ["_page", "mark", "features", "complete"])
 def test_killed_it_goes_on_when_it_is_started_again(
     enriched: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boundary: str
 ) -> None:
-    enriched.fixed["bundle"] = other_heads(tmp_path / "other").folder
+    enriched.fixed |= {"bundle": other_heads(tmp_path / "other").folder, "lease_seconds": 3}
     with monkeypatch.context() as patch:
         code = KILLED.replace("BOUNDARY", repr(boundary))
         patch.setattr("tests.support.harness.ENRICH", [sys.executable, "-c", code])

@@ -1,21 +1,36 @@
-"""Kept features: saved with the scores they belong to, and read back in chunks for other heads."""
+"""Kept features: saved with the scores they belong to, and read back for other heads."""
 
-from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from enrich.model.features import pack, unpack
-from enrich.records import Claim, PhotoResult, Scores
-from enrich.state import embeddings, rescoring
+from enrich.model.features import LinearHeads, feature_id, pack
+from enrich.pipeline import known
+from enrich.pipeline.figures import Figures
+from enrich.pipeline.known import KnownScores
+from enrich.records import Claim, PhotoResult
+from enrich.state import rescoring
 from enrich.state.backfills import Selection
 from enrich.state.database import Database
-from enrich.state.embeddings import Packed
 from enrich.state.listings import Listings
 from enrich.state.rescoring import Rescoring
-from tests.support.enriched import BUNDLE, MODEL, add, claim_one, enriched, ok, photo, result, sha
+from tests.support.bundles import make_bundle
+from tests.support.enriched import (
+    BUNDLE,
+    MODEL,
+    add,
+    claim_one,
+    enriched,
+    expire,
+    ok,
+    photo,
+    result,
+    sha,
+    statuses,
+)
 from tests.support.postgres import Portal
 
 FEATURES, OTHER = "f" * 64, "n" * 64
@@ -37,24 +52,8 @@ def kept(portal: Portal) -> list[tuple[str, str, int]]:
     return [tuple(row) for row in rows]
 
 
-def heads(packed: Packed) -> Sequence[Scores]:
-    features = unpack(packed.kind, np.array(packed.scales), packed.data)
-    return [{"first": (float(row[0]),)} for row in features]
-
-
 def opened(database: Database, **selection: Any) -> Rescoring:
-    return Rescoring(database, Selection(stale_bundle="bundle-2", **selection), {(FEATURES, OTHER): heads})
-
-
-def scores_of_other(portal: Portal) -> dict[str, float]:
-    rows = portal.execute(
-        "SELECT sha256, scores FROM enrichment.photo_score WHERE model_id = :model", model=OTHER
-    )
-    return {row.sha256: row.scores["first"][0] for row in rows}
-
-
-def no() -> bool:
-    return False
+    return Rescoring(database, Selection(stale_bundle="bundle-2", **selection), {OTHER: FEATURES})
 
 
 def test_they_are_saved_with_their_scores_or_not_at_all(migrated: Portal, state: Listings) -> None:
@@ -74,33 +73,62 @@ def test_what_is_on_record_stays(migrated: Portal, state: Listings) -> None:
     assert kept(migrated) == [(sha("1"), "float16", 4)]
 
 
-def test_other_heads_score_what_has_features(
-    migrated: Portal, state: Listings, database: Database, monkeypatch: pytest.MonkeyPatch
+def test_other_heads_are_applied_to_kept_features(
+    migrated: Portal, state: Listings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In chunks of two photos and slices of two listings; some features are kept one way, some the other."""
-    monkeypatch.setattr(rescoring, "CHUNK", 2)
-    monkeypatch.setattr(rescoring, "SLICE", 2)
-    add(migrated, "a", "b", "c")
-    enriched(state, "a", *[scored(f"a{n}", n, ("float16", "int8")[n % 2]) for n in range(5)])
-    enriched(state, "b", scored("a1", 1, "int8"), ok(photo("bare"), sha("bare")))
-    enriched(state, "c", scored("c", 9))
-    found = opened(database)
-    (page,) = found.pages()
-    assert page == ["a", "b", "c"]
-    assert found.score(page, no) == 6
-    expected = {sha("c"): 9.0} | {sha(f"a{n}"): float(n) for n in range(5)}
-    assert scores_of_other(migrated) == pytest.approx(expected, abs=0.02)
-    assert found.mark(page) == ["a", "c"], "a photo of b has no features"
-    assert opened(database).score(page, no) == 0, "nothing is scored twice"
-    hashes = migrated.execute("SELECT DISTINCT dhash FROM enrichment.photo_score")
-    assert [row.dhash for row in hashes] == [-5], "near-duplicates stay near-duplicates"
+    """Two photos at a time; some features are kept one way, some the other, and some not at all."""
+    monkeypatch.setattr(known, "CHUNK", 2)
+    bundle = make_bundle(tmp_path / "tiny")
+    (member,) = bundle.members
+    features = np.random.default_rng(1).random((5, 96), np.float32)
+    expected = LinearHeads(bundle, member).scores(features)
+    kept = [pack(row, ("float16", "int8")[n % 2]) for n, row in enumerate(features)]
+    made = [ok(photo(f"{n}"), sha(f"{n}")) for n in range(5)]
+    for n, one in enumerate(kept):
+        assert made[n].score is not None and one is not None
+        made[n] = replace(made[n], score=replace(made[n].score, embeddings={feature_id(member): one}))
+    add(migrated, "a", "b")
+    enriched(state, "a", *made, ok(photo("bare"), sha("bare")))
+    figures = Figures()
+    asked = [*(sha(f"{n}") for n in range(5)), sha("bare"), sha("new")]
+    found = KnownScores(state, bundle, figures).of(asked)
+    assert list(found) == asked[:5] and figures.rescored == 5
+    for n in range(5):
+        score = found[sha(f"{n}")]
+        assert score.dhash == -5, "near-duplicates stay near-duplicates"
+        for head, logits in score.by_model[member.model_id].items():
+            assert logits == pytest.approx(expected[n][head], rel=0.05)
+
+    enriched(state, "b", *[replace(one, score=found[one.sha256 or ""]) for one in made])
+    again = KnownScores(state, bundle, figures).of(asked)
+    assert again == found and figures.rescored == 5, "what was saved is on record, and not made again"
 
 
-def test_a_chunk_is_all_that_is_read_at_once(migrated: Portal, state: Listings, database: Database) -> None:
+def test_listings_are_marked_whose_photos_all_have_features_or_scores(
+    migrated: Portal, state: Listings, database: Database
+) -> None:
+    add(migrated, "a", "b", "c", "d")
+    enriched(state, "a", scored("1", 1))
+    enriched(state, "b", scored("2", 1), ok(photo("bare"), sha("bare")))
+    enriched(state, "c", ok(photo("3"), sha("3")))
+    enriched(state, "d", scored("4", 1))
+    migrated.execute(
+        "INSERT INTO enrichment.photo_score VALUES (:sha, :model, -5, '{}')", sha=sha("3"), model=OTHER
+    )
+    migrated.execute("DELETE FROM enrichment.photo_score WHERE sha256 = :sha", sha=sha("4"))
+    assert opened(database).mark(["a", "b", "c", "d"]) == ["a", "c"]
+
+
+def test_a_listing_in_whose_hands_a_worker_died_is_waited_for(
+    migrated: Portal, state: Listings, database: Database
+) -> None:
     add(migrated, "a")
-    enriched(state, "a", *[scored(str(n), n) for n in range(7)])
-    read = database.run(lambda connection: embeddings.unscored(connection, ["a"], FEATURES, OTHER, 3))
-    assert [len(packed.shas) for packed in read] == [3]
+    enriched(state, "a", scored("1", 1))
+    assert opened(database).mark(["a"]) == ["a"]
+    claim_one(state, "a")
+    assert opened(database).mark(["a"]) == ["a"] and statuses(migrated) == {"a": "leased"}
+    expire(migrated)
+    assert opened(database).mark(["a"]) == ["a"] and claim_one(state, "a").id == "a"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +137,6 @@ def test_a_chunk_is_all_that_is_read_at_once(migrated: Portal, state: Listings, 
         "UPDATE enrichment.listing SET photo_fp = 'fp-2', status = 'pending'",
         "UPDATE enrichment.listing SET revalidate = true",
         "UPDATE enrichment.listing SET status = 'quarantined'",
-        "UPDATE enrichment.listing SET status = 'pending', attempts = 1",
         "UPDATE enrichment.listing SET bundle_id = 'bundle-2'",
         "UPDATE enrichment.photo SET status = 'timeout', next_try = now()",
     ],
@@ -120,9 +147,7 @@ def test_listings_that_need_more_than_scores_are_not_marked(
     add(migrated, "a")
     enriched(state, "a", scored("1", 1))
     migrated.execute(change)
-    found = opened(database)
-    found.score(["a"], no)
-    assert found.mark(["a"]) == []
+    assert opened(database).mark(["a"]) == []
 
 
 def test_a_listing_marked_before_a_kill_is_marked_again(
@@ -130,9 +155,7 @@ def test_a_listing_marked_before_a_kill_is_marked_again(
 ) -> None:
     add(migrated, "a")
     enriched(state, "a", scored("1", 1))
-    first = opened(database)
-    first.score(["a"], no)
-    assert first.mark(["a"]) == ["a"] == opened(database).mark(["a"])
+    assert opened(database).mark(["a"]) == ["a"] == opened(database).mark(["a"])
     assert migrated.state("a").status == "pending"
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from enrich.pipeline.outcome import Known, look_up, settled
+from enrich.pipeline.figures import Figures
+from enrich.pipeline.known import KnownScores
+from enrich.pipeline.outcome import UNKNOWN, look_up, settled
 from enrich.state.ahead import Ahead
 from jobs.run.cluster.hosts import Ask
 from jobs.run.services import Services
@@ -28,16 +30,16 @@ def unscored(services: Services, ids: Sequence[str] | None) -> Iterator[Page]:
     that it is forgotten; by then it is in state.
     """
     ahead = Ahead(services.database)
-    models = [member.model_id for member in services.bundle.members]
+    scores = KnownScores(services.queue, services.bundle, Figures())
     remembered: dict[str, None] = {}
     after, number = None, 0
     while waiting := ahead.waiting(after, PAGE, ids):
         after, number = waiting[-1], number + 1
         photos = {photo.key: photo for found in services.source.photos(waiting) for photo in found.photos}
-        known = look_up(services.queue, sorted(photos), models)
+        known = look_up(services.queue, sorted(photos), scores.of)
         asks = []
         for key, photo in photos.items():
-            ask = Ask(photo, known.get(key, Known()), number)
+            ask = Ask(photo, known.get(key, UNKNOWN), number)
             if key not in remembered and settled(photo, ask.known) is None:
                 remembered[key] = None
                 asks.append(ask)
