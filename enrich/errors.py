@@ -11,6 +11,7 @@
     │   └── IndexSetupError         the index cannot be used as set up (concrete index, mapping, privileges)
     ├── StoppedError        exit 3  the run stopped itself rather than write or delete rubbish
     │   ├── RemovalGuardError       more documents would be removed than ENRICH_MAX_REMOVED allows
+    │   ├── FlipLimitError          more filters would change than --max-flips allows
     │   ├── LockLostError           a lock could not be kept: another process may have taken over
     │   ├── ErrorBudgetError        too many transient photo failures
     │   └── OutageError             no answer from Postgres or the index for ENRICH_OUTAGE_SECONDS
@@ -62,6 +63,10 @@ class StoppedError(EnrichError):
 
 class RemovalGuardError(StoppedError):
     """More documents would leave the index than `ENRICH_MAX_REMOVED` allows."""
+
+
+class FlipLimitError(StoppedError):
+    """More filters would change than `--max-flips` allows."""
 
 
 class LockLostError(StoppedError):

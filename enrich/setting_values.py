@@ -51,7 +51,7 @@ def _zone(value: str) -> str:
 
 
 def _removed(value: str) -> str:
-    parse_max_removed(value)
+    parse_number_or_share(value)
     return value
 
 
@@ -63,8 +63,8 @@ ZoneName = Annotated[str, AfterValidator(_zone)]
 MaxRemoved = Annotated[str, AfterValidator(_removed)]
 
 
-def parse_max_removed(text: str) -> tuple[float, int | None]:
-    """Read `ENRICH_MAX_REMOVED`: ("5%" or "0.05") -> (0.05, None); "200" -> (0.0, 200).
+def parse_number_or_share(text: str) -> tuple[float, int | None]:
+    """Read `ENRICH_MAX_REMOVED` and `--max-flips`: "5%" or "0.05" -> (0.05, None); "200" -> (0.0, 200).
 
     Raises:
         ValueError: neither a share nor a whole number.
@@ -73,15 +73,13 @@ def parse_max_removed(text: str) -> tuple[float, int | None]:
     try:
         share = float(value[:-1]) / 100 if value.endswith("%") else float(value)
     except ValueError:
-        raise ValueError(
-            "a share such as 5% or 0.05, or a number of documents such as 200, is needed"
-        ) from None
+        raise ValueError("a share such as 5% or 0.05, or a number such as 200, is needed") from None
     if value.endswith("%") or 0 < share < 1:
         if not 0 <= share <= 1:
             raise ValueError("a share lies between 0% and 100%")
         return share, None
     if share < 0 or not share.is_integer():
-        raise ValueError("a number of documents is a whole number, 0 or more")
+        raise ValueError("a number is a whole one, 0 or more")
     return 0.0, int(share)
 
 

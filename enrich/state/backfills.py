@@ -4,7 +4,7 @@ A backfill only marks listings; any process enriches them. Marking goes in pages
 the cursor that says how far it got, so whoever comes next goes on there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,9 +26,11 @@ _FIND = text("""
     ORDER BY id LIMIT 1
 """)
 
+_BOUND = text("UPDATE backfill SET max_flips = :max_flips WHERE id = :id")
+
 _ADD = text("""
-    INSERT INTO backfill (ids, since, stale_bundle, revalidate)
-    VALUES (CAST(:ids AS text[]), :since, :stale_bundle, :revalidate)
+    INSERT INTO backfill (ids, since, stale_bundle, revalidate, max_flips)
+    VALUES (CAST(:ids AS text[]), :since, :stale_bundle, :revalidate, :max_flips)
     RETURNING id
 """)
 
@@ -72,6 +74,8 @@ _MARKED = text("UPDATE backfill SET marked_at = now() WHERE id = :id")
 
 _COUNT = text("SELECT marked FROM backfill WHERE id = :id")
 
+_HELD = text("SELECT held FROM backfill WHERE id = :id")
+
 _FINISH = text("""
     UPDATE backfill SET done_at = now()
     WHERE marked_at IS NOT NULL AND done_at IS NULL
@@ -84,7 +88,7 @@ _PROGRESS = text("""
     SELECT id, cardinality(ids) AS named, since, stale_bundle, revalidate, marked,
            (SELECT count(*) FROM listing
             WHERE listing.backfill = backfill.id AND listing.status IN ('pending', 'leased')) AS "left",
-           created_at, marked_at, done_at
+           created_at, marked_at, done_at, flips, held
     FROM backfill
     WHERE done_at IS NULL OR id IN (SELECT id FROM backfill ORDER BY id DESC LIMIT :last)
     ORDER BY id DESC
@@ -139,6 +143,10 @@ class Backfill:
     marked_at: datetime | None
     """When all listings were marked; None while marking goes on, or waits for the next start."""
     done_at: datetime | None
+    flips: Mapping[str, Mapping[str, int]]
+    """Filters that it changed so far, where a bound was set: `flips.Counts`."""
+    held: str | None
+    """Why it was ended before all was enriched."""
 
 
 class Backfills:
@@ -147,16 +155,22 @@ class Backfills:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def ask(self, selection: Selection) -> Asked:
-        """Ask for a backfill, or join an unfinished one that asks for the same. Marks nothing yet."""
+    def ask(self, selection: Selection, max_flips: str | None = None) -> Asked:
+        """Ask for a backfill, or join an unfinished one that asks for the same. Marks nothing yet.
+
+        `max_flips`: it is held before more listings than this number, or share of those marked, change the
+        same filter. Of one that is joined, the bound is this one from now on.
+        """
+        given = selection.as_row() | {"max_flips": max_flips}
 
         def work(connection: Connection) -> Asked:
             connection.execute(_ONE_AT_A_TIME)
             connection.execute(_FINISH)
-            found = connection.execute(_FIND, selection.as_row()).scalar()
+            found = connection.execute(_FIND, given).scalar()
             if found is not None:
+                connection.execute(_BOUND, {"id": found, "max_flips": max_flips})
                 return Asked(found, joined=True)
-            return Asked(connection.execute(_ADD, selection.as_row()).scalar_one(), joined=False)
+            return Asked(connection.execute(_ADD, given).scalar_one(), joined=False)
 
         return self._database.run(work)
 
@@ -198,6 +212,11 @@ class Backfills:
         """How many listings a backfill has marked."""
         given = {"id": id}
         return int(self._database.run(lambda connection: connection.execute(_COUNT, given).scalar_one()))
+
+    def held(self, id: int) -> str | None:
+        """Why a backfill was ended before all was enriched; None: it was not."""
+        held: str | None = self._database.run(lambda connection: connection.scalar(_HELD, {"id": id}))
+        return held
 
 
 def progress(connection: Connection, last: int = 5) -> list[Backfill]:

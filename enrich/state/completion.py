@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from enrich.records import Claim, ListingResult, PhotoResult
-from enrich.state import overrides, photos
+from enrich.state import flips, overrides, photos
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY
 from enrich.state.settle import RETRY_HOURS as PHOTO_RETRY_HOURS
@@ -23,7 +23,7 @@ CROSSING_SECONDS = 2  # until another worker has surely saved the photo that bot
 
 _LOCK = text("""
     SELECT l.id, l.lease_token::text AS token, l.photo_fp, l.requested, l.transient_rounds, l.priority,
-           l.photos, l.attributes, l.bundle_id, l.revision
+           l.photos, l.attributes, l.bundle_id, l.revision, l.backfill
     FROM unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
     JOIN listing AS l ON l.id = c.id AND l.lease_token = c.token
     ORDER BY l.id FOR NO KEY UPDATE OF l
@@ -81,6 +81,7 @@ def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
 
     Raises:
         NotSavedError: claims are `stale`, or discovery saw photos of listings that have none now (`emptied`).
+        FlipsExceededError: more filters would change than a backfill may change.
         ValueError: a number is none.
     """
     photos.save_scores(connection, [p.score for r in results for p in r.results if p.score])
@@ -108,6 +109,12 @@ def _save(
         _columns(result, row, models[row.id], published[row.id]) | _next(result, row, still)
         for (result, row), still in zip(listings, current, strict=True)
     ]
+    rolled_out = [
+        (row.backfill, row.attributes, published[row.id])
+        for result, row in listings
+        if row.backfill is not None and row.attributes and row.bundle_id != result.bundle_id
+    ]
+    flips.count(connection, rolled_out)
     connection.execute(_COMPLETE, {"rows": json.dumps(given, allow_nan=False)})
     enqueue(connection, [columns["id"] for columns in given if columns["differs"]])
     before = {(row.id, photo["key"]) for _, row in listings for photo in row.photos}

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from enrich.errors import OutageError
 from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
-from enrich.state import completion, embeddings, photos, requests, workers
+from enrich.state import completion, embeddings, flips, photos, requests, workers
 from enrich.state.database import Database, one_line, unwritable
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import clean
@@ -251,7 +251,8 @@ class Listings:
         where something asked for it, or somebody saw other bytes of a photo, since the claim. The revision
         moves only when the document differs. Answers the claims whose listings were saved. Not among them is
         a stale claim; nor a listing that lost all its photos since discovery, of which the next one is to say
-        what to believe. They take nothing from the others.
+        what to believe. They take nothing from the others. A backfill that would change more filters than it
+        may is held, and its listings are stale from then on.
 
         Raises:
             ValueError: some listing cannot be written down as it is; none of them is saved.
@@ -264,6 +265,8 @@ class Listings:
                 if error.emptied:
                     self.release(error.emptied, later=LOST_SECONDS)
                 results = [r for r in results if r.claim not in {*error.stale, *error.emptied}]
+            except flips.FlipsExceededError as error:
+                self._database.run(partial(flips.hold, backfill=error.backfill, why=error.why))
             except DBAPIError as error:
                 if not unwritable(error):
                     raise

@@ -171,8 +171,13 @@ backfill = Table(
     Column("created_at", Time, nullable=False, server_default=text("now()")),
     Column("marked_at", Time),
     Column("done_at", Time),
+    # Where people set a bound on the filters that may change: the changes so far, and why it was held.
+    Column("max_flips", Text),
+    Column("flips", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("held", Text),
 )
-"""Listings marked for it have its id in `listing.backfill`; it is done when none of them waits any more."""
+"""Listings marked for it have its id in `listing.backfill`; it is done when none of them waits any more, or
+when it was held. `flips`: `flips.Counts`."""
 
 worker = Table(
     "worker",

@@ -76,20 +76,35 @@ def backfill(
     stale_bundle: opt.StaleBundle = False,
     revalidate: opt.Revalidate = False,
     ray: opt.Ray = None,
+    max_flips: opt.MaxFlips = None,
+    dry_run: opt.BundleDryRun = False,
+    sample: opt.Sample = 1000,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
 ) -> None:
     """Enrich existing listings again: all, or some. The nightly run goes first; started again, it goes on."""
     from jobs.run.backfill import BackfillOptions
     from jobs.run.backfill import backfill as start
+    from jobs.run.foretell import foretell
+    from jobs.views.foretold import show_foretold
 
     settings = load_settings()
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=ZoneInfo(settings.timezone))
     options = BackfillOptions(
-        ids=read_ids(ids), since=since, stale_bundle=stale_bundle, revalidate=revalidate, ray=ray
+        ids=read_ids(ids),
+        since=since,
+        stale_bundle=stale_bundle,
+        revalidate=revalidate,
+        ray=ray,
+        max_flips=max_flips,
     )
     with stopping() as stop:
+        if dry_run:
+            show_foretold(foretell(settings, options, sample, stop), as_json=as_json)
+            if stop.is_set():
+                raise SignalError("stopped by signal: this is not the whole sample", stop.exit_code)
+            return
         report = start(settings, options, stop)
     end(report, as_json)
 

@@ -70,6 +70,21 @@ Ray = Annotated[
         help="Fetch and score on a Ray cluster first: host:port of its head node, or local.",
     ),
 ]
+MaxFlips = Annotated[
+    str | None,
+    typer.Option(
+        "--max-flips",
+        metavar="N|N%",
+        help="With --stale-bundle: end before more listings than this change the same filter.",
+    ),
+]
+BundleDryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="With --stale-bundle: show which filters would change; write nothing."),
+]
+Sample = Annotated[
+    int, typer.Option("--sample", min=1, metavar="N", help="Listings that --dry-run goes through, at most.")
+]
 Has = Annotated[
     list[str] | None, typer.Option("--has", metavar="X", help="Listings that have X; may be repeated.")
 ]

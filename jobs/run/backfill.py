@@ -9,7 +9,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from enrich.errors import BusyError, UsageError
+from enrich.errors import BusyError, FlipLimitError, UsageError
+from enrich.setting_values import parse_number_or_share
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.backfills import Selection
@@ -29,6 +30,8 @@ class BackfillOptions:
     since: datetime | None = None
     stale_bundle: bool = False
     revalidate: bool = False
+    max_flips: str | None = None
+    """With `stale_bundle`: how many listings, or which share of them, may change the same filter."""
     ray: str | None = None
     """Have a Ray cluster fetch and score first: its address, or `local`."""
 
@@ -44,13 +47,20 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
             "--ray leaves out what is to be revalidated, since every photo is asked for once more when its "
             "listing is worked on: say --ray or --revalidate"
         )
+    if options.max_flips is not None:
+        if not options.stale_bundle:
+            raise UsageError("--max-flips bounds what a new bundle changes: say --stale-bundle, too")
+        try:
+            parse_number_or_share(options.max_flips)
+        except ValueError as error:
+            raise UsageError(f"--max-flips {options.max_flips}: {error}") from None
     report = RunReport()
     with ExitStack() as joined, open_services(settings, "backfill") as services:
         ray = joined.enter_context(connected(options.ray)) if options.ray is not None else None
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))
         with recorded(services, "backfill", report, stop) as run_id:
-            asked = services.backfills.ask(_selection(services, options))
+            asked = services.backfills.ask(selection(services, options), options.max_flips)
             _discover(services, options, report, run_id)
             services.backfills.mark(stop.is_set)
             if asked.joined:
@@ -62,10 +72,17 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
                 score_ahead(ray, options.ray, services, report.ahead, stop, options.ids)
                 joined.close()  # the nodes have nothing to do with what follows
             enrich_and_publish(services, report, stop, ids=options.ids)
+            if (why := services.backfills.held(asked.id)) is not None:
+                raise FlipLimitError(
+                    f"{why}: the roll-out was ended before that, and the others stay as the old bundle made "
+                    "them. `enrich backfill --stale-bundle --dry-run` shows what changes; a larger "
+                    "--max-flips goes on, and the old ENRICH_BUNDLE with --stale-bundle goes back"
+                )
     return report
 
 
-def _selection(services: Services, options: BackfillOptions) -> Selection:
+def selection(services: Services, options: BackfillOptions) -> Selection:
+    """Which listings the options name, as state has it."""
     stale = services.bundle.bundle_id if options.stale_bundle else None
     return Selection(options.ids, options.since, stale, options.revalidate)
 

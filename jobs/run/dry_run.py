@@ -3,32 +3,29 @@
 All is gone through as a run goes through it; a sample of the documents and deletes is kept, the rest counted.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from enrich.index.document import build
 from enrich.index.publish import PublishFigures
-from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
+from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
 from enrich.source.foresee import Prospect, elsewhere, foresee, prospects, read
-from enrich.state import overrides
 from enrich.state.outbox import OutboxRow
+from jobs.run.looking import LookingQueue, rows_of
 from jobs.run.nightly import RunOptions
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
 from jobs.run.stop import Stop
 
 SAMPLE = 20  # documents and deletes shown, unless --limit says otherwise
-
-_ROWS = text("SELECT id, revision, attributes, bundle_id, enriched_at FROM listing WHERE id = ANY(:ids)")
 
 
 @dataclass(slots=True)
@@ -73,11 +70,11 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
     return rehearsed
 
 
-class RehearsalQueue:
+class RehearsalQueue(LookingQueue):
     """A `WorkQueue` that hands out what a run would enrich, and counts what would come of it."""
 
     def __init__(self, services: Services, rehearsed: Rehearsed, ahead: Iterator[Prospect]) -> None:
-        self._services = services
+        super().__init__(services)
         self._rehearsed = rehearsed
         self._ahead = self._to_enrich(ahead)
         self._next: Prospect | None = None
@@ -98,22 +95,9 @@ class RehearsalQueue:
         self._next = self._next or next(self._ahead, None)
         return self._next is not None
 
-    def orphaned(self, ids: Sequence[str] | None = None) -> bool:
-        return False
-
-    def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
-        return []
-
     def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
-        models = {r.claim.id: json.loads(json.dumps(asdict(r.attributes), allow_nan=False)) for r in results}
-
-        def work(state: Connection) -> tuple[dict[str, Row[Any]], dict[str, dict[str, Any]]]:
-            rows = {row.id: row for row in state.execute(_ROWS, {"ids": list(models)})}
-            return rows, overrides.published(state, models)
-
-        rows, published = read(self._services.database, work)
-        for result in results:
-            self._completed(result, rows.get(result.claim.id), published[result.claim.id])
+        for result, row, attributes in self.made(results):
+            self._completed(result, row, attributes)
         return {result.claim for result in results}
 
     def _completed(self, result: ListingResult, row: Row[Any] | None, attributes: dict[str, Any]) -> None:
@@ -131,17 +115,6 @@ class RehearsalQueue:
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
         for claim in claims:
             self._count(self._held.pop(claim.token))
-
-    def forgive(self, ids: Sequence[str]) -> None: ...
-
-    def photo_states(self, keys: Sequence[str]) -> Mapping[str, PhotoState]:
-        return self._services.queue.photo_states(keys)
-
-    def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> Mapping[str, PhotoScore]:
-        return self._services.queue.scores(shas, model_ids)
-
-    def features(self, shas: Sequence[str], feature_id: str) -> Sequence[Packed]:
-        return self._services.queue.features(shas, feature_id)
 
     def count_the_rest(self) -> None:
         """What was not claimed is not enriched: its document goes out as it is, or waits for another run."""
@@ -180,7 +153,7 @@ class RehearsalQueue:
 
 
 def _known(state: Connection, id: str) -> OutboxRow | None:
-    row = state.execute(_ROWS, {"ids": [id]}).one_or_none()
+    row = rows_of(state, [id]).get(id)
     if row is None:
         return None
     return OutboxRow(id, row.revision, False, row.attributes, {}, row.bundle_id, row.enriched_at)

@@ -87,7 +87,9 @@ def backfill_line(backfill: Backfill) -> str:
         asked.append(f"not made with bundle {backfill.stale_bundle[:12]}")
     if backfill.revalidate:
         asked.append("photos asked for again")
-    if backfill.done_at:
+    if backfill.held:
+        state = f"{backfill.marked:,} marked, ended {backfill.done_at:%Y-%m-%d %H:%M}: {backfill.held}"
+    elif backfill.done_at:
         state = f"{backfill.marked:,} marked, done {backfill.done_at:%Y-%m-%d %H:%M}"
     elif backfill.marked_at:
         state = f"{backfill.marked:,} marked, {backfill.left:,} left"

@@ -1,4 +1,4 @@
-"""What people say of photos, and what a bundle's heads need for the view `photo_attributes`."""
+"""What people say of photos, what the view `photo_attributes` needs, bounds on what a backfill changes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,9 +28,18 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
         schema=SCHEMA,
     )
+    op.add_column("backfill", sa.Column("max_flips", sa.Text), schema=SCHEMA)
+    op.add_column(
+        "backfill",
+        sa.Column("flips", JSONB, nullable=False, server_default=sa.text("'{}'")),
+        schema=SCHEMA,
+    )
+    op.add_column("backfill", sa.Column("held", sa.Text), schema=SCHEMA)
 
 
 def downgrade() -> None:
+    for column in ("held", "flips", "max_flips"):
+        op.drop_column("backfill", column, schema=SCHEMA)
     op.execute(f"DROP VIEW IF EXISTS {SCHEMA}.photo_attributes")
     op.drop_table("label", schema=SCHEMA)
     op.drop_table("bundle", schema=SCHEMA)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import SettingsError
-from enrich.setting_values import parse_max_removed
+from enrich.setting_values import parse_number_or_share
 from enrich.settings import (
     SIGNING_PARAMS,
     STARTER_BUNDLE,
@@ -89,7 +89,7 @@ def test_a_list_that_is_no_list_of_names_is_a_mistake(written: str, monkeypatch:
     ],
 )
 def test_most_removed_is_a_share_or_a_number(written: str, share: float, number: int | None) -> None:
-    read = parse_max_removed(written)
+    read = parse_number_or_share(written)
     assert read[0] == pytest.approx(share) and read[1] == number
     assert load_settings(max_removed=written).max_removed == written
 

@@ -1,0 +1,121 @@
+"""Flips: filters that change where a new bundle is rolled out, and the bound that people set on them.
+
+They are counted in the transaction that saves a listing, so the bound holds whatever process does it, and for
+all of them together.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from enrich.model.kind import overridable
+from enrich.setting_values import parse_number_or_share
+from enrich.state.schema import BACKFILL
+
+Counts = dict[str, dict[str, int]]
+"""Field -> change -> listings; the change "" counts the listings with any change of the field."""
+_WORDS = {True: "true", False: "false", None: "unknown"}
+
+_BOUNDED = text("""
+    SELECT id, max_flips, marked, flips, held FROM backfill
+    WHERE id = ANY(:ids) AND max_flips IS NOT NULL
+    ORDER BY id FOR NO KEY UPDATE
+""")
+
+_RECORD = text("UPDATE backfill SET flips = CAST(:flips AS jsonb) WHERE id = :id")
+
+_HOLD = text("""
+    UPDATE backfill SET done_at = now(), marked_at = coalesce(marked_at, now()), held = :why
+    WHERE id = :id AND done_at IS NULL
+""")
+
+# What waits for nothing else stays as the old bundle made it; a claim of it is stale from now on.
+_UNMARK = text("""
+    WITH theirs AS (
+        SELECT id FROM listing
+        WHERE backfill = :id AND status IN ('pending', 'leased')
+        ORDER BY id FOR NO KEY UPDATE
+    ), looked_at AS (
+        SELECT id, l.priority = :priority AND l.photo_fp = l.photo_fp_done AND NOT l.revalidate
+               AND l.bundle_id IS NOT NULL AS rests
+        FROM theirs JOIN listing AS l USING (id)
+    )
+    UPDATE listing AS l SET
+        backfill = NULL,
+        status = CASE WHEN rests THEN 'done' ELSE l.status END,
+        priority = CASE WHEN rests THEN 0 ELSE l.priority END,
+        pending_since = CASE WHEN rests THEN NULL ELSE l.pending_since END,
+        lease_token = CASE WHEN rests THEN NULL ELSE l.lease_token END,
+        lease_worker = CASE WHEN rests THEN NULL ELSE l.lease_worker END,
+        attempts = CASE WHEN rests THEN 0 ELSE l.attempts END
+    FROM looked_at WHERE l.id = looked_at.id
+""")
+
+
+class FlipsExceededError(Exception):
+    """More filters would change than people allowed the backfill: rolls back what would change them."""
+
+    def __init__(self, backfill: int, why: str) -> None:
+        super().__init__(why)
+        self.backfill, self.why = backfill, why
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(field, what changed) of a listing's published attributes (JSON); of fields that both have."""
+    old, new = before["fields"], after["fields"]
+    for field in old.keys() & new.keys():
+        if overridable(field) is None or old[field] == new[field]:
+            continue  # a confidence, or no change
+        if isinstance(old[field], list) and isinstance(new[field], list):
+            yield from ((field, f"gains {one}") for one in sorted(set(new[field]) - set(old[field])))
+            yield from ((field, f"loses {one}") for one in sorted(set(old[field]) - set(new[field])))
+        else:
+            yield field, f"{_said(old[field])} → {_said(new[field])}"
+
+
+def tally(counts: Counts, found: Sequence[tuple[str, str]]) -> None:
+    """Add the changes of one listing."""
+    for field in {field for field, _ in found}:
+        counts.setdefault(field, {}).setdefault("", 0)
+        counts[field][""] += 1
+    for field, change in found:
+        counts[field][change] = counts[field].get(change, 0) + 1
+
+
+def count(connection: Connection, saved: Sequence[tuple[int, Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Count the flips of listings that are being saved: (backfill, attributes before, attributes after).
+
+    Raises:
+        FlipsExceededError: a backfill's bound would be passed.
+    """
+    if not saved:
+        return
+    for backfill in connection.execute(_BOUNDED, {"ids": sorted({id for id, _, _ in saved})}):
+        if backfill.held is not None:  # by another process, just now
+            raise FlipsExceededError(backfill.id, backfill.held)
+        flips: Counts = backfill.flips
+        for id, before, after in saved:
+            if id == backfill.id:
+                tally(flips, list(changes(before, after)))
+        share, number = parse_number_or_share(backfill.max_flips)
+        most = int(share * backfill.marked) if number is None else number
+        for field, by_change in flips.items():
+            if by_change[""] > most:
+                raise FlipsExceededError(
+                    backfill.id,
+                    f"{field} would change for more than {most:,} of the {backfill.marked:,} listings "
+                    f"(--max-flips {backfill.max_flips})",
+                )
+        connection.execute(_RECORD, {"id": backfill.id, "flips": json.dumps(flips)})
+
+
+def hold(connection: Connection, backfill: int, why: str) -> None:
+    """End a backfill where it is: its listings that still wait stay as they are."""
+    connection.execute(_HOLD, {"id": backfill, "why": why})
+    connection.execute(_UNMARK, {"id": backfill, "priority": BACKFILL})
+
+
+def _said(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else _WORDS[value]

@@ -1,0 +1,130 @@
+"""`enrich backfill --stale-bundle --dry-run`: which filters the current bundle would change, on a sample.
+
+The sample goes through the pipeline as in a backfill: photos with kept features or scores are not fetched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, text
+
+from enrich.errors import UsageError
+from enrich.records import Claim, ListingResult
+from enrich.settings import Settings
+from enrich.state.flips import Counts, changes, tally
+from jobs.run.backfill import BackfillOptions, selection
+from jobs.run.looking import LookingQueue
+from jobs.run.services import Services, open_services
+from jobs.run.session import pipeline_on
+from jobs.run.stop import Stop
+
+EXAMPLES = 3  # of each change
+
+_STALE = """
+    FROM listing
+    WHERE status NOT IN ('gone', 'quarantined')
+      AND bundle_id IS DISTINCT FROM :stale_bundle AND attributes IS NOT NULL
+      AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
+      AND (CAST(:since AS timestamptz) IS NULL OR updated_at >= :since)
+"""
+_COUNT = text(f"SELECT count(*) {_STALE}")
+_DRAW = text(f"SELECT id {_STALE} ORDER BY md5(id) LIMIT :sample")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A listing whose filter would change. `evidence` is the photo that decides, if one does."""
+
+    listing_id: str
+    confidence_before: float | None
+    confidence: float | None
+    evidence: str | None
+
+
+@dataclass(slots=True)
+class Foretold:
+    """What a roll-out would change, as far as the sample tells."""
+
+    stale: int
+    """Listings made with another bundle."""
+    sampled: int = 0
+    """Of them, those that were gone through."""
+    failed: int = 0
+    """Of them, those of which nothing can be said: gone from the portal, or not to be worked on now."""
+    flips: Counts = field(default_factory=dict)
+    examples: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
+    """(field, change) -> the first few."""
+
+
+def foretell(settings: Settings, options: BackfillOptions, sample: int, stop: Stop) -> Foretold:
+    """Go through a random sample of the listings made with another bundle, and write nothing.
+
+    The same listings are drawn every time.
+
+    Raises:
+        EnrichError: with the exit code of the command; see `enrich.errors`.
+    """
+    if not options.stale_bundle:
+        raise UsageError("backfill --dry-run shows what a new bundle changes: say --stale-bundle, too")
+    with open_services(settings) as services:
+        given = selection(services, options).as_row() | {"sample": sample}
+
+        def draw(connection: Connection) -> tuple[int, list[str]]:
+            drawn = connection.execute(_DRAW, given).scalars()
+            return int(connection.execute(_COUNT, given).scalar_one()), list(drawn)
+
+        stale, ids = services.database.run(draw)
+        foretold = Foretold(stale)
+        queue = SampleQueue(services, foretold, ids)
+        if ids:
+            pipeline_on(services, queue, stop.is_set).run()
+    return foretold
+
+
+class SampleQueue(LookingQueue):
+    """A `WorkQueue` that hands out the listings of a sample, and counts what would change."""
+
+    def __init__(self, services: Services, foretold: Foretold, ids: Sequence[str]) -> None:
+        super().__init__(services)
+        self._foretold = foretold
+        self._ids = list(reversed(ids))
+        self._lock = Lock()
+
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
+        if alone:
+            return []
+        taken = [self._ids.pop() for _ in range(min(limit, len(self._ids)))]
+        return [Claim(id, str(uuid4()), 0, False) for id in taken]
+
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        return bool(self._ids)
+
+    def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
+        for result, row, attributes in self.made(results):
+            with self._lock:
+                self._foretold.sampled += 1
+                if row is not None and row.attributes:
+                    self._compare(result.claim.id, row.attributes, attributes)
+        return {result.claim for result in results}
+
+    def _compare(self, id: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+        found = list(changes(before, after))
+        tally(self._foretold.flips, found)
+        for field_, change in found:
+            examples = self._foretold.examples.setdefault((field_, change), [])
+            if len(examples) < EXAMPLES:
+                head = field_.removeprefix("has_")
+                was, now = (of["fields"].get(f"{head}_confidence") for of in (before, after))
+                decided = after["evidence"].get(head) or before["evidence"].get(head) or {}
+                examples.append(Example(id, was, now, decided.get("url")))
+
+    def fail(self, claim: Claim, reason: str) -> bool:
+        self.release([claim])
+        return True
+
+    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
+        with self._lock:
+            self._foretold.failed += len(claims)
