@@ -1,24 +1,27 @@
-"""Photos per second of `enrich rescore` against a full run with the same model, in one run.
+"""Photos per second of `enrich rescore` against full runs with the same model, all in one run.
 
-    python benchmarks/rescore.py [--photos ../shared/photos] [--homes 12] [--copies 200]
+    python benchmarks/rescore.py [--photos ../shared/photos] [--homes 25] [--copies 100]
 
-The full run fetches, decodes and scores real photos of whole homes, served over HTTP on loopback. What it
-left in state is then copied under other ids, since the real homes alone are done in an instant, and other
-heads on the same backbone are applied to all of it. Postgres and the index are the embedded ones.
+The full runs fetch, decode and score real photos of whole homes, served over HTTP on loopback: in fp32, and
+in the arithmetic that `auto` picks here. What the latter left in state is then copied under other ids, since
+the real homes alone are done in an instant, and other heads on the same backbone are applied to all of it.
+Everything is the whole command, on the embedded Postgres and index. CPU time is the process's and Postgres's.
 """
 
 import argparse
-import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_database import execute, fresh_database, server
+from bench_database import cpu_seconds, execute, fresh_database, server
 from photo_host import photo_host
 from pipeline import Home, homes, seeded
 from sqlalchemy import create_engine, text
 
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.open import choose
 from enrich.model.writing import write_bundle
 from enrich.settings import STARTER_BUNDLE, Settings, load_settings
 from enrich.source.discover import discover
@@ -26,6 +29,7 @@ from enrich.source.portal import Source
 from enrich.state.database import Database, parse_url
 from jobs.run.nightly import RunOptions, run
 from jobs.run.rescore import rescore
+from jobs.run.session import RunReport
 from jobs.run.stop import Stop
 from training.markdown import table
 
@@ -93,41 +97,70 @@ def copy(url: str, copies: int, settings: Settings) -> int:
     return int(count or 0)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a command took for its photos."""
+
+    name: str
+    photos: int
+    seconds: float
+    cpu: float
+
+    def row(self, *others: "Spent") -> list[str]:
+        speed, cpu = self.photos / self.seconds, 1e6 * self.cpu / self.photos
+        ratios = [
+            f"{speed * other.seconds / other.photos:.0f}, {1e6 * other.cpu / other.photos / cpu:.0f}"
+            for other in others
+        ]
+        return [self.name, f"{speed:.0f}", f"{cpu:.0f}", *ratios]
+
+
+def spent(name: str, home: Path, work: Callable[[], RunReport]) -> tuple[Spent, RunReport]:
+    before, start = cpu_seconds(home), time.perf_counter()
+    report = work()
+    seconds = time.perf_counter() - start
+    time.sleep(1)  # until the server has counted what its processes took that have ended
+    return Spent(name, report.figures.photos, seconds, cpu_seconds(home) - before), report
+
+
+def full_run(name: str, chosen: list[Home], host: str, root: Path, home: Path) -> tuple[Spent, Settings]:
+    """A first run over these homes in an arithmetic, with the settings it ran with."""
+    url = fresh_database(home)
+    seeded(url, chosen, host, root)
+    settings = load_settings(
+        database_url=url, precision=name, allowed_private_hosts=("127.0.0.1",), log_interval=600
+    )
+    taken, report = spent(f"full run, {name}", home, lambda: run(settings, RunOptions(), Stop()))
+    assert report.figures.scored and not report.figures.failures, report.as_json()
+    return taken, settings
+
+
 def measured(chosen: list[Home], root: Path, home: Path, copies: int) -> None:
     with photo_host(root) as (host, _):
-        url = fresh_database(home)
-        seeded(url, chosen, host, root)
-        settings = load_settings(database_url=url, allowed_private_hosts=("127.0.0.1",), log_interval=600)
-        start = time.perf_counter()
-        full = run(settings, RunOptions(), Stop())
-        full_seconds = time.perf_counter() - start
-        assert full.figures.scored and not full.figures.failures, full.as_json()
-    photos = copy(url, copies, settings)  # the host is gone: whoever asked for a photo would fail
-    other = other_heads(home / "other")
-    start = time.perf_counter()
-    report = rescore(settings.model_copy(update={"bundle": other.folder}), None, Stop())
-    seconds = time.perf_counter() - start
+        for name in ("fp32", "auto"):
+            full_run(name, chosen[:2], host, root, home)  # converts the model
+        exact, _ = full_run("fp32", chosen, host, root, home)
+        fast, settings = full_run("auto", chosen, host, root, home)
+    url = settings.database_url
+    assert url is not None
+    photos = copy(url.get_secret_value(), copies, settings)  # no host: whoever asked for a photo would fail
+    settings = settings.model_copy(update={"bundle": other_heads(home / "other").folder})
+    taken, report = spent("rescore", home, lambda: rescore(settings, None, Stop()))
     assert report.rescored is not None and not report.rescored.left and not report.figures.failures
     assert report.rescored.photos == photos and report.figures.listings == len(chosen) * (copies + 1)
-    rate = full.figures.photos / full_seconds
-    whole = photos / seconds
     print(
-        f"{full.figures.photos} photos fetched and scored, {photos} rescored; "
-        f"{len(os.sched_getaffinity(0))} cores\n"
+        f"{fast.photos} photos fetched and scored, {photos} rescored; "
+        f"auto is {choose(load_bundle(STARTER_BUNDLE), settings).bundle.arithmetic}\n"
     )
-    rows = [
-        ["full run", f"{rate:.0f}", ""],
-        ["rescore", f"{whole:.0f}", f"{whole / rate:.0f}"],
-    ]
-    print(table(["", "photos/s", "against the full run"], rows))
-    print(report.figures.as_json()["stage_seconds"])
+    heads = ["", "photos/s", "CPU µs per photo", "against fp32: speed, CPU", "against auto: speed, CPU"]
+    print(table(heads, [[*exact.row(), "", ""], [*fast.row(exact), ""], taken.row(exact, fast)]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--photos", type=Path, default=Path("../shared/photos"))
-    parser.add_argument("--homes", type=int, default=12)
-    parser.add_argument("--copies", type=int, default=200)
+    parser.add_argument("--homes", type=int, default=25)
+    parser.add_argument("--copies", type=int, default=100)
     options = parser.parse_args()
     root = options.photos.resolve()
     with server() as home:

@@ -131,6 +131,8 @@ class Pipeline:
             results = self.photos.settled(claim, listing.photos, known)
             if len(results) == len(listing.photos):
                 await self.known.acquire()
+                if self.stopping():
+                    return  # what is in hand is given back at the end
                 finishing = group.create_task(self.listings.settle(opened, results))
                 finishing.add_done_callback(lambda _: self.known.release())
                 continue
