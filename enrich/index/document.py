@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import orjson
+
 from enrich.model.head import Head
 from enrich.state.outbox import OutboxRow
 
@@ -99,6 +101,9 @@ def encode(document: Mapping[str, Any]) -> bytes:
         ValueError: it holds something that JSON cannot, such as NaN.
     """
     try:
-        return json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        encoded = orjson.dumps(document)
     except TypeError as error:
         raise ValueError(str(error)) from None
+    if b"null" in encoded:  # which orjson writes for NaN, too
+        json.dumps(document, allow_nan=False)
+    return encoded

@@ -22,7 +22,7 @@ from enrich.records import ListingPhotos, Photo
 from enrich.settings import Settings
 from enrich.source import statements
 from enrich.source.catalogue import INTEGERS, PortalTables, Table, read_portal
-from enrich.source.urls import beginnings, strip_url, url_key
+from enrich.source.urls import patterns, strip_url, url_key
 from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ class Source:
         self, statement: str, which: str = "true", params: dict[str, Any] | None = None
     ) -> Sequence[Any]:
         sql = statement.format(which=which, **self._parts)
-        values = {"ignored": beginnings(self._ignore), **(params or {})}
+        values = {"ignored": patterns(self._ignore), **(params or {})}
 
         try:
             return self._reading(lambda connection: connection.execute(text(sql), values).fetchall())

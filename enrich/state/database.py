@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import orjson
 from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
@@ -85,7 +86,9 @@ class Database:
         self.name = name
         self.patience = patience
         options = {name: value for name, value in _CONNECT.items() if name not in self.url.query}
-        self.engine = create_engine(self.url, pool_pre_ping=True, connect_args=options)
+        self.engine = create_engine(
+            self.url, pool_pre_ping=True, connect_args=options, json_deserializer=orjson.loads
+        )
         self._given_up = False
 
     @property

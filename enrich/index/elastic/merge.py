@@ -5,7 +5,6 @@ A partial update takes no external version and cannot remove a field. So each wr
 of our fields, null where unknown, and those left over from earlier writes too.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -154,7 +153,7 @@ class MergeIndex:
             if not self._writes_id or "listing_id" in old:
                 ours.pop("listing_id", None)
         position = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
-        action = json.dumps({"update": {"_id": write.id, **position}}).encode()
+        action = encode({"update": {"_id": write.id, **position}})
         doc = {name: covering(value, old.get(name)) for name, value in ours.items()}
         return action + b"\n" + encode({"doc": doc})
 

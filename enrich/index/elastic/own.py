@@ -4,7 +4,6 @@ The version of a document is its revision in state, so an older write never repl
 the order in which they arrive, and a write repeated after a lost answer changes nothing.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -227,5 +226,5 @@ def _settle(
 def _operation(write: DocumentWrite, concrete: str) -> bytes:
     meta: dict[str, Any] = {"_id": write.id, "version": write.revision, "version_type": "external"}
     if write.document is None:
-        return json.dumps({"delete": {"_index": concrete, **meta}}).encode()
-    return json.dumps({"index": meta}).encode() + b"\n" + encode(write.document)
+        return encode({"delete": {"_index": concrete, **meta}})
+    return encode({"index": meta}) + b"\n" + encode(write.document)
