@@ -10,9 +10,12 @@ from enrich.model.features import feature_id
 from tests.support.fitting import HOMES, draw_homes, fitted, seaview
 
 UNTRAINED = ("--backbone", "timm:test_resnet", "--weights", "none")
-pytestmark = pytest.mark.skipif(
-    not (cpu_has("bf16") and cpu_has("int8")), reason="needs a CPU with bf16 and int8 instructions"
-)
+pytestmark = [
+    pytest.mark.timeout(900),  # it learns: minutes where cores are few and busy
+    pytest.mark.skipif(
+        not (cpu_has("bf16") and cpu_has("int8")), reason="needs a CPU with bf16 and int8 instructions"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
