@@ -27,8 +27,8 @@ from training.quantize import installed, quantize, sampled
 
 Entry = dict[str, Any]
 FASTER = (
-    "It scores in fp32: make bf16 and int8 with enrich-train fit --arithmetic, or add them on homes that it has "
-    "not learnt from, with enrich-train evaluate --rethreshold --arithmetic"
+    "It scores in fp32: add bf16 and int8 on homes that it has not learnt from, with enrich-train evaluate "
+    "--rethreshold --arithmetic"
 )
 """What is said of a bundle without faster arithmetics."""
 
