@@ -80,7 +80,7 @@ def test_a_faster_arithmetic_is_judged_by_the_backbones_of_the_folds(
     assert figures is not None and figures.photos == 9 * HOMES + HOMES // 2, "photos of split train"
     for head in figures.heads.values():
         # The bundle itself has seen these photos: on its backbone they would come out otherwise than in fp32.
-        assert head.drift.p999 < 0.05
+        assert head.drift.p999 < 0.2
         assert head.here.average_precision == pytest.approx(head.fp32.average_precision, abs=0.02)
 
 
