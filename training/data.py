@@ -52,6 +52,20 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def of(self, rows: NDArray[np.int64]) -> "PhotoSet":
+        """These photos only, in this order."""
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            sha256=tuple(self.sha256[row] for row in rows),
+            group=self.group[rows],
+            site=self.site[rows],
+            split=self.split[rows],
+            collection=self.collection[rows],
+            licence=self.licence[rows],
+            labels={name: labels[rows] for name, labels in self.labels.items()},
+        )
+
     def within(self, collection: str) -> NDArray[np.bool_]:
         """Which photos are of `collection`; of all collections, where it is empty."""
         return self.collection == collection if collection else np.ones(len(self), dtype=bool)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -15,12 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from enrich.errors import UsageError
-from enrich.model.arithmetic import Faster
-from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
+from enrich.model.bundle import Bundle, load_bundle
 from training.evaluation import trained_on
 from training.evaluation.adjust import Aim
 from training.evaluation.classes import ClassesMeasured, measure_classes
-from training.evaluation.faster import Making, check_making
+from training.evaluation.faster import Making, calibration_paths, check_making, named
 from training.evaluation.labelled import Chosen, Labelled, load_labelled
 from training.evaluation.measure import BinaryMeasured, measure_binary
 from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_reliability
@@ -83,10 +82,10 @@ def evaluate_command(
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
     console = Console()
     loaded = load_bundle(bundle)
-    making = Making(_arithmetics(arithmetic or []), calibrate)
+    making = Making(named(arithmetic or []), calibration_paths(calibrate) if calibrate else ())
     if rethreshold_to is not None:
         check_target(rethreshold_to)
-        check_making(loaded, making)
+        check_making(loaded.arithmetics, making)
     elif calibrate or keep_thresholds or len(arithmetic or []) > 1:
         raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
     else:
@@ -124,13 +123,6 @@ def evaluate_command(
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _arithmetics(given: Sequence[str]) -> tuple[Faster, ...]:
-    """The faster ones of those that were named."""
-    if unknown := set(given) - set(ARITHMETICS):
-        raise UsageError(f"--arithmetic {unknown.pop()}: use {', '.join(ARITHMETICS)}")
-    return tuple(name for name in get_args(Faster) if name in given)
-
-
 def _in(bundle: Bundle, making: Making) -> Bundle:
     """The bundle in the one arithmetic that was named; fp32 where none was."""
     if not making.arithmetics:
@@ -138,7 +130,7 @@ def _in(bundle: Bundle, making: Making) -> Bundle:
     (name,) = making.arithmetics
     if name not in bundle.arithmetics:
         raise UsageError(f"--arithmetic {name}: the bundle has no thresholds for it; add --rethreshold OUT")
-    check_making(bundle, making)
+    check_making(bundle.arithmetics, making)
     return bundle.at(name)
 
 

@@ -1,9 +1,11 @@
 """Fit: from labelled photos to a bundle with its figures.
 
 A backbone, frozen or finetuned, and one linear head per question, calibrated and evaluated on sites not seen
-before; then the finished bundle is run as serving runs it, for the figures of split `listing` and of bf16.
+before; then the finished bundle is run as serving runs it, for the figures of split `listing` and of the
+faster arithmetics.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,12 +16,15 @@ import numpy as np
 import torch
 
 from enrich.errors import UsageError
+from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle, Pool, load_bundle
 from enrich.model.writing import write_bundle
+from training.arithmetics import add_held_out, plan_making
 from training.backbones import Backbone, backbone_of, load_backbone
 from training.data import ROOM, PhotoSet, load_photos, without_rare_classes
 from training.devices import find_device
 from training.evaluation import trained_on
+from training.evaluation.faster import Making
 from training.features import extract
 from training.finetune import Recipe
 from training.frozen import ablations, cross_source
@@ -68,12 +73,14 @@ class FitOptions:
     ablations: bool = False
     """Whether to measure, beside finetuning, what photos, crops and backbones are worth."""
     device: str = "auto"
-    """Where to finetune: auto, cpu, cuda or cuda:N."""
+    """Where to finetune and to score: auto, cpu, cuda or cuda:N."""
     runs: int = 1
     """Finetunings that differ in their seed and are averaged to one."""
     jobs: int = 0
     """Finetunings side by side; 0: as many as there are cores."""
     cache: Path = Path("runs/features")
+    arithmetics: tuple[Faster, ...] = ()
+    """What the bundle is to have beside fp32, and beside what that of `frozen_on` has."""
     targets: Targets = field(default_factory=Targets)
     name: str = "listing photos"
     notice: str = ""
@@ -104,8 +111,10 @@ def fit(options: FitOptions) -> Bundle:
     held_out = np.where(photos.split == "train", 0, -1)
     for name in names[:-1]:
         whole_homes(photos, name, held_out, options.targets.homes)  # refused before hours are spent
+    making, told = plan_making(options.arithmetics, base, photos, options.seed)
     comparison: dict[str, Any] = {}
     fitted: Sequence[FittedHead]
+    by_fold: tuple[Backbone, ...] = ()
     if options.finetune != "none":
         recipe = replace(options.recipe, part=options.finetune)
         plan = Plan(
@@ -123,7 +132,7 @@ def fit(options: FitOptions) -> Bundle:
             binary = names[:-1]
             comparison["ablations"] = ablations(photos, binary, made.fold, options.cache, options.targets)
             comparison["cross_source"] = cross_source(photos, binary, made.fold, backbone, options.cache)
-        backbone = made.backbone
+        backbone, by_fold = made.backbone, made.by_fold
     else:
         fitted = _on_frozen(options, photos, names, backbone)
     calibrated = []
@@ -134,12 +143,12 @@ def fit(options: FitOptions) -> Bundle:
         else:
             publish = {label: label not in UNPUBLISHED for label in classes}
             calibrated.append(calibrated_classes(photos, head, publish, options.targets))
-    extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare)}
+    extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
     if base is not None:
         finetuned = base.manifest.get("training", {}).get("finetune") != "none"
         learnt = trained_on.warnings(base, photos) if finetuned else []
         extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": learnt}
-    return _write(options, photos, backbone, calibrated, extra)
+    return _write(options, photos, backbone, by_fold, calibrated, making, extra)
 
 
 def _base(options: FitOptions, folder: Path) -> Bundle:
@@ -175,14 +184,16 @@ def _write(
     options: FitOptions,
     photos: PhotoSet,
     backbone: Backbone,
+    by_fold: Sequence[Backbone],
     calibrated: Sequence[CalibratedHead],
+    making: Making,
     extra: dict[str, Any],
 ) -> Bundle:
     file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
     for one in calibrated:
-        tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.head.weight)
-        tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.head.bias)
+        tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.fitted.head.weight)
+        tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.fitted.head.bias)
     member: dict[str, Any] = {
         "backbone": backbone.name,
         "weights": file,
@@ -196,11 +207,22 @@ def _write(
         **({"notice": options.notice} if options.notice else {}),
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],
-        "training": _training(options, photos) | extra,
+        "training": (training := _training(options, photos) | extra),
     }
-    bundle = write_bundle(options.out, manifest, {file: tensors})
-    manifest["training"]["listing_split"] = listing_figures(bundle, photos)
-    return write_bundle(options.out, manifest, {file: tensors})
+    irs: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        bundle = write_bundle(scratch / "exact", manifest, {file: tensors})
+        training["listing_split"] = listing_figures(bundle, photos, options.device, scratch)
+        if making.arithmetics:
+            heads = [one.fitted for one in calibrated]
+            draft, made, lines = add_held_out(
+                bundle, heads, by_fold, photos, making, options.targets, options.device, scratch
+            )
+            manifest["members"] = made["members"]
+            training["arithmetics"] += lines
+            irs = {name: (draft.folder / name).read_bytes() for name in made["files"] if name != file}
+        return write_bundle(options.out, manifest, {file: tensors}, irs)
 
 
 def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
@@ -230,6 +252,7 @@ def command(options: FitOptions) -> str:
             parts.append(f"--{option} {getattr(options, option)}")
     if options.recipe.samples != default.recipe.samples:
         parts.append(f"--samples {options.recipe.samples}")
+    parts += [f"--arithmetic {name}" for name in options.arithmetics]
     parts += ["--ablations"] if options.ablations else []
     parts += [f"--runs {options.runs}"] if options.runs > 1 else []
     parts += [f"--head {name}=LABELS.csv" for name in options.heads]

@@ -8,9 +8,10 @@ import typer
 from rich.console import Console
 
 from enrich.errors import UsageError
+from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle, Pool
 from training.card import write_card
-from training.evaluation.faster import FASTER
+from training.evaluation.faster import FASTER, named, offered
 from training.features import VIEWS
 from training.finetune import Recipe
 from training.fit import FitOptions, fit
@@ -51,11 +52,15 @@ Ablations = Annotated[
 Runs = Annotated[
     int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
 ]
-Device = Annotated[str, typer.Option(help="Where to finetune: auto, cpu, cuda or cuda:N")]
+Device = Annotated[str, typer.Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")]
 Jobs = Annotated[int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")]
 Viewed = Annotated[
     list[str] | None,
     typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
+]
+Arithmetics = Annotated[
+    list[str] | None,
+    typer.Option(help="bf16 or int8: make it, with thresholds of its own on held-out photos (repeatable)"),
 ]
 Homes = Annotated[
     str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
@@ -96,6 +101,7 @@ def fit_command(
     device: Device = FitOptions.device,
     jobs: Jobs = FitOptions.jobs,
     view: Viewed = None,
+    arithmetic: Arithmetics = None,
     homes: Homes = Targets.homes,
     prevalence: Prevalence = Targets.prevalence,
     photos_per_listing: PerListing = Targets.photos,
@@ -126,6 +132,7 @@ def fit_command(
             device=device,
             jobs=jobs,
             views=tuple(view or FitOptions.views),
+            arithmetics=named(arithmetic or ()),
             cache=cache,
             targets=Targets(homes, prevalence, photos_per_listing, precision),
             name=name,
@@ -184,4 +191,8 @@ def _tell(bundle: Bundle, out: Path) -> None:
                 f"on held-out homes precision {right['hits']}/{right['of']}, "
                 f"recall {recall['hits']}/{recall['of']}"
             )
-    console.print(FASTER)
+    faster = [name for name in get_args(Faster) if name in bundle.arithmetics]
+    for line in (*bundle.manifest["training"]["arithmetics"], *offered(bundle, faster)):
+        console.print(line)
+    if not faster:
+        console.print(FASTER)

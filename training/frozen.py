@@ -17,7 +17,7 @@ from training.backbones import PACKAGED, Backbone, load_backbone
 from training.calibrate import Counts, choose_true
 from training.data import UNLABELLED, PhotoSet
 from training.features import extract
-from training.heads import Views, held_out_logits, photo_weights
+from training.heads import Views, fold_heads, held_out_logits, photo_weights
 from training.homes import whole_homes
 from training.thresholds import Targets
 
@@ -40,10 +40,9 @@ def frozen_logits(
         usable &= photos.collection != without
     used = np.flatnonzero(usable)
     labels = photos.labels[name][used]
-    logits = np.full((len(photos), 1), np.nan)
     weight = photo_weights(labels, photos.group[used])
-    logits[used] = held_out_logits(views, used, labels, weight, fold[used], STRENGTH, 1)
-    return logits
+    heads = fold_heads(views, used, labels, weight, fold[used], STRENGTH, 1)
+    return held_out_logits(heads, np.where(usable, fold, -1), views["whole"])
 
 
 def figures(

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -45,12 +45,23 @@ class FittedHead:
     head: LinearHead
     strength: float | None
     """Inverse L2 penalty; None: the head was learnt jointly with the backbone."""
+    by_fold: Mapping[int, LinearHead]
+    """Fold -> the head that did not learn from it."""
     held_out: NDArray[np.float64]
     """[photos, outputs]; NaN where a photo is not labelled or not for training."""
     fold: NDArray[np.int64]
     """Fold in which a photo was held out; -1 where it was not."""
     scores: dict[float, float]
     """Strength tried -> held-out macro average precision."""
+
+    def shifted(self, shift: float) -> "FittedHead":
+        """The same with `shift` added to all its logits."""
+
+        def moved(head: LinearHead) -> LinearHead:
+            return replace(head, bias=(head.bias + shift).astype(np.float32))
+
+        by_fold = {number: moved(head) for number, head in self.by_fold.items()}
+        return replace(self, head=moved(self.head), by_fold=by_fold, held_out=self.held_out + shift)
 
 
 def fit_head(
@@ -76,21 +87,16 @@ def fit_head(
     weight = photo_weights(labels[used], group[used])
     folds = site_folds(labels[used], site[used], seed)
     _check_folds(name, labels[used], folds)
-    best: tuple[float, NDArray[np.float64]] | None = None
-    scores: dict[float, float] = {}
-    for strength in STRENGTHS:
-        logits = held_out_logits(views, used, labels[used], weight, folds, strength, outputs)
-        scores[strength] = macro_average_precision(labels[used], logits, weight)
-        if best is None or scores[strength] > scores[best[0]]:
-            best = (strength, logits)
-    assert best is not None
-    strength, logits = best
-    held_out = np.full((len(labels), logits.shape[1]), np.nan)
-    held_out[used] = logits
     fold = np.full(len(labels), -1, dtype=np.int64)
     fold[used] = folds
-    head = _train(views, used, labels[used], weight, strength, outputs)
-    return FittedHead(name, head, strength, held_out, fold, scores)
+    tried = {one: fold_heads(views, used, labels[used], weight, folds, one, outputs) for one in STRENGTHS}
+    held_out = {one: held_out_logits(heads, fold, views["whole"]) for one, heads in tried.items()}
+    scores = {
+        one: macro_average_precision(labels[used], logits[used], weight) for one, logits in held_out.items()
+    }
+    best = max(scores, key=lambda one: scores[one])
+    head = _train(views, used, labels[used], weight, best, outputs)
+    return FittedHead(name, head, best, tried[best], held_out[best], fold, scores)
 
 
 def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -159,7 +165,7 @@ def _check_folds(name: str, labels: NDArray[np.int64], folds: NDArray[np.int64])
         )
 
 
-def held_out_logits(
+def fold_heads(
     views: Views,
     used: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -167,14 +173,24 @@ def held_out_logits(
     folds: NDArray[np.int64],
     strength: float,
     outputs: int,
+) -> dict[int, LinearHead]:
+    """Fold -> a head fitted on the others; `labels`, `weight` and `folds` are [used], too."""
+    heads = {}
+    for number in map(int, np.unique(folds)):
+        learn = folds != number
+        heads[number] = _train(views, used[learn], labels[learn], weight[learn], strength, outputs)
+    return heads
+
+
+def held_out_logits(
+    heads: Mapping[int, LinearHead], fold: NDArray[np.int64], features: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Logits [used, outputs], each fold's by a head fitted on the others; `labels`, `weight` and `folds` are
-    [used], too."""
-    logits = np.full((len(used), outputs), np.nan)
-    for number in np.unique(folds):
-        learn, held = folds != number, folds == number
-        head = _train(views, used[learn], labels[learn], weight[learn], strength, outputs)
-        logits[held] = head.logits(views["whole"][used[held]])
+    """Logits [photos, outputs] of `features` [photos, features], each photo's by the head of its fold; NaN
+    where that is none."""
+    logits = np.full((len(fold), len(next(iter(heads.values())).bias)), np.nan)
+    for number, head in heads.items():
+        held = fold == number
+        logits[held] = head.logits(features[held])
     return logits
 
 

@@ -58,6 +58,8 @@ class Together:
     comparison: dict[str, Any]
     fold: NDArray[np.int64]
     """Fold in which a photo was held out; -1: not for training."""
+    by_fold: tuple[Backbone, ...]
+    """The backbones that did not learn from a fold."""
 
 
 def fit_multitask(
@@ -89,7 +91,8 @@ def fit_multitask(
     for number, (_, predicted) in enumerate(by_fold):
         for name, values in predicted.items():
             logits[name][held[number]] = values
-    heads = tuple(_fitted(task, final, logits[task.name], fold) for task in tasks)
+    learnt = [finetuned for finetuned, _ in by_fold]
+    heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in tasks)
     binary = [head for head in heads if head.name not in photos.classes]
     vectors = extract(backbone, photos, ("whole",), plan.cache)
     comparison = {
@@ -101,7 +104,8 @@ def fit_multitask(
         }
         for head in binary
     }
-    return Together(rounded(backbone, final.tensors), heads, comparison, fold)
+    backbones = tuple(rounded(backbone, one.tensors) for one in learnt)
+    return Together(rounded(backbone, final.tensors), heads, comparison, fold, backbones)
 
 
 @dataclass(frozen=True)
@@ -177,12 +181,19 @@ def strata(photos: PhotoSet, names: Sequence[str]) -> NDArray[np.int64]:
     return strata
 
 
-def _fitted(task: Task, final: Finetuned, logits: NDArray[np.float64], fold: NDArray[np.int64]) -> FittedHead:
+def _fitted(
+    task: Task,
+    final: Finetuned,
+    by_fold: Sequence[Finetuned],
+    logits: NDArray[np.float64],
+    fold: NDArray[np.int64],
+) -> FittedHead:
     known = (task.labels != UNLABELLED) & (fold >= 0)
     return FittedHead(
         name=task.name,
         head=final.heads[task.name],
         strength=None,
+        by_fold={number: one.heads[task.name] for number, one in enumerate(by_fold)},
         held_out=np.where(known[:, None], logits, np.nan),
         fold=np.where(known, fold, -1),
         scores={},

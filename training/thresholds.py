@@ -1,7 +1,7 @@
 """From a fitted head to its entry in the manifest: calibration, thresholds, and the figures behind them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from training.calibrate import (
     rounded,
 )
 from training.data import PhotoSet
-from training.heads import FittedHead, LinearHead
+from training.heads import FittedHead
 from training.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE, Homes, whole_homes
 
 OTHER_PREVALENCES = (0.1, 0.2, 0.3, 0.5)
@@ -48,9 +48,9 @@ class Targets:
 
 @dataclass(frozen=True)
 class CalibratedHead:
-    """A head as the bundle ships it: tensors and the manifest's entry."""
+    """A head as the bundle ships it, and the manifest's entry."""
 
-    head: LinearHead
+    fitted: FittedHead
     entry: dict[str, Any]
 
 
@@ -94,7 +94,7 @@ def calibrated_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) ->
         "aggregation": asdict(aggregation),
         "metrics": metrics,
     }
-    return CalibratedHead(replace(fitted.head, bias=(fitted.head.bias + shift).astype(np.float32)), entry)
+    return CalibratedHead(fitted.shifted(shift), entry)
 
 
 def in_words(true: float, false: float) -> str:
@@ -272,7 +272,7 @@ def calibrated_classes(
         "temperature": temperature,
         "metrics": metrics,
     }
-    return CalibratedHead(fitted.head, entry)
+    return CalibratedHead(fitted, entry)
 
 
 def _photos_of_homes(photos: PhotoSet, fitted: FittedHead) -> NDArray[np.int64]:

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import Bundle
 from enrich.model.writing import write_bundle
+from enrich.settings import STARTER_BUNDLE
 from jobs.run.rescore import rescore
 from jobs.run.session import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
+from tests.support.fitting import draw_homes, fitted, seaview
 from tests.support.harness import World, assert_same
 
 LISTINGS = 12
@@ -73,6 +76,32 @@ def test_the_documents_are_those_of_a_full_run_and_no_photo_is_asked_for(
     enriched.portal.execute("DELETE FROM enrichment.photo_score; DELETE FROM enrichment.photo_embedding")
     whole = enriched.backfill()
     assert whole.figures.scored == enriched.requests() == 2 * LISTINGS
+    assert_same(found, enriched.documents())
+
+
+@pytest.mark.timeout(900)  # it learns heads: minutes where cores are few and busy
+@pytest.mark.skipif(
+    not (cpu_has("bf16") and cpu_has("int8")), reason="needs a CPU with bf16 and int8 instructions"
+)
+def test_a_head_fitted_on_the_bundle_in_use_is_rolled_out_where_nights_run_in_int8(
+    enriched: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enriched.fixed |= {"bundle": STARTER_BUNDLE, "precision": "int8"}
+    assert enriched.backfill().figures.scored == 2 * LISTINGS
+    enriched.photos.forget()
+    monkeypatch.setattr("training.heads.STRENGTHS", (1e-3,))  # one penalty will do
+    photos = draw_homes(tmp_path / "photos")
+    head = ("--head", f"seaview={seaview(photos, tmp_path / 'seaview.csv')}", "--view", "whole")
+    enriched.fixed["bundle"] = fitted(photos, tmp_path, "--frozen-on", STARTER_BUNDLE, *head)[0].folder
+    report = rescored(enriched)
+    assert report.rescored is not None
+    assert (report.rescored.photos, report.rescored.left) == (2 * LISTINGS, 0)
+    assert (enriched.requests(), report.figures.scored) == (0, 0)
+    found = enriched.documents()
+    assert all("seaview_confidence" in document for document in found.values())
+
+    enriched.portal.execute("DELETE FROM enrichment.photo_score; DELETE FROM enrichment.photo_embedding")
+    assert enriched.backfill().figures.scored == enriched.requests() == 2 * LISTINGS
     assert_same(found, enriched.documents())
 
 

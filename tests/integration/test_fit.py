@@ -15,7 +15,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.features import feature_id
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, fitted, run_fit
+from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, fitted, run_fit, seaview
 from training.backbones import load_backbone
 from training.data import ROOM, load_photos
 from training.features import extract
@@ -297,15 +297,6 @@ def test_a_class_that_nobody_photographed_is_left_out(
     room = load_bundle(tmp_path / "bundle").heads[-1]
     assert [kind.name for kind in room.classes] == [name for name in ROOM.classes if name != "floor_plan"]
     assert room.metrics["classes"]["bathroom"]["recall"]["value"] > 0.8
-
-
-def seaview(photos_dir: Path, file: Path, *more: str) -> Path:
-    """Labels of a head of one's own: the terraces see the sea; nobody looked at the halls."""
-    with (photos_dir / "manifest.csv").open(newline="") as manifest:
-        rows = [(row["path"], row["room"]) for row in csv.DictReader(manifest)]
-    lines = [f"{path},{int(room == 'balcony')}" for path, room in rows if room != "hallway"]
-    file.write_text("\n".join(["path,label", *lines, *more]))
-    return file
 
 
 def test_a_head_of_ones_own_brings_its_threshold_and_its_fields(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
@@ -16,7 +17,8 @@ from training.data import ROOM
 
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
 SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
-FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280", "--jobs", "1")
+FASTER = ("--arithmetic", "bf16") if cpu_has("bf16") else ()
+FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280", "--jobs", "1", *FASTER)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,6 +70,18 @@ def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     assert set(comparison["balcony"]) == {"frozen", "finetuned"}
     assert "What finetuning is worth" in card.read_text()
     assert "--finetune top" in card.read_text()
+
+
+@pytest.mark.skipif(not FASTER, reason="needs a CPU with bf16 instructions")
+def test_a_faster_arithmetic_is_judged_by_the_backbones_of_the_folds(
+    finetuned: tuple[Bundle, Path, Path],
+) -> None:
+    figures = finetuned[0].members[0].variants["bf16"].figures
+    assert figures is not None and figures.photos == 9 * HOMES + HOMES // 2, "photos of split train"
+    for head in figures.heads.values():
+        # The bundle itself has seen these photos: on its backbone they would come out otherwise than in fp32.
+        assert head.drift.p999 < 0.2
+        assert head.here.average_precision == pytest.approx(head.fp32.average_precision, abs=0.02)
 
 
 def test_a_finished_finetuning_is_not_done_again(

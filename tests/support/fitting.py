@@ -31,13 +31,13 @@ def draw(path: Path, room: str, fireplace: bool, seed: int) -> None:
 
 
 def draw_homes(folder: Path) -> Path:
-    """Homes with a photo of every room class but `balcony`, which half have; every third has a fireplace."""
+    """Homes with a photo of every room class but `balcony`, which half have; two in five have a fireplace."""
     rows = []
     for home in range(HOMES + LISTINGS):
         for number, room in enumerate(ROOM.classes):
             if room == "balcony" and home % 2:
                 continue
-            fireplace = room == "living_room" and home % 3 == 0
+            fireplace = room == "living_room" and home % 5 < 2
             path = f"web_homes/home{home}/{number}.jpg"
             draw(folder / path, room, fireplace, seed=home * 100 + number)
             labels = [room, int(room == "balcony"), int(fireplace)]
@@ -48,6 +48,15 @@ def draw_homes(folder: Path) -> Path:
     with (folder / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return folder
+
+
+def seaview(photos_dir: Path, file: Path, *more: str) -> Path:
+    """Labels of a head of one's own: the terraces see the sea; nobody looked at the halls."""
+    with (photos_dir / "manifest.csv").open(newline="") as manifest:
+        rows = [(row["path"], row["room"]) for row in csv.DictReader(manifest)]
+    lines = [f"{path},{int(room == 'balcony')}" for path, room in rows if room != "hallway"]
+    file.write_text("\n".join(["path,label", *lines, *more]))
+    return file
 
 
 def fitted(photos: Path, work: Path, *options: object) -> tuple[Bundle, Path, Path]:

@@ -82,7 +82,8 @@ def adjust_binary(
     logits = scored.logits(bundle, head)[:, 0]
     temperature = _temperature(logits, photos.labels[head.name], homes)
     scaled = logits / temperature
-    chances = head.rules.chances(scaled)  # to the last digit what serving compares with the thresholds
+    with np.errstate(invalid="ignore"):  # NaN where a photo was not read, or not held out
+        chances = head.rules.chances(scaled)  # to the last digit what serving compares with the thresholds
     highest = np.array([chances[rows].max() for rows in homes.rows])
     expected = float(homes.truth.mean()) if aim.prevalence is None else aim.prevalence
     choose = partial(choose_true, prevalence=expected, target=aim.precision)

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import NEEDED, Counted, Drift, Faster, HeadFigures, Measured, cpu_has
-from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
 from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data import UNLABELLED, read_manifest
@@ -38,43 +38,47 @@ class Making:
     """What to make beside what the bundle has."""
 
     arithmetics: tuple[Faster, ...] = ()
-    calibrate: Path | None = None
-    """Folder with manifest.csv and photos, from which int8 learns the ranges of activations."""
+    calibration: tuple[Path, ...] = ()
+    """Photos from which int8 learns the ranges of activations."""
     seed: int = 0
+    origin: Bundle | None = None
+    """A bundle with the same backbone, whose int8 is taken as it is."""
 
 
-def check_making(bundle: Bundle, making: Making) -> None:
-    """Refuse what cannot be made or fitted here, before hours are spent.
+def named(given: Collection[str]) -> tuple[Faster, ...]:
+    """The faster ones of the arithmetics that were named.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    if unknown := set(given) - set(ARITHMETICS):
+        raise UsageError(f"--arithmetic {unknown.pop()}: use {', '.join(ARITHMETICS)}")
+    return tuple(name for name in get_args(Faster) if name in given)
+
+
+def check_making(have: Collection[str], making: Making) -> None:
+    """Refuse what cannot be made or fitted here, before hours are spent. `have`: what the bundle has already.
 
     Raises:
         UsageError: what is missing.
     """
-    for name in fitted_names(bundle, making):
-        if not cpu_has(name):
+    for name in get_args(Faster):
+        if (name in have or name in making.arithmetics) and not cpu_has(name):
             raise UsageError(
                 f"{name} is fitted on what this CPU makes of the photos, and it has no {NEEDED[name]}; use "
                 "another machine"
             )
-    new = "int8" in making.arithmetics and "int8" not in bundle.arithmetics
-    if new and making.calibrate is None:
+    if "int8" in making.arithmetics and not (making.calibration or making.origin or "int8" in have):
         raise UsageError(
             "--arithmetic int8: name photos like those that the bundle learnt from: --calibrate PHOTOS"
         )
-    if making.calibrate is None:
-        return
-    if "int8" not in making.arithmetics:
+    if making.calibration and "int8" not in making.arithmetics:
         raise UsageError("--calibrate: is for --arithmetic int8; leave it out, or name int8")
-    if not installed():
+    if making.calibration and not installed():
         raise UsageError("--arithmetic int8 needs NNCF: pip install 'listing-enrichment[training]'")
-    calibration_paths(making.calibrate)
 
 
-def fitted_names(bundle: Bundle, making: Making) -> list[Faster]:
-    """The arithmetics that the bundle has or gets."""
-    return [name for name in get_args(Faster) if name in bundle.arithmetics or name in making.arithmetics]
-
-
-def calibration_paths(folder: Path) -> list[Path]:
+def calibration_paths(folder: Path) -> tuple[Path, ...]:
     """Photos of `folder/manifest.csv` that int8 may learn from: all but those of split `listing`.
 
     Raises:
@@ -86,7 +90,7 @@ def calibration_paths(folder: Path) -> list[Path]:
     paths = [folder / path for path in table.get("path", ())]
     if not any(path.is_file() for path in paths):
         raise UsageError(f"--calibrate {folder}: none of its photos is there")
-    return [path for path in paths if path.is_file()]
+    return tuple(path for path in paths if path.is_file())
 
 
 def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) -> tuple[Bundle, set[Faster]]:
@@ -94,7 +98,7 @@ def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) 
     these have fp32's thresholds still. `cache`: folder of converted networks."""
     manifest: Entry = copy.deepcopy(bundle.manifest)
     new: set[Faster] = {name for name in making.arithmetics if name not in bundle.arithmetics}
-    if making.calibrate is not None:
+    if making.calibration:
         new.add("int8")
     folder.mkdir(parents=True)
     for name in manifest["files"]:
@@ -109,11 +113,17 @@ def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) 
                 (folder / old).unlink()
                 del manifest["files"][old]
             specs[name] = {"heads": copy.deepcopy(entry["heads"])}
-        if "int8" in new and making.calibrate is not None:
-            pictures = sampled(calibration_paths(making.calibrate), member.preprocessing, making.seed)
+        if "int8" in new:
             ir = Path(member.weights).stem + "-int8.xml"
-            quantize(bundle, member, pictures, cache, folder / ir)
             specs["int8"]["files"] = {"ir": ir, "weights": str(Path(ir).with_suffix(".bin"))}
+            if making.origin is not None:
+                theirs = making.origin.at("int8").members[0].ir
+                assert theirs is not None
+                shutil.copyfile(making.origin.folder / theirs.ir, folder / ir)
+                shutil.copyfile(making.origin.folder / theirs.weights, (folder / ir).with_suffix(".bin"))
+            else:
+                pictures = sampled(making.calibration, member.preprocessing, making.seed)
+                quantize(bundle, member, pictures, cache, folder / ir)
             for name in specs["int8"]["files"].values():
                 manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     write_manifest(folder, manifest)
@@ -124,13 +134,55 @@ def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) 
 class Exact:
     """fp32 on the same photos."""
 
-    scored: Scored
+    logits: Mapping[str, Floats]
+    """Head -> logits [photos, outputs], before temperature; NaN where there are none."""
     homes: Mapping[str, tuple[Counted, Counted]]
     """Binary head -> precision and recall of homes."""
 
 
+def fit_each(
+    draft: Bundle,
+    new: Collection[Faster],
+    manifest: Entry,
+    labelled: Labelled,
+    exact: Exact,
+    aim: Aim,
+    score: Callable[[Faster], Scored],
+) -> tuple[list[Faster], list[str]]:
+    """Fit all faster arithmetics of `draft`, each on what `score` has of the photos in it, and put what comes
+    out into `manifest`; returns those fitted, and lines for people.
+
+    One of the `new` that cannot be fitted for all heads is taken out.
+    """
+    fitted: list[Faster] = []
+    lines: list[str] = []
+    for name in get_args(Faster):
+        if name not in draft.arithmetics:
+            continue
+        made = _fit(draft, name, labelled, exact, aim, score(name))
+        lines += [f"{name}, {line}" for line in made.lines]
+        if name in new and len(made.fields) < len(draft.heads):
+            lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
+            _drop(manifest, name)
+            continue
+        _put(manifest, name, made, labelled)
+        fitted.append(name)
+    return fitted, lines
+
+
+def offered(bundle: Bundle, names: Sequence[Faster]) -> list[str]:
+    """A line for each of these arithmetics of the bundle: whether precision `auto` may take it."""
+    flaws = {name: bundle.flaw(name) for name in names}
+    return [
+        f"{name}: not taken by precision auto: {flaw}"
+        if flaw
+        else f"{name}: as good as fp32 here, so precision auto may take it"
+        for name, flaw in flaws.items()
+    ]
+
+
 @dataclass(frozen=True)
-class Fitted:
+class _Fitted:
     """By head: fields of its manifest entry, and its figures, both without heads that could not be fitted;
     and a line for people per head."""
 
@@ -139,12 +191,10 @@ class Fitted:
     lines: list[str] = field(default_factory=list)
 
 
-def fit_faster(
-    bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, aim: Aim, scored: Scored
-) -> Fitted:
+def _fit(bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, aim: Aim, scored: Scored) -> _Fitted:
     """Fit temperature and thresholds of `bundle`, which is in fp32, in the arithmetic `name`; `scored` is
     what it says of the photos in that arithmetic."""
-    here, made = bundle.at(name), Fitted()
+    here, made = bundle.at(name), _Fitted()
     for head, mine in zip(bundle.heads, here.heads, strict=True):
         if head.name not in labelled.photos.labels:
             made.lines.append(f"{head.name}: not labelled")
@@ -153,12 +203,12 @@ def fit_faster(
         made.lines.append(f"{head.name}: {line}")
         if found:
             made.fields[head.name] = found
-            logits = exact.scored.logits(bundle, head), scored.logits(here, mine)
+            logits = exact.logits[head.name], scored.logits(here, mine)
             made.figures[head.name] = _figures(head, labelled, logits, exact, found["metrics"])
     return made
 
 
-def put(manifest: Entry, name: Faster, made: Fitted, labelled: Labelled) -> None:
+def _put(manifest: Entry, name: Faster, made: _Fitted, labelled: Labelled) -> None:
     """Put what was fitted into the manifest; what was not stays as it was."""
     for member in manifest["members"]:
         spec = member["arithmetics"][name]
@@ -174,7 +224,7 @@ def put(manifest: Entry, name: Faster, made: Fitted, labelled: Labelled) -> None
         }
 
 
-def drop(manifest: Entry, name: Faster) -> None:
+def _drop(manifest: Entry, name: Faster) -> None:
     """Take an arithmetic out of the manifest."""
     for member in manifest["members"]:
         for file in member["arithmetics"].pop(name).get("files", {}).values():

@@ -17,21 +17,12 @@ from rich.console import Console
 
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
-from enrich.model.arithmetic import Counted, Faster
+from enrich.model.arithmetic import Counted
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.writing import write_manifest
 from training.evaluation.adjust import Aim, adjust
 from training.evaluation.classes import ClassesMeasured
-from training.evaluation.faster import (
-    Exact,
-    Making,
-    drop,
-    fit_faster,
-    fitted_names,
-    of_homes,
-    put,
-    with_arithmetics,
-)
+from training.evaluation.faster import Exact, Making, fit_each, of_homes, offered, with_arithmetics
 from training.evaluation.labelled import Labelled
 from training.evaluation.measure import BinaryMeasured
 from training.evaluation.scored import Scored, score_all
@@ -85,17 +76,17 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
     changed: list[str] = []
     if not asked.keep_thresholds:
         homes |= _fit_exact(draft, manifest, seen, asked.aim, changed, lines)
-    exact, fitted = Exact(seen.scored, homes), []
-    for name in fitted_names(bundle, asked.making):
-        scored = score_all(draft.at(name), seen.labelled.photos, seen.device, seen.console, seen.scratch)
-        made = fit_faster(draft, name, seen.labelled, exact, asked.aim, scored)
-        lines += [f"{name}, {line}" for line in made.lines]
-        if name in new and len(made.fields) < len(draft.heads):
-            lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
-            drop(manifest, name)
-            continue
-        put(manifest, name, made, seen.labelled)
-        fitted.append(name)
+    exact = Exact({head.name: seen.scored.logits(bundle, head) for head in bundle.heads}, homes)
+    fitted, more = fit_each(
+        draft,
+        new,
+        manifest,
+        seen.labelled,
+        exact,
+        asked.aim,
+        lambda name: score_all(draft.at(name), seen.labelled.photos, seen.device, seen.console, seen.scratch),
+    )
+    lines += more
     if not changed and not fitted:
         raise UsageError("no new bundle: " + "; ".join(lines))
     manifest["rethresholded"] = {
@@ -110,7 +101,7 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
     written = _write(draft, manifest, out)
     return [
         *lines,
-        *(f"{name}: {_offered(written, name)}" for name in fitted),
+        *offered(written, fitted),
         f"bundle {written.bundle_id[:12]} written to {out}; weights as before, nothing is scored again",
     ]
 
@@ -136,15 +127,6 @@ def _fit_exact(
     if not fair:
         raise UsageError("no new bundle: " + "; ".join(lines))
     return fair
-
-
-def _offered(bundle: Bundle, name: Faster) -> str:
-    flaw = bundle.flaw(name)
-    return (
-        f"not taken by precision auto: {flaw}"
-        if flaw
-        else "as good as fp32 here, so precision auto may take it"
-    )
 
 
 def _write(draft: Bundle, manifest: Entry, out: Path) -> Bundle:

@@ -1,6 +1,6 @@
 """Photos through the serving path: decode, score, aggregate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,15 @@ from enrich.model.head import Head
 from enrich.model.openvino_engine import OpenVinoEngine
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from enrich.records import Attributes, Photo, PhotoResult, PhotoScore, PhotoStatus
+from enrich.records import Attributes, Output, Photo, PhotoResult, PhotoScore, PhotoStatus, Scores
 from training.data import MAX_PIXELS, PhotoSet
 from training.homes import MIN_PHOTOS_FALSE
 
 BATCH = 32
 
 Rows = NDArray[np.int64]
+Judge = Callable[[int, Mapping[str, Output]], Mapping[str, Scores]]
+"""From a photo's row and what the engine made of it (by model id) to its scores, by model id."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,14 @@ class Scored:
         return aggregate(bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
 
 
-def score_all(bundle: Bundle, photos: PhotoSet, device: str, console: Console, cache: Path) -> Scored:
+def score_all(
+    bundle: Bundle,
+    photos: PhotoSet,
+    device: str,
+    console: Console,
+    cache: Path,
+    judge: Judge = lambda _, outputs: scores_of(outputs),
+) -> Scored:
     """Decode and score all photos in the bundle's arithmetic, with a progress bar; a photo that cannot be
     read gets its status. `cache`: folder of converted networks."""
     engine = serving_engine(bundle, device, cache)
@@ -66,7 +75,7 @@ def score_all(bundle: Bundle, photos: PhotoSet, device: str, console: Console, c
     starts = range(0, len(photos), size)
 
     def work(start: int) -> list[PhotoResult]:
-        return _score_batch(bundle, engine, photos, range(start, min(start + size, len(photos))))
+        return _score_batch(bundle, engine, photos, range(start, min(start + size, len(photos))), judge)
 
     with lane_pool(engine) as pool, Progress(console=console, transient=True) as progress:
         bar = progress.add_task("photos", total=len(photos))
@@ -92,7 +101,9 @@ def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResul
             future.cancel()
 
 
-def _score_batch(bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequence[int]) -> list[PhotoResult]:
+def _score_batch(
+    bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequence[int], judge: Judge
+) -> list[PhotoResult]:
     decoded = [
         decode((photos.folder / photos.paths[row]).read_bytes(), bundle.preprocessings, MAX_PIXELS)
         for row in rows
@@ -105,6 +116,6 @@ def _score_batch(bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequenc
         if photo.status is not PhotoStatus.OK:
             results.append(PhotoResult(place, photo.status, sha, error=photo.error))
             continue
-        score = PhotoScore(sha, photo.dhash, scores_of(next(answers)))
+        score = PhotoScore(sha, photo.dhash, judge(row, next(answers)))
         results.append(PhotoResult(place, photo.status, sha, score))
     return results
