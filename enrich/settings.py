@@ -3,7 +3,6 @@
 `enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
 """
 
-import json
 import os
 import re
 import tempfile
@@ -15,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
+from enrich.spelling import parse_max_removed, read_hook, read_list
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
 
@@ -165,6 +165,17 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds between progress lines where there is no terminal"
     )
 
+    # Seen from outside
+    max_drift: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="How far a night's shares and means may lie from those of the last 30 nights; 1: any",
+    )
+    on_finish: SecretStr | None = Field(
+        None, description="Command (report on stdin) or http(s) URL (posted) that gets a job's report as JSON"
+    )
+
     # The worker
     cron: str = Field(
         "30 3 * * *", description="When `enrich worker` runs: five cron fields, or six with seconds first"
@@ -181,18 +192,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = value.strip()
-        if text.startswith("["):
-            try:
-                parsed = json.loads(text)
-            except ValueError as error:
-                raise ValueError(f'not a JSON list: {error}; write ["a","b"] or a,b') from None
-            if not isinstance(parsed, list) or not all(isinstance(item, str) for item in parsed):
-                raise ValueError('a JSON list of strings is needed, such as ["a","b"]')
-            return tuple(parsed)
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return read_list(value) if isinstance(value, str) else value
 
     @property
     def cache_folder(self) -> Path:
@@ -228,6 +228,13 @@ class Settings(BaseSettings):
         parse_max_removed(value)
         return value
 
+    @field_validator("on_finish")
+    @classmethod
+    def _hook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            read_hook(value.get_secret_value())
+        return value
+
     @property
     def index_backend(self) -> Literal["elasticsearch", "embedded"]:
         """Where documents go; `enrich.index.open` makes it."""
@@ -251,28 +258,6 @@ class Settings(BaseSettings):
                 "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
             )
         return self
-
-
-def parse_max_removed(text: str) -> tuple[float, int | None]:
-    """Read `ENRICH_MAX_REMOVED`: ("5%" or "0.05") -> (0.05, None); "200" -> (0.0, 200).
-
-    Raises:
-        ValueError: neither a share nor a whole number.
-    """
-    value = text.strip()
-    try:
-        share = float(value[:-1]) / 100 if value.endswith("%") else float(value)
-    except ValueError:
-        raise ValueError(
-            "a share such as 5% or 0.05, or a number of documents such as 200, is needed"
-        ) from None
-    if value.endswith("%") or 0 < share < 1:
-        if not 0 <= share <= 1:
-            raise ValueError("a share lies between 0% and 100%")
-        return share, None
-    if share < 0 or not share.is_integer():
-        raise ValueError("a number of documents is a whole number, 0 or more")
-    return 0.0, int(share)
 
 
 def variable(name: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from enrich.settings import parse_max_removed
 from enrich.source.pages import ABSENT, Page
+from enrich.spelling import parse_max_removed
 from enrich.state.database import Database
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION

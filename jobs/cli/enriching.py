@@ -45,8 +45,8 @@ def run(
 ) -> None:
     """The nightly run: find what changed, enrich it, publish it.
 
-    Exit code 0: done; 1: listings were quarantined or documents refused; 2: wrong usage or settings;
-    3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
+    Exit code 0: done; 1: listings were quarantined, documents refused, or the figures drifted; 2: wrong usage
+    or settings; 3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
     130 or 143: stopped by SIGINT or SIGTERM.
     """
     from jobs.run.nightly import RunOptions

@@ -11,9 +11,9 @@ from enrich.settings import (
     STARTER_BUNDLE,
     Settings,
     load_settings,
-    parse_max_removed,
     variable,
 )
+from enrich.spelling import parse_max_removed
 from jobs.cli.misspelt import misspelt
 
 SECRET = "s3cret-pa55"
