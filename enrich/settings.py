@@ -166,6 +166,19 @@ class Settings(BaseSettings):
     )
 
     # Seen from outside
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="Port of /metrics, /healthz and /readyz while a job runs; unset: none",
+    )
+    metrics_address: str = Field("127.0.0.1", description="Address that ENRICH_METRICS_PORT listens on")
+    metrics_file: Path | None = Field(
+        None, description="File (.prom) that gets a job's metrics when it has ended, for a textfile collector"
+    )
+    metrics_push: SecretStr | None = Field(
+        None, description="URL of a Prometheus push gateway that gets a job's metrics when it has ended"
+    )
     max_drift: float = Field(
         0.1,
         gt=0,

@@ -87,8 +87,9 @@ class Figures:
         return (self.ended or time.monotonic()) - self.started
 
     def end(self) -> None:
-        """Let the clock stand still."""
+        """Let the clock stand still, and let go of the pipeline."""
         self.ended = time.monotonic()
+        self.queues = {}
 
     def as_json(self) -> dict[str, Any]:
         """The figures for logs and the table `run`."""

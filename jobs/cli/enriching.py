@@ -49,6 +49,7 @@ def run(
     or settings; 3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
     130 or 143: stopped by SIGINT or SIGTERM.
     """
+    from jobs.metrics.watching import watched
     from jobs.run.nightly import RunOptions
     from jobs.run.nightly import run as nightly
     from jobs.views.report import show_rehearsal
@@ -65,7 +66,8 @@ def run(
             if rehearsed.discovery.refusal is not None:
                 raise RemovalGuardError(rehearsed.discovery.refusal)
             return
-        report = nightly(load_settings(), options, stop)
+        with watched(load_settings()) as watch:
+            report = nightly(load_settings(), options, stop, watch)
     end(report, as_json)
 
 
@@ -80,6 +82,7 @@ def backfill(
     verbose: opt.Verbose = False,
 ) -> None:
     """Enrich existing listings again: all, or some. The nightly run goes first; started again, it goes on."""
+    from jobs.metrics.watching import watched
     from jobs.run.backfill import BackfillOptions
     from jobs.run.backfill import backfill as start
 
@@ -89,8 +92,8 @@ def backfill(
     options = BackfillOptions(
         ids=read_ids(ids), since=since, stale_bundle=stale_bundle, revalidate=revalidate, ray=ray
     )
-    with stopping() as stop:
-        report = start(settings, options, stop)
+    with stopping() as stop, watched(settings) as watch:
+        report = start(settings, options, stop, watch)
     end(report, as_json)
 
 
@@ -118,6 +121,8 @@ def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
 def worker(verbose: opt.Verbose = False) -> None:
     """Stay, and run every time ENRICH_CRON says so. SIGTERM ends it after the batch in hand."""
     with stopping() as stop:
+        from jobs.metrics.watching import watched
         from jobs.run.worker import work  # takes a second, in which a signal is heeded already
 
-        work(load_settings(), stop)
+        with watched(load_settings()) as watch:
+            work(load_settings(), stop, watch)

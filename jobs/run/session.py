@@ -126,6 +126,7 @@ def recorded(
             error = repr(raised)
             raise
         finally:
+            report.figures.end()
             try:
                 services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
             finally:
