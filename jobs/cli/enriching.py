@@ -66,8 +66,9 @@ def run(
             if rehearsed.discovery.refusal is not None:
                 raise RemovalGuardError(rehearsed.discovery.refusal)
             return
-        with watched(load_settings()) as watch:
-            report = nightly(load_settings(), options, stop, watch)
+        settings = load_settings()
+        with watched(settings) as watch:
+            report = nightly(settings, options, stop, watch)
     end(report, as_json)
 
 
@@ -124,5 +125,6 @@ def worker(verbose: opt.Verbose = False) -> None:
         from jobs.metrics.watching import watched
         from jobs.run.worker import work  # takes a second, in which a signal is heeded already
 
-        with watched(load_settings()) as watch:
-            work(load_settings(), stop, watch)
+        settings = load_settings()
+        with watched(settings) as watch:
+            work(settings, stop, watch)

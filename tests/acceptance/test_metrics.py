@@ -171,9 +171,8 @@ def test_a_worker_is_seen_before_its_first_run(world: World, settings: Settings,
 
 
 def test_it_listens_on_loopback_only_unless_a_setting_says_otherwise(world: World, port: int) -> None:
-    for address, reached in (("127.0.0.1", False), ("0.0.0.0", True)):
-        settings = world.settings(metrics_port=port, metrics_address=address)
-        with watched(settings), socket.socket() as client:
+    for given, reached in (({}, False), ({"metrics_address": "0.0.0.0"}, True)):
+        with watched(world.settings(metrics_port=port, **given)), socket.socket() as client:
             # Another address of this machine that no packet leaves it for.
             assert (client.connect_ex(("127.0.0.2", port)) == 0) == reached
 
@@ -218,8 +217,14 @@ class TestReady:
         ],
     )
     def test_not_ready_without(
-        self, world: World, part: str, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
+        self,
+        world: World,
+        part: str,
+        wrong: dict[str, Any],
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr("jobs.metrics.serving.READY_EVERY", 0.0)
         ready = Ready(world.settings(**wrong))
         for _ in range(2):
             code, _, body = ready()
