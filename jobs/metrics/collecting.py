@@ -21,7 +21,8 @@ from jobs.run.session import RunReport
 
 log = logging.getLogger(__name__)
 
-STATE_EVERY = 60.0  # seconds between looks at the database: counting a large state takes it a moment
+STATE_EVERY = 60.0  # seconds between looks at the database, at least
+STATE_SHARE = 0.05  # of the time that the database spends on them, at most: a large state takes seconds
 STATUSES = ("pending", "leased", "retry", "quarantined", "done", "gone")
 
 Sample = tuple[Metric, tuple[str, ...], float]
@@ -41,7 +42,7 @@ class Collector:
         self._running = False
         self._state_lock = Lock()  # another one: no job waits while the database is asked
         self._state: list[Sample] = []
-        self._state_at: float | None = None
+        self._state_until = 0.0
         self._readable = True
 
     @contextmanager
@@ -57,7 +58,7 @@ class Collector:
             with self._lock:
                 self._running = False
             with self._state_lock:
-                self._state_at = None
+                self._state_until = 0.0
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """All metrics, also those that have no samples now."""
@@ -82,7 +83,8 @@ class Collector:
             yield names.QUEUES, (stage,), float(length())
 
     def _of_state(self) -> list[Sample]:
-        if self._state_at is None or time.monotonic() - self._state_at > STATE_EVERY:
+        started = time.monotonic()
+        if started > self._state_until:
             try:
                 self._state = [*_state(summary(self._database)), *_runs(Runs(self._database))]
                 readable = True
@@ -91,7 +93,8 @@ class Collector:
                 if self._readable:
                     log.warning("metrics: the database cannot be asked how things stand: %s", error)
             self._state.append((names.READABLE, (), float(readable)))
-            self._readable, self._state_at = readable, time.monotonic()
+            self._readable, ended = readable, time.monotonic()
+            self._state_until = ended + max(STATE_EVERY, (ended - started) / STATE_SHARE)
         return self._state
 
 

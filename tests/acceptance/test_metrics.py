@@ -22,6 +22,7 @@ from jobs.metrics.watching import watched
 from jobs.run.nightly import RunOptions, run
 from jobs.run.session import RunReport
 from jobs.run.stop import Stop
+from tests.support.enriched import add
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 from tests.support.photo_server import status
@@ -189,6 +190,20 @@ def test_without_a_database_the_metrics_say_so(
     assert found["enrich_state_readable",] == 0 and found["enrich_photos_total", "fetched"] == 0
     assert not any(key[0] == "enrich_state_listings" for key in found)
     assert caplog.text.count("the database cannot be asked") == 1 and "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(("every", "share", "pending"), [(0.0, 1e9, 1), (60.0, 1e9, 0), (0.0, 1e-9, 0)])
+def test_scrapes_ask_the_database_once_in_a_while(
+    world: World, every: float, share: float, pending: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.metrics.collecting.STATE_EVERY", every)
+    monkeypatch.setattr("jobs.metrics.collecting.STATE_SHARE", share)
+    settings = world.settings(metrics_port=free_port())
+    assert settings.metrics_port
+    with watched(settings):
+        assert scraped(settings.metrics_port)["enrich_state_listings", "pending"] == 0
+        add(world.portal, "a")
+        assert scraped(settings.metrics_port)["enrich_state_listings", "pending"] == pending
 
 
 def test_a_port_that_is_taken_is_a_warning(
