@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from enrich.errors import SettingsError
@@ -55,11 +57,18 @@ def _removed(value: str) -> str:
     return value
 
 
+def _hook(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        read_hook(value.get_secret_value())
+    return value
+
+
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A JSON list, or names separated by commas."""
 TableName = Annotated[str, AfterValidator(_table)]
 IndexName = Annotated[str, AfterValidator(_index)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
+Hook = Annotated[SecretStr | None, AfterValidator(_hook)]
 MaxRemoved = Annotated[str, AfterValidator(_removed)]
 
 
@@ -81,6 +90,30 @@ def parse_number_or_share(text: str) -> tuple[float, int | None]:
     if share < 0 or not share.is_integer():
         raise ValueError("a number is a whole one, 0 or more")
     return 0.0, int(share)
+
+
+def read_hook(text: str) -> str | list[str]:
+    """Read `ENRICH_ON_FINISH`: an http(s) URL as it is, a command as its words. No shell is involved.
+
+    Raises:
+        ValueError: neither; the text itself is not told, since a webhook's URL is a secret.
+    """
+    text = text.strip()
+    if text.startswith(("http://", "https://")):
+        try:
+            usable = urlsplit(text).hostname and urlsplit(text).port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("the URL has no host, or a port that is none")
+        return text
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"not a command line ({error})") from None
+    if not words:
+        raise ValueError("a command or an http(s) URL is needed")
+    return words
 
 
 def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from enrich.errors import SettingsError
-from enrich.setting_values import IndexName, MaxRemoved, StringList, TableName, ZoneName, from_files
+from enrich.setting_values import Hook, IndexName, MaxRemoved, StringList, TableName, ZoneName, from_files
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
 
@@ -168,6 +168,30 @@ class Settings(BaseSettings):
     publish_batch: int = Field(500, ge=1, le=10_000, description="Documents per bulk request")
     log_interval: float = Field(
         10.0, gt=0, description="Seconds between progress lines where there is no terminal"
+    )
+
+    # Seen from outside
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="Port of /metrics, /healthz and /readyz while a job runs; unset: none",
+    )
+    metrics_address: str = Field("127.0.0.1", description="Address that ENRICH_METRICS_PORT listens on")
+    metrics_file: Path | None = Field(
+        None, description="File (.prom) that gets a job's metrics when it has ended, for a textfile collector"
+    )
+    metrics_push: SecretStr | None = Field(
+        None, description="URL of a Prometheus push gateway that gets a job's metrics when it has ended"
+    )
+    max_drift: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="How far a night's shares and means may lie from those of the last 30 nights; 1: any",
+    )
+    on_finish: Hook = Field(
+        None, description="Command (report on stdin) or http(s) URL (posted) that gets a job's report as JSON"
     )
 
     # The worker

@@ -41,8 +41,11 @@ class Finding:
     lines: tuple[str, ...]
 
 
-def all_checks(settings: Settings) -> Iterator[Finding]:
-    """Make the checks one by one; each is made even when others failed, as far as that is possible."""
+def all_checks(settings: Settings, photos: bool = True) -> Iterator[Finding]:
+    """Make the checks one by one; each is made even when others failed, as far as that is possible.
+
+    `photos`: whether to ask photo hosts, too.
+    """
     with ExitStack() as stack:
         checks = _Checks(settings.model_copy(update={"outage_seconds": PATIENCE}), stack)
         steps: dict[str, Callable[[], list[str]]] = {
@@ -51,8 +54,9 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
             "schema": checks.check_schema,
             "tables": checks.check_tables,
             "index": checks.check_index,
-            "photos": checks.check_photos,
         }
+        if photos:
+            steps["photos"] = checks.check_photos
         yield from _check_settings(settings)
         for name, step in steps.items():
             try:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from enrich.errors import IndexSetupError, OutageError
@@ -30,12 +30,20 @@ IN_FLIGHT = 3  # batches under way at once: one is made and one recorded while t
 
 @dataclass(slots=True)
 class PublishFigures:
-    """What the publishing of one run did: written, removed; and what is left: awaiting, refused."""
+    """What the publishing of one run did: written, removed; and what is left: awaiting, refused.
+
+    `answers` counts what the index said of each document sent (`WriteStatus`), and how often it said nothing
+    (`unavailable`).
+    """
 
     written: int = 0
     removed: int = 0
     awaiting: int = 0
     refused: int = 0
+    answers: dict[str, int] = field(default_factory=dict)
+
+    def answered(self, status: str) -> None:
+        self.answers[status] = self.answers.get(status, 0) + 1
 
 
 class Refusals:
@@ -201,6 +209,7 @@ class Publisher:
     def _count(self, results: list[WriteResult], pending: dict[str, OutboxRow]) -> bool:
         outdated = False
         for result in results:
+            self.figures.answered(result.status.value)
             if result.status is WriteStatus.RETRY:
                 continue
             row = pending.pop(result.id)
@@ -223,6 +232,8 @@ class Publisher:
             try:
                 return work()
             except IndexUnavailable as error:
+                with self._counting:
+                    self.figures.answered("unavailable")
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise OutageError(

@@ -38,6 +38,10 @@ class Batcher(Generic[Item, Out]):
         self._collecting = asyncio.Lock()
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Out]]] = asyncio.Queue(maxsize=4 * size)
 
+    def __len__(self) -> int:
+        """Items submitted that have no output yet."""
+        return self._held
+
     async def submit(self, item: Item) -> Out:
         """The function's output for `item`; raises what the function raised for its batch."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()

@@ -2,13 +2,13 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from enrich.records import PhotoResult, PhotoStatus
+from enrich.records import Attributes, PhotoResult, PhotoStatus
 
 
 @dataclass(slots=True)
@@ -31,6 +31,15 @@ class Figures:
     failures: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work per stage, summed over its threads or requests."""
+    batches: int = 0
+    """Batches that went through the model, each with `batch_size` places for photos."""
+    batch_size: int = 0
+    seen: int = 0
+    """Listings of which a photo was seen; `answers` sums what the model says of these."""
+    answers: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """`has_X`: how many are true; `X_confidence`: the sum; `X_types`: how many have any, `X_types=Y`: Y."""
+    queues: Mapping[str, Callable[[], int]] = field(default_factory=dict)
+    """Stage -> what asks how many photos or listings wait for it or are in it, while a pipeline runs."""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     _lock: Lock = field(default_factory=Lock)
@@ -62,13 +71,32 @@ class Figures:
         with self._lock:
             self.rescored += photos
 
+    def batch(self, size: int) -> None:
+        """Count a batch with room for `size` photos."""
+        with self._lock:
+            self.batches += 1
+            self.batch_size = size
+
+    def answered(self, attributes: Attributes) -> None:
+        """Count what the model says of a listing that was saved."""
+        if not attributes.photos_seen:
+            return
+        self.seen += 1
+        for name, value in attributes.fields.items():
+            if isinstance(value, list | tuple):
+                for each in value:
+                    self.answers[f"{name}={each}"] += 1
+                value = bool(value)
+            self.answers[name] += value or 0.0
+
     @property
     def elapsed(self) -> float:
         return (self.ended or time.monotonic()) - self.started
 
     def end(self) -> None:
-        """Let the clock stand still."""
+        """Let the clock stand still, and let go of the pipeline."""
         self.ended = time.monotonic()
+        self.queues = {}
 
     def as_json(self) -> dict[str, Any]:
         """The figures for logs and the table `run`."""

@@ -127,6 +127,7 @@ class ListingStages:
             self.figures.stale += ended is Ended.STALE
             if ended is Ended.SAVED:
                 self.figures.listings += 1
+                self.figures.answered(attributes)
                 self.figures.retry += any(r.transient for r in results)
             else:
                 self.throw_away(opened)

@@ -23,6 +23,10 @@ class Pools:
     def __enter__(self) -> Self:
         return self
 
+    def decoding(self) -> int:
+        """Photos that wait for a decoder."""
+        return self.decode._work_queue.qsize()  # the executor says it nowhere else
+
     def __exit__(self, *_: object) -> None:
         for pool in (self.decode, self.score, self.state, self.heartbeat):
             pool.shutdown()

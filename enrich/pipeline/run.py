@@ -178,6 +178,7 @@ def open_pipeline(
     window = Window(WINDOW_PER_REQUEST * settings.fetch_concurrency, PARKED)
 
     def score(batch: Sequence[Decoded]) -> Sequence[dict[str, Output]]:
+        figures.batch(engine.batch_size)
         with figures.timed("score"):
             return engine.score([decoded.pixels for decoded in batch])
 
@@ -192,6 +193,12 @@ def open_pipeline(
     photos = PhotoStages(
         queue, bundle, transport, batcher, pools, settings.max_pixels, features, figures, stopping
     )
+    figures.queues = {
+        "fetch": lambda: len(photos.requests),
+        "decode": pools.decoding,
+        "score": lambda: len(batcher),
+        "save": lambda: len(saves),
+    }
     budget = ErrorBudget(settings.error_budget, figures.failures)
     least = settings.min_photos_false
     listings = ListingStages(queue, bundle, photos, saves, window, leases, budget, pools, figures, least)

@@ -229,7 +229,7 @@ def connect(settings: Settings) -> tuple[Database, Database]:
         SourceError: a database cannot be reached as set up.
     """
     patience = settings.outage_seconds
-    state = Database(_state_url(settings), patience=patience)
+    state = state_database(settings, patience)
     state.ping()
     if settings.source_database_url is None:
         return state, state
@@ -239,10 +239,15 @@ def connect(settings: Settings) -> tuple[Database, Database]:
     return state, source
 
 
-def _state_url(settings: Settings) -> str:
+def state_database(settings: Settings, patience: float) -> Database:
+    """The database that holds our schema, not asked for anything yet.
+
+    Raises:
+        SettingsError: the URL cannot be read, or there is none.
+    """
     need_database(settings)
     url = settings.database_url
-    return url.get_secret_value() if url else embedded_postgres(settings.home)
+    return Database(url.get_secret_value() if url else embedded_postgres(settings.home), patience=patience)
 
 
 def need_database(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from enrich.state.database import Database
 from enrich.state.settle import clean
@@ -22,9 +22,19 @@ _FINISH = text("""
     WHERE id = :id
 """)
 
-_RUNS = text("""
-    SELECT id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures
-    FROM run ORDER BY id DESC LIMIT :limit
+_COLUMNS = "id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures"
+
+_RUNS = text(f"SELECT {_COLUMNS} FROM run ORDER BY id DESC LIMIT :limit")  # noqa: S608 (our own constant)
+
+_NIGHTS = text(f"""
+    SELECT {_COLUMNS} FROM run
+    WHERE jsonb_typeof(figures -> 'drift') = 'array' AND figures -> 'drift' <> '[]'
+    ORDER BY id DESC LIMIT :limit
+""")  # noqa: S608 (our own constant)
+
+_SUCCESSES = text("""
+    SELECT kind, extract(epoch FROM max(finished_at)) AS finished
+    FROM run WHERE exit_code IN (0, 1) GROUP BY kind
 """)
 
 
@@ -68,8 +78,19 @@ class Runs:
 
     def runs(self, limit: int) -> list[Run]:
         """The last runs, newest first."""
+        return self._read(_RUNS, limit)
 
+    def nights(self, limit: int) -> list[Run]:
+        """The last runs that went through all listings and judged what they found, newest first."""
+        return self._read(_NIGHTS, limit)
+
+    def _read(self, statement: TextClause, limit: int) -> list[Run]:
         def work(connection: Connection) -> Sequence[Any]:
-            return connection.execute(_RUNS, {"limit": limit}).all()
+            return connection.execute(statement, {"limit": limit}).all()
 
         return [Run(*row) for row in self._database.run(work)]
+
+    def successes(self) -> dict[str, float]:
+        """Kind -> when one last ended with exit code 0 or 1, in seconds since 1970."""
+        rows = self._database.run(lambda connection: connection.execute(_SUCCESSES).all())
+        return {row.kind: float(row.finished) for row in rows}

@@ -45,10 +45,11 @@ def run(
 ) -> None:
     """The nightly run: find what changed, enrich it, publish it.
 
-    Exit code 0: done; 1: listings were quarantined or documents refused; 2: wrong usage or settings;
-    3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
+    Exit code 0: done; 1: listings were quarantined, documents refused, or the figures drifted; 2: wrong usage
+    or settings; 3: stopped by the error budget, an outage or the removal guard; 75: another run is under way;
     130 or 143: stopped by SIGINT or SIGTERM.
     """
+    from jobs.metrics.watching import watched
     from jobs.run.nightly import RunOptions
     from jobs.run.nightly import run as nightly
     from jobs.views.report import show_rehearsal
@@ -65,7 +66,9 @@ def run(
             if rehearsed.discovery.refusal is not None:
                 raise RemovalGuardError(rehearsed.discovery.refusal)
             return
-        report = nightly(load_settings(), options, stop)
+        settings = load_settings()
+        with watched(settings) as watch:
+            report = nightly(settings, options, stop, watch)
     end(report, as_json)
 
 
@@ -83,6 +86,7 @@ def backfill(
     verbose: opt.Verbose = False,
 ) -> None:
     """Enrich existing listings again: all, or some. The nightly run goes first; started again, it goes on."""
+    from jobs.metrics.watching import watched
     from jobs.run.backfill import BackfillOptions
     from jobs.run.backfill import backfill as start
     from jobs.run.foretell import foretell
@@ -99,13 +103,13 @@ def backfill(
         ray=ray,
         max_flips=max_flips,
     )
-    with stopping() as stop:
+    with stopping() as stop, watched(settings) as watch:
         if dry_run:
             show_foretold(foretell(settings, options, sample, stop), as_json=as_json)
             if stop.is_set():
                 raise SignalError("stopped by signal: this is not the whole sample", stop.exit_code)
             return
-        report = start(settings, options, stop)
+        report = start(settings, options, stop, watch)
     end(report, as_json)
 
 
@@ -149,6 +153,9 @@ def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
 def worker(verbose: opt.Verbose = False) -> None:
     """Stay, and run every time ENRICH_CRON says so. SIGTERM ends it after the batch in hand."""
     with stopping() as stop:
+        from jobs.metrics.watching import watched
         from jobs.run.worker import work  # takes a second, in which a signal is heeded already
 
-        work(load_settings(), stop)
+        settings = load_settings()
+        with watched(settings) as watch:
+            work(settings, stop, watch)

@@ -55,10 +55,11 @@ def status(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
 
     with open_records(load_settings()) as records:
         summary, runs = summarize(records.database), records.runs.runs(10)
+        night = next(iter(records.runs.nights(1)), None)
         if as_json:
-            print_json(as_plain(summary, runs, records.model))
+            print_json(as_plain(summary, runs, night, records.model))
         else:
-            show_status(summary, runs, records.model, records.settings)
+            show_status(summary, runs, night, records.model, records.settings)
 
 
 @app.command()

@@ -5,7 +5,8 @@ import os
 
 from dotenv import dotenv_values
 
-from enrich.settings import PREFIX, Settings, variable
+from enrich.setting_values import IN_FILE
+from enrich.settings import PREFIX, Settings, secret_variables, variable
 
 _NO_SETTINGS = frozenset({"ENRICH_SHARED"})
 """Variables of tests and tools, whose names begin like those of settings."""
@@ -19,6 +20,7 @@ def misspelt() -> list[str]:
     # A field with another variable can be set by ENRICH_ and its name as well.
     known = {variable(name) for name in Settings.model_fields} | _NO_SETTINGS
     known |= {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {name + IN_FILE for name in secret_variables()}
     given = {name for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(PREFIX)}
     found = []
     for name in sorted(name for name in given if name.upper() not in known):

@@ -41,6 +41,7 @@ _OWN: dict[str, Any] = {
     "index_mapping": None,
     "index_settings": None,
     "allowed_private_hosts": ("127.0.0.1",),
+    "on_finish": None,
 }
 """What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
 

@@ -5,7 +5,7 @@ a kill or beside the process that works on it, it is joined instead of marked an
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from jobs.run.ahead import ScoredAhead
 from jobs.run.cluster.connect import connected
 from jobs.run.cluster.drive import score_ahead
 from jobs.run.services import Services, open_services
-from jobs.run.session import DISCOVER, RunReport, check_index, enrich_and_publish, recorded
+from jobs.run.session import DISCOVER, RunReport, Watch, check_index, enrich_and_publish, recorded
 from jobs.run.stop import Stop
 
 
@@ -36,7 +36,9 @@ class BackfillOptions:
     """Have a Ray cluster fetch and score first: its address, or `local`."""
 
 
-def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunReport:
+def backfill(
+    settings: Settings, options: BackfillOptions, stop: Stop, watch: Watch = nullcontext
+) -> RunReport:
     """Mark listings, then enrich and publish until none is left.
 
     Raises:
@@ -59,7 +61,7 @@ def backfill(settings: Settings, options: BackfillOptions, stop: Stop) -> RunRep
         ray = joined.enter_context(connected(options.ray)) if options.ray is not None else None
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))
-        with recorded(services, "backfill", report, stop) as run_id:
+        with recorded(services, "backfill", report, stop, watch) as run_id:
             asked = services.backfills.ask(selection(services, options), options.max_flips)
             _discover(services, options, report, run_id)
             services.backfills.mark(stop.is_set)

@@ -1,23 +1,28 @@
 """The nightly run: discover what changed, enrich it, publish it."""
 
+import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 from enrich.errors import BusyError
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.locks import Hold
+from jobs.run.drift import NIGHTS, judged
 from jobs.run.services import Services, open_services
 from jobs.run.session import (
     DISCOVER,
     LOCK_POLL,
     RunReport,
+    Watch,
     check_index,
     enrich_and_publish,
     recorded,
 )
 from jobs.run.stop import Stop
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class RunOptions:
     """Wait for another run to end instead of raising BusyError: what the scheduler does."""
 
 
-def run(settings: Settings, options: RunOptions, stop: Stop) -> RunReport:
+def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = nullcontext) -> RunReport:
     """Discover, enrich, publish.
 
     Raises:
@@ -51,15 +56,17 @@ def run(settings: Settings, options: RunOptions, stop: Stop) -> RunReport:
                         raise
                     stop.wait(LOCK_POLL)
                     continue
-                _run(services, options, stop, report, hold)
+                _run(services, options, stop, report, hold, watch)
             break
         else:
             report.exit_code = stop.exit_code
     return report
 
 
-def _run(services: Services, options: RunOptions, stop: Stop, report: RunReport, hold: Hold) -> None:
-    with recorded(services, "run", report, stop) as run_id:
+def _run(
+    services: Services, options: RunOptions, stop: Stop, report: RunReport, hold: Hold, watch: Watch
+) -> None:
+    with recorded(services, "run", report, stop, watch) as run_id:
         report.discovery = discover(
             services.source,
             services.database,
@@ -72,3 +79,14 @@ def _run(services: Services, options: RunOptions, stop: Stop, report: RunReport,
         )
         services.backfills.mark(stop.is_set)
         enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)
+        if options.ids is None and not stop.is_set():
+            _judge(services, report)
+
+
+def _judge(services: Services, report: RunReport) -> None:
+    bundle, bound = services.bundle.bundle_id, services.settings.max_drift
+    report.drift = judged(report.figures, bundle, services.runs.nights(NIGHTS), bound)
+    for measure in report.drift:
+        if measure.drifted:
+            told = "drift: %s of %d: look at what changed in photos, hosts or model (ENRICH_MAX_DRIFT=%g)"
+            log.warning(told, measure, measure.of, bound)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
@@ -20,7 +20,9 @@ from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
 from enrich.state import bundles
 from enrich.state.queue import WorkQueue
+from jobs.run import hook
 from jobs.run.ahead import ScoredAhead
+from jobs.run.drift import Measure, plain
 from jobs.run.progress import shown
 from jobs.run.services import Services
 from jobs.run.stop import Stop
@@ -59,6 +61,8 @@ class RunReport:
     """After `enrich rescore`: how many listings stay as another bundle made them."""
     ahead: ScoredAhead | None = None
     """What a cluster fetched and scored before; `figures` count these photos as known."""
+    drift: list[Measure] | None = None
+    """What a nightly run measured, held against the nights before; None where it did not get that far."""
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -79,8 +83,19 @@ class RunReport:
             "joined": self.joined,
             "rescored": asdict(self.rescored) if self.rescored else None,
             "ray": self.ahead.as_json() if self.ahead else None,
+            "drift": None if self.drift is None else plain(self.drift),
             "left": self.left,
         }
+
+    @property
+    def trouble(self) -> bool:
+        """Whether a job that did all its work ends with exit code 1."""
+        drifted = any(measure.drifted for measure in self.drift or ())
+        return bool(self.figures.quarantined or self.published.refused or drifted)
+
+
+Watch = Callable[[RunReport], AbstractContextManager[object]]
+"""What is told of a job's report while the job runs, and leaves when its end is recorded."""
 
 
 def check_index(services: Services) -> None:
@@ -94,8 +109,10 @@ def check_index(services: Services) -> None:
 
 
 @contextmanager
-def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> Iterator[int]:
-    """Keep the run in the table `run`, with how it ended; yields its id."""
+def recorded(
+    services: Services, kind: str, report: RunReport, stop: Stop, watch: Watch = nullcontext
+) -> Iterator[int]:
+    """Keep the run in the table `run`, with how it ended, and tell `ENRICH_ON_FINISH`; yields its id."""
     if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
         log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
     bundle = services.bundle
@@ -103,21 +120,28 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
     run_id = services.runs.start_run(kind, bundle.bundle_id)
     error: str | None = None
     report.exit_code = 70
-    try:
-        yield run_id
-        if stop.is_set() and (left := report.left or _left(services, kind)):
-            report.left, report.exit_code = left, stop.exit_code
-            error = f"{left} left"
-        else:
-            report.exit_code = 1 if report.figures.quarantined or report.published.refused else 0
-    except EnrichError as raised:
-        report.exit_code, error = raised.exit_code, str(raised)
-        raise
-    except BaseException as raised:
-        error = repr(raised)
-        raise
-    finally:
-        services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
+    with watch(report):
+        try:
+            yield run_id
+            if stop.is_set() and (left := report.left or _left(services, kind)):
+                report.left, report.exit_code = left, stop.exit_code
+                error = f"{left} left"
+            else:
+                report.exit_code = 1 if report.trouble else 0
+        except EnrichError as raised:
+            report.exit_code, error = raised.exit_code, str(raised)
+            raise
+        except BaseException as raised:
+            error = repr(raised)
+            raise
+        finally:
+            report.figures.end()
+            try:
+                services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
+            finally:
+                if services.settings.on_finish:
+                    ended = {"run": run_id, "kind": kind, "exit_code": report.exit_code, "error": error}
+                    hook.tell(services.settings.on_finish.get_secret_value(), {**ended, **report.as_json()})
 
 
 def _heads(bundle: Bundle) -> dict[str, Any]:

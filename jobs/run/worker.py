@@ -1,6 +1,7 @@
 """The scheduler: the nightly run from a cron expression, in a process that stays."""
 
 import logging
+from contextlib import nullcontext
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -9,12 +10,13 @@ from enrich.settings import Settings
 from enrich.state.database import need_database
 from jobs.run.nightly import RunOptions, run
 from jobs.run.schedule import trigger
+from jobs.run.session import Watch
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
 
-def work(settings: Settings, stop: Stop) -> None:
+def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
     """Run every time the cron expression says so, one run at a time, until `stop` is set.
 
     A run that fails is logged and recorded; the next one is tried all the same. Late starts are made up for
@@ -28,7 +30,7 @@ def work(settings: Settings, stop: Stop) -> None:
     scheduler.add_job(
         _one_run,
         trigger(settings),
-        args=(settings, stop),
+        args=(settings, stop, watch),
         name="nightly",
         coalesce=True,
         max_instances=1,
@@ -41,9 +43,9 @@ def work(settings: Settings, stop: Stop) -> None:
     log.info("worker stopped")
 
 
-def _one_run(settings: Settings, stop: Stop) -> None:
+def _one_run(settings: Settings, stop: Stop, watch: Watch) -> None:
     try:
-        report = run(settings, RunOptions(wait=True), stop)
+        report = run(settings, RunOptions(wait=True), stop, watch)
         log.info("run finished", extra={"exit_code": report.exit_code, **report.as_json()})
     except EnrichError as error:
         log.error("run ended early: %s", error, extra={"exit_code": error.exit_code})

@@ -51,6 +51,7 @@ def report_lines(report: RunReport) -> list[str]:
         f"{plain['scored']:,} scored; failed: {listed(plain['failures'])}"
     )
     lines.append(f"documents  {_counts(plain['documents'])}")
+    lines += [f"drift      {measure} of {measure.of:,}" for measure in report.drift or () if measure.drifted]
     speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
     lines.append(f"took       {duration(plain['seconds'])}{speed}")
     if plain["stage_seconds"]:

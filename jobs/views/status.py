@@ -16,14 +16,15 @@ from enrich.state.backfills import Backfill
 from enrich.state.runs import Run
 from enrich.state.summary import Summary
 from enrich.state.workers import Worker
+from jobs.run.drift import read
 from jobs.views import console, listed
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
 _ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
 
 
-def as_plain(summary: Summary, runs: Sequence[Run], model: Choice) -> dict[str, Any]:
-    """All of it for programs."""
+def as_plain(summary: Summary, runs: Sequence[Run], night: Run | None, model: Choice) -> dict[str, Any]:
+    """All of it for programs; `night`: the last run that was held against the nights before."""
     bundle = model.bundle
     return {
         **asdict(summary),
@@ -37,12 +38,15 @@ def as_plain(summary: Summary, runs: Sequence[Run], model: Choice) -> dict[str, 
             },
         },
         "stale_listings": summary.stale(bundle.bundle_id),
+        "drift": night and night.figures["drift"],
         "runs": [asdict(run) for run in runs],
     }
 
 
-def show_status(summary: Summary, runs: Sequence[Run], model: Choice, settings: Settings) -> None:
-    """Print it for people."""
+def show_status(
+    summary: Summary, runs: Sequence[Run], night: Run | None, model: Choice, settings: Settings
+) -> None:
+    """Print it for people; `night` as for `as_plain`."""
     out, bundle = console(), model.bundle
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold")
@@ -72,6 +76,15 @@ def show_status(summary: Summary, runs: Sequence[Run], model: Choice, settings: 
     facts.add_row("precision of true", "; ".join(_claims(bundle)))
     for backfill in summary.backfills:
         facts.add_row(f"backfill #{backfill.id}", backfill_line(backfill))
+    if night is not None:
+        measures = list(read(night).values())
+        facts.add_row(
+            f"run #{night.id} found", escape(", ".join(str(m) for m in measures if not m.drifted)) or "-"
+        )
+        for measure in measures:
+            if measure.drifted:
+                told = f"{measure} of {measure.of:,}: look at what changed in photos, hosts or model"
+                facts.add_row("[yellow]drift[/]", f"[yellow]{escape(told)}[/]")
     out.print(facts)
     if summary.workers:
         out.print(_workers(summary.workers))

@@ -137,7 +137,7 @@ def test_a_third_kind_goes_from_the_photos_to_what_people_read(
         assert all(
             text in shown for text in ("light_score", "score 1.0", "photo 1.0", "the best of 2 photos")
         )
-        plain = as_plain(summary(services.database), [], services.model)
+        plain = as_plain(summary(services.database), [], None, services.model)
         assert plain["bundle"]["arithmetic"] == "fp32"
         assert plain["bundle"]["precision_basis"].keys() == {"balcony", "fireplace"}
 

@@ -467,7 +467,7 @@ def test_an_estimated_precision_says_how_many_homes_would_confirm_it_and_how_man
 ) -> None:
     summary = Summary({}, (), OutboxCounts(0, 0, 0), (), None, {}, (), ())
     bundle = load_bundle(STARTER_BUNDLE)
-    show_status(summary, [], Choice(bundle, "as ENRICH_PRECISION says"), load_settings())
+    show_status(summary, [], None, Choice(bundle, "as ENRICH_PRECISION says"), load_settings())
     told = " ".join(capsys.readouterr().out.split())
     for head in bundle.heads[:2]:
         true = head.metrics["true"]
