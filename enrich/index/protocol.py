@@ -53,6 +53,12 @@ class SearchIndex(Protocol):
     def lost(self) -> Iterator[Sequence[str]]:
         """Ids, in pages, of documents that should carry our fields and do not (merge mode; else none)."""
 
+    def documents(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Those of these documents that are there now, by id: whole ones, or our fields of the portal's."""
+
+    def ids(self) -> Iterator[Sequence[str]]:
+        """Ids, in pages, of all documents that carry our fields."""
+
     def search(self, query: Query) -> Hits:
         """Answer a buyer's filter.
 

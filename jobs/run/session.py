@@ -17,10 +17,12 @@ from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
+from enrich.state.locks import Hold
 from enrich.state.queue import WorkQueue
 from jobs.run.ahead import ScoredAhead
+from jobs.run.compared import Reconciled
 from jobs.run.progress import shown
-from jobs.run.services import Services
+from jobs.run.services import Records, Services
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,12 @@ PUBLISH_EVERY = 5.0  # seconds between looks at the outbox while listings are en
 LOCK_PATIENCE = 600.0  # seconds to wait for another process's publish at the end of a run
 LOCK_POLL = 1.0
 DISCOVER, PUBLISH = "discover", "publish"  # the locks
-DOCUMENTS_ONLY = ("publish", "rescore")  # kinds of runs that leave listings that wait to others
+DOCUMENTS_ONLY = (
+    "publish",
+    "rescore",
+    "reconcile",
+    "reindex",
+)  # kinds of runs that leave listings that wait to others
 
 
 @dataclass(slots=True)
@@ -58,6 +65,8 @@ class RunReport:
     """What was scored from kept features; None where nothing was to be."""
     ahead: ScoredAhead | None = None
     """What a cluster fetched and scored before; `figures` count these photos as known."""
+    reconciled: Reconciled | None = None
+    """What `enrich reconcile` found."""
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -72,6 +81,7 @@ class RunReport:
             "joined": self.joined,
             "rescored": asdict(self.rescored) if self.rescored else None,
             "ray": self.ahead.as_json() if self.ahead else None,
+            "reconciled": asdict(self.reconciled) if self.reconciled else None,
             "left": self.left,
         }
 
@@ -87,7 +97,7 @@ def check_index(services: Services) -> None:
 
 
 @contextmanager
-def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> Iterator[int]:
+def recorded(services: Records, kind: str, report: RunReport, stop: Stop) -> Iterator[int]:
     """Keep the run in the table `run`, with how it ended; yields its id."""
     if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
         log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
@@ -111,7 +121,7 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
         services.runs.finish_run(run_id, report.exit_code, report.as_json(), error)
 
 
-def _left(services: Services, kind: str) -> int:
+def _left(services: Records, kind: str) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
     listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count()
     if listings:
@@ -166,10 +176,24 @@ def publish_beside(
         raise RemovalGuardError(report.discovery.refusal)
 
 
-def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
+def publish_now(services: Records, publisher: Publisher, stop: Stop) -> None:
     """Publish everything, waiting for another process's publish to end first.
 
     A lock that was lost, because the database was away, is taken again: nothing is written without it.
+
+    Raises:
+        BusyError: the other one did not end.
+    """
+
+    def work(hold: Hold) -> None:
+        publisher.publish(until=stop.is_set, check=hold.check)
+
+    if holding_publish(services, stop, work):
+        publisher.refusals.warn()
+
+
+def holding_publish(services: Records, stop: Stop, work: Callable[[Hold], None]) -> bool:
+    """Do `work` with the lock `publish`, waiting for another process to give it back; False: told to stop.
 
     Raises:
         BusyError: the other one did not end.
@@ -178,15 +202,15 @@ def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
     while not stop.is_set():
         try:
             with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
-                publisher.publish(until=stop.is_set, check=hold.check)
-            publisher.refusals.warn()
-            return
+                work(hold)
+            return True
         except LockLostError:  # it was ours: we wait anew
             deadline = time.monotonic() + LOCK_PATIENCE
         except BusyError:
             if time.monotonic() > deadline:
                 raise
         stop.wait(LOCK_POLL)
+    return False
 
 
 def pipeline_on(

@@ -1,4 +1,4 @@
-"""What `enrich run`, `backfill`, `rescore` and `publish` print when they are done."""
+"""What `enrich run`, `backfill`, `rescore`, `publish` and `reconcile` print when they are done."""
 
 import json
 import sys
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
+
+from jobs.run.compared import Difference, Reconciled
 from jobs.run.dry_run import Rehearsed
 from jobs.run.session import Rescored, RunReport
 from jobs.views import console, listed, print_json
@@ -37,6 +40,8 @@ def report_lines(report: RunReport) -> list[str]:
         lines.append(f"joined     #{report.joined}, an unfinished backfill that asked for the same")
     if report.rescored is not None:
         lines.append(_rescored(report.rescored))
+    if report.reconciled is not None:
+        return [*_reconciled(report.reconciled, plain), f"took       {duration(plain['seconds'])}"]
     if not lines:  # publish only
         return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
     if report.ahead is not None:
@@ -83,6 +88,22 @@ def _rescored(rescored: Rescored) -> str:
             "are missing or photos are due: `enrich backfill --stale-bundle` fetches those"
         )
     return line
+
+
+def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"compared   {found.documents:,} documents; {found.waiting:,} listings wait for the next run anyway"
+    ]
+    for kind in ("missing", "stale", "orphaned", "altered"):
+        differing: Difference = getattr(found, kind)
+        more = ", …" if differing.count > len(differing.examples) else ""
+        examples = f": {', '.join(map(escape, differing.examples))}{more}" if differing.count else ""
+        lines.append(f"{kind:10} {differing.count:,}{examples}")
+    if found.fixed:
+        lines.append(f"mended     {_counts(plain['documents'])}")
+    elif found.differences:
+        lines.append("nothing was written: `enrich reconcile --fix` mends this")
+    return lines
 
 
 def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:

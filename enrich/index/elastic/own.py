@@ -16,6 +16,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
 from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
+from enrich.index.elastic.reading import fetched, walk
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Hits, IndexLost, Query
 from enrich.model.head import Head
@@ -131,7 +132,9 @@ class OwnIndex:
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
-        concrete = self._concrete() if any(write.document is None for write in writes) else ""
+        concrete = (
+            _concrete(self._client, self._alias) if any(write.document is None for write in writes) else ""
+        )
         results: dict[str, WriteResult] = {}
         operations: dict[str, bytes] = {}
         for write in writes:
@@ -157,20 +160,14 @@ class OwnIndex:
             )
         return [results[write.id] for write in writes]
 
-    def _concrete(self) -> str:
-        """The index behind the alias, to address deletes to.
-
-        A delete with an external version to an alias that is gone would create an index of the alias's name,
-        `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
-        """
-        with answers(self._client):
-            found = _find(self._client, self._alias)
-        if found is None:
-            raise IndexLost(f"alias {self._alias} is gone")
-        return found[0]
-
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        return fetched(self._client, self._alias, ids)
+
+    def ids(self) -> Iterator[Sequence[str]]:
+        return walk(self._client, self._alias, {"match_all": {}})
 
     def search(self, query: Query) -> Hits:
         return search(self._client, self._alias, self._heads, query)
@@ -198,6 +195,19 @@ def _find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | Non
             "from all but one, or choose another ENRICH_INDEX"
         )
     return next(iter(found.items()))
+
+
+def _concrete(client: Elasticsearch, alias: str) -> str:
+    """The index behind the alias, to address deletes to.
+
+    A delete with an external version to an alias that is gone would create an index of the alias's name,
+    `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
+    """
+    with answers(client):
+        found = _find(client, alias)
+    if found is None:
+        raise IndexLost(f"alias {alias} is gone")
+    return found[0]
 
 
 def _settle(
