@@ -133,6 +133,25 @@ def reconcile(
 
 
 @app.command()
+def reindex(
+    keep: opt.KeepOld = 1,
+    rollback: opt.Rollback = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Build a new index from state and swap it in behind the alias, with no moment without results.
+
+    Fetches and scores nothing. Killed or stopped, the old index serves on; started again, it goes on.
+    """
+    from jobs.run import reindex as job
+
+    start = job.rollback if rollback else job.reindex
+    with stopping() as stop:
+        report = start(load_settings(), keep, stop)
+    end(report, as_json)
+
+
+@app.command()
 def worker(verbose: opt.Verbose = False) -> None:
     """Stay, and run every time ENRICH_CRON says so. SIGTERM ends it after the batch in hand."""
     with stopping() as stop:

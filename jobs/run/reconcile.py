@@ -20,7 +20,7 @@ from enrich.source.pages import Page, pages
 from enrich.source.removals import Losses, refusal
 from enrich.state.locks import Hold
 from enrich.state.reconciling import ownerless, revise, revision_now
-from jobs.run.compared import Difference, Reconciled
+from jobs.run.lifecycle import Difference, Reconciled
 from jobs.run.progress import counted
 from jobs.run.services import Services, open_services
 from jobs.run.session import (

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
 
-from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
+from enrich.errors import BusyError, EnrichError, LockLostError, OutageError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
 from enrich.model.engine import Engine
@@ -20,7 +20,7 @@ from enrich.source.discover import Discovery
 from enrich.state.locks import Hold
 from enrich.state.queue import WorkQueue
 from jobs.run.ahead import ScoredAhead
-from jobs.run.compared import Reconciled
+from jobs.run.lifecycle import Reconciled, Reindexed
 from jobs.run.progress import shown
 from jobs.run.services import Records, Services
 from jobs.run.stop import Stop
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY = 5.0  # seconds between looks at the outbox while listings are enriched
 LOCK_PATIENCE = 600.0  # seconds to wait for another process's publish at the end of a run
 LOCK_POLL = 1.0
-DISCOVER, PUBLISH = "discover", "publish"  # the locks
+DISCOVER, PUBLISH, REINDEX = "discover", "publish", "reindex"  # the locks
 DOCUMENTS_ONLY = (
     "publish",
     "rescore",
@@ -67,6 +67,7 @@ class RunReport:
     """What a cluster fetched and scored before; `figures` count these photos as known."""
     reconciled: Reconciled | None = None
     """What `enrich reconcile` found."""
+    reindexed: Reindexed | None = None
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -82,6 +83,7 @@ class RunReport:
             "rescored": asdict(self.rescored) if self.rescored else None,
             "ray": self.ahead.as_json() if self.ahead else None,
             "reconciled": asdict(self.reconciled) if self.reconciled else None,
+            "reindexed": asdict(self.reindexed) if self.reindexed else None,
             "left": self.left,
         }
 
@@ -113,6 +115,9 @@ def recorded(services: Records, kind: str, report: RunReport, stop: Stop) -> Ite
             report.exit_code = 1 if report.figures.quarantined or report.published.refused else 0
     except EnrichError as raised:
         report.exit_code, error = raised.exit_code, str(raised)
+        raise
+    except IndexUnavailable as raised:
+        report.exit_code, error = OutageError.exit_code, str(raised)
         raise
     except BaseException as raised:
         error = repr(raised)
@@ -192,7 +197,7 @@ def publish_now(services: Records, publisher: Publisher, stop: Stop) -> None:
         publisher.refusals.warn()
 
 
-def holding_publish(services: Records, stop: Stop, work: Callable[[Hold], None]) -> bool:
+def holding_publish(services: Records, stop: Stop, work: Callable[[Hold], object]) -> bool:
     """Do `work` with the lock `publish`, waiting for another process to give it back; False: told to stop.
 
     Raises:

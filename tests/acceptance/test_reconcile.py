@@ -1,13 +1,14 @@
 """`enrich reconcile`: what differs between the portal, our state and the index is named, and mended."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
 
 from enrich.errors import RemovalGuardError
+from enrich.index.elastic.own import OwnIndex
 from jobs.run.reconcile import reconcile
 from jobs.run.session import RunReport
 from jobs.run.stop import Stop
@@ -156,6 +157,23 @@ def test_what_a_run_would_do_anyway_waits_and_is_no_difference(homes: World) -> 
     report = reconciled(homes)
     assert (report.exit_code, differing(report)) == (0, {})
     assert report.reconciled is not None and report.reconciled.waiting == 2  # new, c
+
+
+def test_a_run_beside_it_makes_no_difference(homes: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our look at state and that at the index, documents change, come and go."""
+    read, changed = OwnIndex.documents, []
+
+    def documents(index: OwnIndex, ids: Sequence[str]) -> Any:
+        if not changed:
+            changed.append(True)
+            homes.portal.execute("UPDATE listings SET price = 88 WHERE id = 'b'")
+            homes.portal.execute("UPDATE listings SET active = false WHERE id = 'd'")
+            assert homes.run().exit_code == 0
+        return read(index, ids)
+
+    monkeypatch.setattr(OwnIndex, "documents", documents)
+    report = reconciled(homes)
+    assert (report.exit_code, differing(report), changed) == (0, {}, [True])
 
 
 def test_a_state_that_was_lost_does_not_empty_the_index(homes: World) -> None:

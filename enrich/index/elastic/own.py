@@ -25,8 +25,8 @@ from enrich.records import DocumentWrite, WriteResult, WriteStatus
 MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
 _FIXED = ("analysis.", "number_of_shards", "sort.")  # settings that an index is made with
 _REBUILD = (
-    "Remove the index (the next run builds it again from state, without fetching or scoring), or choose "
-    "another ENRICH_INDEX"
+    "`enrich reindex` builds another one from state, without fetching or scoring, while this one goes on "
+    "serving; or choose another ENRICH_INDEX"
 )
 _TOMBSTONE = re.compile(r"current version \[(\d+)\]")
 
@@ -49,11 +49,13 @@ class OwnIndex:
         self._mapping = mapping(heads, copied)
         self._mapping["properties"].update(extras.properties)
         self._settings = {**extras.settings, **OWN_SETTINGS}
+        self._stem = alias  # of the names of indices
+        self._meta = {"made_by": MADE_BY}
 
     def prepare(self) -> str:
         try:
             with answers(self._client):
-                name, found = _find(self._client, self._alias) or self._create()
+                name, found = find(self._client, self._alias) or self._create()
                 missing = self._missing(name, found)
                 if missing or found["mappings"].get("dynamic") != "strict":
                     marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
@@ -71,7 +73,7 @@ class OwnIndex:
 
     def check(self) -> list[str]:
         with answers(self._client):
-            found = _find(self._client, self._alias)
+            found = find(self._client, self._alias)
             names = [self._alias, f"{self._alias}-*"]
             lacking = privileges(self._client, names, ["read", "write", "manage"])
             if lacking:
@@ -90,19 +92,19 @@ class OwnIndex:
 
     def _create(self) -> tuple[str, dict[str, Any]]:
         """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
-        name = f"{self._alias}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
+        name = f"{self._stem}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         try:
             self._client.indices.create(
                 index=name,
                 aliases={self._alias: {"is_write_index": True}},
-                mappings={**self._mapping, "_meta": {"made_by": MADE_BY}},
+                mappings={**self._mapping, "_meta": self._meta},
                 settings=self._settings,
             )
         except ApiError:
-            if found := _find(self._client, self._alias):
+            if found := find(self._client, self._alias):
                 return found
             raise
-        found = _find(self._client, self._alias)
+        found = find(self._client, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} vanished right after it was made")
         return found
@@ -176,7 +178,7 @@ class OwnIndex:
         self._client.close()
 
 
-def _find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
+def find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
     """The index behind the alias with its mapping and settings; None where there is no such alias."""
     try:
         found: dict[str, Any] = client.indices.get(index=alias).body
@@ -204,7 +206,7 @@ def _concrete(client: Elasticsearch, alias: str) -> str:
     `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
     """
     with answers(client):
-        found = _find(client, alias)
+        found = find(client, alias)
     if found is None:
         raise IndexLost(f"alias {alias} is gone")
     return found[0]
