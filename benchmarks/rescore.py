@@ -28,8 +28,8 @@ from enrich.source.discover import discover
 from enrich.source.portal import Source
 from enrich.state.database import Database, parse_url
 from jobs.run.nightly import RunOptions, run
+from jobs.run.record import RunReport
 from jobs.run.rescore import rescore
-from jobs.run.session import RunReport
 from jobs.run.stop import Stop
 from training.markdown import table
 

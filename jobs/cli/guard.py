@@ -23,7 +23,7 @@ from jobs.cli.redact import Redactor
 from jobs.run.stop import Stop
 
 if TYPE_CHECKING:  # loads the pipeline, which most commands do without
-    from jobs.run.session import RunReport
+    from jobs.run.record import RunReport
 
 BUG, INTERRUPTED = 70, 130
 FORBIDDEN = "42501"  # Postgres: insufficient privilege

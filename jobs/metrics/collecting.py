@@ -17,7 +17,7 @@ from enrich.state.summary import Summary, summary
 from jobs.metrics import names
 from jobs.metrics.names import Metric
 from jobs.run.drift import read
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 
 log = logging.getLogger(__name__)
 

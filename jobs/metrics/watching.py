@@ -12,7 +12,7 @@ from enrich.settings import Settings
 from enrich.state.database import state_database
 from jobs.metrics.collecting import Collector
 from jobs.metrics.serving import served
-from jobs.run.session import RunReport, Watch
+from jobs.run.record import RunReport, Watch
 
 log = logging.getLogger(__name__)
 

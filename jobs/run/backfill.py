@@ -17,8 +17,9 @@ from enrich.state.backfills import Selection
 from jobs.run.ahead import ScoredAhead
 from jobs.run.cluster.connect import connected
 from jobs.run.cluster.drive import score_ahead
+from jobs.run.record import RunReport, Watch, recorded
 from jobs.run.services import Services, open_services
-from jobs.run.session import DISCOVER, RunReport, Watch, check_index, enrich_and_publish, recorded
+from jobs.run.session import DISCOVER, check_index, enrich_and_publish
 from jobs.run.stop import Stop
 
 

@@ -10,16 +10,9 @@ from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.locks import Hold
 from jobs.run.drift import NIGHTS, judged
+from jobs.run.record import RunReport, Watch, recorded
 from jobs.run.services import Services, open_services
-from jobs.run.session import (
-    DISCOVER,
-    LOCK_POLL,
-    RunReport,
-    Watch,
-    check_index,
-    enrich_and_publish,
-    recorded,
-)
+from jobs.run.session import DISCOVER, LOCK_POLL, check_index, enrich_and_publish
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,9 @@
 
 from enrich.index.publish import Publisher
 from enrich.settings import Settings
+from jobs.run.record import RunReport, recorded
 from jobs.run.services import open_services
-from jobs.run.session import RunReport, publish_now, recorded
+from jobs.run.session import publish_now
 from jobs.run.stop import Stop
 
 

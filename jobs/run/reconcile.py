@@ -22,14 +22,9 @@ from enrich.state.locks import Hold
 from enrich.state.reconciling import ownerless, revise, revision_now
 from jobs.run.lifecycle import Difference, Reconciled
 from jobs.run.progress import counted
+from jobs.run.record import RunReport, recorded
 from jobs.run.services import Services, open_services
-from jobs.run.session import (
-    DISCOVER,
-    RunReport,
-    check_index,
-    holding_publish,
-    recorded,
-)
+from jobs.run.session import DISCOVER, check_index, holding_publish
 from jobs.run.stop import Stop
 
 EXAMPLES = 10  # ids told of each kind

@@ -23,8 +23,9 @@ from enrich.state.locks import Hold
 from enrich.state.targets import Beside, beside, serve
 from jobs.run.lifecycle import Reindexed
 from jobs.run.progress import counted
+from jobs.run.record import RunReport, recorded
 from jobs.run.services import Records, open_records
-from jobs.run.session import DISCOVER, REINDEX, RunReport, holding_publish, recorded
+from jobs.run.session import DISCOVER, REINDEX, holding_publish
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)

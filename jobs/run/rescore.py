@@ -11,8 +11,9 @@ from enrich.settings import Settings
 from enrich.state.backfills import Selection
 from enrich.state.rescoring import Rescoring
 from jobs.run.progress import shown
+from jobs.run.record import RunReport, recorded
 from jobs.run.services import open_services
-from jobs.run.session import RunReport, check_index, pipeline_on, publish_beside, recorded
+from jobs.run.session import check_index, pipeline_on, publish_beside
 from jobs.run.stop import Stop
 
 

@@ -9,8 +9,8 @@ from enrich.errors import EnrichError
 from enrich.settings import Settings
 from enrich.state.database import need_database
 from jobs.run.nightly import RunOptions, run
+from jobs.run.record import Watch
 from jobs.run.schedule import trigger
-from jobs.run.session import Watch
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from jobs.run.dry_run import Rehearsed
 from jobs.run.lifecycle import Difference, Reconciled, Reindexed
-from jobs.run.session import Rescored, RunReport
+from jobs.run.record import Rescored, RunReport
 from jobs.views import console, listed, print_json
 from jobs.views.status import duration
 

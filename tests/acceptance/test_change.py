@@ -8,7 +8,7 @@ import pytest
 
 from enrich.model.bundle import load_bundle
 from enrich.model.writing import write_bundle
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 from tests.support.harness import World, assert_same
 

@@ -20,7 +20,7 @@ from jobs.metrics.names import METRICS
 from jobs.metrics.serving import Ready
 from jobs.metrics.watching import watched
 from jobs.run.nightly import RunOptions, run
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.enriched import add
 from tests.support.gate import Gate

@@ -15,7 +15,7 @@ from enrich.state.schema import SCHEMA, SCHEMA_VERSION
 from enrich.state.summary import details
 from jobs.demo.homes import COLUMNS
 from jobs.run.nightly import RunOptions, run
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.integration.test_migrations import CATALOGUE
 from tests.support.enriched import expire

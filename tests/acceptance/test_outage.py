@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from enrich.errors import OutageError
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.gate import Gate
 from tests.support.harness import World, assert_same, until

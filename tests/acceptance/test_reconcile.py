@@ -10,7 +10,7 @@ from elasticsearch import Elasticsearch
 from enrich.errors import RemovalGuardError
 from enrich.index.elastic.own import OwnIndex
 from jobs.run.reconcile import reconcile
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same

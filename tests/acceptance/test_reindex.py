@@ -16,8 +16,8 @@ from enrich.state.database import Database
 from enrich.state.locks import Locks
 from jobs.run import reindex as job
 from jobs.run.lifecycle import Reindexed
+from jobs.run.record import RunReport
 from jobs.run.reindex import REINDEX
-from jobs.run.session import RunReport
 from jobs.run.stop import Stop
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import ENRICH, World, assert_same

@@ -11,8 +11,8 @@ from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import Bundle
 from enrich.model.writing import write_bundle
 from enrich.settings import STARTER_BUNDLE
+from jobs.run.record import RunReport
 from jobs.run.rescore import rescore
-from jobs.run.session import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 from tests.support.fitting import draw_homes, fitted, seaview

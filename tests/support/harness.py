@@ -26,7 +26,7 @@ from enrich.settings import Settings, load_settings, variable
 from jobs.run.backfill import BackfillOptions, backfill
 from jobs.run.nightly import RunOptions, run
 from jobs.run.publish import publish
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.photo_server import PhotoServer

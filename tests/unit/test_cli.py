@@ -32,7 +32,7 @@ from jobs.cli.parse import read_assignment, read_ids, read_query
 from jobs.cli.redact import HIDDEN, Redactor
 from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
-from jobs.run.session import RunReport
+from jobs.run.record import RunReport
 from jobs.views.demo import show_homes
 from jobs.views.report import report_lines
 from jobs.views.search import show_hits
