@@ -46,7 +46,7 @@ def large() -> Iterator[tuple[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def cases(soak: bool) -> dict[str, Case]:
-    return {case.name: case for case in corpus(seeds=600 if soak else 12)}
+    return {case.name: case for case in corpus(seeds=300 if soak else 12)}
 
 
 @pytest.fixture(scope="module")

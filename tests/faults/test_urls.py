@@ -170,7 +170,7 @@ def test_no_redirect_leads_there_either(
 def test_a_name_that_dns_moves_between_check_and_use_is_refused(
     trap: Trap, connects: list[Any], dns: Dns, host: PhotoServer, record: Record
 ) -> None:
-    """The first look-up of a name is fine, the second leads elsewhere; what is connected to is what counts."""
+    """The first look-up of a name is fine, the second leads elsewhere: what is connected to counts."""
     urls = []
     for number in range(LEAST):
         later = ("127.0.0.1", "127.0.0.2", "::1", "10.0.0.1")[number % 4]

@@ -24,6 +24,7 @@ REQUEST_SECONDS = 60.0
 BULK_BYTES = (
     8_000_000  # of a request, well below the 10 MB that hosted clusters like and the 100 MB they refuse
 )
+LONGEST_ID = 512  # bytes
 
 _PASSING = frozenset(
     {"cluster_block_exception", "index_closed_exception", "search_context_missing_exception"}
@@ -189,6 +190,11 @@ def compare(
             if inner:
                 missing[name] = {"properties": inner}
     return missing, conflicts
+
+
+def takes_id(id: str) -> bool:
+    """Whether a document can have this id. One that cannot would fail the whole request, not itself alone."""
+    return 0 < len(id.encode()) <= LONGEST_ID
 
 
 def bulk(
