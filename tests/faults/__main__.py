@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write(f"a fault test failed, so {PAGE.name} stays as it was\n")
             return code
         records = [json.loads(path.read_text()) for path in Path(counts).glob("*.json")]
-        command = "make reliability" if not arguments else f"python -m tests.faults {' '.join(arguments)}"
+        command = "python -m tests.faults --soak" if "--soak" in arguments else "make reliability"
         PAGE.write_text(page(records, command))
     return 0
 

@@ -48,10 +48,10 @@ def main(folder: Path, max_pixels: int) -> None:
     logging.captureWarnings(True)
     log = _Kept()
     logging.getLogger().addHandler(log)
+    before = memory("VmRSS")
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_size):
         data = path.read_bytes()
         forget_peak()
-        before = memory("VmRSS")
         start = time.process_time()
         found = decode(data, PREPROCESSINGS, max_pixels)
         line: dict[str, Any] = {

@@ -16,13 +16,13 @@ from tests.support.harness import CHECKOUT
 
 LEAST = 300
 CAP = 16_000_000  # pixels; memory grows with it
-BYTES_PER_PIXEL = 24
-BESIDE = (
-    120_000_000  # bytes that a file takes whatever its pixels: the file itself, its pieces, Pillow's tables
-)
+BYTES_PER_PIXEL = {"webp": 22, "png": 14, "jpg": 14}
+BESIDE = 40_000_000  # bytes that a file takes whatever its pixels, and what malloc keeps of the last one
 SECONDS = 5.0  # of CPU time, for one photo
-PATIENCE = 120.0
+PATIENCE = 300.0  # seconds, on a machine that does much else; and 0.05 for each photo
 SIDE = 4_000
+
+pytestmark = pytest.mark.timeout(1_800)
 
 
 def large() -> Iterator[tuple[str, bytes]]:
@@ -120,9 +120,12 @@ def test_none_takes_more_memory_than_the_cap_on_pixels_allows(
         names[name] = name
     lines = decode_all(tmp_path, CAP, names)
     assert {line["name"]: line["status"] for line in lines} == dict.fromkeys(names, "ok")
-    allowed = BYTES_PER_PIXEL * CAP + BESIDE
     most = {line["name"]: line["grown"] for line in [*lines, *decoded.values()]}
-    over = {name: grown for name, grown in most.items() if grown > allowed}
+    over = {
+        name: grown
+        for name, grown in most.items()
+        if grown > BYTES_PER_PIXEL.get(name.rpartition(".")[2], max(BYTES_PER_PIXEL.values())) * CAP + BESIDE
+    }
     record(
         "memory", "Memory of a decoder, over all of these and large photos", len(most), over_the_cap=len(over)
     )
