@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from enrich.model.bundle import load_bundle
+from enrich.records import PhotoStatus
 from enrich.settings import STARTER_BUNDLE, Settings, variable
 from jobs.cli.commands import app
 from training.cli import app as training_app
@@ -110,3 +111,16 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_operations_name_every_status_and_tests_that_exist() -> None:
+    page = (DOCS / "operations.md").read_text()
+    statuses = {
+        *map(str, PhotoStatus),
+        *("pending", "leased", "done", "retry", "quarantined", "gone"),
+        *("waiting", "awaiting", "refused"),
+    }
+    assert {status for status in statuses if f"`{status}`" not in page} == set()
+    promised = page.partition("## The promises")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", promised)
+    assert len(named) > 10 and [path for path in named if not (DOCS.parent / path).exists()] == []
