@@ -75,6 +75,7 @@ class Pipeline:
             Exception: whatever a stage raised; the leases in hand are given back first.
         """
         forgive = True
+        thresholds = gc.get_threshold()
         gc.set_threshold(UNCOLLECTED)
         try:
             with self.pools:  # what is being saved or claimed at the end is dealt with below
@@ -87,6 +88,7 @@ class Pipeline:
                 forgive = isinstance(error, EnrichError)  # else the listing in hand may be what breaks it
             raise error from None
         finally:
+            gc.set_threshold(*thresholds)
             self.leases.give_back(forgive)
         return self.figures
 
