@@ -37,11 +37,13 @@ _KNOWN = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uui
 
 NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
 
-_SERVE = text("""
+SERVE = text("""
     INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
     ON CONFLICT (name, mode, uuid) DO UPDATE SET serving = true
     RETURNING id, xmax = 0 AS new
 """)
+
+DETHRONE = text("UPDATE target SET serving = false WHERE serving AND id <> :target")
 
 _DROP_OTHERS = text("DELETE FROM target WHERE serving AND id <> :target")
 
@@ -192,14 +194,15 @@ class Outbox:
     def set_target(self, name: str, mode: str, uuid: str) -> bool:
         """Say which index is written to. One not known yet is to get everything: True.
 
-        It takes the place of the one that served before, which is forgotten.
+        It takes the place of the one that served before. That is forgotten, unless this one was filled
+        beside it (`enrich.state.targets`): then it is kept.
         """
         given = {"name": name, "mode": mode, "uuid": uuid}
 
         def serve(connection: Connection) -> tuple[int, bool]:
             connection.execute(NO_OTHERS)
-            target, new = connection.execute(_SERVE, given).one()
-            connection.execute(_DROP_OTHERS, {"target": target})
+            target, new = connection.execute(SERVE, given).one()
+            connection.execute(_DROP_OTHERS if new else DETHRONE, {"target": target})
             if new:
                 connection.execute(ENQUEUE_ALL, {"target": target})
             return target, new

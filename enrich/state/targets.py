@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
-from enrich.state.outbox import ENQUEUE_ALL, NO_OTHERS, Outbox, OutboxCounts, OutboxRow
+from enrich.state.outbox import DETHRONE, ENQUEUE_ALL, NO_OTHERS, SERVE, Outbox, OutboxCounts, OutboxRow
 
 _ADD = text("""
     INSERT INTO target (name, mode, uuid, serving) VALUES (:name, :mode, :uuid, false)
@@ -42,16 +42,6 @@ _SAMPLE = text("""
     WHERE p.target = :target AND p.status = 'done' AND l.status <> 'gone'
     ORDER BY md5(l.id || CAST(:target AS text)) LIMIT :size
 """)
-
-_BESIDE = text("SELECT EXISTS (SELECT FROM target WHERE name = :name AND uuid = :uuid AND NOT serving)")
-
-_SERVE = text("""
-    INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
-    ON CONFLICT (name, mode, uuid) DO UPDATE SET serving = true
-    RETURNING id, xmax = 0 AS new
-""")
-
-_DETHRONE = text("UPDATE target SET serving = false WHERE serving AND id <> :target")
 
 _FORGET = text("DELETE FROM target WHERE NOT serving AND NOT (name = :name AND uuid = ANY(:kept))")
 
@@ -95,11 +85,6 @@ class Beside(Outbox):
         return [OutboxRow(*row) for row in self._database.run(lambda c: c.execute(_SAMPLE, given).all())]
 
 
-def beside(database: Database, name: str, uuid: str) -> bool:
-    """Whether an index is known, and does not serve by our records."""
-    return bool(database.run(lambda c: c.scalar(_BESIDE, {"name": name, "uuid": uuid})))
-
-
 def serve(database: Database, name: str, mode: str, uuid: str, kept: Sequence[str]) -> int:
     """Write down that an index serves now, and which are `kept` (UUIDs); how many documents it is to get.
 
@@ -109,8 +94,8 @@ def serve(database: Database, name: str, mode: str, uuid: str, kept: Sequence[st
 
     def work(connection: Connection) -> int:
         connection.execute(NO_OTHERS)
-        target, new = connection.execute(_SERVE, given).one()
-        connection.execute(_DETHRONE, {"target": target})
+        target, new = connection.execute(SERVE, given).one()
+        connection.execute(DETHRONE, {"target": target})
         connection.execute(_FORGET, given)
         if new:
             connection.execute(ENQUEUE_ALL, {"target": target})

@@ -20,7 +20,7 @@ from enrich.index.publish import Publisher
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.locks import Hold
-from enrich.state.targets import Beside, beside, serve
+from enrich.state.targets import Beside, serve
 from jobs.run.lifecycle import Reindexed
 from jobs.run.progress import counted
 from jobs.run.record import RunReport, recorded
@@ -114,10 +114,6 @@ def _opened(
             records.locks.hold(REINDEX, settings.lease_seconds) as hold,
             recorded(records, "reindex", report, stop) as run_id,
         ):
-            found = generations.serving()
-            # A swap may have been cut off before it was written down.
-            if found and beside(records.database, settings.index, found[1]):
-                holding_publish(records, stop, lambda _: _record(records, generations, found[1], keep))
             yield records, generations, hold, run_id
 
 
