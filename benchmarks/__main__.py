@@ -16,9 +16,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import processor
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pipeline import processor  # noqa: E402
+
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 BENCHMARKS = [
@@ -33,8 +35,8 @@ BENCHMARKS = [
     ("Reconciling", "benchmarks/reconcile.py"),
     ("Memory", "benchmarks/memory.py --listings 1000 10000 100000"),
     ("Completing listings", "benchmarks/completing.py"),
-    ("CPU time beside the network", "benchmarks/cpu_profile.py --photos {photos} --homes 60"),
-    ("Standing still for a moment", "benchmarks/stalls.py --photos {photos} --runs 20"),
+    ("Where the time goes", "benchmarks/cpu_profile.py --photos {photos} --homes 60"),
+    ("Standing still", "benchmarks/stalls.py --photos {photos} --runs 20"),
     ("Rescoring", "benchmarks/rescore.py --photos {photos}"),
     ("Kept features", "benchmarks/embeddings.py --photos {photos}"),
     ("Nodes of a cluster", "benchmarks/scale.py"),
