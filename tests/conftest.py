@@ -13,7 +13,14 @@ pytest_plugins = [
     "tests.support.object_store",
     "tests.support.harness",
     "tests.support.gate",
+    "tests.faults.servers",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults = parser.getgroup("tests/faults")
+    faults.addoption("--soak", action="store_true", help="try far more faults, for many minutes")
+    faults.addoption("--reliability", type=Path, metavar="FOLDER", help="write there what was tried, as JSON")
 
 
 @pytest.fixture(scope="session")

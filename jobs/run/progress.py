@@ -3,12 +3,13 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from enrich.errors import OutageError
 from enrich.pipeline.figures import Figures
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,12 @@ def shown(figures: Figures, remaining: Callable[[], int], interval: float) -> It
     """Show `figures` while the block runs; `remaining()` says how many listings wait."""
     done = Event()
     show = _bar if sys.stderr.isatty() else _lines
-    thread = Thread(target=show, args=(figures, remaining, interval, done), name="progress", daemon=True)
+
+    def work() -> None:
+        with suppress(OutageError):  # the work itself ends with it, and says so
+            show(figures, remaining, interval, done)
+
+    thread = Thread(target=work, name="progress", daemon=True)
     thread.start()
     try:
         yield
