@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.object_store",
     "tests.support.harness",
     "tests.support.gate",
+    "tests.faults.servers",
 ]
 
 

@@ -192,7 +192,8 @@ class Publisher:
             with self._counting:
                 outdated |= self._count(results, pending)
             if pending:
-                raise IndexUnavailable(f"{len(pending)} documents were put off: the index is overloaded")
+                why = next(result.error for result in results if result.status is WriteStatus.RETRY)
+                raise IndexUnavailable(f"{len(pending)} documents were put off: {why}")
 
         self._patiently(attempt)
         return outdated

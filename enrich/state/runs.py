@@ -10,10 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from enrich.state.database import Database
+from enrich.state.schema import SCHEMA
 from enrich.state.settle import clean
 
+_NUMBER = text(f"SELECT nextval(pg_get_serial_sequence('{SCHEMA}.run', 'id'))")
+
 _START = text("""
-    INSERT INTO run (kind, host, bundle_id) VALUES (:kind, :host, :bundle) RETURNING id
+    INSERT INTO run (id, kind, host, bundle_id) VALUES (:id, :kind, :host, :bundle)
+    ON CONFLICT (id) DO NOTHING
 """)
 
 _FINISH = text("""
@@ -61,8 +65,11 @@ class Runs:
 
     def start_run(self, kind: str, bundle_id: str | None) -> int:
         """Note that a run has started; its number."""
-        given = {"kind": kind, "host": socket.gethostname(), "bundle": bundle_id}
-        return int(self._database.run(lambda c: c.execute(_START, given).scalar_one()))
+        # Numbered beforehand, so that it stands once, also where the answer to the commit is lost.
+        number = int(self._database.run(lambda connection: connection.execute(_NUMBER).scalar_one()))
+        given = {"id": number, "kind": kind, "host": socket.gethostname(), "bundle": bundle_id}
+        self._database.run(lambda connection: connection.execute(_START, given))
+        return number
 
     def finish_run(
         self, run_id: int, exit_code: int, figures: Mapping[str, Any], error: str | None = None

@@ -3,12 +3,13 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from enrich.errors import OutageError
 from enrich.pipeline.figures import Figures
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,12 @@ def counted(what: str, count: Callable[[], int], interval: float, total: int | N
 @contextmanager
 def _beside(show: Callable[[Event], None]) -> Iterator[None]:
     done = Event()
-    thread = Thread(target=show, args=(done,), name="progress", daemon=True)
+
+    def work() -> None:
+        with suppress(OutageError):  # the work itself ends with it, and says so
+            show(done)
+
+    thread = Thread(target=work, name="progress", daemon=True)
     thread.start()
     try:
         yield

@@ -27,10 +27,14 @@ class Answer:
 
 
 class Proxy:
-    """Set `answer` to a function that returns an `Answer`, or None to let the request through."""
+    """Set `answer` to a function that returns an `Answer`, or None to let the request through.
+
+    Set `cuts` to one that says whether the answer breaks off in the middle, with the connection.
+    """
 
     def __init__(self, target: str) -> None:
         self.answer: Callable[[Request], Answer | None] = lambda request: None
+        self.cuts: Callable[[Request], bool] = lambda request: False
         self.requests: list[Request] = []
         self._target = urlsplit(target)
         self._lock = Lock()
@@ -77,6 +81,7 @@ class Proxy:
 
     def clear(self) -> None:
         self.answer = lambda request: None
+        self.cuts = lambda request: False
 
     def sent(self, part: str) -> list[Request]:
         """The requests so far whose path contains `part`."""
@@ -97,6 +102,9 @@ class Proxy:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
+        if self.cuts(request):
+            handler.close_connection = True
+            data = data[: len(data) // 2]
         if request.method != "HEAD":
             handler.wfile.write(data)
 
