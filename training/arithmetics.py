@@ -19,7 +19,7 @@ from enrich.model.writing import write_bundle
 from enrich.records import Output, PhotoResult, Scores
 from training.backbones import Backbone
 from training.data import PhotoSet
-from training.evaluation.adjust import Aim
+from training.evaluation.adjust import Aim, adjust
 from training.evaluation.faster import Exact, Making, check_making, fit_each, of_homes, with_arithmetics
 from training.evaluation.labelled import Labelled
 from training.evaluation.scored import Judge, Rows, Scored, score_all
@@ -104,8 +104,16 @@ def add_held_out(
         targets.class_precision,
         (f"{targets.homes}/",) if targets.homes else (),
     )
-    labelled = Labelled(photos.of(rows), bundle.heads)
-    _, lines = fit_each(draft, new, manifest, labelled, exact, aim, score)
+    seen = photos.of(rows)
+    _, lines = fit_each(
+        draft,
+        new,
+        manifest,
+        Labelled(seen, bundle.heads),
+        exact,
+        score,
+        lambda here, head, scored: adjust(here, seen, scored, head, aim),
+    )
     return draft, manifest, lines
 
 

@@ -5,7 +5,9 @@ becomes a binary head (balcony: balcony, indoor): the difference of the two outp
 softmax of the pair. Any other task becomes a multiclass head; `rooms` is called `room`, as in `fit`.
 """
 
+import copy
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,29 +21,32 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors import SafetensorError
+from scipy.special import softmax
 
 from enrich.errors import UsageError
+from enrich.model.arithmetic import Arithmetic, Faster
 from enrich.model.bundle import Bundle
+from enrich.model.head import Head
 from enrich.model.writing import write_bundle
-from training.calibrate import Counts, Share, calibrate_classes, choose_class_threshold, choose_true
 from training.comparison.architectures import backbone_name
+from training.comparison.prepared import Prepared, read_prepared
 from training.comparison.results import BEST, MODES, RunKey, read_predictions, read_run
-from training.data import HEAD_NAME
-from training.evaluation.adjust import fit_temperature
-from training.evaluation.faster import FASTER
+from training.data import HEAD_NAME, PhotoSet
+from training.evaluation.faster import (
+    FASTER,
+    Exact,
+    Making,
+    check_making,
+    fit_each,
+    named,
+    offered,
+    with_arithmetics,
+)
+from training.evaluation.labelled import Labelled
+from training.evaluation.scored import Scored, score_all
+from training.single_photos import NOTE, fields_of, pair_of
 
 HEAD_NAMES = {"rooms": "room"}
-PRECISION, PREVALENCE = 0.95, 0.1
-"""Of validation photos at the `true` threshold, were a tenth of the photos to show it: a listing has many."""
-CLASS_PRECISION = 0.9
-LEAST_CERTAIN = 0.9
-"""No threshold is lower: a task without a class for the rest calls every photo something, and one validation
-photo that happens to come first proves nothing."""
-NOTE = (
-    "thresholds from single validation photos of the comparison, which also chose the epoch: no claim about "
-    "listings; choose them on whole homes with enrich-train evaluate --rethreshold"
-)
-
 Entry = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]
 
@@ -55,9 +60,21 @@ def export_command(
     ],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write")],
     name: Annotated[str, typer.Option(help="Name of the bundle")] = "comparison",
+    arithmetic: Annotated[
+        list[str] | None,
+        typer.Option(help="bf16 or int8: make it, with thresholds of its own; needs --photos (repeatable)"),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(metavar="PREPARED", help="With --arithmetic: the folder that the models learnt from"),
+    ] = None,
 ) -> None:
     """Put models of a comparison into one bundle, a backbone and a head each."""
-    bundle = export(results, [parse_run(given) for given in run], out, name)
+    faster = named(arithmetic or ())
+    if bool(faster) != bool(photos):
+        raise UsageError("--arithmetic and --photos PREPARED belong together; give both, or neither")
+    prepared = read_prepared(photos) if photos else None
+    bundle = export(results, [parse_run(given) for given in run], out, name, faster, prepared)
     console = Console()
     for member in bundle.members:
         for head in member.heads:
@@ -72,7 +89,8 @@ def export_command(
         f"bundle {bundle.bundle_id[:12]} written to {out}", markup=False, highlight=False, soft_wrap=True
     )
     console.print(f"Mind: {NOTE}", markup=False, highlight=False, soft_wrap=True)
-    console.print(FASTER, markup=False, highlight=False, soft_wrap=True)
+    for line in offered(bundle, faster) or [FASTER]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def parse_run(given: str) -> RunKey:
@@ -88,8 +106,16 @@ def parse_run(given: str) -> RunKey:
     return RunKey(task, architecture.removeprefix("torchvision:"), mode, int(seed))
 
 
-def export(results: Path, runs: Sequence[RunKey], out: Path, name: str) -> Bundle:
-    """Write the bundle of these runs.
+def export(
+    results: Path,
+    runs: Sequence[RunKey],
+    out: Path,
+    name: str,
+    arithmetics: tuple[Faster, ...] = (),
+    prepared: Prepared | None = None,
+) -> Bundle:
+    """Write the bundle of these runs, with these arithmetics beside fp32, made on the photos that the runs
+    learnt from.
 
     Raises:
         UsageError: a run is not there, not finished or not readable, or two runs answer the same question.
@@ -97,23 +123,30 @@ def export(results: Path, runs: Sequence[RunKey], out: Path, name: str) -> Bundl
     """
     members: list[Entry] = []
     tensors: dict[str, Tensors] = {}
-    for key in runs:
-        folder = _folder(results, key)
-        identity, weights = read_run(folder), _read_weights(folder / BEST)
-        head, mine = make_head(key.task, identity, weights, read_predictions(folder))
-        taken = [member["heads"][0]["name"] for member in members]
-        if head["name"] in taken:
-            raise UsageError(f"--run: two runs of task {key.task}; a bundle answers each question once")
-        file = f"{head['name']}.safetensors"
-        tensors[file] = mine
-        members.append(
-            {
+    irs: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for key in runs:
+            folder = _folder(results, key)
+            identity, weights = read_run(folder), _read_weights(folder / BEST)
+            predictions = read_predictions(folder)
+            head, mine = make_head(key.task, identity, weights, predictions)
+            file = f"{head['name']}.safetensors"
+            if file in tensors:
+                raise UsageError(f"--run: two runs of task {key.task}; a bundle answers each question once")
+            tensors[file] = mine
+            member = {
                 "backbone": backbone_name(str(identity["architecture"])),
                 "weights": file,
                 "preprocessing": identity["preprocessing"],
                 "heads": [head],
             }
-        )
+            if prepared is not None:
+                bundle = write_bundle(
+                    Path(scratch) / head["name"], {"name": name, "members": [member]}, {file: mine}
+                )
+                member, more = _faster(bundle, identity, predictions, prepared, arithmetics)
+                irs |= more
+            members.append(member)
     manifest = {
         "name": name,
         "description": "Models of an architecture comparison, one backbone a head",
@@ -121,7 +154,65 @@ def export(results: Path, runs: Sequence[RunKey], out: Path, name: str) -> Bundl
         "members": members,
         "exported": [asdict(key) for key in runs],
     }
-    return write_bundle(out, manifest, tensors)
+    return write_bundle(out, manifest, tensors, irs)
+
+
+def _faster(
+    bundle: Bundle,
+    identity: Entry,
+    predictions: pd.DataFrame,
+    prepared: Prepared,
+    arithmetics: tuple[Faster, ...],
+) -> tuple[Entry, dict[str, bytes]]:
+    """The member of a run's `bundle` with these arithmetics, and the files of its int8.
+
+    Thresholds follow the rules of fp32's, on what each arithmetic says of the validation photos.
+    """
+    (head,), task, classes = bundle.heads, identity["task"], identity["classes"]
+    known = {photo.path: photo.sha256 for photo in prepared.of(task, "val")}
+    if identity["dataset_digest"] != prepared.digest or not set(predictions["path"]) <= set(known):
+        raise UsageError(
+            f"--photos {prepared.folder}: the run of task {task} learnt from other photos; name the folder "
+            "that enrich-train compare was given"
+        )
+    learnt = tuple(prepared.folder / photo.path for photo in prepared.of(task, "train"))
+    making = Making(arithmetics, learnt if "int8" in arithmetics else ())
+    check_making((), making)
+    draft, new = with_arithmetics(bundle, making, bundle.folder / "faster", bundle.folder)
+    pair, empty = pair_of(task, classes), np.full(len(predictions), "")
+    numbers = {pair[0]: 1, pair[1]: 0} if pair else {kind: number for number, kind in enumerate(classes)}
+    photos = PhotoSet(
+        folder=prepared.folder,
+        paths=tuple(predictions["path"]),
+        sha256=tuple(known[path] for path in predictions["path"]),
+        group=predictions["group"].to_numpy(dtype=str),
+        site=predictions["group"].to_numpy(dtype=str),
+        split=empty,
+        collection=empty,
+        licence=empty,
+        labels={head.name: predictions["truth"].map(numbers).to_numpy(np.int64)},
+        classes={},
+    )
+
+    def score(name: Arithmetic) -> Scored:
+        scored = score_all(draft.at(name), photos, "auto", Console(), bundle.folder)
+        if not scored.readable.all():
+            raise UsageError(
+                f"{prepared.folder}: photos are damaged; make it again with enrich-train prepare"
+            )
+        return scored
+
+    def fit(here: Bundle, mine: Head, scored: Scored) -> tuple[Entry, str]:
+        logits = scored.logits(here, mine)
+        chances = softmax(np.hstack([logits, np.zeros_like(logits)]) if pair else logits, axis=1)
+        said = {f"p_{kind}": chances[:, number] for number, kind in enumerate(pair or classes)}
+        return fields_of(task, classes, predictions.assign(**said)), ""
+
+    manifest = copy.deepcopy(draft.manifest)
+    exact = Exact({head.name: score("fp32").logits(draft, head)}, {})
+    fit_each(draft, new, manifest, Labelled(photos, bundle.heads), exact, score, fit)
+    irs = (name for name in manifest["files"] if not name.endswith(".safetensors"))
+    return manifest["members"][0], {name: (draft.folder / name).read_bytes() for name in irs}
 
 
 def _folder(results: Path, key: RunKey) -> Path:
@@ -160,76 +251,9 @@ def make_head(
         raise UsageError(f"the weights of {task} do not fit its run.json; make the run again")
     if not predictions["truth"].isin(classes).all() or predictions.empty:
         raise UsageError(f"predictions.csv of {task} does not fit its run.json; make the run again")
-    metrics: Entry = {"run": identity, "note": NOTE}
-    if len(classes) == 2 and task in classes:
-        positive = classes.index(task)
-        weight, bias = (part[[positive]] - part[[1 - positive]] for part in (weight, bias))
-        head = _binary(name, classes[positive], classes[1 - positive], predictions, metrics)
-    else:
-        head = _multiclass(name, classes, predictions, metrics)
+    if pair := pair_of(task, classes):
+        having, lacking = map(classes.index, pair)
+        weight, bias = (part[[having]] - part[[lacking]] for part in (weight, bias))
+    head = {"name": name, **fields_of(task, classes, predictions)}
+    head["metrics"]["run"] = identity
     return head, {**tensors, f"head.{name}.weight": weight, f"head.{name}.bias": bias}
-
-
-def _binary(name: str, having: str, lacking: str, predictions: pd.DataFrame, metrics: Entry) -> Entry:
-    truth = (predictions["truth"] == having).to_numpy(dtype=bool)
-    logits = _log(predictions, having) - _log(predictions, lacking)
-    # A network that has learnt its few photos by heart is never too unsure of itself.
-    temperature = max(1.0, fit_temperature(logits, truth, np.ones(len(truth))))
-    chance = np.exp(-np.logaddexp(0.0, -logits / temperature))
-    threshold = max(LEAST_CERTAIN, choose_true(chance, truth, PREVALENCE, PRECISION))
-    counts = Counts.at(chance, truth, threshold)
-    metrics["photos"] = {
-        "photos": len(truth),
-        "with": int(truth.sum()),
-        "target": PRECISION,
-        "prevalence": PREVALENCE,
-        "precision": counts.precision.as_json(),
-        "recall": counts.recall.as_json(),
-    }
-    return {
-        "name": name,
-        "kind": "binary",
-        "temperature": temperature,
-        "thresholds": {"true": threshold, "false": 0.0},
-        "aggregation": {"method": "max", "k": 1, "slope": 1.0, "intercept": 0.0},
-        "metrics": metrics,
-    }
-
-
-def _multiclass(name: str, classes: list[str], predictions: pd.DataFrame, metrics: Entry) -> Entry:
-    logits = np.stack([_log(predictions, kind) for kind in classes], axis=1)
-    truth = predictions["truth"].map({kind: number for number, kind in enumerate(classes)}).to_numpy(np.int64)
-    temperature = max(1.0, calibrate_classes(logits, truth, np.ones(len(truth))))
-    scaled = logits / temperature
-    chances = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
-    answer = chances.argmax(axis=1)
-    entries, figures = [], {}
-    for number, kind in enumerate(classes):
-        mine = answer == number
-        right = truth[mine] == number
-        chosen, _ = choose_class_threshold(chances[mine, number], right, CLASS_PRECISION)
-        threshold = max(chosen, LEAST_CERTAIN)
-        over = right[chances[mine, number] >= threshold]
-        entries.append({"name": kind, "publish": bool(over.any()), "threshold": threshold})
-        figures[kind] = {
-            "precision": Share(int(over.sum()), len(over)).as_json(),
-            "recall": Share(int(over.sum()), int((truth == number).sum())).as_json(),
-        }
-    metrics["photos"] = {"photos": len(truth), "target": CLASS_PRECISION}
-    metrics["classes"] = figures
-    return {
-        "name": name,
-        "kind": "multiclass",
-        "temperature": temperature,
-        "classes": entries,
-        "metrics": metrics,
-    }
-
-
-def _log(predictions: pd.DataFrame, kind: str) -> NDArray[np.float64]:
-    """Log of the probabilities of a class, which are written with six digits."""
-    column = f"p_{kind}"
-    if column not in predictions.columns:
-        raise UsageError(f"predictions.csv lacks the column {column}; make the run again")
-    shares: NDArray[np.float64] = predictions[column].to_numpy(dtype=np.float64)
-    return np.log(np.clip(shares, 1e-7, 1.0))

@@ -60,10 +60,16 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": self._lanes,
             "ENABLE_CPU_PINNING": False,  # other work shares these cores
         }
-        self._compiled = [
-            _core().compile_model(backbone(bundle, member, cache), "CPU", options)
-            for member in bundle.members
-        ]
+        # A network in int8 takes whole batches only. Where an Intel CPU with AMX meets a batch of few, small
+        # feature maps, OpenVINO takes another kernel for a convolution than the one that it prepared for a
+        # batch of any size, and that one reads from a wild address (openvinotoolkit/openvino#37577).
+        self._whole = bundle.arithmetic == "int8"
+        self._compiled = []
+        for member in bundle.members:
+            model = backbone(bundle, member, cache)
+            if self._whole:
+                model.reshape([self._batch_size, *member.preprocessing.size, 3])
+            self._compiled.append(_core().compile_model(model, "CPU", options))
         self._heads = [LinearHeads(bundle, member) for member in bundle.members]
         self._lane = local()
 
@@ -85,13 +91,16 @@ class OpenVinoEngine:
         """See `Engine`."""
         if not batch:
             return []
+        if len(batch) > self._batch_size:
+            return self.score(batch[: self._batch_size]) + self.score(batch[self._batch_size :])
         if not hasattr(self._lane, "requests"):
             self.start_lane()
         answers: list[dict[str, Output]] = [{} for _ in batch]
+        repeated = [batch[-1]] * (self._batch_size - len(batch)) if self._whole else []
         parts = zip(self._members, self._places, self._lane.requests, self._heads, strict=True)
         for member, place, request, heads in parts:
-            pixels = np.stack([photo[place] for photo in batch])
-            features = request.infer([pixels], share_inputs=True)[0]
+            pixels = np.stack([photo[place] for photo in (*batch, *repeated)])
+            features = request.infer([pixels], share_inputs=True)[0][: len(batch)]
             made = outputs(member.heads, heads.logits(features), features)
             for photo, output in zip(answers, made, strict=True):
                 photo[member.model_id] = output

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 import enrich.model.open
 from enrich.errors import SettingsError
+from enrich.model.arithmetic import cpu_has
+from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import Engine, Pixels, lane_pool
 from enrich.model.open import open_engine
@@ -22,11 +24,13 @@ from tests.support.bundles import (
     COLOURS,
     binary_head,
     draw,
+    draw_bytes,
     make_bundle,
     preprocessing,
     room_head,
     tiny_tensors,
 )
+from training.evaluation.faster import Making, with_arithmetics
 
 
 def pictures(bundle: Bundle, count: int) -> list[Pixels]:
@@ -212,3 +216,39 @@ def test_lanes_that_start_at_the_same_time_do_not_hang(tiny: Bundle, cache: Path
     command = [sys.executable, "-c", LANES_AT_ONCE, str(tiny.folder), str(cache)]
     for _ in range(5):  # without care, every second or third start
         subprocess.run(command, check=True, timeout=60)
+
+
+EVERY_SIZE_OF_BATCH = """
+import sys
+from pathlib import Path
+import numpy as np
+from enrich.model.bundle import load_bundle
+from enrich.model.openvino_engine import OpenVinoEngine
+
+engine = OpenVinoEngine(load_bundle(Path(sys.argv[1])).at("int8"), Path(sys.argv[2]))
+photos = [(photo,) for photo in np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)]
+rows = [[next(iter(one.values())).features for one in engine.score(photos[:n])] for n in range(1, 21)]
+for row in rows:
+    assert np.array_equal(row, rows[-1][:len(row)]), len(row)
+print(*map(len, rows))
+"""
+
+
+@pytest.mark.skipif(not cpu_has("int8"), reason="needs a CPU with int8 instructions")
+def test_int8_scores_a_batch_of_any_size(tmp_path: Path) -> None:
+    """Of a network whose last maps are two by two: where the CPU has AMX, less care ends the process."""
+    name = "torchvision:shufflenet_v2_x0_5"
+    weights = {f"backbone.{key}": value for key, value in build_backbone(name).state_dict().items()}
+    heads = {"head.balcony.weight": np.ones((1, 1024), "f4"), "head.balcony.bias": np.zeros(1, "f4")}
+    entry = {"backbone": name, "weights": "a.safetensors", "preprocessing": preprocessing()}
+    member = {**entry, "heads": [binary_head("balcony")]}
+    bundle = write_bundle(
+        tmp_path / "fp32", {"name": "small", "members": [member]}, {"a.safetensors": weights | heads}
+    )
+    photos = [tmp_path / f"{kind}.jpg" for kind in COLOURS]
+    for photo in photos:
+        photo.write_bytes(draw_bytes(photo.stem))
+    with_arithmetics(bundle, Making(("int8",), tuple(photos)), tmp_path / "int8", tmp_path)
+    command = [sys.executable, "-X", "faulthandler", "-c", EVERY_SIZE_OF_BATCH, tmp_path / "int8", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, [str(n) for n in range(1, 21)]), done.stderr

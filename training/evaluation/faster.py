@@ -17,7 +17,6 @@ from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
 from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data import UNLABELLED, read_manifest
-from training.evaluation.adjust import Aim, adjust
 from training.evaluation.labelled import Labelled
 from training.evaluation.measure import Floats
 from training.evaluation.scored import Scored
@@ -26,6 +25,9 @@ from training.heads import macro_average_precision
 from training.quantize import installed, quantize, sampled
 
 Entry = dict[str, Any]
+Fit = Callable[[Bundle, Head, Scored], tuple[Entry, str]]
+"""From what a bundle says in an arithmetic to fields of a head's manifest entry, none where it cannot be
+fitted, and a line for people."""
 FASTER = (
     "It scores in fp32: add bf16 and int8 on homes that it has not learnt from, with enrich-train evaluate "
     "--rethreshold --arithmetic"
@@ -146,8 +148,8 @@ def fit_each(
     manifest: Entry,
     labelled: Labelled,
     exact: Exact,
-    aim: Aim,
     score: Callable[[Faster], Scored],
+    fit: Fit,
 ) -> tuple[list[Faster], list[str]]:
     """Fit all faster arithmetics of `draft`, each on what `score` has of the photos in it, and put what comes
     out into `manifest`; returns those fitted, and lines for people.
@@ -159,7 +161,7 @@ def fit_each(
     for name in get_args(Faster):
         if name not in draft.arithmetics:
             continue
-        made = _fit(draft, name, labelled, exact, aim, score(name))
+        made = _fit(draft, name, labelled, exact, score(name), fit)
         lines += [f"{name}, {line}" for line in made.lines]
         if name in new and len(made.fields) < len(draft.heads):
             lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
@@ -191,7 +193,7 @@ class _Fitted:
     lines: list[str] = field(default_factory=list)
 
 
-def _fit(bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, aim: Aim, scored: Scored) -> _Fitted:
+def _fit(bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, scored: Scored, fit: Fit) -> _Fitted:
     """Fit temperature and thresholds of `bundle`, which is in fp32, in the arithmetic `name`; `scored` is
     what it says of the photos in that arithmetic."""
     here, made = bundle.at(name), _Fitted()
@@ -199,7 +201,7 @@ def _fit(bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, aim: Ai
         if head.name not in labelled.photos.labels:
             made.lines.append(f"{head.name}: not labelled")
             continue
-        found, line = adjust(here, labelled.photos, scored, mine, aim)
+        found, line = fit(here, mine, scored)
         made.lines.append(f"{head.name}: {line}")
         if found:
             made.fields[head.name] = found
@@ -242,7 +244,7 @@ def _figures(
     chances, moved = (head.probabilities(one[readable]) for one in logits)
     drift = np.abs(chances - moved).max(axis=1)
     fair: tuple[Counted, ...] = ()
-    if head.kind == "binary":
+    if "true" in metrics:
         fair = of_homes(metrics["true"]["cross_fitted"])
     return HeadFigures(
         here=Measured(after, *fair),

@@ -83,8 +83,8 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
         manifest,
         seen.labelled,
         exact,
-        asked.aim,
         lambda name: score_all(draft.at(name), seen.labelled.photos, seen.device, seen.console, seen.scratch),
+        lambda here, head, scored: adjust(here, seen.labelled.photos, scored, head, asked.aim),
     )
     lines += more
     if not changed and not fitted:
