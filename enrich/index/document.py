@@ -52,6 +52,17 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two documents say the same: what is null is as good as absent, and so is an empty object."""
+    return bool(_said(one) == _said(other))
+
+
+def _said(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: said for name, inner in value.items() if (said := _said(inner)) not in (None, {})}
+
+
 def _utc(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -19,6 +19,7 @@ from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.state.database import Database
 
+PAGE = 1_000
 _PUT = text(
     """
     INSERT INTO document AS held (index, id, revision, document)
@@ -30,6 +31,13 @@ _PUT = text(
     """
 )
 _HELD = text("SELECT id, revision FROM document WHERE index = :index AND id = ANY(:ids)")
+_DOCUMENTS = text("""
+    SELECT id, document FROM document WHERE index = :index AND id = ANY(:ids) AND document IS NOT NULL
+""")
+_IDS = text("""
+    SELECT id FROM document WHERE index = :index AND document IS NOT NULL AND id > :after
+    ORDER BY id LIMIT :limit
+""")
 
 # What is asked of a field, with one of: `holds` (its value, or one of its values), `least`, `prefix`.
 _MATCHING = """
@@ -105,6 +113,21 @@ class EmbeddedIndex:
 
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        given = {"index": self._alias, "ids": list(ids)}
+        rows = self._database.run(lambda connection: connection.execute(_DOCUMENTS, given).all())
+        return {row.id: row.document for row in rows}
+
+    def ids(self) -> Iterator[Sequence[str]]:
+        after = ""
+        while ids := self._page(after):
+            yield ids
+            after = ids[-1]
+
+    def _page(self, after: str) -> Sequence[str]:
+        given = {"index": self._alias, "after": after, "limit": PAGE}
+        return self._database.run(lambda connection: connection.scalars(_IDS, given).all())
 
     def search(self, query: Query) -> Hits:
         asked: list[dict[str, Any]] = [

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 
+from enrich.errors import UsageError
 from enrich.index.elastic.client import connect
+from enrich.index.elastic.generations import Generations as ElasticGenerations
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
 from enrich.index.mapping import read_extras
-from enrich.index.protocol import SearchIndex
+from enrich.index.protocol import Generations, SearchIndex
 from enrich.model.head import Head
 from enrich.settings import Settings
 from enrich.state.database import Database
@@ -39,3 +41,24 @@ def open_index(
     if settings.index_mode == "merge":
         return MergeIndex(client, settings.index, heads)
     return OwnIndex(client, settings.index, heads, copied, extras)
+
+
+def open_generations(settings: Settings, heads: Sequence[Head], copied: Mapping[str, str]) -> Generations:
+    """The indices of the alias that the settings name, for building another one.
+
+    Raises:
+        UsageError: not of an index in mode merge, nor of the embedded one.
+        SettingsError, IndexSetupError: a setting cannot be used.
+    """
+    extras = read_extras(settings, heads)
+    if settings.index_backend == "embedded":
+        raise UsageError(
+            "the embedded index has no mapping, so there is nothing to reindex: `enrich reconcile --fix` "
+            "writes documents anew that differ; set ELASTICSEARCH_URL for an index of Elasticsearch"
+        )
+    if settings.index_mode == "merge":
+        raise UsageError(
+            f"in mode merge the index {settings.index} is the portal's, and so is reindexing it: have the "
+            "portal build a new one behind its alias, and the next run or `enrich publish` adds our fields"
+        )
+    return ElasticGenerations(connect(settings), settings.index, heads, copied, extras)

@@ -53,12 +53,63 @@ class SearchIndex(Protocol):
     def lost(self) -> Iterator[Sequence[str]]:
         """Ids, in pages, of documents that should carry our fields and do not (merge mode; else none)."""
 
+    def documents(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Those of these documents that are there now, by id: whole ones, or our fields of the portal's."""
+
+    def ids(self) -> Iterator[Sequence[str]]:
+        """Ids, in pages, of all documents that carry our fields."""
+
     def search(self, query: Query) -> Hits:
         """Answer a buyer's filter.
 
         Raises:
             UsageError: a name in the query is not a field of the index.
         """
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class Generations(Protocol):
+    """The indices of one alias, for `enrich reindex`; failures of a whole call as with `SearchIndex`.
+
+    The caller holds the lock `reindex`, and `publish` where an index takes another's place.
+    """
+
+    @property
+    def building(self) -> SearchIndex:
+        """The index in the making, beside the one that serves; `prepare` makes it."""
+
+    def serving(self) -> tuple[str, str] | None:
+        """Name and UUID of the index that serves; None where there is none yet."""
+
+    def take_up(self) -> bool:
+        """Whether one in the making was left behind that fits the settings; another one is dropped."""
+
+    def drop(self) -> None:
+        """Drop the one in the making, where there is one."""
+
+    def count(self) -> int:
+        """How many documents a search would find in the one in the making."""
+
+    def swap(self) -> tuple[str, str]:
+        """Have the one in the making serve, in one step; its name and UUID."""
+
+    def rollback(self) -> tuple[str, str]:
+        """Have the one that served before serve again, in one step; its name and UUID.
+
+        Raises:
+            UsageError: none is kept.
+        """
+
+    def kept(self, most: int) -> Mapping[str, str]:
+        """The indices that served before, at most so many, newest first: name -> UUID."""
+
+    def prune(self, kept: Mapping[str, str]) -> list[str]:
+        """Remove all other earlier indices that the job made and that no alias leads to; their names."""
+
+    def contradiction(self) -> str | None:
+        """In what the index that serves contradicts the settings, for people; None where it does not."""
 
     def close(self) -> None:
         """Release connections."""

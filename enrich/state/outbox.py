@@ -35,7 +35,7 @@ _ENQUEUE = text("""
 
 _KNOWN = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid AND serving")
 
-_NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
+NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
 
 _SERVE = text("""
     INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
@@ -45,7 +45,7 @@ _SERVE = text("""
 
 _DROP_OTHERS = text("DELETE FROM target WHERE serving AND id <> :target")
 
-_ENQUEUE_ALL = text("""
+ENQUEUE_ALL = text("""
     INSERT INTO publication (target, listing_id) SELECT :target, id FROM listing WHERE revision IS NOT NULL
 """)
 
@@ -197,11 +197,11 @@ class Outbox:
         given = {"name": name, "mode": mode, "uuid": uuid}
 
         def serve(connection: Connection) -> tuple[int, bool]:
-            connection.execute(_NO_OTHERS)
+            connection.execute(NO_OTHERS)
             target, new = connection.execute(_SERVE, given).one()
             connection.execute(_DROP_OTHERS, {"target": target})
             if new:
-                connection.execute(_ENQUEUE_ALL, {"target": target})
+                connection.execute(ENQUEUE_ALL, {"target": target})
             return target, new
 
         known: int | None = self._database.run(lambda connection: connection.scalar(_KNOWN, given))

@@ -248,7 +248,8 @@ target = Table(
 )
 """The indices published to. Another name, mode or UUID is another target, to which nothing is published yet.
 
-`serving`: buyers search it; one does. Others are filled beside it, to take its place later.
+`serving`: buyers search it; one does. Others are filled beside it, to take its place later, or did so before
+and are kept.
 """
 
 publication = Table(

@@ -146,6 +146,43 @@ def publish(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
 
 
 @app.command()
+def reconcile(
+    fix: opt.Fix = False,
+    allow_removals: opt.AllowRemovals = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Compare the portal, our state and the index: which documents are missing, stale, orphaned or altered.
+
+    Exit code 0: all is well, or was mended; 1: documents differ, or the index refused some.
+    """
+    from jobs.run.reconcile import reconcile as start
+
+    with stopping() as stop:
+        report = start(load_settings(), fix, allow_removals, stop)
+    end(report, as_json)
+
+
+@app.command()
+def reindex(
+    keep: opt.KeepOld = 1,
+    rollback: opt.Rollback = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Build a new index from state and swap it in behind the alias, with no moment without results.
+
+    Fetches and scores nothing. Killed or stopped, the old index serves on; started again, it goes on.
+    """
+    from jobs.run import reindex as job
+
+    start = job.rollback if rollback else job.reindex
+    with stopping() as stop:
+        report = start(load_settings(), keep, stop)
+    end(report, as_json)
+
+
+@app.command()
 def worker(verbose: opt.Verbose = False) -> None:
     """Stay, and run every time ENRICH_CRON says so. SIGTERM ends it after the batch in hand."""
     with stopping() as stop:

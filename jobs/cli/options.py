@@ -55,6 +55,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the documents and
 AllowRemovals = Annotated[
     bool, typer.Option("--allow-removals", help="Remove documents beyond ENRICH_MAX_REMOVED, this once.")
 ]
+Fix = Annotated[bool, typer.Option("--fix", help="Mend what differs; else it is only told.")]
+KeepOld = Annotated[
+    int, typer.Option("--keep", min=1, metavar="N", help="How many indices that served before are kept.")
+]
+Rollback = Annotated[bool, typer.Option("--rollback", help="Go back to the index that served before.")]
 Since = Annotated[
     datetime | None,
     typer.Option(help="Only listings whose updated_at is at or after this time (in ENRICH_TIMEZONE)."),

@@ -18,9 +18,34 @@ REFRESH = 0.5  # seconds between looks at the figures on a terminal
 @contextmanager
 def shown(figures: Figures, remaining: Callable[[], int], interval: float) -> Iterator[None]:
     """Show `figures` while the block runs; `remaining()` says how many listings wait."""
-    done = Event()
     show = _bar if sys.stderr.isatty() else _lines
-    thread = Thread(target=show, args=(figures, remaining, interval, done), name="progress", daemon=True)
+    with _beside(lambda done: show(figures, remaining, interval, done)):
+        yield
+
+
+@contextmanager
+def counted(what: str, count: Callable[[], int], interval: float, total: int | None = None) -> Iterator[None]:
+    """Show how far `count()` of `what` got while the block runs, out of `total` where that is known."""
+
+    def lines(done: Event) -> None:
+        while not done.wait(interval):
+            log.info("progress", extra={what: count(), "total": total})
+
+    def bar(done: Event) -> None:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            while not done.wait(REFRESH):
+                progress.update(task, completed=count())
+
+    with _beside(bar if sys.stderr.isatty() else lines):
+        yield
+
+
+@contextmanager
+def _beside(show: Callable[[Event], None]) -> Iterator[None]:
+    done = Event()
+    thread = Thread(target=show, args=(done,), name="progress", daemon=True)
     thread.start()
     try:
         yield

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from threading import Event, Thread
 from typing import Any
 
-from enrich.errors import BusyError, EnrichError, LockLostError, RemovalGuardError
+from enrich.errors import BusyError, EnrichError, LockLostError, OutageError, RemovalGuardError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher, PublishFigures
 from enrich.model.bundle import Bundle
@@ -19,10 +19,12 @@ from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import Discovery
 from enrich.state import bundles
+from enrich.state.locks import Hold
 from enrich.state.queue import WorkQueue
 from jobs.run.ahead import ScoredAhead
+from jobs.run.lifecycle import Reconciled, Reindexed
 from jobs.run.progress import shown
-from jobs.run.services import Services
+from jobs.run.services import Records, Services
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -30,8 +32,9 @@ log = logging.getLogger(__name__)
 PUBLISH_EVERY = 5.0  # seconds between looks at the outbox while listings are enriched
 LOCK_PATIENCE = 600.0  # seconds to wait for another process's publish at the end of a run
 LOCK_POLL = 1.0
-DISCOVER, PUBLISH = "discover", "publish"  # the locks
-DOCUMENTS_ONLY = ("publish", "rescore")  # kinds of runs that leave listings that wait to others
+DISCOVER, PUBLISH, REINDEX = "discover", "publish", "reindex"  # the locks
+# Kinds of runs that leave listings that wait to others.
+DOCUMENTS_ONLY = ("publish", "rescore", "reconcile", "reindex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class RunReport:
     """After `enrich rescore`: how many listings stay as another bundle made them."""
     ahead: ScoredAhead | None = None
     """What a cluster fetched and scored before; `figures` count these photos as known."""
+    reconciled: Reconciled | None = None
+    """What `enrich reconcile` found."""
+    reindexed: Reindexed | None = None
     left: int | None = None
     """Where a signal stopped the job: listings to enrich, or documents to publish where all are enriched."""
     exit_code: int = 0
@@ -79,6 +85,8 @@ class RunReport:
             "joined": self.joined,
             "rescored": asdict(self.rescored) if self.rescored else None,
             "ray": self.ahead.as_json() if self.ahead else None,
+            "reconciled": asdict(self.reconciled) if self.reconciled else None,
+            "reindexed": asdict(self.reindexed) if self.reindexed else None,
             "left": self.left,
         }
 
@@ -94,7 +102,7 @@ def check_index(services: Services) -> None:
 
 
 @contextmanager
-def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> Iterator[int]:
+def recorded(services: Records, kind: str, report: RunReport, stop: Stop) -> Iterator[int]:
     """Keep the run in the table `run`, with how it ended; yields its id."""
     if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
         log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
@@ -112,6 +120,9 @@ def recorded(services: Services, kind: str, report: RunReport, stop: Stop) -> It
             report.exit_code = 1 if report.figures.quarantined or report.published.refused else 0
     except EnrichError as raised:
         report.exit_code, error = raised.exit_code, str(raised)
+        raise
+    except IndexUnavailable as raised:
+        report.exit_code, error = OutageError.exit_code, str(raised)
         raise
     except BaseException as raised:
         error = repr(raised)
@@ -133,7 +144,7 @@ def _heads(bundle: Bundle) -> dict[str, Any]:
     return heads
 
 
-def _left(services: Services, kind: str) -> int:
+def _left(services: Records, kind: str) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
     listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count()
     if listings:
@@ -188,10 +199,24 @@ def publish_beside(
         raise RemovalGuardError(report.discovery.refusal)
 
 
-def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
+def publish_now(services: Records, publisher: Publisher, stop: Stop) -> None:
     """Publish everything, waiting for another process's publish to end first.
 
     A lock that was lost, because the database was away, is taken again: nothing is written without it.
+
+    Raises:
+        BusyError: the other one did not end.
+    """
+
+    def work(hold: Hold) -> None:
+        publisher.publish(until=stop.is_set, check=hold.check)
+
+    if holding_publish(services, stop, work):
+        publisher.refusals.warn()
+
+
+def holding_publish(services: Records, stop: Stop, work: Callable[[Hold], object]) -> bool:
+    """Do `work` with the lock `publish`, waiting for another process to give it back; False: told to stop.
 
     Raises:
         BusyError: the other one did not end.
@@ -200,15 +225,15 @@ def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
     while not stop.is_set():
         try:
             with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
-                publisher.publish(until=stop.is_set, check=hold.check)
-            publisher.refusals.warn()
-            return
+                work(hold)
+            return True
         except LockLostError:  # it was ours: we wait anew
             deadline = time.monotonic() + LOCK_PATIENCE
         except BusyError:
             if time.monotonic() > deadline:
                 raise
         stop.wait(LOCK_POLL)
+    return False
 
 
 def pipeline_on(

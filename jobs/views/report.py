@@ -1,4 +1,4 @@
-"""What `enrich run`, `backfill`, `rescore` and `publish` print when they are done."""
+"""What `enrich run`, `backfill`, `rescore`, `publish`, `reconcile` and `reindex` print when they are done."""
 
 import json
 import sys
@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
+
 from jobs.run.dry_run import Rehearsed
+from jobs.run.lifecycle import Difference, Reconciled, Reindexed
 from jobs.run.session import Rescored, RunReport
 from jobs.views import console, listed, print_json
 from jobs.views.status import duration
@@ -37,6 +40,10 @@ def report_lines(report: RunReport) -> list[str]:
         lines.append(f"joined     #{report.joined}, an unfinished backfill that asked for the same")
     if report.rescored is not None:
         lines.append(_rescored(report.rescored))
+    if report.reconciled is not None:
+        return [*_reconciled(report.reconciled, plain), f"took       {duration(plain['seconds'])}"]
+    if report.reindexed is not None:
+        return [*lines, *_reindexed(report.reindexed, plain), f"took       {duration(plain['seconds'])}"]
     if not lines:  # publish only
         return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
     if report.ahead is not None:
@@ -82,6 +89,44 @@ def _rescored(rescored: Rescored) -> str:
             "are missing or photos are due: `enrich backfill --stale-bundle` fetches those"
         )
     return line
+
+
+def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"compared   {found.documents:,} documents; {found.waiting:,} listings wait for the next run anyway"
+    ]
+    for kind in ("missing", "stale", "orphaned", "altered"):
+        differing: Difference = getattr(found, kind)
+        more = ", …" if differing.count > len(differing.examples) else ""
+        examples = f": {', '.join(map(escape, differing.examples))}{more}" if differing.count else ""
+        lines.append(f"{kind:10} {differing.count:,}{examples}")
+    if found.fixed:
+        lines.append(f"mended     {_counts(plain['documents'])}")
+    elif found.differences:
+        lines.append("nothing was written: `enrich reconcile --fix` mends this")
+    return lines
+
+
+def _reindexed(done: Reindexed, plain: Mapping[str, Any]) -> list[str]:
+    if done.serving is None:
+        return [f"documents  {_counts(plain['documents'])}; the old index goes on serving"]
+    if done.went_back:
+        lacks = f"it lacks {done.lacks:,} documents that changed since, which the next publish writes"
+        lines = [f"serving    {done.serving} again, not {done.before}; {lacks}"]
+        if done.contradiction is not None:
+            lines.append(f"but        the settings ask for another index: {escape(done.contradiction)}")
+        return lines
+    begun = ", begun by an earlier reindex" if done.taken_up else ""
+    lines = [
+        f"documents  {_counts(plain['documents'])}",
+        f"compared   {done.documents:,} documents by their number, {done.sampled:,} word by word",
+        f"serving    {done.serving}{begun}",
+    ]
+    if done.before is not None:
+        lines.append(f"kept       {done.before}: `enrich reindex --rollback` goes back to it")
+    if done.removed:
+        lines.append(f"removed    {', '.join(done.removed)}")
+    return lines
 
 
 def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:

@@ -125,7 +125,7 @@ def test_what_contradicts_the_index_that_is_there_is_told(
 ) -> None:
     opened().prepare()
     for step in (opened(properties, options).check, opened(properties, options).prepare):
-        with pytest.raises(IndexSetupError, match=f"{words}.*Remove the index"):
+        with pytest.raises(IndexSetupError, match=f"{words}.*enrich reindex"):
             step()
 
 

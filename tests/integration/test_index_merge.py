@@ -428,7 +428,7 @@ def test_a_stopped_server_is_unavailable(elasticsearch_server: ElasticsearchServ
 def test_lost_documents_come_in_pages(
     index: MergeIndex, portal_index: PortalIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enrich.index.elastic.merge.PAGE", 10)
+    monkeypatch.setattr("enrich.index.elastic.reading.PAGE", 10)
     ids = [f"n{number}" for number in range(25)]
     portal_index.save(*ids)
     pages = list(index.lost())

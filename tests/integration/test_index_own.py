@@ -231,7 +231,7 @@ def test_a_column_that_changed_its_type_is_refused_with_what_to_do(
     other = own(elasticsearch_url, index_name, copied={**COPIED, "price": "keyword"})
     for step in (other.prepare, other.check):
         with pytest.raises(
-            IndexSetupError, match=r"price is of type long, keyword is needed.*Remove the index"
+            IndexSetupError, match=r"price is of type long, keyword is needed.*enrich reindex"
         ):
             step()
 

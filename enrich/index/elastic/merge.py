@@ -6,7 +6,6 @@ of our fields, null where unknown, and those left over from earlier writes too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from typing import Any
 
 from elasticsearch import ApiError, Elasticsearch
@@ -15,14 +14,14 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
 from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
-from enrich.index.protocol import Hits, IndexUnavailable, Query
+from enrich.index.elastic.reading import fetched, walk
+from enrich.index.protocol import Hits, Query
 from enrich.model.head import Head
 from enrich.model.kind import KINDS
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 ROUNDS = 5  # times a document that somebody else writes to is read again
-PAGE = 1_000
-KEEP_ALIVE = "5m"
+OURS = {"exists": {"field": "enrichment.revision"}}
 
 
 def _of_any_kind(head: str) -> set[str]:
@@ -137,19 +136,20 @@ class MergeIndex:
         if isinstance(revision, int) and revision > write.revision:
             text = f"the document holds revision {revision}"
             return WriteResult(write.id, write.revision, WriteStatus.OUTDATED, text, index_revision=revision)
-        if write.document is None:
-            done = all(old.get(name) is None for name in self._own_fields(old))
-        else:
-            done = revision == write.revision
+        done = not self._ours(old) if write.document is None else revision == write.revision
         return WriteResult(write.id, write.revision, WriteStatus.DONE) if done else None
+
+    def _ours(self, old: Mapping[str, Any]) -> dict[str, Any]:
+        """What a document says in our fields."""
+        names = _own_fields(old, self._properties, self._heads)
+        return {name: old[name] for name in names if old.get(name) is not None}
 
     def _operation(self, write: DocumentWrite, found: Mapping[str, Any]) -> bytes:
         old: Mapping[str, Any] = found.get("_source", {})
         if write.document is None:
-            ours: dict[str, Any] = dict.fromkeys(self._own_fields(old))
+            ours: dict[str, Any] = dict.fromkeys(_own_fields(old, self._properties, self._heads))
         else:
-            left_over = {name: None for name in self._own_fields(old) if name in old}
-            ours = {**left_over, **write.document}
+            ours = {**dict.fromkeys(self._ours(old)), **write.document}
             if not self._writes_id or "listing_id" in old:
                 ours.pop("listing_id", None)
         position = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
@@ -157,27 +157,32 @@ class MergeIndex:
         doc = {name: covering(value, old.get(name)) for name, value in ours.items()}
         return action + b"\n" + encode({"doc": doc})
 
-    def _own_fields(self, old: Mapping[str, Any]) -> Iterator[str]:
-        """Our fields, but the id, which stays; with those of heads that an earlier bundle had."""
-        yield from (name for name in self._properties if name != "listing_id")
-        current = {head.name for head in self._heads}
-        evidence = old.get("evidence")
-        for head in evidence if isinstance(evidence, dict) else ():
-            if head not in current:
-                yield from (name for name in _of_any_kind(head) if name in old)
-
     def lost(self) -> Iterator[Sequence[str]]:
         """Ids of the portal's documents without our fields, as of now."""
-        with answers(self._client):
-            with suppress(ApiError):  # needs the privilege `maintenance`; else up to a second late
-                self._client.indices.refresh(index=self._index)
-            yield from _without_ours(self._client, self._index)
+        return walk(self._client, self._index, {"bool": {"must_not": OURS}})
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        found = fetched(self._client, self._index, ids, self._read)
+        return {id: self._ours(old) for id, old in found.items()}
+
+    def ids(self) -> Iterator[Sequence[str]]:
+        return walk(self._client, self._index, OURS)
 
     def search(self, query: Query) -> Hits:
         return search(self._client, self._index, self._heads, query)
 
     def close(self) -> None:
         self._client.close()
+
+
+def _own_fields(old: Mapping[str, Any], ours: Mapping[str, Any], heads: Sequence[Head]) -> Iterator[str]:
+    """Our fields, but the id, which stays; with those of heads that an earlier bundle had."""
+    yield from (name for name in ours if name != "listing_id")
+    current = {head.name for head in heads}
+    evidence = old.get("evidence")
+    for head in evidence if isinstance(evidence, dict) else ():
+        if head not in current:
+            yield from (name for name in _of_any_kind(head) if name in old)
 
 
 def _find(client: Elasticsearch, name: str) -> tuple[str, dict[str, Any]]:
@@ -197,46 +202,6 @@ def _find(client: Elasticsearch, name: str) -> tuple[str, dict[str, Any]]:
             "an alias of one, in ENRICH_INDEX"
         )
     return next(iter(found.items()))
-
-
-def _without_ours(client: Elasticsearch, index: str) -> Iterator[Sequence[str]]:
-    try:
-        with _point_in_time(client, index) as pit:
-            after: list[Any] | None = None
-            while True:
-                answer = client.search(
-                    pit=pit,
-                    query={"bool": {"must_not": {"exists": {"field": "enrichment.revision"}}}},
-                    sort=["_shard_doc"],
-                    size=PAGE,
-                    source=False,
-                    track_total_hits=False,
-                    search_after=after,
-                )
-                pit["id"] = answer["pit_id"]
-                hits = answer["hits"]["hits"]
-                if not hits:
-                    return
-                yield [hit["_id"] for hit in hits]
-                after = hits[-1]["sort"]
-    except ApiError as error:
-        if error.status_code == 404:
-            raise IndexUnavailable(f"index {index} was replaced meanwhile") from None
-        raise
-
-
-@contextmanager
-def _point_in_time(client: Elasticsearch, index: str) -> Iterator[dict[str, Any]]:
-    """The index as of now, for reading it in pages."""
-    pit = {
-        "id": client.open_point_in_time(index=index, keep_alive=KEEP_ALIVE)["id"],
-        "keep_alive": KEEP_ALIVE,
-    }
-    try:
-        yield pit
-    finally:
-        with suppress(Exception):
-            client.close_point_in_time(id=pit["id"])
 
 
 def covering(new: Any, old: Any) -> Any:

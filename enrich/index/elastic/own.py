@@ -15,6 +15,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
 from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
 from enrich.index.elastic.query import search
+from enrich.index.elastic.reading import fetched, walk
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Hits, IndexLost, Query
 from enrich.model.head import Head
@@ -23,8 +24,8 @@ from enrich.records import DocumentWrite, WriteResult, WriteStatus
 MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
 _FIXED = ("analysis.", "number_of_shards", "sort.")  # settings that an index is made with
 _REBUILD = (
-    "Remove the index (the next run builds it again from state, without fetching or scoring), or choose "
-    "another ENRICH_INDEX"
+    "`enrich reindex` builds another one from state, without fetching or scoring, while this one goes on "
+    "serving; or choose another ENRICH_INDEX"
 )
 _TOMBSTONE = re.compile(r"current version \[(\d+)\]")
 
@@ -47,11 +48,13 @@ class OwnIndex:
         self._mapping = mapping(heads, copied)
         self._mapping["properties"].update(extras.properties)
         self._settings = {**extras.settings, **OWN_SETTINGS}
+        self._stem = alias  # of the names of indices
+        self._meta = {"made_by": MADE_BY}
 
     def prepare(self) -> str:
         try:
             with answers(self._client):
-                name, found = _find(self._client, self._alias) or self._create()
+                name, found = find(self._client, self._alias) or self._create()
                 missing = self._missing(name, found)
                 if missing or found["mappings"].get("dynamic") != "strict":
                     marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
@@ -69,7 +72,7 @@ class OwnIndex:
 
     def check(self) -> list[str]:
         with answers(self._client):
-            found = _find(self._client, self._alias)
+            found = find(self._client, self._alias)
             names = [self._alias, f"{self._alias}-*"]
             lacking = privileges(self._client, names, ["read", "write", "manage"])
             if lacking:
@@ -88,19 +91,19 @@ class OwnIndex:
 
     def _create(self) -> tuple[str, dict[str, Any]]:
         """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
-        name = f"{self._alias}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
+        name = f"{self._stem}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         try:
             self._client.indices.create(
                 index=name,
                 aliases={self._alias: {"is_write_index": True}},
-                mappings={**self._mapping, "_meta": {"made_by": MADE_BY}},
+                mappings={**self._mapping, "_meta": self._meta},
                 settings=self._settings,
             )
         except ApiError:
-            if found := _find(self._client, self._alias):
+            if found := find(self._client, self._alias):
                 return found
             raise
-        found = _find(self._client, self._alias)
+        found = find(self._client, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} vanished right after it was made")
         return found
@@ -130,7 +133,9 @@ class OwnIndex:
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
-        concrete = self._concrete() if any(write.document is None for write in writes) else ""
+        concrete = (
+            _concrete(self._client, self._alias) if any(write.document is None for write in writes) else ""
+        )
         results: dict[str, WriteResult] = {}
         operations: dict[str, bytes] = {}
         for write in writes:
@@ -156,20 +161,14 @@ class OwnIndex:
             )
         return [results[write.id] for write in writes]
 
-    def _concrete(self) -> str:
-        """The index behind the alias, to address deletes to.
-
-        A delete with an external version to an alias that is gone would create an index of the alias's name,
-        `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
-        """
-        with answers(self._client):
-            found = _find(self._client, self._alias)
-        if found is None:
-            raise IndexLost(f"alias {self._alias} is gone")
-        return found[0]
-
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        return fetched(self._client, self._alias, ids)
+
+    def ids(self) -> Iterator[Sequence[str]]:
+        return walk(self._client, self._alias, {"match_all": {}})
 
     def search(self, query: Query) -> Hits:
         return search(self._client, self._alias, self._heads, query)
@@ -178,7 +177,7 @@ class OwnIndex:
         self._client.close()
 
 
-def _find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
+def find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
     """The index behind the alias with its mapping and settings; None where there is no such alias."""
     try:
         found: dict[str, Any] = client.indices.get(index=alias).body
@@ -197,6 +196,19 @@ def _find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | Non
             "from all but one, or choose another ENRICH_INDEX"
         )
     return next(iter(found.items()))
+
+
+def _concrete(client: Elasticsearch, alias: str) -> str:
+    """The index behind the alias, to address deletes to.
+
+    A delete with an external version to an alias that is gone would create an index of the alias's name,
+    `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
+    """
+    with answers(client):
+        found = find(client, alias)
+    if found is None:
+        raise IndexLost(f"alias {alias} is gone")
+    return found[0]
 
 
 def _settle(

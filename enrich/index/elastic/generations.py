@@ -1,0 +1,178 @@
+"""The indices that a job made for one alias: the one that serves, the one in the making, and earlier ones.
+
+The one in the making stands behind an alias of its own, `<alias>-next`, and is written like any other. It
+takes the place of the one that serves in one request, which moves both aliases. Its mapping's `_meta` says
+what it was made for, and which index it replaced.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from elasticsearch import ApiError, Elasticsearch
+
+from enrich.errors import IndexSetupError, UsageError
+from enrich.index.elastic.client import answers, reason_of
+from enrich.index.elastic.own import MADE_BY, OwnIndex, find
+from enrich.index.mapping import Extras
+from enrich.index.protocol import IndexUnavailable, SearchIndex
+from enrich.model.head import Head
+
+
+class _NextIndex(OwnIndex):
+    """The index in the making."""
+
+    def __init__(
+        self,
+        client: Elasticsearch,
+        alias: str,
+        heads: Sequence[Head],
+        copied: Mapping[str, str],
+        extras: Extras,
+    ) -> None:
+        super().__init__(client, f"{alias}-next", heads, copied, extras)
+        wanted = json.dumps([self._mapping, self._settings], sort_keys=True)
+        self._stem = alias
+        self._meta = {"made_by": MADE_BY, "made_for": sha256(wanted.encode()).hexdigest()}
+
+    def fits(self, found: Mapping[str, Any]) -> bool:
+        """Whether an index was made for the very mapping and settings of now."""
+        return bool(_meta(found).get("made_for") == self._meta["made_for"])
+
+
+class Generations:
+    """See `enrich.index.protocol.Generations`."""
+
+    def __init__(
+        self,
+        client: Elasticsearch,
+        alias: str,
+        heads: Sequence[Head],
+        copied: Mapping[str, str],
+        extras: Extras,
+    ) -> None:
+        self._client = client
+        self._alias = alias
+        self._serving = OwnIndex(client, alias, heads, copied, extras)
+        self._next = _NextIndex(client, alias, heads, copied, extras)
+
+    @property
+    def building(self) -> SearchIndex:
+        return self._next
+
+    def serving(self) -> tuple[str, str] | None:
+        with answers(self._client):
+            found = find(self._client, self._alias)
+        return found and (found[0], _uuid(found[1]))
+
+    def take_up(self) -> bool:
+        with answers(self._client):
+            found = find(self._client, f"{self._alias}-next")
+            if found is None or self._next.fits(found[1]):
+                return found is not None
+            self._client.indices.delete(index=found[0])
+            return False
+
+    def drop(self) -> None:
+        with answers(self._client):
+            if found := find(self._client, f"{self._alias}-next"):
+                self._client.indices.delete(index=found[0])
+
+    def count(self) -> int:
+        with answers(self._client):
+            self._client.indices.refresh(index=f"{self._alias}-next")
+            return int(self._client.count(index=f"{self._alias}-next")["count"])
+
+    def swap(self) -> tuple[str, str]:
+        with answers(self._client):
+            made, served = find(self._client, f"{self._alias}-next"), find(self._client, self._alias)
+            if made is None:
+                raise IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
+            name, found = made
+            old = served and served[0]
+            meta = {**_meta(found), "replaces": old}
+            self._client.indices.put_mapping(index=name, dynamic="strict", meta=meta)
+            self._client.indices.refresh(index=name)
+            away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
+            self._move(old, name, {"remove": away})
+        return name, _uuid(found)
+
+    def rollback(self) -> tuple[str, str]:
+        with answers(self._client):
+            served = find(self._client, self._alias)
+            before = served and _meta(served[1]).get("replaces")
+            found = self._ours().get(before) if before else None
+            if served is None or before is None or found is None:
+                raise UsageError(
+                    f"of alias {self._alias} no index is kept that served before: there is none to go back to"
+                )
+            self._move(served[0], before)
+        return before, _uuid(found)
+
+    def _move(self, old: str | None, new: str, *also: Mapping[str, Any]) -> None:
+        """The one step: a search finds the one index or the other."""
+        actions: list[Mapping[str, Any]] = [
+            {"add": {"index": new, "alias": self._alias, "is_write_index": True}},
+            *also,
+        ]
+        if old is not None:
+            actions.append({"remove": {"index": old, "alias": self._alias, "must_exist": True}})
+        try:
+            self._client.indices.update_aliases(actions=actions)
+        except ApiError as error:
+            if error.status_code not in (400, 404):
+                raise
+            raise IndexSetupError(
+                f"alias {self._alias} cannot be moved to {new}: {reason_of(error)}. It leads to where "
+                "it did before; start the command again"
+            ) from None
+
+    def kept(self, most: int) -> dict[str, str]:
+        with answers(self._client):
+            ours = self._ours()
+            kept: dict[str, str] = {}
+            served = find(self._client, self._alias)
+            name = served and _meta(served[1]).get("replaces")
+            while name in ours and len(kept) < most:
+                kept[name] = _uuid(ours[name])
+                name = _meta(ours[name]).get("replaces")
+        return kept
+
+    def prune(self, kept: Mapping[str, str]) -> list[str]:
+        with answers(self._client):
+            ours = self._ours()
+            removed = sorted(name for name in ours if name not in kept and not ours[name]["aliases"])
+            if removed:
+                self._client.indices.delete(index=removed)
+        return removed
+
+    def contradiction(self) -> str | None:
+        try:
+            self._serving.check()
+        except IndexSetupError as error:
+            return str(error)
+        return None
+
+    def _ours(self) -> dict[str, dict[str, Any]]:
+        """All indices that the job made for this alias, by name."""
+        found: dict[str, dict[str, Any]] = self._client.indices.get(index=f"{self._alias}-*").body
+        named = re.compile(re.escape(self._alias) + r"-\d{20}")
+        return {
+            name: index
+            for name, index in found.items()
+            if named.fullmatch(name) and _meta(index).get("made_by") == MADE_BY
+        }
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _meta(found: Mapping[str, Any]) -> dict[str, Any]:
+    meta: dict[str, Any] = found["mappings"].get("_meta", {})
+    return meta
+
+
+def _uuid(found: Mapping[str, Any]) -> str:
+    return str(found["settings"]["index"]["uuid"])

@@ -1,0 +1,191 @@
+"""Reindex: a new index under the same alias, with no moment without results.
+
+`build` fills it from state, beside the one that serves, which goes on being published to. `catch_up`
+publishes what changed meanwhile. Then, with the lock `publish`, it is caught up once more and compared, and
+`swap` moves the alias in one step. Killed or stopped before that, the old index serves on, and the next
+reindex takes the new one up, or drops it where the settings are others by then.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+
+from enrich.errors import BusyError, StoppedError
+from enrich.index.document import build as build_document
+from enrich.index.document import same
+from enrich.index.open import open_generations
+from enrich.index.protocol import Generations
+from enrich.index.publish import Publisher
+from enrich.settings import Settings
+from enrich.source.discover import discover
+from enrich.state.locks import Hold
+from enrich.state.targets import Beside, beside, serve
+from jobs.run.lifecycle import Reindexed
+from jobs.run.progress import counted
+from jobs.run.services import Records, open_records
+from jobs.run.session import DISCOVER, REINDEX, RunReport, holding_publish, recorded
+from jobs.run.stop import Stop
+
+log = logging.getLogger(__name__)
+SAMPLE = 1_000  # documents read back and compared before the swap
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A reindex under way."""
+
+    records: Records
+    generations: Generations
+    outbox: Beside
+    publisher: Publisher
+    done: Reindexed
+    keep: int
+    stop: Stop
+
+
+def reindex(settings: Settings, keep: int, stop: Stop) -> RunReport:
+    """Build an index as the settings have it, and have it serve; `keep` so many of those that served before.
+
+    Raises:
+        StoppedError: the new index lacks documents, or holds others than it should: it takes nobody's place.
+        EnrichError: with the exit code of the command; see `enrich.errors`.
+    """
+    report = RunReport()
+    with _opened(settings, report, keep, stop) as (records, generations, hold, run_id):
+        done = report.reindexed = Reindexed(taken_up=generations.take_up())
+        _discover(records, report, run_id)
+        outbox = Beside(records.database)
+        publisher = Publisher(outbox, generations.building, records.bundle, settings)
+        report.published = publisher.figures
+        job = Rebuild(records, generations, outbox, publisher, done, keep, stop)
+        build(job, hold.check)
+        if not stop.is_set():
+            catch_up(job, hold.check)
+
+        def finish(publishing: Hold) -> None:
+            catch_up(job, publishing.check)
+            if not stop.is_set():
+                compare(job)
+                publishing.check()
+                swap(job)
+
+        hold.check()
+        holding_publish(records, stop, finish)
+        publisher.refusals.warn()
+        if done.serving is None:  # told to stop
+            report.left = max(outbox.counts().unpublished, 1)
+    return report
+
+
+def rollback(settings: Settings, keep: int, stop: Stop) -> RunReport:
+    """Have the index serve again that the last reindex replaced.
+
+    Raises:
+        UsageError: none is kept.
+        EnrichError: with the exit code of the command; see `enrich.errors`.
+    """
+    report = RunReport()
+    with _opened(settings, report, keep, stop) as (records, generations, _, _):
+        done = report.reindexed = Reindexed(went_back=True)
+        generations.drop()
+
+        def back(publishing: Hold) -> None:
+            publishing.check()
+            before = generations.serving()
+            name, uuid = generations.rollback()
+            done.lacks = _record(records, generations, uuid, keep)
+            done.serving, done.before = name, before and before[0]
+
+        if holding_publish(records, stop, back):
+            done.contradiction = generations.contradiction()
+    return report
+
+
+@contextmanager
+def _opened(
+    settings: Settings, report: RunReport, keep: int, stop: Stop
+) -> Iterator[tuple[Records, Generations, Hold, int]]:
+    with open_records(settings, "reindex") as records:
+        indices = open_generations(settings, records.bundle.heads, records.source.copied_columns())
+        with (
+            closing(indices) as generations,
+            records.locks.hold(REINDEX, settings.lease_seconds) as hold,
+            recorded(records, "reindex", report, stop) as run_id,
+        ):
+            found = generations.serving()
+            # A swap may have been cut off before it was written down.
+            if found and beside(records.database, settings.index, found[1]):
+                holding_publish(records, stop, lambda _: _record(records, generations, found[1], keep))
+            yield records, generations, hold, run_id
+
+
+def _discover(records: Records, report: RunReport, run_id: int) -> None:
+    """Bring state up to the portal's columns: their types may be why there is to be another index."""
+    # Where a nightly run is under way it does the discovering.
+    with suppress(BusyError), records.locks.hold(DISCOVER, records.settings.lease_seconds) as hold:
+        at = (records.source, records.database, records.settings, run_id)
+        report.discovery = discover(*at, check=hold.check)
+        if report.discovery.refusal is not None:
+            log.warning(report.discovery.refusal)
+
+
+def build(job: Rebuild, check: Callable[[], None]) -> None:
+    """Fill the new index from state, or what an earlier reindex left of it."""
+    figures = job.publisher.figures
+    with counted("documents", lambda: figures.written, job.records.settings.log_interval):
+        job.publisher.publish(until=job.stop.is_set, check=check)
+
+
+def catch_up(job: Rebuild, check: Callable[[], None]) -> None:
+    """Publish to the new index what changed meanwhile."""
+    job.publisher.publish(until=job.stop.is_set, check=check)
+
+
+def compare(job: Rebuild) -> None:
+    """Make sure that no search finds less in the new index: by counts, and by a sample of documents.
+
+    Raises:
+        StoppedError: it would.
+    """
+    index = job.records.settings.index
+    if lacking := job.outbox.lacking():
+        job.publisher.refusals.warn()
+        raise StoppedError(
+            f"the new index refuses {len(lacking)} documents that the one behind {index} has, of listing "
+            f"{lacking[0]} among others; the log says why. The old one goes on serving: correct the mapping "
+            "or the columns, and start `enrich reindex` again"
+        )
+    held, waiting, found = job.outbox.held(), job.outbox.counts().unpublished, job.generations.count()
+    if abs(found - held) > waiting:
+        raise StoppedError(
+            f"the new index has {found} documents, {held} were written. The old one behind {index} goes on "
+            "serving: does somebody else write to the new one? Start `enrich reindex` again"
+        )
+    rows = job.outbox.sample(SAMPLE)
+    documents = job.generations.building.documents([row.id for row in rows])
+    for row in rows:
+        made = build_document(row, job.records.bundle.heads, "own")
+        if not same(made, documents.get(row.id, {})):
+            raise StoppedError(
+                f"in the new index the document of listing {row.id} is not as it was written. The old one "
+                f"behind {index} goes on serving: does somebody else write to the new one? Start `enrich "
+                "reindex` again"
+            )
+    job.done.documents, job.done.sampled = found, len(rows)
+
+
+def swap(job: Rebuild) -> None:
+    """Have the new index serve, write that down, and remove older ones."""
+    before = job.generations.serving()
+    name, uuid = job.generations.swap()
+    job.done.lacks = _record(job.records, job.generations, uuid, job.keep)
+    job.done.serving, job.done.before = name, before and before[0]
+    job.done.removed = job.generations.prune(job.generations.kept(job.keep))
+
+
+def _record(records: Records, generations: Generations, uuid: str, keep: int) -> int:
+    """Write down which index serves, and which are kept; how many documents it is still to get."""
+    settings = records.settings
+    kept = list(generations.kept(keep).values())
+    return serve(records.database, settings.index, settings.index_mode, uuid, kept)

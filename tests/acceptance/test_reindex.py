@@ -1,0 +1,386 @@
+"""`enrich reindex`: another index under the same alias, and searches that notice nothing."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from enrich.errors import BusyError, IndexSetupError, StoppedError, UsageError
+from enrich.state.database import Database
+from enrich.state.locks import Locks
+from jobs.run import reindex as job
+from jobs.run.lifecycle import Reindexed
+from jobs.run.reindex import REINDEX
+from jobs.run.session import RunReport
+from jobs.run.stop import Stop
+from tests.support.command import Enrich, enrich_here
+from tests.support.harness import ENRICH, World, assert_same
+
+__all__ = ["enrich_here"]  # a fixture
+
+HOMES = 60
+BRIEF = {"lease_seconds": 2.0, "publish_batch": 10}
+KILLED = """
+import itertools, os, signal
+from enrich.index.elastic import generations, own
+from jobs.run import reindex
+
+def die(owner, name, count, after):
+    step, turns = getattr(owner, name), itertools.count(1)
+
+    def patched(*args, **kwargs):
+        last = next(turns) == count
+        answer = step(*args, **kwargs) if after or not last else None
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(owner, name, patched)
+
+"""
+BOUNDARIES = {
+    "in the build": "die(own.OwnIndex, 'write', 3, True)",
+    "before catching up": "die(reindex, 'catch_up', 1, False)",
+    "caught up": "die(reindex, 'catch_up', 1, True)",
+    "before the swap": "die(generations.Generations, 'swap', 1, False)",
+    "swapped, not written down": "die(generations.Generations, 'swap', 1, True)",
+    "before older ones are removed": "die(generations.Generations, 'prune', 1, False)",
+}
+
+
+def reindex(world: World, keep: int = 1, **settings: Any) -> RunReport:
+    return job.reindex(world.settings(**settings), keep, Stop())
+
+
+def rollback(world: World, **settings: Any) -> Reindexed:
+    report = job.rollback(world.settings(**settings), 1, Stop())
+    assert report.reindexed is not None
+    return report.reindexed
+
+
+def behind(world: World) -> str:
+    """The index that serves."""
+    (name,) = world.elasticsearch.indices.get_alias(name=world.index)
+    return str(name)
+
+
+def indices(world: World) -> list[str]:
+    return sorted(world.elasticsearch.indices.get(index=f"{world.index}*"))
+
+
+@pytest.fixture
+def homes(world: World) -> World:
+    """Many homes without photos, and one with; published."""
+    world.portal.execute(
+        "INSERT INTO listings (id, updated_at, city, price) SELECT 'h' || n, now(), 'Solna', n"
+        " FROM generate_series(1, :count) n",
+        count=HOMES - 1,
+    )
+    world.listing("seen", "kitchen", "balcony", city="Lund", price=7)
+    assert world.run().published.written == HOMES
+    world.photos.forget()
+    return world
+
+
+@contextmanager
+def searching(world: World, least: int = HOMES) -> Iterator[None]:
+    """Buyers search all the while: never an error, and never fewer hits."""
+    found: list[int] = []
+    failed: list[Exception] = []
+    done = Event()
+
+    def search() -> None:
+        with Elasticsearch(str(world.fixed["elasticsearch_url"])) as client:
+            while not done.is_set():
+                try:
+                    answer = client.search(index=world.index, size=1, track_total_hits=True)
+                    found.append(answer["hits"]["total"]["value"])
+                except Exception as error:
+                    failed.append(error)
+
+    world.elasticsearch.indices.refresh(index=world.index)
+    threads = [Thread(target=search) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    assert len(found) > 5 and min(found) >= least
+
+
+def test_a_new_index_takes_the_place_of_the_old_one(homes: World) -> None:
+    before, old = homes.documents(), behind(homes)
+    with searching(homes):
+        report = reindex(homes)
+    done = report.reindexed
+    assert (report.exit_code, report.published.written) == (0, HOMES) and done is not None
+    assert (done.before, done.serving, done.taken_up) == (old, behind(homes), False)
+    assert (done.documents, done.sampled, done.lacks, done.removed) == (HOMES, HOMES, 0, [])
+    assert old != behind(homes) and indices(homes) == sorted([old, behind(homes)])
+    assert_same(homes.documents(), before)
+    assert homes.requests() == 0
+
+    writes = homes.writes()
+    assert homes.run().published.written == 0 and homes.writes() == writes, "state knows what it holds"
+
+
+def test_a_mapping_that_contradicts_goes_through_it(homes: World, tmp_path: Path) -> None:
+    before = homes.documents()
+    mapping, settings = tmp_path / "mapping.json", tmp_path / "settings.json"
+    mapping.write_text('{"properties": {"city": {"type": "text", "analyzer": "homes"}}}')
+    settings.write_text(
+        json.dumps({"analysis": {"analyzer": {"homes": {"tokenizer": "standard", "filter": ["lowercase"]}}}})
+    )
+    homes.fixed |= {"index_mapping": mapping, "index_settings": settings}
+    with pytest.raises(IndexSetupError, match=r"city is of type keyword, text is needed.*`enrich reindex`"):
+        homes.run()
+    with searching(homes):
+        assert reindex(homes).exit_code == 0
+    assert homes.matching({"match": {"city": "LUND"}}) == {"seen"}
+    assert_same(homes.documents(), before)
+    assert homes.run().exit_code == 0
+
+    done = rollback(homes)
+    assert done.contradiction is not None and "text is needed" in done.contradiction
+    del homes.fixed["index_mapping"], homes.fixed["index_settings"]
+    assert homes.run().exit_code == 0
+
+
+def test_a_column_whose_type_changed_in_the_portal_goes_through_it(homes: World) -> None:
+    homes.portal.execute("ALTER TABLE listings ALTER price TYPE text USING 'about ' || price")
+    with pytest.raises(IndexSetupError, match="price is of type long, keyword is needed"):
+        homes.run()
+    assert reindex(homes).exit_code == 0
+    assert homes.matching({"term": {"price": "about 7"}}) >= {"seen"}
+    homes.portal.execute("ALTER TABLE listings ALTER price TYPE int USING substr(price, 7)::int")
+    assert reindex(homes).exit_code == 0
+    assert homes.matching({"term": {"price": 7}}) >= {"seen"}
+
+
+def test_what_changes_meanwhile_is_caught_up(homes: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    catch_up = job.catch_up
+    changes = iter(
+        (
+            "UPDATE listings SET price = 777 WHERE id = 'h1'",
+            "UPDATE listings SET active = false WHERE id = 'h2'",
+        )
+    )
+
+    def changing(rebuild: job.Rebuild, check: Callable[[], None]) -> None:
+        homes.portal.execute(next(changes))
+        if not rebuild.done.documents and not monkeypatched:
+            monkeypatched.append(True)
+            assert homes.run().exit_code == 0, "published to the old index meanwhile"
+        catch_up(rebuild, check)
+
+    monkeypatched: list[bool] = []
+    monkeypatch.setattr(job, "catch_up", changing)
+    with searching(homes, HOMES - 1):
+        assert reindex(homes).exit_code == 0
+    assert homes.documents()["h1"]["price"] == 777
+    assert "h2" in homes.documents(), "nobody has discovered it yet"
+    assert homes.run().published.removed == 1
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_killed_the_old_index_serves_on_and_the_next_start_goes_on(homes: World, boundary: str) -> None:
+    before, old = homes.documents(), behind(homes)
+    swapped = boundary in ("swapped, not written down", "before older ones are removed")
+    code = f"{KILLED}{BOUNDARIES[boundary]}\n{ENRICH[-1]}"
+    with searching(homes):
+        died = homes.script(code, "reindex", **BRIEF)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        assert (behind(homes) != old) == swapped
+        assert len(indices(homes)) == 2
+        left = sorted(set(indices(homes)) - {old})
+        homes.portal.execute("UPDATE listings SET price = 999 WHERE id = 'seen'")
+        before["seen"]["price"] = 999
+        assert homes.run(settings=BRIEF, wait=True).published.written == 1
+        assert_same(homes.documents(), before)
+
+        wait_for_the_lock(homes)
+        report = reindex(homes, **BRIEF)
+    done = report.reindexed
+    assert report.exit_code == 0 and done is not None
+    assert done.taken_up == (not swapped)
+    if done.taken_up:
+        assert [done.serving] == left and report.published.written < HOMES
+    assert_same(homes.documents(), before)
+    assert len(indices(homes)) == 2, "nothing is left behind"
+    assert homes.run(settings=BRIEF).published.written == 0
+    targets = homes.portal.execute("SELECT count(*), sum(serving::int) FROM enrichment.target")
+    assert targets == [(2, 1)]
+
+
+def test_what_was_begun_for_other_settings_is_dropped(homes: World) -> None:
+    died = homes.script(f"{KILLED}{BOUNDARIES['in the build']}\n{ENRICH[-1]}", "reindex", **BRIEF)
+    assert died.returncode == -signal.SIGKILL
+    (begun,) = set(indices(homes)) - {behind(homes)}
+    homes.fixed["index_columns"] = ("city",)
+    wait_for_the_lock(homes)
+    report = reindex(homes)
+    assert report.exit_code == 0 and report.reindexed is not None and not report.reindexed.taken_up
+    assert begun not in indices(homes)
+    assert "price" not in homes.documents()["seen"]
+
+
+def wait_for_the_lock(world: World) -> None:
+    """Until the dead one's lease has run out."""
+    database = Database(world.portal.url)
+    while (token := Locks(database).acquire(REINDEX, "test", 60.0)) is None:
+        pass
+    Locks(database).release(REINDEX, token)
+    database.close()
+
+
+def test_told_to_stop_it_leaves_the_old_one_and_goes_on_later(homes: World) -> None:
+    stop = Stop()
+    stop.signal = signal.SIGTERM
+    publish = job.build
+
+    old = behind(homes)
+
+    def stopped(rebuild: job.Rebuild, check: Callable[[], None]) -> None:
+        publish(rebuild, check)
+        stop.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "build", stopped)
+        report = job.reindex(homes.settings(), 1, stop)
+    assert report.exit_code == 143 and behind(homes) == old
+    again = reindex(homes)
+    assert again.published.written == 0 and again.reindexed is not None and again.reindexed.taken_up
+
+
+def test_rollback_goes_back_and_says_what_the_old_one_lacks(homes: World) -> None:
+    old = behind(homes)
+    reindex(homes)
+    new = behind(homes)
+    homes.portal.execute("UPDATE listings SET price = 5 WHERE id IN ('h1', 'h2')")
+    homes.portal.execute("UPDATE listings SET active = false WHERE id = 'h3'")
+    homes.listing("young", "kitchen")
+    assert homes.run().published.written == 3
+    before = homes.documents()
+    with searching(homes):
+        done = rollback(homes)
+    assert (done.serving, done.before, done.lacks, done.contradiction) == (old, new, 4, None)
+    assert behind(homes) == old and homes.documents()["h1"]["price"] == 1
+    report = homes.publish()
+    assert (report.published.written, report.published.removed) == (3, 1)
+    assert_same(homes.documents(), before)
+    with pytest.raises(UsageError, match="no index is kept"):
+        rollback(homes)
+    assert reindex(homes).reindexed.removed == [new]  # type: ignore[union-attr]
+
+
+def test_so_many_old_ones_are_kept(homes: World) -> None:
+    names = [behind(homes)]
+    for _ in range(3):
+        assert reindex(homes, keep=2).exit_code == 0
+        names.append(behind(homes))
+    assert indices(homes) == sorted(names[-3:])
+    assert rollback(homes).serving == names[-2]
+    assert reindex(homes, keep=1).exit_code == 0
+    assert indices(homes) == sorted([names[-2], behind(homes)])
+
+
+def test_an_index_that_would_lack_documents_takes_nobody_s_place(homes: World, tmp_path: Path) -> None:
+    old, before = behind(homes), homes.documents()
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"properties": {"city": {"type": "long"}}}')
+    with (
+        searching(homes),
+        pytest.raises(StoppedError, match=f"refuses {HOMES} documents that the one behind"),
+    ):
+        reindex(homes, index_mapping=mapping)
+    assert behind(homes) == old
+    assert_same(homes.documents(), before)
+    assert homes.run().exit_code == 0
+    assert reindex(homes).exit_code == 0 and len(indices(homes)) == 2
+
+
+@pytest.mark.parametrize("change", ["delete", "update"])
+def test_an_index_that_somebody_else_writes_to_takes_nobody_s_place(
+    homes: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    old, compare = behind(homes), job.compare
+
+    def written(rebuild: job.Rebuild) -> None:
+        at = {"index": f"{homes.index}-next", "id": "seen"}
+        if change == "delete":
+            homes.elasticsearch.delete(**at)
+        else:
+            homes.elasticsearch.update(**at, doc={"has_balcony": False})
+        compare(rebuild)
+
+    monkeypatch.setattr(job, "compare", written)
+    with pytest.raises(StoppedError, match="does somebody else write to the new one"):
+        reindex(homes)
+    assert behind(homes) == old
+
+
+def test_without_an_index_it_makes_the_first(world: World) -> None:
+    world.listing("1", "kitchen")
+    world.run()
+    before = world.documents()
+    world.drop_indices()
+    report = reindex(world)
+    assert report.exit_code == 0 and report.reindexed is not None and report.reindexed.before is None
+    assert_same(world.documents(), before)
+
+
+def test_only_one_at_a_time(homes: World) -> None:
+    database = Database(homes.portal.url)
+    with Locks(database).hold(REINDEX), pytest.raises(BusyError, match="reindex"):
+        reindex(homes)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"index_mode": "merge", "index_columns": ()}, "is the portal's, and so is reindexing it"),
+        ({"elasticsearch_url": None}, "no mapping, so there is nothing to reindex"),
+    ],
+    ids=["merge", "embedded"],
+)
+def test_where_it_does_not_apply_it_says_so(
+    world: World, enrich_here: Enrich, settings: Mapping[str, Any], said: str
+) -> None:
+    refused = enrich_here(world.environment(**settings), "reindex")
+    assert refused.returncode == 2 and said in refused.stderr
+
+
+def test_the_command_says_what_it_did(homes: World, enrich_here: Enrich) -> None:
+    old = behind(homes)
+    told = enrich_here(homes.environment(), "reindex")
+    assert told.returncode == 0, told.stderr
+    assert f"serving    {behind(homes)}\n" in told.stdout
+    assert f"kept       {old}: `enrich reindex --rollback` goes back to it" in told.stdout
+    back = enrich_here(homes.environment(), "reindex", "--rollback")
+    assert back.returncode == 0 and f"serving    {old} again" in back.stdout
+    assert "it lacks 0 documents" in back.stdout
+    found = json.loads(enrich_here(homes.environment(), "reindex", "--json").stdout)
+    assert found["reindexed"]["serving"] == behind(homes)
+
+
+def test_on_each_version_of_the_server(world_of_each_version: World) -> None:
+    world = world_of_each_version
+    world.listing("1", "kitchen")
+    world.run()
+    before, old = world.documents(), behind(world)
+    assert reindex(world).exit_code == 0
+    assert behind(world) != old
+    assert_same(world.documents(), before)
+    assert rollback(world).serving == old
+    assert_same(world.documents(), before)
