@@ -11,7 +11,7 @@ PHOTOS ?= ../shared/photos
 JOB := $(VENV)/.job-$(TORCH)
 ALL := $(VENV)/.all-$(TORCH)
 
-.PHONY: demo test check unit format bench audit clean
+.PHONY: demo test check unit soak reliability format bench audit clean
 demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
 
@@ -26,6 +26,13 @@ check: $(ALL)  ## format, lint, types, import layers
 
 unit: $(ALL)  ## the tests that need no server
 	$(BIN)/python -m pytest tests/unit
+
+soak: $(ALL)  ## far more bad input (half an hour), with a fuzzer
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[soak]'
+	$(BIN)/python -m pytest tests/faults --soak
+
+reliability: $(ALL)  ## bad input, counted; writes docs/reliability.md
+	$(BIN)/python -m tests.faults
 
 format: $(ALL)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

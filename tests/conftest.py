@@ -16,6 +16,12 @@ pytest_plugins = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults = parser.getgroup("tests/faults")
+    faults.addoption("--soak", action="store_true", help="try far more faults, for many minutes")
+    faults.addoption("--reliability", type=Path, metavar="FOLDER", help="write there what was tried, as JSON")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the labelled photos (`ENRICH_SHARED`, or `../shared` beside the checkout)."""

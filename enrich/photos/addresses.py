@@ -25,6 +25,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 # Not public, though `ipaddress` of Python 3.11 calls them global.
 _CLOSED = (
     IPv6Network("3fff::/20"),  # documentation (RFC 9637)
+    IPv4Network("192.0.0.0/24"),  # protocols' own; a cloud's metadata service answers at 192.0.0.192
     IPv4Network("168.63.129.16/32"),  # a cloud's own services, seen from its machines
 )
 

@@ -10,24 +10,29 @@ Safe to call from many threads; Pillow releases the GIL while it decodes and res
 """
 
 import io
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from enrich.model.bundle import Preprocessing
+from enrich.photos.headers import too_costly
 from enrich.records import Decoded, PhotoStatus
 
 DRAFT_MARGIN = 1.5
 REDUCING_GAP = 2.0
 """Times the pixels a model needs per side, to which larger pictures are averaged before the real resize."""
-MAX_JPEG_SCANS = 500
-"""Progressive files of cameras and sites have about ten; each costs a pass over all pixels."""
+MAX_SIDE = 65_535
+"""Pixels, as in a JPEG; Pillow's memory per row and per column counts in longer pictures."""
 
 # Pillow's own limit warns and raises at sizes of its choosing; ours is checked below, on the header.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # registers the file formats now, not in the first of many threads
+# Pillow warns of broken metadata even where it decodes the photo; what counts is the photo's status.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "WEBP": b"RIFF"}
 _OTHERS = {
@@ -58,6 +63,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})
+_AT_ONCE = 1 << 20  # pixels
 
 
 def decode(data: bytes, preprocessings: Sequence[Preprocessing], max_pixels: int) -> Decoded:
@@ -65,7 +71,7 @@ def decode(data: bytes, preprocessings: Sequence[Preprocessing], max_pixels: int
 
     What one preprocessing gets does not depend on the others. The status of a photo that cannot be used is
     `empty`, `unsupported_format`, `too_many_pixels` (width x height as the file's header states them, over
-    `max_pixels`), `truncated` or `undecodable`, with the reason in `error`.
+    `max_pixels`, or a side over `MAX_SIDE`), `truncated` or `undecodable`, with the reason in `error`.
     """
     if not data:
         return Decoded(PhotoStatus.EMPTY, error="the file is empty")
@@ -93,12 +99,13 @@ def dhash(picture: Image.Image) -> int:
 
 
 def _decode(data: bytes, kind: str, preprocessings: Sequence[Preprocessing], max_pixels: int) -> Decoded:
+    if reason := too_costly(data, kind):
+        return Decoded(PhotoStatus.UNDECODABLE, error=reason)
     width, height = _stated_size(data, kind)
-    if width * height > max_pixels:
-        error = f"{width}x{height} pixels, over the cap of {max_pixels}"
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        cap = f"{MAX_SIDE} on a side" if width * height <= max_pixels else str(max_pixels)
+        error = f"{width}x{height} pixels, over the cap of {cap}"
         return Decoded(PhotoStatus.TOO_MANY_PIXELS, error=error)
-    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        return Decoded(PhotoStatus.UNDECODABLE, error=f"more than {MAX_JPEG_SCANS} progressive scans")
     pictures: dict[tuple[int, int], Image.Image] = {}
     pixels = []
     for preprocessing in preprocessings:
@@ -152,14 +159,23 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_in_8_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        picture = image.convert("RGBA")
+        picture = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=picture.getchannel("A"))
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_8_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """16-bit grey [height, width], rounded; a part at a time, since the way there is eight times as wide."""
+    result = np.empty(grey.size, np.uint8)
+    flat = grey.reshape(-1)
+    for start in range(0, grey.size, _AT_ONCE):
+        wide = np.clip(flat[start : start + _AT_ONCE].astype(np.int64), 0, 65535)
+        result[start : start + _AT_ONCE] = (wide * 255 + 32767) // 65535
+    return result.reshape(grey.shape)
 
 
 def _resize(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:

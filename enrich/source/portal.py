@@ -105,7 +105,7 @@ class Source:
         doubtful = self._read(statements.DOUBTFUL)
         if doubtful:
             id, rows = doubtful[0]
-            wrong = "a row without an id" if id is None else f"{rows} rows with the id {id}"
+            wrong = f"{rows} rows with the id {id}" if id else "a row without an id"
             raise SourceError(f"{listings.sql} has {wrong}: one row per id is needed ({listings.setting})")
         copied = ", ".join(f"{name} ({kind})" for name, kind in self.copied_columns().items())
         found = [

@@ -22,7 +22,7 @@ _UPDATED_AT = (
 
 IDS = """
 SELECT l.id::text COLLATE "C" AS id FROM {listings} l
-WHERE {active} AND l.id IS NOT NULL AND (CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after)
+WHERE {active} AND l.id::text <> '' AND (CAST(:after AS text) IS NULL OR l.id::text COLLATE "C" > :after)
 ORDER BY id LIMIT :limit"""
 
 # `OFFSET 0` has each URL stripped once, not once more for the order; the order of listings is kept, so that
@@ -69,7 +69,7 @@ SELECT p.id, {doc_fp}, to_jsonb(c)::text FROM page p {document}"""
 
 DOUBTFUL = """
 SELECT l.id::text, count(*) FROM {listings} l WHERE {active}
-GROUP BY l.id HAVING l.id IS NULL OR count(*) > 1 LIMIT 1"""
+GROUP BY l.id HAVING l.id IS NULL OR l.id::text = '' OR count(*) > 1 LIMIT 1"""
 
 
 def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:

@@ -109,6 +109,13 @@ def put(id: str, revision: int, heads: Sequence[Head] = HEADS, **changes: Any) -
     return DocumentWrite(id, revision, build(written, heads, "merge"))
 
 
+def test_an_id_that_no_document_can_have_costs_no_other(index: MergeIndex, portal_index: PortalIndex) -> None:
+    portal_index.save("a")
+    writes = [put("", 5), put("a", 5), put("x" * 513, 5), DocumentWrite("y" * 513, 5, None)]
+    assert statuses(index.write(writes)) == [AWAITING, DONE, AWAITING, DONE]
+    assert statuses(index.write(writes[:1])) == [AWAITING]
+
+
 def lost(index: MergeIndex) -> set[str]:
     return {id for page in index.lost() for id in page}
 

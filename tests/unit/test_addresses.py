@@ -20,6 +20,7 @@ NOT_PUBLIC = [
     "168.63.129.16",  # a cloud's host agent
     "169.254.169.254",  # metadata service
     "172.16.0.1",
+    "192.0.0.192",  # another cloud's metadata service
     "192.0.2.1",
     "192.168.1.1",
     "198.18.0.1",

@@ -24,6 +24,7 @@ REQUEST_SECONDS = 60.0
 BULK_BYTES = (
     8_000_000  # of a request, well below the 10 MB that hosted clusters like and the 100 MB they refuse
 )
+LONGEST_ID = 512  # bytes
 
 _ANSWER = "items.*.status,items.*.error"  # of a bulk: an item for each operation, without what nobody reads
 _PASSING = frozenset(
@@ -190,6 +191,11 @@ def compare(
             if inner:
                 missing[name] = {"properties": inner}
     return missing, conflicts
+
+
+def takes_id(id: str) -> bool:
+    """Whether a document can have this id. One that cannot would fail the whole request, not itself alone."""
+    return 0 < len(id.encode()) <= LONGEST_ID
 
 
 def bulk(

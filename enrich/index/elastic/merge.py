@@ -12,7 +12,16 @@ from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
-from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
+from enrich.index.elastic.client import (
+    absent,
+    answers,
+    bulk,
+    compare,
+    failure,
+    privileges,
+    reason_of,
+    takes_id,
+)
 from enrich.index.elastic.query import search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.protocol import Hits, Query
@@ -100,6 +109,9 @@ class MergeIndex:
 
     def _round(self, writes: Sequence[DocumentWrite]) -> Iterator[WriteResult]:
         """Read and write once; no result for documents that somebody else wrote to in between."""
+        yield from (_not_there(write) for write in writes if not takes_id(write.id))
+        if not (writes := [write for write in writes if takes_id(write.id)]):
+            return
         ids = [write.id for write in writes]
         with answers(self._client):
             answer = self._client.mget(index=self._index, ids=ids, source_includes=self._read)
@@ -128,8 +140,7 @@ class MergeIndex:
     def _settled(self, write: DocumentWrite, found: Mapping[str, Any]) -> WriteResult | None:
         """The result of a write that needs no request, going by what the document holds now."""
         if not found["found"]:
-            status = WriteStatus.DONE if write.document is None else WriteStatus.AWAITING
-            return WriteResult(write.id, write.revision, status)
+            return _not_there(write)
         old = found.get("_source", {})
         enrichment = old.get("enrichment")
         revision = enrichment.get("revision") if isinstance(enrichment, dict) else None
@@ -183,6 +194,12 @@ def _own_fields(old: Mapping[str, Any], ours: Mapping[str, Any], heads: Sequence
     for head in evidence if isinstance(evidence, dict) else ():
         if head not in current:
             yield from (name for name in _of_any_kind(head) if name in old)
+
+
+def _not_there(write: DocumentWrite) -> WriteResult:
+    """What comes of a write where the portal has no such document."""
+    status = WriteStatus.DONE if write.document is None else WriteStatus.AWAITING
+    return WriteResult(write.id, write.revision, status)
 
 
 def _find(client: Elasticsearch, name: str) -> tuple[str, dict[str, Any]]:

@@ -13,7 +13,17 @@ from elasticsearch import ApiError, Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
-from enrich.index.elastic.client import absent, answers, bulk, compare, failure, privileges, reason_of
+from enrich.index.elastic.client import (
+    LONGEST_ID,
+    absent,
+    answers,
+    bulk,
+    compare,
+    failure,
+    privileges,
+    reason_of,
+    takes_id,
+)
 from enrich.index.elastic.query import search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
@@ -236,6 +246,8 @@ def _settle(
 
 
 def _operation(write: DocumentWrite, concrete: str) -> bytes:
+    if not takes_id(write.id):
+        raise ValueError(f"the id is empty, or longer than the {LONGEST_ID} bytes that Elasticsearch takes")
     meta: dict[str, Any] = {"_id": write.id, "version": write.revision, "version_type": "external"}
     if write.document is None:
         return encode({"delete": {"_index": concrete, **meta}})
