@@ -205,7 +205,7 @@ def test_after_a_clean_run_the_documents_are_the_model_s(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100 if soak else 3,
+            max_examples=100 if soak else 7,
             stateful_step_count=25 if soak else 10,
             deadline=None,
             derandomize=not soak,
