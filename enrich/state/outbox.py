@@ -78,6 +78,7 @@ _OVERTAKE = text(f"""
 
 # The rows are few and named: with these costs the planner takes them from the indices of a small table, too.
 # The update sees the listings' revisions as they are once the locks are held: each statement looks anew.
+# What comes late, from a process that stood still while another one published, takes nothing back.
 _RECORD = text(f"""
     SET LOCAL random_page_cost = 1.1;
     SELECT FROM publication WHERE target = :target AND listing_id = ANY(CAST(:ids AS text[]))
@@ -91,6 +92,7 @@ _RECORD = text(f"""
     JOIN listing AS l ON l.id = given.id
     CROSS JOIN LATERAL (SELECT l.revision = given.revision) AS compared(same)
     WHERE p.target = :target AND p.listing_id = given.id AND given.status <> 'outdated'
+      AND (p.revision IS NULL OR p.revision <= given.revision)
 """)  # noqa: S608 (our own constants)
 
 _ASK_AGAIN = text("""

@@ -12,7 +12,6 @@ from enrich.index.protocol import Query
 from enrich.model.head import Head
 from enrich.model.kind import KINDS, Answer, Condition, Floats, Kind
 from enrich.model.seen import Seen
-from enrich.model.writing import write_bundle
 from enrich.state.summary import summary
 from jobs.cli.parse import read_assignment, read_query
 from jobs.migrate import migrate
@@ -20,7 +19,7 @@ from jobs.run.services import open_services
 from jobs.views.search import show_hits
 from jobs.views.show import explain, show_listing
 from jobs.views.status import as_plain
-from tests.support.bundles import make_bundle, tiny_tensors
+from tests.support.bundles import bundle_with
 from tests.support.harness import World
 
 BRIGHT = {"name": "light", "kind": "score"}
@@ -79,28 +78,16 @@ def score() -> Iterator[None]:
     del KINDS["score"]
 
 
-def bundle_with(folder: Path, head: Mapping[str, Any]) -> Path:
-    """The test bundle with one head more, which says of a photo what `balcony` says."""
-    plain = make_bundle(folder / "plain")
-    (member,) = plain.manifest["members"]
-    heads = [*member["heads"], head]
-    tensors = dict(tiny_tensors())
-    for part in ("weight", "bias"):
-        tensors[f"head.{head['name']}.{part}"] = tensors[f"head.balcony.{part}"]
-    manifest = {**plain.manifest, "members": [{**member, "heads": heads}]}
-    return write_bundle(folder / "more", manifest, {member["weights"]: tensors}).folder
-
-
 def test_its_manifest_is_checked_by_its_own_rules(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="'light' is a score"):
-        bundle_with(tmp_path, {**BRIGHT, "thresholds": {"true": 0.5, "false": 0.1}})
+        bundle_with(tmp_path, ({**BRIGHT, "thresholds": {"true": 0.5, "false": 0.1}}, "balcony"))
 
 
 @pytest.mark.parametrize("where", ["Elasticsearch", "embedded"])
 def test_a_third_kind_goes_from_the_photos_to_what_people_read(
     world: World, tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.fixed["bundle"] = bundle_with(tmp_path, BRIGHT)
+    world.fixed["bundle"] = bundle_with(tmp_path, (BRIGHT, "balcony"))
     if where == "embedded":
         world.fixed["elasticsearch_url"] = None
     world.listing("bright", "kitchen", "balcony", city="Solna")
@@ -156,7 +143,11 @@ def test_its_fields_are_taken_out_of_the_portal_s_documents_when_the_head_is_gon
     world.listing("a", "kitchen")
     world.elasticsearch.index(index=world.index, id="a", document={"title": "A home"})
     tiny = world.fixed["bundle"]
-    world.fixed |= {"index_mode": "merge", "bundle": bundle_with(tmp_path, BRIGHT), "index_columns": ()}
+    world.fixed |= {
+        "index_mode": "merge",
+        "bundle": bundle_with(tmp_path, (BRIGHT, "balcony")),
+        "index_columns": (),
+    }
     world.run()
     assert world.documents()["a"]["light_score"] < 0.1
     world.fixed["bundle"] = tiny

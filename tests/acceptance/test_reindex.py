@@ -20,38 +20,14 @@ from jobs.run.record import RunReport
 from jobs.run.reindex import REINDEX
 from jobs.run.stop import Stop
 from tests.support.command import Enrich, enrich_here
-from tests.support.harness import ENRICH, World, assert_same
+from tests.support.harness import World, assert_same
+from tests.support.killer import BOUNDARIES, killed, wait_for_the_lock
 
 __all__ = ["enrich_here"]  # a fixture
 
 HOMES = 60
 BRIEF = {"lease_seconds": 2.0, "publish_batch": 10}
-KILLED = """
-import itertools, os, signal
-from enrich.index.elastic import generations, own
-from jobs.run import reindex
-
-def die(owner, name, count, after):
-    step, turns = getattr(owner, name), itertools.count(1)
-
-    def patched(*args, **kwargs):
-        last = next(turns) == count
-        answer = step(*args, **kwargs) if after or not last else None
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-
-    setattr(owner, name, patched)
-
-"""
-BOUNDARIES = {
-    "in the build": "die(own.OwnIndex, 'write', 3, True)",
-    "before catching up": "die(reindex, 'catch_up', 1, False)",
-    "caught up": "die(reindex, 'catch_up', 1, True)",
-    "before the swap": "die(generations.Generations, 'swap', 1, False)",
-    "swapped, not written down": "die(generations.Generations, 'swap', 1, True)",
-    "before older ones are removed": "die(generations.Generations, 'prune', 1, False)",
-}
+STEPS = [name for name, boundary in BOUNDARIES.items() if boundary.command == ("reindex",)]
 
 
 def reindex(world: World, keep: int = 1, **settings: Any) -> RunReport:
@@ -196,14 +172,12 @@ def test_what_changes_meanwhile_is_caught_up(homes: World, monkeypatch: pytest.M
     assert homes.publish().published.written == 0
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("boundary", STEPS)
 def test_killed_the_old_index_serves_on_and_the_next_start_goes_on(homes: World, boundary: str) -> None:
     before, old = homes.documents(), behind(homes)
-    swapped = boundary in ("swapped, not written down", "before older ones are removed")
-    code = f"{KILLED}{BOUNDARIES[boundary]}\n{ENRICH[-1]}"
+    swapped = boundary in ("swapped", "removing")
     with searching(homes):
-        died = homes.script(code, "reindex", **BRIEF)
-        assert died.returncode == -signal.SIGKILL, died.stderr
+        killed(homes, boundary, BOUNDARIES[boundary].most, **BRIEF)
         assert (behind(homes) != old) == swapped
         assert len(indices(homes)) == 2
         left = sorted(set(indices(homes)) - {old})
@@ -212,7 +186,7 @@ def test_killed_the_old_index_serves_on_and_the_next_start_goes_on(homes: World,
         assert homes.run(settings=BRIEF, wait=True).published.written == 1
         assert_same(homes.documents(), before)
 
-        wait_for_the_lock(homes)
+        wait_for_the_lock(homes, REINDEX)
         report = reindex(homes, **BRIEF)
     done = report.reindexed
     assert report.exit_code == 0 and done is not None
@@ -240,24 +214,14 @@ def test_after_a_swap_that_was_not_written_down_it_is_known_what_the_old_one_lac
 
 
 def test_what_was_begun_for_other_settings_is_dropped(homes: World) -> None:
-    died = homes.script(f"{KILLED}{BOUNDARIES['in the build']}\n{ENRICH[-1]}", "reindex", **BRIEF)
-    assert died.returncode == -signal.SIGKILL
+    killed(homes, "building", 3, **BRIEF)
     (begun,) = set(indices(homes)) - {behind(homes)}
     homes.fixed["index_columns"] = ("city",)
-    wait_for_the_lock(homes)
+    wait_for_the_lock(homes, REINDEX)
     report = reindex(homes)
     assert report.exit_code == 0 and report.reindexed is not None and not report.reindexed.taken_up
     assert begun not in indices(homes)
     assert "price" not in homes.documents()["seen"]
-
-
-def wait_for_the_lock(world: World) -> None:
-    """Until the dead one's lease has run out."""
-    database = Database(world.portal.url)
-    while (token := Locks(database).acquire(REINDEX, "test", 60.0)) is None:
-        pass
-    Locks(database).release(REINDEX, token)
-    database.close()
 
 
 def test_told_to_stop_it_leaves_the_old_one_and_goes_on_later(homes: World) -> None:

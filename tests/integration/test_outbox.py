@@ -84,6 +84,15 @@ class TestPublishing:
         assert waiting(outbox) == ["b"]
         assert migrated.state("b").published_revision == rows[1].revision  # the one sent
 
+    def test_what_is_recorded_late_takes_nothing_back(self, migrated: Portal, outbox: Outbox) -> None:
+        rows = outbox.unpublished(None, 100)
+        move(migrated, "a")
+        send(outbox)  # another process, while this one stood still
+        before = migrated.state("a")
+        outbox.record([WriteResult(row.id, row.revision, WriteStatus.DONE) for row in rows])
+        assert waiting(outbox) == []
+        assert migrated.state("a") == before
+
     def test_a_listing_that_left_is_taken_away(self, migrated: Portal, outbox: Outbox) -> None:
         send(outbox)
         move(migrated, "b", "status = 'gone',")

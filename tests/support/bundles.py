@@ -81,6 +81,19 @@ def make_bundle(
     return write_bundle(folder, manifest, {member["weights"]: tiny_tensors()}, irs)
 
 
+def bundle_with(folder: Path, *more: tuple[Mapping[str, Any], str]) -> Path:
+    """The folder of a test bundle with more heads, each with the head that it answers like."""
+    plain = make_bundle(folder / "plain")
+    (member,) = plain.manifest["members"]
+    tensors = dict(tiny_tensors())
+    for head, like in more:
+        for part in ("weight", "bias"):
+            tensors[f"head.{head['name']}.{part}"] = tensors[f"head.{like}.{part}"]
+    heads = [*member["heads"], *(head for head, _ in more)]
+    manifest = {**plain.manifest, "members": [{**member, "heads": heads}]}
+    return write_bundle(folder / "more", manifest, {member["weights"]: tensors}).folder
+
+
 def faster(
     *, true: float = 0.8, precision: float = 0.9, found: tuple[int, int] = (60, 60), **fields: Any
 ) -> dict[str, Any]:

@@ -133,10 +133,12 @@ class World:
             stdin=subprocess.DEVNULL,
         )
 
-    def start(self, *arguments: str, **overrides: Any) -> "subprocess.Popen[str]":
-        """Start the `enrich` command; killed with the world where it still runs then."""
+    def start(
+        self, *arguments: str, program: Sequence[str] = ENRICH, **overrides: Any
+    ) -> "subprocess.Popen[str]":
+        """Start the `enrich` command, or another program; killed with the world where it still runs then."""
         process = subprocess.Popen(
-            [*ENRICH, *arguments],
+            [*program, *arguments],
             cwd=CHECKOUT,
             env=self.environment(**overrides),
             stdout=subprocess.PIPE,

@@ -1,52 +1,208 @@
-"""The `enrich` command, killed by SIGKILL at a named boundary between two steps: as a power cut would.
+"""The `enrich` command, killed at a named boundary between two steps, as a power cut would, or frozen there.
 
 ::
 
-    python -m tests.support.killer sent 2 run     # die when the 2nd bulk was answered, before it is recorded
+    died = killed(world, "sent", 2)        # by SIGKILL, when the 2nd bulk was answered, before it is recorded
+    died.scored                            # photos that the model had scored by then
+
+    process = frozen(world, "sent", 2)     # by SIGSTOP, at the same place
+    process.send_signal(signal.SIGCONT)    # it goes on from there
 """
 
+import http.client
 import itertools
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from enrich.pipeline import run
-from enrich.source.portal import Source
-from enrich.state.listings import Listings
-from enrich.state.outbox import Outbox
-from jobs.cli.commands import main
+from alembic.ddl.impl import DefaultImpl
 
-BOUNDARIES: dict[str, tuple[type, str, str]] = {
-    "discovering": (Source, "by_ids", "before"),  # a page of the source is about to be read
-    "claimed": (Listings, "claim", "after"),  # leases are taken, nothing is fetched
-    "fetched": (Listings, "complete", "before"),  # some listings' photos are scored, nothing of them is saved
-    "completed": (Listings, "complete", "after"),  # some listings are saved, not published
-    "sent": (Outbox, "record", "before"),  # the index has the documents, state does not know
+from enrich.index.elastic.generations import Generations
+from enrich.index.elastic.own import OwnIndex
+from enrich.model.openvino_engine import OpenVinoEngine
+from enrich.photos.http import HttpTransport
+from enrich.pipeline import run
+from enrich.pipeline.photo import PhotoStages
+from enrich.source.discover import _Comparison
+from enrich.source.portal import Source
+from enrich.state import backfills, completion, flips, pruning
+from enrich.state.backfills import Backfills
+from enrich.state.database import Database
+from enrich.state.listings import Listings
+from enrich.state.locks import Locks
+from enrich.state.outbox import Outbox
+from enrich.state.pruning import Pruning
+from jobs.cli.commands import main
+from jobs.run import reindex
+from tests.support.harness import PATIENCE, World, until
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where the command dies: before or after a step of it."""
+
+    owner: type | ModuleType
+    step: str
+    side: str
+    most: int
+    """The last time that it comes to this step in a small portal and much is still to be done."""
+    command: tuple[str, ...] = ("run",)
+
+
+BACKFILL, REINDEX, PRUNE = ("backfill",), ("reindex",), ("prune", "--yes")
+BOUNDED = ("backfill", "--stale-bundle", "--max-flips", "0")
+
+BOUNDARIES: Mapping[str, Boundary] = {
+    # Discovery
+    "discovering": Boundary(Source, "by_ids", "before", 3),  # a page of the source is about to be read
+    "discovered": Boundary(_Comparison, "_record", "after", 3),  # a page is written down, others are not
+    # From the claim to the save
+    "claimed": Boundary(Listings, "claim", "after", 2),  # leases are taken, nothing is fetched
+    "fetching": Boundary(HttpTransport, "_body", "before", 30),  # a photo's headers have come, others' bytes
+    "decoded": Boundary(PhotoStages, "_decode", "after", 30),  # pixels wait for the model
+    "scoring": Boundary(OpenVinoEngine, "score", "before", 3),  # a batch goes in, others are under way
+    "scored": Boundary(OpenVinoEngine, "score", "after", 3),  # a batch comes out, and is nowhere else
+    "fetched": Boundary(Listings, "complete", "before", 8),  # photos are scored, nothing of them is saved
+    "written": Boundary(completion, "_save", "after", 8),  # all is written, and not committed
+    "completed": Boundary(Listings, "complete", "after", 8),  # listings are saved, not published
+    "renewing": Boundary(Listings, "heartbeat", "before", 2),  # leases are about to be renewed
+    "renewed": Boundary(Listings, "heartbeat", "after", 2),
+    # Publishing; three batches are under way at once
+    "bulk": Boundary(http.client.HTTPConnection, "send", "half", 2),  # half of a bulk has left
+    "sent": Boundary(Outbox, "record", "before", 3),  # the index has documents, state does not know
+    "recorded": Boundary(Outbox, "record", "after", 2),
+    # Backfills, and the bound on what a new bundle changes
+    "asked": Boundary(Backfills, "ask", "after", 1, BACKFILL),  # nothing is marked
+    "marking": Boundary(Backfills, "_mark_page", "after", 4, BACKFILL),  # a page is marked, others are not
+    "exceeded": Boundary(
+        flips, "hold", "before", 1, BOUNDED
+    ),  # the bound is passed, the roll-out is not held
+    "holding": Boundary(flips, "hold", "after", 1, BOUNDED),  # nor is this committed
+    "held": Boundary(Backfills, "held", "before", 1, BOUNDED),
+    # Reindexing
+    "building": Boundary(OwnIndex, "write", "after", 3, REINDEX),
+    "catching up": Boundary(reindex, "catch_up", "before", 1, REINDEX),
+    "caught up": Boundary(reindex, "catch_up", "after", 1, REINDEX),
+    "swapping": Boundary(Generations, "swap", "before", 1, REINDEX),
+    "swapped": Boundary(
+        Generations, "swap", "after", 1, REINDEX
+    ),  # searches find the new index, state does not know
+    "removing": Boundary(Generations, "prune", "before", 1, REINDEX),  # older indices are about to be removed
+    # Other commands
+    "migrating": Boundary(
+        DefaultImpl, "_exec", "after", 6, ("migrate",)
+    ),  # some of a migration's statements are sent
+    "pruning": Boundary(Pruning, "_delete", "after", 2, PRUNE),  # a batch is deleted, others are not
 }
 
 
-def die_at(boundary: str, count: int) -> None:
-    """From now on the process kills itself at the `count`-th time that it comes to `boundary`."""
-    owner, name, side = BOUNDARIES[boundary]
-    step: Callable[..., Any] = getattr(owner, name)
+@dataclass(frozen=True)
+class Died:
+    """A command that was killed."""
+
+    scored: int
+    """Photos that the model had scored by then."""
+
+
+def killed(world: World, boundary: str, count: int, *command: str, **settings: Any) -> Died:
+    """Run the boundary's command (or another) to its death, the `count`-th time that it comes there."""
+    process = _started(world, signal.SIGKILL, boundary, count, command, settings)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGKILL, f"it did not come to {boundary!r} {count} times: {err}"
+    return Died(int(out))
+
+
+def interrupted(world: World, boundary: str, count: int, *command: str, **settings: Any) -> int:
+    """As `killed`, where the command may end before it comes there; its exit code."""
+    process = _started(world, signal.SIGKILL, boundary, count, command, settings)
+    process.communicate(timeout=PATIENCE)
+    return process.returncode
+
+
+def frozen(world: World, boundary: str, count: int, *command: str, **settings: Any) -> subprocess.Popen[str]:
+    """Start the boundary's command (or another); it stands still the `count`-th time that it comes there."""
+    process = _started(world, signal.SIGSTOP, boundary, count, command, settings)
+    stopped = os.WSTOPPED | os.WNOHANG
+    until(lambda: os.waitid(os.P_PID, process.pid, stopped), f"it stands still at {boundary!r}")
+    return process
+
+
+def _started(
+    world: World,
+    number: signal.Signals,
+    boundary: str,
+    count: int,
+    command: Sequence[str],
+    settings: Mapping[str, Any],
+) -> subprocess.Popen[str]:
+    program = (sys.executable, "-m", "tests.support.killer", number.name, boundary, str(count))
+    return world.start(*(command or BOUNDARIES[boundary].command), program=program, **settings)
+
+
+def wait_for_the_lock(world: World, name: str) -> None:
+    """Until the lease of a dead holder has run out."""
+    database = Database(world.portal.url)
+    locks = Locks(database)
+    token = until(lambda: locks.acquire(name, "test", 60.0), f"the lock {name} is free")
+    locks.release(name, token)
+    database.close()
+
+
+def _end_at(boundary: Boundary, count: int, number: signal.Signals) -> None:
+    """From now on the process gets the signal the `count`-th time that it comes to the boundary."""
+    scored = _counting_scores()
+    step: Callable[..., Any] = getattr(boundary.owner, boundary.step)
     turns = itertools.count(1)  # several threads come by
 
+    def end() -> None:
+        if number == signal.SIGKILL:
+            os.write(sys.stdout.fileno(), str(len(scored)).encode())
+        os.kill(os.getpid(), number)
+
     def patched(*args: Any, **kwargs: Any) -> Any:
-        last = next(turns) == count
-        if last and side == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+        last = (boundary.side != "half" or _is_bulk(args[1])) and next(turns) == count
+        if last and boundary.side == "before":
+            end()
+        if last and boundary.side == "half":
+            connection, data = args
+            step(connection, data[: len(data) // 2])
+            end()
+            args = connection, data[len(data) // 2 :]
         answer = step(*args, **kwargs)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if last and boundary.side == "after":
+            end()
         return answer
 
-    setattr(owner, name, patched)
+    setattr(boundary.owner, boundary.step, patched)
+
+
+def _counting_scores() -> list[Any]:
+    """Grows by one for each photo that the model has scored."""
+    scored: list[Any] = []
+    score = OpenVinoEngine.score
+
+    def counting(engine: OpenVinoEngine, batch: Any) -> Any:
+        outputs = score(engine, batch)
+        scored.extend(outputs)
+        return outputs
+
+    OpenVinoEngine.score = counting  # type: ignore[method-assign]
+    return scored
+
+
+def _is_bulk(data: Any) -> bool:
+    return bytes(data).startswith((b'{"index":', b'{"delete":'))
 
 
 if __name__ == "__main__":
     run.GROUP = 3  # many boundaries in a small portal
-    die_at(sys.argv[1], int(sys.argv[2]))
-    del sys.argv[1:3]
+    backfills.MARK_PAGE = 7
+    pruning.BATCH = 2
+    _end_at(BOUNDARIES[sys.argv[2]], int(sys.argv[3]), signal.Signals[sys.argv[1]])
+    del sys.argv[1:4]
     main()

@@ -1,0 +1,101 @@
+"""A portal's own heads go through every command by the manifest alone: one more `has_…`, one more of classes.
+
+`enrich-train fit` makes binary heads (`--head`) and no second one of classes: this manifest is made by hand.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bundles import binary_head, bundle_with, make_bundle
+from tests.support.command import Enrich, enrich_here
+from tests.support.harness import World
+
+__all__ = ["enrich_here"]  # a fixture
+
+CONDITION = {
+    "name": "condition",
+    "kind": "multiclass",
+    "temperature": 1.0,
+    "metrics": {},
+    "classes": [  # in the order of the test bundle's rooms, like which it answers
+        {"name": "renovated", "publish": True, "threshold": 0.6},
+        {"name": "worn", "publish": True, "threshold": 0.6},
+        {"name": "as_new", "publish": True, "threshold": 0.6},
+        {"name": "unclear", "publish": False, "threshold": 0.6},
+    ],
+}
+SEAVIEW = binary_head("seaview")
+
+
+@pytest.fixture
+def portal(world: World, tmp_path: Path) -> World:
+    world.fixed["bundle"] = bundle_with(tmp_path, (SEAVIEW, "balcony"), (CONDITION, "room"))
+    world.listing("sea", "kitchen", "balcony", city="Solna")
+    world.listing("town", "bathroom", "bedroom", city="Lund")
+    return world
+
+
+def test_they_go_through_every_command(portal: World, enrich_here: Enrich, tmp_path: Path) -> None:
+    def said(*arguments: str) -> str:
+        done = enrich_here(portal.environment(), *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def found(*arguments: str) -> list[str]:
+        portal.elasticsearch.indices.refresh(index=portal.index)
+        told = json.loads(said("search", *arguments, "--json"))
+        return [document["listing_id"] for document in told["hits"]]
+
+    said("migrate")
+    said("run")
+    assert portal.documents()["sea"]["condition_types"] == ["renovated"]
+    assert portal.documents()["town"]["condition_types"] == ["as_new", "worn"]
+
+    assert found("--has", "seaview") == ["sea"]
+    assert found("--type", "condition=worn") == ["town"]
+    assert found("--has", "seaview", "--type", "condition=worn") == []
+
+    shown = json.loads(said("show", "sea", "--json"))
+    assert [photo["probabilities"]["condition"].keys() for photo in shown["photos"]] == [
+        {"renovated", "worn", "as_new", "unclear"}
+    ] * 2
+    text = said("show", "sea")
+    assert all(word in text for word in ("seaview", "condition", "renovated"))
+
+    status = json.loads(said("status", "--json"))
+    assert "seaview" in status["bundle"]["precision_basis"]
+
+    said("override", "town", "condition_types=renovated", "has_seaview=true", "--photo", "1", "--by", "ann")
+    said("publish")
+    assert found("--type", "condition=renovated") == ["sea", "town"]
+    assert set(found("--has", "seaview")) == {"sea", "town"}
+    assert "condition_types" in said("override", "--list")
+
+    said("labels", "export", str(tmp_path / "labels"))
+    with (tmp_path / "labels" / "manifest.csv").open(encoding="utf-8") as file:
+        rows = {(row["group"], row["position"]): row for row in csv.DictReader(file)}
+    assert rows["town", "1"]["seaview"] == "1"
+    assert "condition" in rows["town", "1"]
+
+    view = "SELECT position, condition_type, seaview_probability FROM enrichment.photo_attributes"
+    photos = portal.portal.execute(f"{view} WHERE listing_id = 'sea' ORDER BY position")
+    assert [photo.condition_type for photo in photos] == ["renovated", "unclear"]
+    assert photos[0].seaview_probability < 0.1 < 0.9 < photos[1].seaview_probability
+    listings = portal.portal.execute(
+        "SELECT has_seaview, condition_types FROM enrichment.listing_attributes WHERE id = 'sea'"
+    )
+    assert [tuple(row) for row in listings] == [(True, ["renovated"])]
+
+    strict = SEAVIEW | {"thresholds": {"true": 0.999999, "false": 0.1}}
+    picky = CONDITION | {"classes": [one | {"threshold": 0.999999} for one in CONDITION["classes"]]}
+    portal.fixed["bundle"] = bundle_with(tmp_path / "next", (strict, "balcony"), (picky, "room"))
+    told: Any = json.loads(said("backfill", "--stale-bundle", "--dry-run", "--json"))
+    assert told["changed"] == {"has_seaview": 1, "condition_types": 1}, "of the town a person has spoken"
+
+    portal.fixed["bundle"] = make_bundle(tmp_path / "without").folder
+    said("backfill", "--stale-bundle")
+    assert "condition_types" not in portal.documents()["sea"]
