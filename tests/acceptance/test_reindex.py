@@ -202,10 +202,8 @@ def test_killed_the_old_index_serves_on_and_the_next_start_goes_on(homes: World,
 
 def test_after_a_swap_that_was_not_written_down_it_is_known_what_the_old_one_lacks(homes: World) -> None:
     old = behind(homes)
-    died = homes.script(
-        f"{KILLED}{BOUNDARIES['swapped, not written down']}\n{ENRICH[-1]}", "reindex", **BRIEF
-    )
-    assert died.returncode == -signal.SIGKILL and behind(homes) != old
+    killed(homes, "swapped", 1, **BRIEF)
+    assert behind(homes) != old
     homes.portal.execute("UPDATE listings SET price = 999 WHERE id = 'seen'")
     assert homes.run(settings=BRIEF, wait=True).published.written == 1, "what the new one lacks, and no more"
     wait_for_the_lock(homes)
