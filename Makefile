@@ -27,11 +27,11 @@ check: $(ALL)  ## format, lint, types, import layers
 unit: $(ALL)  ## the tests that need no server
 	$(BIN)/python -m pytest tests/unit
 
-soak: $(ALL)  ## far more bad input (half an hour), with a fuzzer
+soak: $(ALL)  ## far more bad input and kills (an hour or two), with a fuzzer
 	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[soak]'
 	$(BIN)/python -m pytest tests/faults --soak
 
-reliability: $(ALL)  ## bad input, counted; writes docs/reliability.md
+reliability: $(ALL)  ## bad input, kills and failing servers, counted; writes docs/reliability.md
 	$(BIN)/python -m tests.faults
 
 format: $(ALL)

@@ -206,7 +206,7 @@ def test_after_a_swap_that_was_not_written_down_it_is_known_what_the_old_one_lac
     assert behind(homes) != old
     homes.portal.execute("UPDATE listings SET price = 999 WHERE id = 'seen'")
     assert homes.run(settings=BRIEF, wait=True).published.written == 1, "what the new one lacks, and no more"
-    wait_for_the_lock(homes)
+    wait_for_the_lock(homes, REINDEX)
     done = rollback(homes)
     assert (done.serving, done.lacks) == (old, 1)
 

@@ -23,8 +23,9 @@ HEAD = """# Reliability
 
 `{command}` runs the fault tests and writes this page from what they counted: nothing here is typed.
 They give the job bad input on purpose, and each case has its end: a broken photo its status,
-a forbidden URL its refusal, an odd listing its document. The tests are in `tests/faults/`. `make test` runs
-them too, and `make soak` tries far more photos, some of them made by a fuzzer.
+a forbidden URL its refusal, an odd listing its document. They kill and freeze it, and make servers fail
+beside it; the next run ends with the documents of an undisturbed one. The tests are in `tests/faults/`.
+`make test` runs them too, and `make soak` tries far more, some photos of it made by a fuzzer.
 
 {date}, Python {python}, Pillow {pillow}, {system}, {cores} cores:
 
