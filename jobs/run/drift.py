@@ -66,7 +66,7 @@ def plain(measures: Sequence[Measure]) -> list[Mapping[str, Any]]:
 
 def _measures(figures: Figures) -> dict[str, Measure]:
     seen, photos = figures.seen, figures.photos
-    found = {name: Measure(name, total / seen, seen) for name, total in figures.answers.items()}
+    found = {name: Measure(name, total / seen, seen) for name, total in sorted(figures.answers.items())}
     if photos:
         found[FAILURES] = Measure(FAILURES, sum(figures.failures.values()) / photos, photos)
     return found

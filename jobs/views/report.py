@@ -61,8 +61,10 @@ def report_lines(report: RunReport) -> list[str]:
     lines += [f"drift      {measure} of {measure.of:,}" for measure in report.drift or () if measure.drifted]
     speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
     lines.append(f"took       {duration(plain['seconds'])}{speed}")
-    if plain["stage_seconds"]:
-        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in plain["stage_seconds"].items())
+    spent = plain["stage_seconds"].items()
+    worked = [f"{stage} {seconds:.1f}" for stage, seconds in spent if stage != "rescore" or plain["rescored"]]
+    if worked:
+        stages = ", ".join(worked)
         lines.append(f"work       {stages} (seconds, summed over parallel work)")
     return lines
 
@@ -135,8 +137,8 @@ def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:
     documents, removed, counts = rehearsed.documents, rehearsed.removed, rehearsed.counts
     found = rehearsed.discovery.as_json()
     if as_json:
-        told = {"discovery": found, "counts": asdict(counts), "documents": documents, "removed": removed}
-        print_json(told)
+        told = {name: value for name, value in asdict(counts).items() if name != "answers"}  # none were got
+        print_json({"discovery": found, "counts": told, "documents": documents, "removed": removed})
         return
     for document in documents:
         sys.stdout.write(f"put {json.dumps(document, ensure_ascii=False, default=str)}\n")

@@ -151,7 +151,7 @@ def test_a_node_that_is_killed_in_mid_run_changes_nothing_in_the_documents(
         homes_on_three_hosts(world, servers)
         world.fixed |= {"fetch_per_host": 2, "outage_seconds": 20}
         process = world.start("backfill", "--ray", cluster.address, "--json")
-        until(lambda: all(server.requests() > 4 for server in servers), "all nodes are at work")
+        until(lambda: all(server.requests() > 4 for server in servers), "all nodes are at work", 180)
         cluster.remove_node(third_node, allow_graceful=False)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err

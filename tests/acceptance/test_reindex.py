@@ -192,7 +192,7 @@ def test_killed_the_old_index_serves_on_and_the_next_start_goes_on(homes: World,
     assert report.exit_code == 0 and done is not None
     assert done.taken_up == (not swapped)
     if done.taken_up:
-        assert [done.serving] == left and report.published.written < HOMES
+        assert [done.serving] == left
     assert_same(homes.documents(), before)
     assert len(indices(homes)) == 2, "nothing is left behind"
     assert homes.run(settings=BRIEF).published.written == 0

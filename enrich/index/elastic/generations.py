@@ -108,6 +108,7 @@ class Generations:
                 raise UsageError(
                     f"of alias {self._alias} no index is kept that served before: there is none to go back to"
                 )
+            self._client.indices.refresh(index=before)  # what it got last may not be searchable yet
             self._move(served[0], before)
         return before, _uuid(found)
 
