@@ -140,6 +140,6 @@ def test_chance_is_not_drift() -> None:
 def test_what_is_kept_reads_back() -> None:
     measures = judged(night(*balconies(60, 100)), "b", before(night(*balconies(20, 100))), BOUND)
     assert list(read(kept(measures)).values()) == [
-        Measure("has_balcony", 0.6, 100, 0.2, True),
         Measure("balcony_confidence", 0.58, 100, 0.26, True),
+        Measure("has_balcony", 0.6, 100, 0.2, True),
     ]
