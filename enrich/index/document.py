@@ -53,8 +53,19 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two documents say the same: what is null is as good as absent, and so is an empty object."""
-    return bool(_said(one) == _said(other))
+    """Whether two documents say the same: what is null is as good as absent, and so is an empty object.
+
+    When it was enriched is no part of what a document says: where a listing comes out as before, it is not
+    written again.
+    """
+    return bool(_told(one) == _told(other))
+
+
+def _told(document: Mapping[str, Any]) -> Any:
+    enrichment = document.get("enrichment")
+    if isinstance(enrichment, Mapping):
+        enrichment = {**enrichment, "enriched_at": None}
+    return _said({**document, "enrichment": enrichment})
 
 
 def _said(value: Any) -> Any:

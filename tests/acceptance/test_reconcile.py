@@ -93,6 +93,11 @@ def test_a_document_of_the_same_content_is_not_altered(homes: World) -> None:
     assert differing(reconciled(homes)) == {}
 
 
+def test_what_comes_out_of_a_backfill_as_before_is_no_difference(homes: World) -> None:
+    assert homes.backfill().published.written == 0
+    assert differing(reconciled(homes)) == {}
+
+
 def test_an_index_that_was_set_back_is_stale(homes: World) -> None:
     old = homes.elasticsearch.get(index=homes.index, id="c")["_source"]
     homes.portal.execute("UPDATE listings SET price = 77 WHERE id = 'c'")
