@@ -1,9 +1,12 @@
 """Fixtures for all tests: real servers, a misbehaving photo server, and where the labelled photos are."""
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
+
+from jobs.cli.logs import OURS, QUIET
 
 pytest_plugins = [
     "tests.support.postgres",
@@ -21,6 +24,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     faults = parser.getgroup("tests/faults")
     faults.addoption("--soak", action="store_true", help="try far more faults, for many minutes")
     faults.addoption("--reliability", type=Path, metavar="FOLDER", help="write there what was tried, as JSON")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_in_a_fresh_process() -> None:
+    """Whatever a command or a library did to logging in an earlier test is undone."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in (*OURS, QUIET):
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
