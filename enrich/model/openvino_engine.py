@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from threading import local
+from threading import Lock, local
 
 import numpy as np
 
@@ -165,6 +165,11 @@ def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     return model
 
 
+# Two at a time fail in the tracing of PyTorch; and OpenVINO silences the root logger meanwhile, puts back what
+# it found, and would leave a silent one where it found that of the other.
+_CONVERTING = Lock()
+
+
 def _convert(bundle: Bundle, member: Member) -> ov.Model:
     import torch  # only here: a run whose model is in the cache does not load it
 
@@ -174,7 +179,7 @@ def _convert(bundle: Bundle, member: Member) -> ov.Model:
     network = Network(bundle, member)
     height, width = member.preprocessing.size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with _CONVERTING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of shapes that become constants, as is meant
         made = ov.convert_model(
             network, example_input=example, input=[ov.PartialShape([-1, height, width, 3])]

@@ -1,7 +1,9 @@
 """OpenVINO says what PyTorch says, is converted once, and starts without PyTorch."""
 
+import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +254,14 @@ def test_int8_scores_a_batch_of_any_size(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "faulthandler", "-c", EVERY_SIZE_OF_BATCH, tmp_path / "int8", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, [str(n) for n in range(1, 21)]), done.stderr
+
+
+def test_two_conversions_at_a_time_leave_the_log_as_it_was(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    bundles = [make_bundle(tmp_path / name) for name in ("one", "other", "third")]
+    with ThreadPoolExecutor(3) as pool:
+        list(
+            pool.map(lambda bundle: OpenVinoEngine(bundle, tmp_path / bundle.folder.name / "cache"), bundles)
+        )
+    assert (root.level, root.handlers) == before
