@@ -165,8 +165,8 @@ def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     return model
 
 
-# Two at a time fail in the tracing of PyTorch; and OpenVINO silences the root logger meanwhile, puts back what
-# it found, and would leave a silent one where it found that of the other.
+# Two at a time fail in the tracing of PyTorch; and OpenVINO silences the root logger meanwhile, puts back
+# what it found, and would leave a silent one where it found that of the other.
 _CONVERTING = Lock()
 
 

@@ -23,12 +23,8 @@ from enrich.state.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-# A process that stands still within a transaction would keep its row locks from all others for ever.
-_OUR_TRANSACTION = (
-    f"SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path TO {SCHEMA};"
-    " SET LOCAL idle_in_transaction_session_timeout TO '30s'"
-)
-
+_OUR_TRANSACTION = f"""SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path TO {SCHEMA};
+    SET LOCAL idle_in_transaction_session_timeout TO '30s'"""  # a frozen process keeps nobody from its rows
 _CONNECT: dict[str, str | int] = {  # the URL's own values win; none of these reaches the server as an option
     "connect_timeout": 10,
     "fallback_application_name": "listing-enrichment",
