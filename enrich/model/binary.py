@@ -8,11 +8,11 @@ import numpy as np
 
 from enrich.errors import UsageError
 from enrich.model.head import Aggregation, Head
-from enrich.model.kind import SIGNS, Answer, Condition, Floats, Overridable, Overruled
+from enrich.model.kind import SIGNS, WORDS, Answer, Condition, Floats, Overridable, Overruled
 from enrich.model.seen import Seen
 from enrich.records import Evidence
 
-_TRUTH: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
+_TRUTH: dict[str, bool | None] = {word: value for value, word in WORDS.items()}
 
 
 class Binary(Overridable, word="binary"):

@@ -19,6 +19,8 @@ Overruled = tuple[dict[str, Any], dict[str, Any]]
 """Fields of a document, and what stands beside `override` in the evidence."""
 SIGNS = {True: "✓", False: "✗", None: "?"}
 """How an answer is written for people: yes, no, unknown."""
+WORDS = {True: "true", False: "false", None: "unknown"}
+"""The same as people type it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from enrich.model.kind import overridable
+from enrich.model.kind import WORDS, overridable
 from enrich.setting_values import parse_number_or_share
 from enrich.state.schema import BACKFILL
 
 Counts = dict[str, dict[str, int]]
 """Field -> change -> listings; the change "" counts the listings with any change of the field."""
-_WORDS = {True: "true", False: "false", None: "unknown"}
 
 _BOUNDED = text("""
     SELECT id, max_flips, marked, flips, held FROM backfill
@@ -118,4 +117,4 @@ def hold(connection: Connection, backfill: int, why: str) -> None:
 
 
 def _said(value: Any) -> str:
-    return " ".join(value) if isinstance(value, list) else _WORDS[value]
+    return " ".join(value) if isinstance(value, list) else WORDS[value]

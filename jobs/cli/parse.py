@@ -60,9 +60,8 @@ def read_query(
     return Query(tuple(has), {name: tuple(kinds) for name, kinds in wanted.items()}, columns, limit)
 
 
-def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[tuple[int, Said]]:
-    """The overrides in a CSV file with the columns listing_id, field and value, and maybe note and by; each
-    with its line.
+def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[Said]:
+    """The overrides in a CSV file with the columns listing_id, field and value, and maybe note and by.
 
     Raises:
         UsageError: the file cannot be read, lacks a column, or a line is no override.
@@ -81,7 +80,7 @@ def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[tuple[i
         except UsageError as error:
             raise UsageError(f"--import {path}, line {number}: {error}") from None
         note, who = row.get("note") or None, row.get("by") or by
-        said.append((number, Said((row["listing_id"] or "").strip(), field, value, note, who)))
+        said.append(Said((row["listing_id"] or "").strip(), field, value, note, who))
     return said
 
 

@@ -48,7 +48,7 @@ def override(
             show_overrides(records.overrides, as_json)
             return
         if table is not None:
-            read = [one for _, one in read_said(table, heads, who)]
+            read = read_said(table, heads, who)
             records.overrides.set_all(replace(one, id=records.source.spelled(one.id)) for one in read)
             sys.stdout.write(f"{len(read)} overrides set\n")
         if id is not None:

@@ -18,6 +18,7 @@ from enrich.atomic import new_file
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
+from enrich.model.kind import WORDS
 from enrich.state.labels import Label, Labels, Place, Taught
 from enrich.state.queue import complete_scores
 from jobs.labels.label_studio import interface, task
@@ -170,9 +171,7 @@ def _learnt(head: Head, listing: Taught, photo: Mapping[str, Any], said: Any) ->
 
 
 def _text(said: Any) -> str:
-    if isinstance(said, tuple):
-        return " ".join(said)
-    return {True: "true", False: "false", None: "unknown"}[said]
+    return " ".join(said) if isinstance(said, tuple) else WORDS[said]
 
 
 def _chosen(bundle: Bundle, labels: Labels, photos: int) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
+from enrich.model.kind import WORDS
 from enrich.state.overrides import Override, Overrides
 from jobs.views import console, print_json
 
@@ -26,8 +27,7 @@ def show_overrides(overrides: Overrides, as_json: bool) -> None:
     for title in ("listing", "field", "value", "by", "at", "note"):
         table.add_column(title, overflow="fold")
     for id, o in rows:
-        said = {True: "true", False: "false", None: "unknown"}
-        value = ", ".join(o.value) if isinstance(o.value, tuple) else said[o.value]
+        value = ", ".join(o.value) if isinstance(o.value, tuple) else WORDS[o.value]
         table.add_row(*map(escape, (id, o.field, value, o.by or "", f"{o.at:%Y-%m-%d %H:%M}", o.note or "")))
     console().print(table if table.row_count else "No overrides.")
 
