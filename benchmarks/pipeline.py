@@ -49,6 +49,10 @@ from jobs.run.stop import Stop
 from training.markdown import table
 
 BATCH = 32
+ON_TORCH: dict[str, dict[str, Any]] = {
+    "whole job, ENRICH_ENGINE=torch": {"engine": "torch"},
+    "whole job, ENRICH_ENGINE=torch ENRICH_PRECISION=fp32": {"engine": "torch", "precision": "fp32"},
+}
 
 
 @dataclass(frozen=True)
@@ -234,13 +238,14 @@ def main() -> None:
         alone = stages_alone(chosen, url, root, settings, bundle)
         host = (host_cpu() - before) / count
         say("the whole job")
-        on_torch = settings.model_copy(update={"engine": "torch"})
+        variants = [settings] + [settings.model_copy(update=update) for update in ON_TORCH.values()]
         rounds = [
-            [whole_job(chosen, url, root, each, home) for each in (settings, on_torch)]
-            for _ in range(options.repeat)
+            [whole_job(chosen, url, root, each, home) for each in variants] for _ in range(options.repeat)
         ]
-        speed, torch_speed = (statistics.median(r[n][0] for r in rounds) for n in range(2))
-        spent, torch_spent = (statistics.median(r[n][1] for r in rounds) for n in range(2))
+        jobs = [
+            [statistics.median(each) for each in zip(*(one[n][:2] for one in rounds), strict=True)]
+            for n in range(len(variants))
+        ]
         say("straightforward scripts")
         slow = straightforward(chosen[: options.slow_homes], url, root, settings, bundle, 1)
         batched = straightforward(chosen, url, root, settings, bundle, BATCH)
@@ -254,8 +259,9 @@ def main() -> None:
     stages = [[name, f"{1000 * used:.2f}", f"{1000 * wall:.2f}"] for name, (used, wall) in alone.items()]
     stages.append(["(photo host)", f"{1000 * host:.2f}", ""])
     print(table(["stage alone", "CPU ms per photo", "ms per photo"], stages) + "\n")
+    (speed, spent), *on_torch = jobs
     others = {
-        "whole job, ENRICH_ENGINE=torch": (torch_speed, f"{1000 * torch_spent:.1f}"),
+        **{name: (s, f"{1000 * used:.1f}") for name, (s, used) in zip(ON_TORCH, on_torch, strict=True)},
         "ideal": (ideal, ""),
         "straightforward, one at a time, fp32": (slow, ""),
         "straightforward, batched": (batched, ""),

@@ -7,7 +7,8 @@ without PyTorch.
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -165,9 +166,20 @@ def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     return model
 
 
-# Two at a time fail in the tracing of PyTorch; and OpenVINO silences the root logger meanwhile, puts back
-# what it found, and would leave a silent one where it found that of the other.
 _CONVERTING = Lock()
+"""Two at a time fail in the tracing of PyTorch, and each would find the log that the other one silenced."""
+
+
+@contextmanager
+def _log_kept() -> Iterator[None]:
+    """Undo what OpenVINO does to the root logger while it converts: where that fails, it stays silent."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def _convert(bundle: Bundle, member: Member) -> ov.Model:
@@ -179,7 +191,7 @@ def _convert(bundle: Bundle, member: Member) -> ov.Model:
     network = Network(bundle, member)
     height, width = member.preprocessing.size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    with _CONVERTING, warnings.catch_warnings():
+    with _CONVERTING, _log_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of shapes that become constants, as is meant
         made = ov.convert_model(
             network, example_input=example, input=[ov.PartialShape([-1, height, width, 3])]

@@ -265,3 +265,14 @@ def test_two_conversions_at_a_time_leave_the_log_as_it_was(tmp_path: Path) -> No
             pool.map(lambda bundle: OpenVinoEngine(bundle, tmp_path / bundle.folder.name / "cache"), bundles)
         )
     assert (root.level, root.handlers) == before
+
+
+def test_a_conversion_that_fails_leaves_the_log_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    before = root.level, list(root.filters), list(root.handlers)
+    monkeypatch.setattr("torch.jit.trace", lambda *given, **options: 1 / 0)
+    with pytest.raises(Exception, match="division by zero"):
+        OpenVinoEngine(make_bundle(tmp_path / "bundle"), tmp_path / "cache")
+    assert (root.level, root.filters, root.handlers) == before
