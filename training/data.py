@@ -24,6 +24,7 @@ REQUIRED = ("path", "group", "split")
 TAKEN = (*REQUIRED, "balcony", "fireplace", "room", "source", "licence")
 """Columns with a meaning of their own: no name for a head."""
 HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
+BINARY_LABELS = {"0": 0, "1": 1, "": UNLABELLED, "0.0": 0, "1.0": 1}
 DATASET_GROUPS = 100
 """A source with as many groups is a data set gathered from many places: there the group is the site."""
 
@@ -108,8 +109,9 @@ def load_photos(
 ) -> PhotoSet:
     """Read `folder/manifest.csv` and check that every row can be used.
 
-    `exclude` holds path prefixes (`web_catalog`) whose rows are left out. `more`: binary heads beside those
-    of the manifest, by name, each with a CSV file of `path,label`; what it does not name is not labelled.
+    `exclude` holds path prefixes (`web_catalog`) whose rows are left out. `more`: heads beside those of the
+    manifest, by name, each with a CSV file of `path,label`: binary where labels are 1 and 0, else of the
+    classes that the labels name. What it does not name is not labelled.
 
     Raises:
         UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
@@ -129,8 +131,11 @@ def load_photos(
         raise UsageError(f"{manifest} names {repeated.iloc[0]} more than once; keep one row a photo")
     labels = {column: binary_labels(table, column, manifest) for column in binary}
     labels[multiclass.column] = _class_labels(table, multiclass, manifest)
+    classes = {multiclass.column: multiclass.classes}
     for name, path in more.items():
-        labels[name] = _labels_beside(table, name, path)
+        labels[name], named = _labels_beside(table, name, path)
+        if named:
+            classes[name] = named
     empty = np.full(len(table), "", dtype=object)
     return PhotoSet(
         folder=folder,
@@ -142,7 +147,7 @@ def load_photos(
         collection=table["path"].str.split("/").str[0].to_numpy(dtype=str),
         licence=np.asarray(table.get("licence", empty), dtype=str),
         labels=labels,
-        classes={multiclass.column: multiclass.classes},
+        classes=classes,
     )
 
 
@@ -199,8 +204,9 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
 
 
-def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int64]:
-    """Labels from a file of its own, in the order of the manifest's rows."""
+def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels from a file of its own, in the order of the manifest's rows, and the classes that they name, if
+    any."""
     if not re.fullmatch(HEAD_NAME, name) or name in TAKEN:
         raise UsageError(
             f"--head {name}: a name is made of a to z, 0 to 9 and _, begins with a letter, and is none of "
@@ -220,9 +226,17 @@ def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.int
     repeated = stated["path"][stated["path"].duplicated()]
     if not repeated.empty:
         raise UsageError(f"{path} names {repeated.iloc[0]} more than once; keep one row a photo")
-    binary_labels(stated, "label", path)
     by_path = stated.set_index("path")["label"]
-    return binary_labels(table[["path"]].assign(label=table["path"].map(by_path).fillna("")), "label", path)
+    ordered = table[["path"]].assign(label=table["path"].map(by_path).fillna(""))
+    classes = tuple(sorted(set(stated["label"]) - BINARY_LABELS.keys()))
+    if len(classes) < 2 or len(classes) < len(set(stated["label"]) - {""}):
+        return binary_labels(ordered, "label", path), ()
+    if wrong := [one for one in classes if not re.fullmatch(HEAD_NAME, one)]:
+        raise UsageError(
+            f"{path}: a class cannot be called {wrong[0]!r}; its name is made of a to z, 0 to 9 and _, and "
+            "begins with a letter"
+        )
+    return _class_labels(ordered, MulticlassColumn("label", classes, {}), path), classes
 
 
 def binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[np.int64]:
@@ -231,14 +245,13 @@ def binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[n
     Raises:
         UsageError: it holds anything else.
     """
-    known = {"0": 0, "1": 1, "": UNLABELLED, "0.0": 0, "1.0": 1}
-    wrong = table.loc[~table[column].isin(list(known)), ["path", column]]
+    wrong = table.loc[~table[column].isin(list(BINARY_LABELS)), ["path", column]]
     if not wrong.empty:
         path, value = wrong.iloc[0]
         raise UsageError(
             f"{manifest}: {column} of {path} is {value!r}; write 1, 0, or nothing for not labelled"
         )
-    return np.asarray(table[column].map(known), dtype=np.int64)
+    return np.asarray(table[column].map(BINARY_LABELS), dtype=np.int64)
 
 
 def _class_labels(table: pd.DataFrame, head: MulticlassColumn, manifest: Path) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ class FitOptions:
     pool: Pool | None = None
     """How the backbone pools its last feature map; None: its own way."""
     heads: Mapping[str, Path] = field(default_factory=dict)
-    """Binary heads beside those of the manifest: name -> file of labels."""
+    """Heads beside those of the manifest: name -> file of labels."""
     frozen_on: Path | None = None
     """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
     finetune: Literal["top", "all", "none"] = "none"
@@ -108,8 +108,9 @@ def fit(options: FitOptions) -> Bundle:
         else backbone_of(base)
     )
     names = (*BINARY, *options.heads, ROOM.column)
+    binary = [name for name in names if name not in photos.classes]
     held_out = np.where(photos.split == "train", 0, -1)
-    for name in names[:-1]:
+    for name in binary:
         whole_homes(photos, name, held_out, options.targets.homes)  # refused before hours are spent
     making, told = plan_making(options.arithmetics, base, photos, options.seed)
     comparison: dict[str, Any] = {}
@@ -129,7 +130,6 @@ def fit(options: FitOptions) -> Bundle:
         made = fit_multitask(photos, names, backbone, plan, options.targets)
         fitted, comparison = made.heads, made.comparison
         if options.ablations:
-            binary = names[:-1]
             comparison["ablations"] = ablations(photos, binary, made.fold, options.cache, options.targets)
             comparison["cross_source"] = cross_source(photos, binary, made.fold, backbone, options.cache)
         backbone, by_fold = made.backbone, made.by_fold
@@ -141,7 +141,8 @@ def fit(options: FitOptions) -> Bundle:
         if classes is None:
             calibrated.append(calibrated_binary(photos, head, options.targets))
         else:
-            publish = {label: label not in UNPUBLISHED for label in classes}
+            kept = UNPUBLISHED if head.name == ROOM.column else ()
+            publish = {label: label not in kept for label in classes}
             calibrated.append(calibrated_classes(photos, head, publish, options.targets))
     extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
     if base is not None:

@@ -28,7 +28,8 @@ Pooling = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the folds and of what is drawn")]
 Heads = Annotated[
-    list[str] | None, typer.Option(help="A yes/no attribute of your own: NAME=LABELS.csv (path, label)")
+    list[str] | None,
+    typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
 ]
 Excluded = Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")]
 Shares = Annotated[

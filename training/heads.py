@@ -154,7 +154,7 @@ def check_classes(
         if sites < 2:
             raise UsageError(
                 f"head {name}: class {class_name} has training photos of {sites} sites, 2 are needed: "
-                "one to learn from and one to check on; label more photos in manifest.csv"
+                "one to learn from and one to check on; label more photos"
             )
 
 

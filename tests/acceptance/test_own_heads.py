@@ -1,6 +1,6 @@
 """A portal's own heads go through every command by the manifest alone: one more `has_…`, one more of classes.
 
-`enrich-train fit` makes binary heads (`--head`) and no second one of classes: this manifest is made by hand.
+Most of it with a bundle made by hand, whose answers are known exactly; then five heads from `fit --head`.
 """
 
 import csv
@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.bundles import binary_head, bundle_with, make_bundle
 from tests.support.command import Enrich, enrich_here
+from tests.support.fitting import HOMES, condition, draw_homes, fitted, seaview
 from tests.support.harness import World
 
 __all__ = ["enrich_here"]  # a fixture
@@ -99,3 +100,43 @@ def test_they_go_through_every_command(portal: World, enrich_here: Enrich, tmp_p
     portal.fixed["bundle"] = make_bundle(tmp_path / "without").folder
     said("backfill", "--stale-bundle")
     assert "condition_types" not in portal.documents()["sea"]
+
+
+def test_five_heads_that_fit_made(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
+    photos = draw_homes(tmp_path / "photos")
+    heads = [f"seaview={seaview(photos, tmp_path / 'sea.csv')}"]
+    heads += [f"condition={condition(photos, tmp_path / 'condition.csv')}"]
+    options = (
+        "--backbone",
+        "timm:test_resnet",
+        "--weights",
+        "none",
+        *(w for h in heads for w in ("--head", h)),
+    )
+    bundle, *_ = fitted(photos, tmp_path, *options)
+    assert [head.name for head in bundle.heads] == ["balcony", "fireplace", "seaview", "condition", "room"]
+    world.fixed["bundle"] = bundle.folder
+    for home in range(HOMES, HOMES + 3):
+        files = sorted((photos / "web_homes" / f"home{home}").iterdir())
+        world.portal.add(
+            f"home{home}", [world.photos.add(f"/{home}/{f.name}", f.read_bytes()) for f in files]
+        )
+
+    def said(*arguments: str) -> Any:
+        done = enrich_here(world.environment(), *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    said("migrate")
+    said("check")
+    said("run")
+    documents = world.documents()
+    assert len(documents) == 3
+    assert all({"worn", "renovated"} & set(document["condition_types"]) for document in documents.values())
+    assert all(0 <= document["seaview_confidence"] <= 1 for document in documents.values())
+    worn = {id for id, document in documents.items() if "worn" in document["condition_types"]}
+    hits = said("search", "--type", "condition=worn", "--json")["hits"]
+    assert {hit["listing_id"] for hit in hits} == worn
+    for id in documents:
+        shown = said("show", id, "--json")
+        assert set(shown["heads"]) == {"balcony", "fireplace", "seaview", "condition", "room"}

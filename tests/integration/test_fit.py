@@ -15,7 +15,17 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.features import feature_id
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from tests.support.fitting import COLUMNS, HOMES, LISTINGS, draw, draw_homes, fitted, run_fit, seaview
+from tests.support.fitting import (
+    COLUMNS,
+    HOMES,
+    LISTINGS,
+    condition,
+    draw,
+    draw_homes,
+    fitted,
+    run_fit,
+    seaview,
+)
 from training.backbones import load_backbone
 from training.data import ROOM, load_photos
 from training.features import extract
@@ -321,6 +331,39 @@ def test_a_head_of_ones_own_brings_its_threshold_and_its_fields(
     assert head.metrics["homes"]["with"] == HOMES // 2
     assert bundle.manifest["training"]["collections"]["web_homes"]["seaview"] == 14
     assert mapping(bundle.heads, {})["properties"]["has_seaview"] == {"type": "boolean"}
+
+
+def test_a_head_of_classes_of_ones_own(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
+) -> None:
+    labels = condition(photos_dir, tmp_path / "condition.csv")
+    where = ("--out", tmp_path / "bundle", "--cache", made[2])
+    code, said = run_fit(photos_dir, *where, *UNTRAINED, "--head", f"condition={labels}")
+    assert code == 0, said
+    bundle = load_bundle(tmp_path / "bundle")
+    assert [head.name for head in bundle.heads] == ["balcony", "fireplace", "condition", "room"]
+    head = bundle.heads[2]
+    assert [kind.name for kind in head.classes] == ["renovated", "unclear", "worn"]
+    assert head.metrics["classes"]["worn"]["recall"]["of"] == HOMES
+    assert mapping(bundle.heads, {})["properties"]["condition_types"]["type"] == "keyword"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("web_homes/home0/5.jpg,1", "condition.csv: label of web_homes/home0/0.jpg is 'worn'; write 1, 0"),
+        ("web_homes/home0/5.jpg,As New", "a class cannot be called 'As New'"),
+    ],
+)
+def test_class_names_that_cannot_be_used_end_in_one_line(
+    photos_dir: Path, tmp_path: Path, line: str, said: str
+) -> None:
+    labels = condition(photos_dir, tmp_path / "condition.csv")
+    labels.write_text(labels.read_text().replace("web_homes/home0/5.jpg,", line))
+    options = ("--out", tmp_path / "bundle", *UNTRAINED, "--head", f"condition={labels}")
+    code, error = run_fit(photos_dir, *options)
+    assert (code, error.strip().count("\n")) == (2, 0)
+    assert said in error
 
 
 @pytest.mark.parametrize(

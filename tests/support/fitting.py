@@ -59,6 +59,15 @@ def seaview(photos_dir: Path, file: Path, *more: str) -> Path:
     return file
 
 
+def condition(photos_dir: Path, file: Path, *more: str) -> Path:
+    """Labels of a head of classes of one's own: baths are worn, bedrooms and kitchens are renovated."""
+    of_room = {"bathroom": "worn", "bedroom": "renovated", "kitchen": "renovated", "other": "unclear"}
+    with (photos_dir / "manifest.csv").open(newline="") as manifest:
+        lines = [f"{row['path']},{of_room.get(row['room'], '')}" for row in csv.DictReader(manifest)]
+    file.write_text("\n".join(["path,label", *lines, *more]))
+    return file
+
+
 def fitted(photos: Path, work: Path, *options: object) -> tuple[Bundle, Path, Path]:
     """The bundle of one fit, its model card and its cache."""
     where = ("--out", work / "bundle", "--card", work / "card.md", "--cache", work / "cache")
