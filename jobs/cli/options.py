@@ -156,3 +156,5 @@ Days = Annotated[
     int, typer.Option("--days", min=1, max=36_500, help="Only what has not been used for so many days.")
 ]
 Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]
+Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="The address that the page listens on.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65_535, help="Its port; 0 takes a free one.")]
