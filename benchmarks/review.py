@@ -2,8 +2,8 @@
 
     python benchmarks/review.py [--listings 1000000] [--said 50000] [--repeat 20]
 
-An embedded server of its own. One listing in twenty was said something of by a person, one in a hundred flipped
-with the last bundle. Medians; with the index that `enrich migrate` makes, and without it.
+An embedded server of its own. People said something of one listing in twenty, and the last bundle changed one
+in a hundred. Medians; with the index that `enrich migrate` makes, and without it.
 """
 
 import argparse
@@ -37,11 +37,12 @@ FROM generate_series(1, {listings}) AS l
 """
 SAID = """
 INSERT INTO enrichment.override (listing_id, field, value, created_by)
-SELECT l * ({listings} / {said}), 'has_balcony', to_jsonb(l % 3 = 0), 'ann' FROM generate_series(1, {said}) AS l
+SELECT l * ({listings} / {said}), 'has_balcony', to_jsonb(l % 3 = 0), 'ann'
+FROM generate_series(1, {said}) AS l
 """
 FLIPPED = """
 INSERT INTO enrichment.history (listing_id, field, before, after, bundle_id, bundle_before, cause)
-SELECT l * 100, 'has_balcony', 'true', 'null', 'bundle', 'earlier', 'model'
+SELECT l * 100 - 1, 'has_balcony', 'true', 'null', 'bundle', 'earlier', 'model'
 FROM generate_series(1, {listings} / 100) AS l
 """
 

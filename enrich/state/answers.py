@@ -93,8 +93,7 @@ class Answers:
         Raises:
             UsageError: unknown listing.
         """
-        given = {"id": id, "field": field, "person": self._person, "value": value, "sha256": sha256}
-        self._database.run(lambda connection: _answer(connection, **given))
+        self._database.run(lambda connection: _answer(connection, id, field, self._person, value, sha256))
 
     def undo(self, since: float) -> tuple[str, str] | None:
         """Take the person's last answer of this sitting back: (listing, field); None where there is none.

@@ -14,6 +14,7 @@ from enrich.state.database import Database
 from enrich.state.schema import number
 
 NEAR = 0.25  # how far from where the answer turns a confidence may lie
+LAST_SAID = 1_000  # overrides that are held against the model
 
 _NOT_ANSWERED = """
     l.status <> 'gone'
@@ -26,16 +27,19 @@ _ANSWER = "l.model_attributes -> 'fields' -> :field"
 # Somebody said the opposite of what the model says now: one other person is asked, and no third one.
 _DISPUTED = f"""
     SELECT l.id, 'disputed' AS why, {_ANSWER} AS answer, {{number}} AS confidence,
-           CAST(NULL AS float8) AS turn, o.value AS other, o.created_by AS person
-    FROM override AS o JOIN listing AS l ON l.id = o.listing_id
-    WHERE o.field = :field AND l.status <> 'gone' AND coalesce(o.created_by, '') <> :person
-      AND o.value IN ('true', 'false') AND {_ANSWER} IN ('true', 'false') AND {_ANSWER} <> o.value
-      AND NOT EXISTS (SELECT FROM review AS r
-                      WHERE r.listing_id = l.id AND r.field = :field
-                        AND (r.person = :person
-                             OR r.answer IS NOT NULL AND (r.person <> coalesce(o.created_by, '')
-                                                          OR r.before ->> 'override' IS NOT NULL)))
-    ORDER BY o.created_at DESC, l.id LIMIT :limit
+           CAST(NULL AS float8) AS turn, said.value AS other, said.created_by AS person
+    FROM (
+        SELECT * FROM override AS o
+        WHERE o.field = :field AND coalesce(o.created_by, '') <> :person AND o.value IN ('true', 'false')
+          AND NOT EXISTS (SELECT FROM review AS r
+                          WHERE r.listing_id = o.listing_id AND r.field = :field
+                            AND (r.person = :person
+                                 OR r.answer IS NOT NULL AND (r.person <> coalesce(o.created_by, '')
+                                                              OR r.before ->> 'override' IS NOT NULL)))
+        ORDER BY o.created_at DESC, o.listing_id DESC LIMIT {LAST_SAID}
+    ) AS said JOIN listing AS l ON l.id = said.listing_id
+    WHERE l.status <> 'gone' AND {_ANSWER} IN ('true', 'false') AND {_ANSWER} <> said.value
+    ORDER BY said.created_at DESC, l.id LIMIT :limit
 """
 
 _FLIPPED = f"""
@@ -55,7 +59,8 @@ _DOUBTFUL = f"""
     ORDER BY {{number}} {{order}} LIMIT :limit
 """
 
-Why = Literal["disputed", "flipped", "doubtful"]
+Why = Literal["disputed", "flipped", "doubtful", "again"]
+"""`again`: a person took their answer back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ _REASONS = text("""
     GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
 """)
 
+_QUARANTINED = text("""
+    SELECT id, left(coalesce(error, 'unknown'), 500) AS reason, attempts
+    FROM listing WHERE status = 'quarantined' ORDER BY id LIMIT :most
+""")
+
 _LAG = text("""
     SELECT extract(epoch FROM clock_timestamp() - min(CASE status WHEN 'retry' THEN not_before
                                                                   ELSE pending_since END))
@@ -113,6 +118,12 @@ def summary(database: Database, reasons: int = 5) -> Summary:
         workers=alive,
         backfills=marked,
     )
+
+
+def quarantined(database: Database, most: int) -> list[tuple[str, str, int]]:
+    """The first listings in quarantine, by id: (id, why, how many workers died on it)."""
+    rows = database.run(lambda connection: connection.execute(_QUARANTINED, {"most": most}).all())
+    return [tuple(row) for row in rows]
 
 
 def details(database: Database, id: str) -> ListingDetails:

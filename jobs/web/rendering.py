@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from jobs.cli.parse import person
 from jobs.run.services import Services
 
 HERE = Path(__file__).parent
@@ -39,6 +40,12 @@ def _services(request: Request) -> Services:
 
 Opened = Annotated[Services, Depends(_services)]
 """A parameter of a page: what the job works with, open."""
+
+
+def said_by(request: Request, services: Services) -> str | None:
+    """Who says what is said here: as the reverse proxy names them, else as the commands would."""
+    name: str | None = request.state.visitor.name
+    return name or person(None, services.settings)
 
 
 @cache
