@@ -14,12 +14,12 @@ from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import IndexUnavailable
 from jobs.run.services import Services
 from jobs.web.access import FORM_COOKIE, Access, form_token, keep, same_origin
-from jobs.web.pages import login, review, search
+from jobs.web.pages import login, review, search, status
 from jobs.web.rendering import STATIC, in_path, render
 
 log = logging.getLogger(__name__)
 
-PAGES = (search, review, login)
+PAGES = (search, review, status, login)
 """Each page is a module with a `router`; its `NAV`, where it has one, is shown on top, in this order."""
 MOST_BYTES = 64_000  # of a form
 _UNGUARDED = ("/static/", "/healthz", "/login")
