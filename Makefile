@@ -11,9 +11,13 @@ PHOTOS ?= ../shared/photos
 JOB := $(VENV)/.job-$(TORCH)
 ALL := $(VENV)/.all-$(TORCH)
 
-.PHONY: demo test check unit soak reliability format bench audit clean
+.PHONY: demo demo-page test check unit soak reliability format bench audit clean
 demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
+
+demo-page: $(JOB)  ## the same homes in the page, at http://127.0.0.1:8080/ until Ctrl-C
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[web]'
+	$(BIN)/enrich demo --serve
 
 test: check  ## every check, with real servers
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
@@ -54,7 +58,7 @@ $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	touch $@
 
 $(ALL): $(JOB)
-	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,ray,training,dev]'
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,ray,training,web,dev]'
 	touch $@
 
 clean:

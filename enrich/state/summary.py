@@ -1,6 +1,6 @@
 """What `enrich status` and `enrich show` tell: read from state, changing nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,9 @@ _LISTING = text(f"""
 _PHOTOS = text("""
     SELECT key, status, sha256, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
 """)
+
+
+_PHOTOS_OF = text("SELECT id, photos FROM listing WHERE id = ANY(:ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +149,13 @@ def details(database: Database, id: str) -> ListingDetails:
         )
 
     return database.run(work)
+
+
+def photos_of(database: Database, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Id -> the photos of those of these listings that are known, as of their last completion, by position.
+
+    A photo has `key`, `position`, `url` (without what signs it), `status` and `sha256`, None where no bytes
+    were seen.
+    """
+    rows = database.run(lambda connection: connection.execute(_PHOTOS_OF, {"ids": list(ids)}).all())
+    return {row.id: sorted(row.photos, key=lambda photo: photo["position"]) for row in rows}

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
 from enrich.state.answers import Answers
 from enrich.state.review import Asked, Question, questions, queue
 from enrich.state.summary import details
+from jobs.run.publish import publish_at_once
 from jobs.run.services import Services
 from jobs.views.show import explain
 from jobs.web.access import Editor
-from jobs.web.rendering import Opened, render, said_by
+from jobs.web.rendering import Opened, Picture, render, said_by
 
 router = APIRouter()
 NAV = ("Review", "/review")
@@ -33,6 +35,24 @@ class _Sitting:
     def address(self, **more: str) -> str:
         kept = {"head": self.head, "since": f"{self.since:.6f}", **more}
         return "/review?" + urlencode({name: value for name, value in kept.items() if value})
+
+
+class _Publishing:
+    """Takes answers to the index while people go on answering: one publish at a time, of all until then.
+
+    What does not get through waits in the outbox for the next one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._ids: set[str] = set()
+
+    def publish(self, services: Services, id: str) -> None:
+        self._ids.add(id)
+        with self._lock:
+            ids, self._ids = self._ids, set()
+            if ids:
+                publish_at_once(services, sorted(ids))
 
 
 @router.get("/review")
@@ -72,7 +92,7 @@ def show(
         given["answers"] = answers.answers(shown.id, shown.question.field)
     if left > 1:
         following = _photos(explain(services, found[1].id), found[1].question)
-        given["ahead"] = following[0]["key"] if following else None
+        given["ahead"] = following[0]["picture"] if following else None
     return render(request, "review.html", **given)
 
 
@@ -81,6 +101,7 @@ def answer(
     request: Request,
     services: Opened,
     editor: Editor,
+    after: BackgroundTasks,
     answer: Annotated[str, Form()],
     id: Annotated[str, Form()],
     field: Annotated[str, Form()],
@@ -96,6 +117,8 @@ def answer(
     known = {shown["key"]: shown["sha256"] for shown in details(services.database, id).listing["photos"]}
     sha256 = known.get(photo) if value else None
     _answers(request, services, asked).answer(id, field, value, sha256)
+    if value is not None:
+        after.add_task(_publishing(request).publish, services, id)
     return RedirectResponse(_Sitting(head, since).address(), 303)
 
 
@@ -104,13 +127,24 @@ def undo(
     request: Request,
     services: Opened,
     editor: Editor,
+    after: BackgroundTasks,
     head: Annotated[str, Form()] = "",
     since: Annotated[float, Form()] = 0.0,
 ) -> Response:
     """Take the last answer back, and show its listing again."""
     undone = _answers(request, services, _asked(services, head)).undo(since)
+    if undone is not None:
+        after.add_task(_publishing(request).publish, services, undone[0])
     again = {} if undone is None else {"id": undone[0], "field": undone[1]}
     return RedirectResponse(_Sitting(head, since).address(**again), 303)
+
+
+def _publishing(request: Request) -> _Publishing:
+    state = request.app.state
+    if not hasattr(state, "publishing_reviews"):
+        state.publishing_reviews = _Publishing()
+    found: _Publishing = state.publishing_reviews
+    return found
 
 
 def _asked(services: Services, head: str) -> list[Question]:
@@ -142,4 +176,9 @@ def _photos(explained: Mapping[str, Any], question: Question) -> list[Mapping[st
         decided = photo["position"] == evidence.get("position") and photo["url"] == evidence.get("url")
         return not decided, -photo["probabilities"].get(question.head, 0.0), photo["position"]
 
-    return sorted((photo for photo in explained["photos"] if photo["sha256"]), key=order)
+    seen = [
+        {**photo, "picture": Picture(photo["key"], photo["sha256"])}
+        for photo in explained["photos"]
+        if photo["sha256"]
+    ]
+    return sorted(seen, key=order)

@@ -13,7 +13,7 @@
     at = number;
     picks.forEach((pick, n) => (n === at ? pick.setAttribute("aria-current", "true") : pick.removeAttribute("aria-current")));
     const thumb = picks[at].querySelector("img");
-    large.src = `/photo/${picks[at].dataset.key}?size=1280`;
+    large.src = picks[at].dataset.large;
     large.alt = thumb.alt;
     if (photo) photo.value = picks[at].dataset.key;
     picks[at].scrollIntoView({ block: "nearest", inline: "nearest" });
