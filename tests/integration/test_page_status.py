@@ -9,6 +9,7 @@ from enrich.state.backfills import Backfills, Selection
 from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.runs import Runs
+from jobs.run.record import RunReport
 from tests.support.enriched import add, claim_one, enriched, quarantined, statuses
 from tests.support.page import OpenClient
 from tests.support.postgres import Portal
@@ -22,7 +23,8 @@ def settings(migrated: Portal, tiny_bundle: Path) -> Settings:
 
 
 def figures(**more: object) -> dict[str, object]:
-    return {"listings": 2, "photos": 40, "fetched": 31, "scored": 30, "photos_per_second": 8.0, **more}
+    """As a run leaves them."""
+    return {**RunReport().as_json(), "photos": 40, "fetched": 31, "scored": 30, **more}
 
 
 def test_with_nothing_done_yet_it_says_so(settings: Settings, open_client: OpenClient) -> None:
@@ -87,7 +89,7 @@ def test_try_again_takes_one_listing_out_of_quarantine(
     assert statuses(migrated) == {"a": "pending", "b": "quarantined"}
     shown = client.get(told.headers["location"]).text
     assert "1 listing will be tried again" in shown
-    assert 'aria-label="Try a again"' not in shown and 'aria-label="Try b again"' in shown
+    assert 'aria-label="Try again: a"' not in shown and 'aria-label="Try again: b"' in shown
 
 
 def test_try_all_again_and_an_unknown_one(

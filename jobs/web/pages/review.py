@@ -1,5 +1,6 @@
 """The review queue: one listing after the other, a photo large, a question, and three answers."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -45,12 +46,12 @@ class _Publishing:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._ids: set[str] = set()
+        self._ids: deque[str] = deque()
 
     def publish(self, services: Services, id: str) -> None:
-        self._ids.add(id)
+        self._ids.append(id)
         with self._lock:
-            ids, self._ids = self._ids, set()
+            ids = {self._ids.popleft() for _ in range(len(self._ids))}
             if ids:
                 publish_at_once(services, sorted(ids))
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from enrich.errors import EnrichError
+from enrich.index.protocol import IndexUnavailable, Query
 from enrich.state.runs import Run
 from enrich.state.summary import Summary, details, quarantined, summary
 from jobs.run.drift import read
@@ -28,21 +30,32 @@ LISTED = 50  # listings in quarantine
 _AT_MOST = 10  # of the time, one part in so many is spent on asking the database
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How things stood when they were asked for."""
+
+    summary: Summary
+    runs: Sequence[Run]
+    """The last ones, newest first."""
+    night: Run | None
+    """The last run that was held against the nights before."""
+    documents: int | None
+    """What a search without filters finds; None where the index gives no answer."""
+
+
 @dataclass(slots=True)
 class Standing:
     """How things stood when last asked, shared by all who look: a large state takes seconds to be counted."""
 
     _lock: Lock = field(default_factory=Lock)
-    _found: tuple[Summary, list[Run], Run | None] | None = None
+    _found: Found | None = None
     _until: float = 0.0
 
-    def ask(self, services: Services) -> tuple[Summary, list[Run], Run | None]:
-        """(summary, last runs, the last run that was held against the nights before)."""
+    def ask(self, services: Services) -> Found:
         with self._lock:
             start = time.monotonic()
             if self._found is None or start >= self._until:
-                night = next(iter(services.runs.nights(1)), None)
-                self._found = summary(services.database), services.runs.runs(RUNS), night
+                self._found = _find(services)
                 spent = time.monotonic() - start
                 self._until = start + max(EVERY / 2, _AT_MOST * spent)
             return self._found
@@ -56,12 +69,13 @@ class Standing:
 @router.get("/status")
 def show(request: Request, services: Opened, tried: int | None = None) -> Response:
     """`tried`: how many listings will be tried again, after somebody asked for it."""
-    found, runs, night = _standing(request).ask(services)
-    bundle = services.bundle
+    found = _standing(request).ask(services)
+    state, runs, night, bundle = found.summary, found.runs, found.night, services.bundle
     given: dict[str, Any] = {
-        "summary": found,
-        "stages": _stages(services, found, runs),
+        "summary": state,
+        "stages": _stages(services, found),
         "picture": picture,
+        "last": next((run for run in runs if run.finished_at and run.figures.get("photos")), None),
         "bars": bars(runs),
         "runs": runs[:10],
         "ended": ended,
@@ -72,9 +86,9 @@ def show(request: Request, services: Opened, tried: int | None = None) -> Respon
         "night": night,
         "bundle": bundle,
         "model": services.model,
-        "stale": found.stale(bundle.bundle_id),
-        "backfills": [(one, backfill_line(one)) for one in found.backfills],
-        "quarantined": quarantined(services.database, LISTED) if found.listings.get("quarantined") else [],
+        "stale": state.stale(bundle.bundle_id),
+        "backfills": [(one, backfill_line(one)) for one in state.backfills],
+        "quarantined": quarantined(services.database, LISTED) if state.listings.get("quarantined") else [],
         "settings": services.settings,
         "every": EVERY,
         "tried": tried,
@@ -104,31 +118,36 @@ def _took(run: Run) -> float | None:
     return (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
 
 
-def _stages(services: Services, found: Summary, runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
+def _find(services: Services) -> Found:
+    night = next(iter(services.runs.nights(1)), None)
+    try:
+        documents = services.index.search(Query(limit=0)).total
+    except (IndexUnavailable, EnrichError):
+        documents = None
+    return Found(summary(services.database), services.runs.runs(RUNS), night, documents)
+
+
+def _stages(services: Services, found: Found) -> dict[str, tuple[str, str]]:
     """Stage -> (number, what of); photos are those of the last run that had some."""
+    runs = found.runs
     last: Mapping[str, Any] = next((run.figures for run in runs if run.figures.get("photos")), {})
     seen: Mapping[str, int] = next(
         (run.figures["discovery"] for run in runs if run.figures.get("discovery")), {}
     )
-    listings, outbox = found.listings, found.outbox
+    listings, outbox = found.summary.listings, found.summary.outbox
     known = sum(count for status, count in listings.items() if status != "gone")
-    failed = sum(last.get("failures", {}).values())
     return {
         "portal": (f"{known:,}", "listings"),
         "discover": (f"{seen.get('new', 0) + seen.get('changed', 0):,}", "new or changed"),
         "claim": (f"{listings.get('pending', 0):,}", "waiting"),
         "fetch": (f"{last.get('fetched', 0):,}", "fetched"),
-        "decode": (f"{failed:,}", "failed"),
-        "score": (f"{last.get('scored', 0) + last.get('rescored', 0):,}", "scored"),
+        "decode": (f"{last.get('bytes', 0) / 1e6:,.1f}", "megabytes"),
+        "score": (f"{last.get('scored', 0):,}", "scored"),
         "aggregate": (f"{listings.get('leased', 0):,}", "in hand"),
         "save": (f"{listings.get('done', 0):,}", "done"),
         "publish": (f"{outbox.unpublished:,}", "to publish"),
-        "index": (services.settings.index, "Elasticsearch" if _elastic(services) else "embedded"),
+        "index": ("–" if found.documents is None else f"{found.documents:,}", "documents"),
     }
-
-
-def _elastic(services: Services) -> bool:
-    return services.settings.index_backend != "embedded"
 
 
 def _failures(runs: Sequence[Run]) -> dict[str, list[tuple[str, int, int]]]:
