@@ -32,6 +32,7 @@ BENCHMARKS = [
         "benchmarks/discovery.py --listings 1000000 --urls plain --repeat 1 --plans",
     ),
     ("Publishing", "benchmarks/publishing.py"),
+    ("The page", "benchmarks/page.py"),
     ("Reconciling", "benchmarks/reconcile.py"),
     ("Memory", "benchmarks/memory.py --listings 1000 10000 100000"),
     ("Completing listings", "benchmarks/completing.py"),

@@ -53,7 +53,8 @@ class Photos:
     def __init__(self, services: Services, transport: PhotoTransport) -> None:
         settings = services.settings
         self._services, self._transport = services, transport
-        self._kept = Folder(settings.photo_cache_folder, settings.photo_cache_bytes)
+        folder = (settings.photo_cache or settings.cache_folder / "photos").expanduser()
+        self._kept = Folder(folder, settings.photo_cache_bytes)
         self._fetching = asyncio.Semaphore(AT_ONCE)
         self._decoding = asyncio.Semaphore(DECODED_AT_ONCE)
         self._under_way: dict[str, asyncio.Lock] = {}
