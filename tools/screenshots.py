@@ -13,12 +13,14 @@ from playwright.sync_api import Page, sync_playwright
 
 from enrich.settings import Settings
 from jobs.demo.run import run_demo
+from jobs.run.nightly import RunOptions, run
 from jobs.run.stop import Stop
 from jobs.web.serving import LOOPBACK, served
 from tools.browser import FLAGS, chromium
 
 WIDTH, HEIGHT = 1280, 860
 MOST_BYTES = 300_000
+NIGHTS = 6
 Prepare = Callable[[Page], object]
 
 
@@ -26,9 +28,25 @@ def _nothing(tab: Page) -> None:
     """The page as it comes."""
 
 
+def _answer_some(tab: Page) -> None:
+    """Go on in the review queue to the first balcony."""
+    for _ in range(7):
+        tab.wait_for_load_state("networkidle")
+        tab.keyboard.press("n")
+        tab.wait_for_function(
+            "id => document.querySelector('input[name=id]').value !== id", arg=_listing(tab)
+        )
+
+
+def _listing(tab: Page) -> str:
+    return tab.locator("input[name=id]").input_value()
+
+
 SHOTS: dict[str, tuple[str, Prepare]] = {
     "search": ("/?type.room=kitchen&sort=balcony", _nothing),
     "listing": ("/listing/listing-03", _nothing),
+    "review": ("/review?head=balcony", _answer_some),
+    "status": ("/status", _nothing),
 }
 """Name -> address, and what is done there before the picture is taken."""
 
@@ -39,7 +57,9 @@ def main(folder: Path) -> None:
 
 
 def take(settings: Settings, folder: Path) -> None:
-    """Take all pictures of the page on these settings."""
+    """Take all pictures of the page on these settings, after some more nights."""
+    for _ in range(NIGHTS):
+        run(settings, RunOptions(), Stop())
     with served(settings, LOOPBACK, 0) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         tab = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}).new_page()

@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Literal
 
 from sqlalchemy import Connection, TextClause, text
@@ -14,6 +14,7 @@ from enrich.state.database import Database
 from enrich.state.schema import number
 
 NEAR = 0.25  # how far from where the answer turns a confidence may lie
+IN_A_ROW = 10  # times that the same is asked, so that nobody answers another question than the one there
 LAST_SAID = 1_000  # overrides that are held against the model
 
 _NOT_ANSWERED = """
@@ -102,10 +103,12 @@ def questions(heads: Sequence[Head]) -> list[Question]:
 
 
 def queue(
-    database: Database, bundle_id: str, person: str, asked: Sequence[Question], limit: int
+    database: Database, bundle_id: str, person: str, asked: Sequence[Question], limit: int, done: int = 0
 ) -> list[Asked]:
-    """The next listings that `person` should look at: in turns of the questions and of the reasons, and of
-    each the best ones first. Those made with `bundle_id` count as flipped where it changed their answer.
+    """The next listings that `person` should look at, who has `done` some already.
+
+    The reasons take turns, and of each the best listings come first. One question is asked `IN_A_ROW` times
+    before the next one. Those made with `bundle_id` count as flipped where it changed their answer.
     """
 
     def work(connection: Connection) -> list[Asked]:
@@ -113,8 +116,8 @@ def queue(
         for question in asked:
             given = {"field": question.field, "person": person, "bundle": bundle_id, "limit": limit}
             rows = connection.execute(finding(question), given)
-            found += _by_reason([Asked(row.id, question, *row[1:]) for row in rows])
-        return list(_in_turns(found))[:limit]
+            found.append(list(_in_turns([Asked(row.id, question, *row[1:]) for row in rows], done)))
+        return list(chain(*_from(found, done // IN_A_ROW)))[:limit]
 
     return database.run(work)
 
@@ -129,21 +132,22 @@ def finding(question: Question) -> TextClause:
     return text(" UNION ALL ".join(f"({part})" for part in parts))
 
 
-def _by_reason(found: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """Those of each reason, in order; what is doubtful by its distance."""
-    for why in ("disputed", "flipped"):
-        yield [one for one in found if one.why == why]
+def _in_turns(found: Sequence[Asked], done: int) -> Iterator[Asked]:
+    """One of each reason after the other; what is doubtful by its distance. Each listing once."""
     doubtful = [
         (round(abs((one.confidence or 0.0) - one.turn), 4), one) for one in found if one.turn is not None
     ]
-    yield [one for _, one in sorted(doubtful, key=lambda each: (each[0], each[1].id))]
-
-
-def _in_turns(found: Sequence[Sequence[Asked]]) -> Iterator[Asked]:
-    """One of each list after the other; the same thing is asked once."""
+    reasons = [[one for one in found if one.why == why] for why in ("disputed", "flipped")]
+    reasons.append([one for _, one in sorted(doubtful, key=lambda each: (each[0], each[1].id))])
     seen = set()
-    for some in zip_longest(*found):
-        for one in some:
-            if one is not None and (one.id, one.question.field) not in seen:
-                seen.add((one.id, one.question.field))
-                yield one
+    for one in chain(*zip_longest(*_from(reasons, done))):
+        if one is not None and one.id not in seen:
+            seen.add(one.id)
+            yield one
+
+
+def _from(lists: Sequence[list[Asked]], turn: int) -> list[list[Asked]]:
+    """Those that hold something, beginning with the one whose turn it is."""
+    some = [each for each in lists if each]
+    first = turn % len(some) if some else 0
+    return some[first:] + some[:first]

@@ -100,21 +100,27 @@ class TestWhoIsAskedWhat:
         give(database, "a", None, "bob")
         assert asked(database, "bob") == [] and asked(database, "cia") == [("a", "disputed")]
 
-    def test_reasons_and_questions_take_turns(self, database: Database, enrich: Enrich) -> None:
+    def test_reasons_take_turns_and_a_question_is_asked_ten_times_in_a_row(
+        self, database: Database, enrich: Enrich
+    ) -> None:
         for id in ("x", "y"):
             enrich(id, 0.99, bundle_id="bundle-0")
             enrich(id, 0.01, None)
         for id in ("d1", "d2"):
             enrich(id, 0.6, has_fireplace=None, fireplace_confidence=0.5)
-        found = queue(database, "bundle-1", "ann", [BALCONY, FIREPLACE], 9)
-        assert [(one.question.head, one.why, one.id) for one in found] == [
-            ("balcony", "flipped", "y"),
-            ("balcony", "doubtful", "d1"),
-            ("fireplace", "doubtful", "d1"),
-            ("balcony", "flipped", "x"),
-            ("balcony", "doubtful", "d2"),
-            ("fireplace", "doubtful", "d2"),
-        ]
+
+        def found(done: int) -> list[str]:
+            some = queue(database, "bundle-1", "ann", [BALCONY, FIREPLACE], 9, done)
+            return [f"{one.question.head} {one.why} {one.id}" for one in some]
+
+        flipped, doubtful = (
+            [f"balcony flipped {id}" for id in "yx"],
+            [f"balcony doubtful d{n}" for n in (1, 2)],
+        )
+        fireplaces = [f"fireplace doubtful d{n}" for n in (1, 2)]
+        assert found(0) == [flipped[0], doubtful[0], flipped[1], doubtful[1], *fireplaces]
+        assert found(1) == [doubtful[0], flipped[0], doubtful[1], flipped[1], *fireplaces]
+        assert found(10)[:3] == [*fireplaces, flipped[0]]
 
     def test_a_listing_that_is_gone_is_asked_of_nobody(
         self, migrated: Portal, database: Database, enrich: Enrich

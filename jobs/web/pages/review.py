@@ -69,7 +69,8 @@ def show(
     done = answers.done(since)
     person = said_by(request, services) or ""
     most = max(SITTING - done, 0)
-    found = queue(services.database, services.bundle.bundle_id, person, asked, most) if most else []
+    bundle_id = services.bundle.bundle_id
+    found = queue(services.database, bundle_id, person, asked, most, done) if most else []
     if (again := _named(asked, id, field)) is not None:
         found = [again, *(one for one in found if (one.id, one.question) != (again.id, again.question))]
     found = found[:most] if most else found
