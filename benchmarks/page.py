@@ -4,7 +4,7 @@
 
 The page is served over HTTP on loopback and asked by one client, from the request to the last byte, with the
 embedded index and with a real Elasticsearch (`ELASTICSEARCH_URL`, else a server of the benchmark's own). Each
-listing has 25 photos. The addresses are asked in turns, so all of them meet the same machine.
+listing has 25 photos, none of them scored. The addresses are asked in turns, so all of them meet the same machine.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ASKED = {
     "with a balcony": "/?has.balcony=yes",
     "with a balcony, a kitchen, a price and a town": "/?has.balcony=yes&type.room=kitchen&from.price=1002000"
     "&where.city=Town%207&sort=fireplace",
-    "unknown, page 100": "/?has.fireplace=no&page=100",
+    "without a fireplace, page 100": "/?has.fireplace=no&page=100",
     "as JSON": "/search.json?has.balcony=yes",
     "a listing": "/listing/77",
 }

@@ -38,6 +38,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_FOREVER = "public, max-age=31536000, immutable"  # another file has another address
 Next = Callable[[Request], Awaitable[Response]]
 
 
@@ -76,8 +77,10 @@ async def _guard(request: Request, call_next: Next) -> Response:
         response = _told(request, 500, "That went wrong here. The log of `enrich serve` says why.")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Cache-Control", "no-store")
-    if request.cookies.get(FORM_COOKIE) != request.state.form_token:
+    ours = request.url.path.startswith("/static/") and response.status_code == 200
+    response.headers.setdefault("Cache-Control", _FOREVER if ours else "no-store")
+    is_page = response.headers.get("content-type", "").startswith("text/html")
+    if is_page and request.cookies.get(FORM_COOKIE) != request.state.form_token:
         keep(response, request, FORM_COOKIE, request.state.form_token)
     return response
 

@@ -15,6 +15,7 @@ from jobs.run.stop import Stop
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 5.0  # seconds that a visitor waits for a server that is away
+MOST_AT_ONCE = 200  # connections and requests; more are told to come later (503)
 LINGER = 5.0  # seconds that answers under way get when the page is told to stop
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def served(settings: Settings, host: str, port: int) -> Iterator[str]:
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=MOST_AT_ONCE,
             proxy_headers=False,  # a visitor's address is that of the connection
             timeout_graceful_shutdown=int(LINGER),
         )

@@ -1,8 +1,14 @@
 """The page on a real portal and index: what it shows, what it changes, and what it lets nobody do."""
 
 import io
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from PIL import Image
@@ -10,9 +16,10 @@ from PIL import Image
 from enrich.source.urls import url_key
 from jobs.migrate import migrate
 from jobs.run.services import open_services
+from jobs.web.photos import AT_ONCE
 from tests.support.harness import World
-from tests.support.page import SAME_SITE, OpenClient
-from tests.support.photo_server import status
+from tests.support.page import SAME_SITE, OpenClient, Serve
+from tests.support.photo_server import FINE, status
 
 VIEW, EDIT = "view-token-0123456789", "edit-token-0123456789"
 HOSTILE = "<script>alert('1')</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
@@ -273,6 +280,31 @@ def test_only_photos_that_state_knows_are_fetched(
     assert page.get(f"/photo/{key}").status_code == 404 and homes.requests() == 0
 
 
+def test_a_photo_host_is_asked_for_few_photos_at_once(world: World, serve_page: Serve, tmp_path: Any) -> None:
+    world.fixed["elasticsearch_url"] = None
+    urls = world.listing("7", *["kitchen"] * 24)
+    migrate(world.settings())
+    world.run()
+    world.photos.forget()
+    world.photos.busiest = 0
+
+    def slow(answer: Any) -> None:
+        time.sleep(0.2)
+        FINE(answer)
+
+    for url in urls:
+        world.photos.behave(urlsplit(url).path, slow)
+    page = serve_page(settings(world, tmp_path))
+
+    def load(url: str) -> int:
+        with urllib.request.urlopen(f"{page}/photo/{url_key(url)}") as answer:
+            return int(answer.status)
+
+    with ThreadPoolExecutor(48) as pool:
+        assert set(pool.map(load, [*urls, *urls])) == {200}  # two visitors
+    assert world.requests() == 24 and 1 < world.photos.busiest <= AT_ONCE
+
+
 def test_a_broken_photo_is_a_small_picture_that_says_so_and_its_host_is_left_alone(
     homes: World, open_client: OpenClient, tmp_path: Any
 ) -> None:
@@ -287,3 +319,41 @@ def test_a_broken_photo_is_a_small_picture_that_says_so_and_its_host_is_left_alo
         assert answers[0].text.startswith("<svg") and "script" not in answers[0].text
         assert answers[0].headers["x-reason"]
     assert homes.requests("/7/0.jpg") == homes.requests("/8/0.jpg") == 1
+
+
+# The commands
+
+
+def address(process: "subprocess.Popen[str]") -> str:
+    """Where a command says that its page is."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("the page is at "):
+            return line.split()[4]
+    pytest.fail(f"no page: {process.stderr.read() if process.stderr else ''}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_enrich_serve_says_where_it_is_and_ends_cleanly(homes: World, number: int, tmp_path: Any) -> None:
+    serving = homes.start("serve", "--port", "0", photo_cache=tmp_path)
+    with urllib.request.urlopen(address(serving)) as answer:
+        assert answer.status == 200 and b"3 listings" in answer.read()
+    serving.send_signal(number)
+    _, err = serving.communicate(timeout=60)
+    assert serving.returncode == 0, err
+    assert "Traceback" not in err
+
+
+def test_the_demo_s_twelve_homes_are_in_the_page(homes: World, tmp_path: Any) -> None:
+    demo = homes.start("demo", "--serve", "--port", "0", home=tmp_path, photo_cache=tmp_path / "photos")
+    page = address(demo)
+    with urllib.request.urlopen(page) as answer:
+        text = answer.read().decode()
+    assert "12 listings" in text and "Corner flat with stove and view" in text
+    with urllib.request.urlopen(
+        page + re.findall(r'src="/(photo/[^"]+)"', text)[0].replace("&amp;", "&")
+    ) as answer:
+        assert answer.headers["content-type"] == "image/jpeg"
+    demo.send_signal(signal.SIGINT)
+    _, err = demo.communicate(timeout=60)
+    assert demo.returncode == 0 and "Traceback" not in err, err

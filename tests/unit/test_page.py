@@ -115,6 +115,9 @@ def test_a_header_is_believed_from_the_named_proxies_only() -> None:
     assert site.visitor(request(peer="10.1.2.3", X_User="olof")) == Visitor(False, "olof")
     assert site.visitor(request(peer="10.1.2.3")) is None
     assert site.visitor(request(peer="11.1.2.3", X_User="eva")) is None
+    twice = request(peer="10.1.2.3", X_User="eva")
+    twice.scope["headers"].append((b"x-user", b"olof"))
+    assert site.visitor(Request(twice.scope)) is None
     everybody = access(ANYWHERE, **{**PROXIED, "web_editors": ("*",)})
     assert everybody.visitor(request(peer="10.1.2.3", X_User="olof")) == Visitor(True, "olof")
 
