@@ -33,6 +33,7 @@ BENCHMARKS = [
     ),
     ("Publishing", "benchmarks/publishing.py"),
     ("The page", "benchmarks/page.py"),
+    ("The review queue", "benchmarks/review.py"),
     ("Reconciling", "benchmarks/reconcile.py"),
     ("Memory", "benchmarks/memory.py --listings 1000 10000 100000"),
     ("Completing listings", "benchmarks/completing.py"),

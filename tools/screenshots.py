@@ -32,14 +32,8 @@ def _answer_some(tab: Page) -> None:
     """Go on in the review queue to the first balcony."""
     for _ in range(7):
         tab.wait_for_load_state("networkidle")
-        tab.keyboard.press("n")
-        tab.wait_for_function(
-            "id => document.querySelector('input[name=id]').value !== id", arg=_listing(tab)
-        )
-
-
-def _listing(tab: Page) -> str:
-    return tab.locator("input[name=id]").input_value()
+        with tab.expect_navigation():
+            tab.keyboard.press("n")
 
 
 SHOTS: dict[str, tuple[str, Prepare]] = {
