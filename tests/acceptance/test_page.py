@@ -124,6 +124,9 @@ def test_an_override_is_published_at_once_and_can_be_undone(
     assert document()["has_balcony"] is False
     text = page.get(changed.headers["location"]).text
     assert 'name="value" value="true"' in text.partition("Undo")[0]  # to what was said before
+    again = page.get(changed.headers["location"].replace("said=", "said=x"))
+    assert "Undo" not in again.text  # a link that somebody else made says nothing
+    assert "Undo" not in page.get(changed.headers["location"].replace("/8?", "/7?")).text
     undone = page.send_form("/override", {"id": "8", "field": "has_balcony", "clear": "true"})
     assert undone.status_code == 303 and "has_balcony" not in document()
     rooms = page.send_form("/override", {"id": "8", "field": "room_types", "value": ["kitchen", "bathroom"]})
