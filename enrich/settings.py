@@ -194,6 +194,28 @@ class Settings(BaseSettings):
         None, description="Command (report on stdin) or http(s) URL (posted) that gets a job's report as JSON"
     )
 
+    # The page
+    web_token: SecretStr | None = Field(None, description="Token to look at the page, 16 signs or more")
+    web_edit_token: SecretStr | None = Field(None, description="Token to look, and to change things")
+    web_trusted_header: str | None = Field(
+        None, description="Header in which a reverse proxy names the user, such as X-Forwarded-User"
+    )
+    web_trusted_proxies: StringList = Field(
+        (), description="Addresses or CIDRs of the proxies whose ENRICH_WEB_TRUSTED_HEADER is believed"
+    )
+    web_editors: StringList = Field(
+        (), description="Users of ENRICH_WEB_TRUSTED_HEADER who may also change things; * is all of them"
+    )
+    web_hosts: StringList = Field(
+        (), description="Names by which browsers reach the page; on loopback, localhost may always be said"
+    )
+    photo_cache: Path | None = Field(
+        None, description="Folder of the page's thumbnails; default: photos in the folder of ENRICH_CACHE"
+    )
+    photo_cache_bytes: int = Field(
+        500_000_000, ge=1_000_000, description="Largest size of that folder; what was not shown longest goes"
+    )
+
     # The worker
     cron: str = Field(
         "30 3 * * *", description="When `enrich worker` runs: five cron fields, or six with seconds first"

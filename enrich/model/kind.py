@@ -34,11 +34,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a filter demands of a document: a field that holds `value`, or a number no smaller than it."""
+    """What a filter demands of a document: a field that holds `value`, or a number no smaller or no greater
+    than it; None: a field that holds nothing."""
 
     field: str
-    value: bool | float | str
+    value: bool | float | str | None
     at_least: bool = False
+    at_most: bool = False
 
 
 class Kind(ABC):
@@ -107,6 +109,10 @@ class Kind(ABC):
     def ranked_by(self, name: str) -> str | None:
         """The number by which those found are sorted, the highest first; None: there is none."""
         return None
+
+    def turns(self, head: "Head") -> tuple[float, ...]:
+        """Values of `ranked_by` at which the head's answer turns; () where there are none."""
+        return ()
 
     # What people read.
 

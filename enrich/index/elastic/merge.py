@@ -22,9 +22,9 @@ from enrich.index.elastic.client import (
     reason_of,
     takes_id,
 )
-from enrich.index.elastic.query import search
+from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
-from enrich.index.protocol import Hits, Query
+from enrich.index.protocol import Facets, Hits, Query
 from enrich.model.head import Head
 from enrich.model.kind import KINDS
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
@@ -180,7 +180,11 @@ class MergeIndex:
         return walk(self._client, self._index, OURS)
 
     def search(self, query: Query) -> Hits:
-        return search(self._client, self._index, self._heads, query)
+        # What is unknown of a document that was never enriched is no answer of ours.
+        return search(self._client, self._index, self._heads, query, [OURS] if query.unknown else [])
+
+    def facets(self, query: Query) -> Facets:
+        return facets(self._client, self._index, self._heads, query, [OURS])
 
     def close(self) -> None:
         self._client.close()

@@ -24,10 +24,10 @@ from enrich.index.elastic.client import (
     reason_of,
     takes_id,
 )
-from enrich.index.elastic.query import search
+from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
-from enrich.index.protocol import Hits, IndexLost, Query
+from enrich.index.protocol import Facets, Hits, IndexLost, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
@@ -182,6 +182,9 @@ class OwnIndex:
 
     def search(self, query: Query) -> Hits:
         return search(self._client, self._alias, self._heads, query)
+
+    def facets(self, query: Query) -> Facets:
+        return facets(self._client, self._alias, self._heads, query)
 
     def close(self) -> None:
         self._client.close()
