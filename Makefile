@@ -54,7 +54,7 @@ $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	touch $@
 
 $(ALL): $(JOB)
-	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,ray,training,dev]'
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,opensearch,ray,training,dev]'
 	touch $@
 
 clean:

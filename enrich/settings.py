@@ -56,7 +56,9 @@ class Settings(BaseSettings):
         None, validation_alias="SOURCE_DATABASE_URL", description="Read replica for the portal's tables"
     )
     elasticsearch_url: SecretStr | None = Field(
-        None, validation_alias="ELASTICSEARCH_URL", description="Elasticsearch; unset: the embedded index"
+        None,
+        validation_alias="ELASTICSEARCH_URL",
+        description="Elasticsearch or OpenSearch; unset: the embedded index",
     )
     elasticsearch_api_key: SecretStr | None = Field(
         None, validation_alias="ELASTICSEARCH_API_KEY", description="API key in base64, as it is shown once"
@@ -87,6 +89,9 @@ class Settings(BaseSettings):
     )
 
     # The index
+    index_backend: Literal["elasticsearch", "opensearch"] = Field(
+        "elasticsearch", description="What answers at ELASTICSEARCH_URL"
+    )
     index: IndexName = Field("listings-enriched", description="Alias (own mode); index or alias (merge mode)")
     index_mode: Literal["own", "merge"] = Field(
         "own", description="own: our index; merge: the portal's documents"
@@ -207,9 +212,9 @@ class Settings(BaseSettings):
         return (self.cache or Path(users) / "listing-enrichment").expanduser()
 
     @property
-    def index_backend(self) -> Literal["elasticsearch", "embedded"]:
-        """Where documents go; `enrich.index.open` makes it."""
-        return "embedded" if self.elasticsearch_url is None else "elasticsearch"
+    def index_embedded(self) -> bool:
+        """Whether documents stay in our schema, for want of a search server."""
+        return self.elasticsearch_url is None
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
@@ -219,12 +224,19 @@ class Settings(BaseSettings):
             raise ValueError(
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
             )
+        if self.index_backend == "opensearch" and self.index_embedded:
+            raise ValueError("ENRICH_INDEX_BACKEND=opensearch needs ELASTICSEARCH_URL: OpenSearch's address")
+        if self.index_backend == "opensearch" and self.elasticsearch_api_key is not None:
+            raise ValueError(
+                "OpenSearch takes no ELASTICSEARCH_API_KEY: set ELASTICSEARCH_USERNAME and "
+                "ELASTICSEARCH_PASSWORD instead"
+            )
         if self.engine == "openvino" and self.device not in ("auto", "cpu"):
             raise ValueError(
                 "ENRICH_ENGINE=openvino scores on the CPU: leave ENRICH_DEVICE at auto, or set "
                 "ENRICH_ENGINE=torch"
             )
-        if self.index_mode == "merge" and self.index_backend == "embedded":
+        if self.index_mode == "merge" and self.index_embedded:
             raise ValueError(
                 "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
             )

@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elasticsearch import ApiError, Elasticsearch
-
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.elastic.client import answers, reason_of
+from enrich.index.elastic.server import Refused, Server
 from enrich.index.protocol import Hits, Query
 from enrich.index.query import conditions, ranking
 from enrich.model.head import Head
 from enrich.model.kind import Condition
 
 
-def search(client: Elasticsearch, index: str, heads: Sequence[Head], query: Query) -> Hits:
+def search(server: Server, index: str, heads: Sequence[Head], query: Query) -> Hits:
     """Run a filter against an index.
 
     Raises:
@@ -21,18 +19,17 @@ def search(client: Elasticsearch, index: str, heads: Sequence[Head], query: Quer
         IndexSetupError: there is no index yet.
     """
     try:
-        with answers(client):
-            mappings = client.indices.get_mapping(index=index).body
-            fields: dict[str, str] = {}
-            for found in mappings.values():
-                fields.update(_searchable(found["mappings"].get("properties", {})))
-            asked = conditions(query, heads, list(fields))
-            answer = client.search(index=index, **_request(query, asked, ranking(query, heads), fields))
-    except ApiError as error:
-        if error.status_code == 404:
+        mappings = server.mappings(index)
+        fields: dict[str, str] = {}
+        for found in mappings.values():
+            fields.update(_searchable(found["mappings"].get("properties", {})))
+        asked = conditions(query, heads, list(fields))
+        answer = server.search(index, **_request(query, asked, ranking(query, heads), fields))
+    except Refused as error:
+        if error.status == 404:
             raise IndexSetupError(f"there is no index {index} yet: `enrich run` makes it") from None
-        if error.status_code == 400:
-            raise UsageError(f"the index cannot answer this: {reason_of(error)}") from None
+        if error.status == 400:
+            raise UsageError(f"the index cannot answer this: {error.reason}") from None
         raise
     hits = answer["hits"]
     documents = tuple({"listing_id": hit["_id"], **hit["_source"]} for hit in hits["hits"])
