@@ -13,22 +13,19 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from enrich.errors import SettingsError
-from enrich.setting_values import Hook, IndexName, MaxRemoved, StringList, TableName, ZoneName, from_files
+from enrich.setting_values import (
+    SIGNING_PARAMS,
+    Hook,
+    IndexName,
+    MaxRemoved,
+    StringList,
+    TableName,
+    ZoneName,
+    contradictions,
+    from_files,
+)
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
-
-SIGNING_PARAMS = (
-    "X-Amz-*",
-    "X-Goog-*",
-    "Expires",
-    "Signature",
-    "Key-Pair-Id",
-    "Policy",
-    "sig",
-    "se",
-    "token",
-)
-"""Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
 
 PREFIX = "ENRICH_"
 
@@ -199,6 +196,32 @@ class Settings(BaseSettings):
         None, description="Command (report on stdin) or http(s) URL (posted) that gets a job's report as JSON"
     )
 
+    # The page
+    web_token: SecretStr | None = Field(
+        None, description="Token with which people may look at the page (16 signs at least)"
+    )
+    web_edit_token: SecretStr | None = Field(
+        None, description="Token with which people may also change what the page shows"
+    )
+    web_trusted_header: str | None = Field(
+        None, description="Header in which a reverse proxy names the user, such as X-Forwarded-User"
+    )
+    web_trusted_proxies: StringList = Field(
+        (), description="Addresses or CIDRs of the proxies whose ENRICH_WEB_TRUSTED_HEADER is believed"
+    )
+    web_editors: StringList = Field(
+        (), description="Users of ENRICH_WEB_TRUSTED_HEADER who may also change things; * is all of them"
+    )
+    web_hosts: StringList = Field(
+        (), description="Names by which browsers reach the page; on loopback, localhost may always be said"
+    )
+    photo_cache: Path | None = Field(
+        None, description="Folder of the page's thumbnails; default: photos in the folder of ENRICH_CACHE"
+    )
+    photo_cache_bytes: int = Field(
+        500_000_000, ge=1_000_000, description="Largest size of that folder; what was not shown longest goes"
+    )
+
     # The worker
     cron: str = Field(
         "30 3 * * *", description="When `enrich worker` runs: five cron fields, or six with seconds first"
@@ -212,34 +235,19 @@ class Settings(BaseSettings):
         return (self.cache or Path(users) / "listing-enrichment").expanduser()
 
     @property
+    def photo_cache_folder(self) -> Path:
+        """Where the page keeps its thumbnails."""
+        return (self.photo_cache or self.cache_folder / "photos").expanduser()
+
+    @property
     def index_embedded(self) -> bool:
         """Whether documents stay in our schema, for want of a search server."""
         return self.elasticsearch_url is None
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
-        if self.embedded and self.database_url is not None:
-            raise ValueError("DATABASE_URL and ENRICH_EMBEDDED=true contradict each other: unset one of them")
-        if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
-            raise ValueError(
-                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
-            )
-        if self.index_backend == "opensearch" and self.index_embedded:
-            raise ValueError("ENRICH_INDEX_BACKEND=opensearch needs ELASTICSEARCH_URL: OpenSearch's address")
-        if self.index_backend == "opensearch" and self.elasticsearch_api_key is not None:
-            raise ValueError(
-                "OpenSearch takes no ELASTICSEARCH_API_KEY: set ELASTICSEARCH_USERNAME and "
-                "ELASTICSEARCH_PASSWORD instead"
-            )
-        if self.engine == "openvino" and self.device not in ("auto", "cpu"):
-            raise ValueError(
-                "ENRICH_ENGINE=openvino scores on the CPU: leave ENRICH_DEVICE at auto, or set "
-                "ENRICH_ENGINE=torch"
-            )
-        if self.index_mode == "merge" and self.index_embedded:
-            raise ValueError(
-                "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
-            )
+        for told in contradictions(self):
+            raise ValueError(told)
         return self
 
 

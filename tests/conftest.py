@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.object_store",
     "tests.support.harness",
     "tests.support.gate",
+    "tests.support.page",
     "tests.faults.servers",
 ]
 

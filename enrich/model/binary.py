@@ -71,6 +71,15 @@ class Binary(Overridable, word="binary"):
     def ranked_by(self, name: str) -> str | None:
         return f"{name}_confidence"
 
+    def turns(self, head: Head) -> tuple[float, ...]:
+        """Thresholds are on a photo's probability; these are of listings of which one photo reaches them."""
+        marks = dict.fromkeys((head.true_threshold, head.false_threshold))
+        return tuple(
+            round(listing_probability(head.aggregation, np.array([math.log(mark / (1 - mark))])), 4)
+            for mark in marks
+            if 0 < mark < 1
+        )
+
     def shown(self, name: str, document: Mapping[str, Any]) -> str:
         sign, confidence = SIGNS[document.get(f"has_{name}")], document.get(f"{name}_confidence")
         return sign if confidence is None else f"{sign} {confidence:.2f}"

@@ -108,6 +108,10 @@ class Kind(ABC):
         """The number by which those found are sorted, the highest first; None: there is none."""
         return None
 
+    def turns(self, head: "Head") -> tuple[float, ...]:
+        """Values of `ranked_by` at which the head's answer turns; () where there are none."""
+        return ()
+
     # What people read.
 
     def title(self, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from enrich.records import Claim, ListingResult, PhotoResult
-from enrich.state import flips, overrides, photos
+from enrich.state import flips, history, overrides, photos
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY
 from enrich.state.settle import RETRY_HOURS as PHOTO_RETRY_HOURS
@@ -115,6 +115,13 @@ def _save(
         if row.backfill is not None and row.attributes and row.bundle_id != result.bundle_id
     ]
     flips.count(connection, rolled_out)
+    history.record(
+        connection,
+        (
+            history.Saved(row.id, row.attributes, published[row.id], row.bundle_id, result.bundle_id)
+            for result, row in listings
+        ),
+    )
     connection.execute(_COMPLETE, {"rows": json.dumps(given, allow_nan=False)})
     enqueue(connection, [columns["id"] for columns in given if columns["differs"]])
     before = {(row.id, photo["key"]) for _, row in listings for photo in row.photos}

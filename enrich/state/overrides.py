@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from enrich.errors import UsageError
 from enrich.model.kind import KINDS, Overridable, overridable
+from enrich.state import history
 from enrich.state.database import Database
 from enrich.state.lookup import unknown_listing
 from enrich.state.outbox import enqueue
@@ -34,7 +35,7 @@ _NEXT = text("""
 """)
 
 _LOCK = text("""
-    SELECT id, status, model_attributes, attributes FROM listing WHERE id = :id FOR NO KEY UPDATE
+    SELECT id, status, model_attributes, attributes, bundle_id FROM listing WHERE id = :id FOR NO KEY UPDATE
 """)
 
 # Nothing of a gone listing is in the index; its return publishes it.
@@ -88,15 +89,12 @@ class Overrides:
             UsageError: unknown listing; not a field that can be overridden; not a value for it.
         """
         given = [
-            {**asdict(one), "value": json.dumps(_checked(one.field, one.value))}
-            for one in sorted(said, key=lambda one: one.id)
+            replace(one, value=checked(one.field, one.value)) for one in sorted(said, key=lambda one: one.id)
         ]
 
         def work(connection: Connection) -> None:
             for one in given:
-                row = _lock(connection, one["id"])
-                connection.execute(_PUT, one)
-                _recompute(connection, row)
+                say(connection, one)
 
         self._database.run(work)
 
@@ -111,20 +109,32 @@ class Overrides:
             lambda connection: read(connection, connection.execute(_NEXT, given).scalars().all())
         )
 
-    def clear_override(self, id: str, field: str) -> bool:
-        """Let the model speak again for `field`; False where nothing was set.
+    def clear_override(self, id: str, field: str, by: str | None = None) -> bool:
+        """Let the model speak again for `field`, because `by` wants so; False where nothing was set.
 
         Raises:
             UsageError: unknown listing.
         """
+        return self._database.run(lambda connection: take_back(connection, id, field, by))
 
-        def work(connection: Connection) -> bool:
-            row = _lock(connection, id)
-            dropped = connection.execute(_DROP, {"id": id, "field": field}).rowcount == 1
-            _recompute(connection, row)
-            return dropped
 
-        return self._database.run(work)
+def say(connection: Connection, said: Said) -> None:
+    """Set one override, of a field and with a value that are `checked`.
+
+    Raises:
+        UsageError: unknown listing.
+    """
+    row = _lock(connection, said.id)
+    connection.execute(_PUT, {**asdict(said), "value": json.dumps(said.value)})
+    _recompute(connection, row, "person", said.by)
+
+
+def take_back(connection: Connection, id: str, field: str, by: str | None) -> bool:
+    """As `Overrides.clear_override`."""
+    row = _lock(connection, id)
+    dropped = connection.execute(_DROP, {"id": id, "field": field}).rowcount == 1
+    _recompute(connection, row, "cleared", by)
+    return dropped
 
 
 def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[Override]]:
@@ -157,23 +167,30 @@ def _overruled(model: Mapping[str, Any], said: Iterable[Override]) -> dict[str, 
     return {**model, "fields": fields, "evidence": evidence}
 
 
-def _lock(connection: Connection, id: str) -> Row[str, str, Any, Any]:
+def _lock(connection: Connection, id: str) -> Row[Any]:
     row = connection.execute(_LOCK, {"id": id}).one_or_none()
     if row is None:
         raise unknown_listing(connection, id)
     return row
 
 
-def _recompute(connection: Connection, row: Row[str, str, Any, Any]) -> None:
+def _recompute(connection: Connection, row: Row[Any], cause: history.Cause, by: str | None) -> None:
     if row.model_attributes is None:
         return  # the first completion applies it
     attributes = published(connection, {row.id: row.model_attributes})[row.id]
     if attributes != row.attributes:
+        changed = history.Saved(row.id, row.attributes, attributes, row.bundle_id, row.bundle_id)
+        history.record(connection, [changed], cause, by)
         connection.execute(_PUBLISH, {"id": row.id, "attributes": json.dumps(attributes)})
         enqueue(connection, [row.id])
 
 
-def _checked(field: str, value: Any) -> Any:
+def checked(field: str, value: Any) -> Any:
+    """The value as it is stored (JSON).
+
+    Raises:
+        UsageError: not a field that can be overridden; not a value for it.
+    """
     if (found := overridable(field)) is None:
         known = [kind.answer_field("X") for kind in KINDS.values() if isinstance(kind, Overridable)]
         raise UsageError(f"{field!r} cannot be overridden: name a field {' or '.join(known)}")

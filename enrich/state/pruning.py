@@ -90,6 +90,22 @@ UNUSED = (
         f"""x.started_at < {_OLD}
             AND x.id NOT IN (SELECT id FROM run AS r WHERE r.kind = x.kind ORDER BY id DESC LIMIT 30)""",
     ),
+    Unused(
+        "changes of answers beyond a listing's last twenty",
+        "history",
+        f"""x.at < {_OLD} AND x.id NOT IN (SELECT id FROM history AS h WHERE h.listing_id = x.listing_id
+                                           ORDER BY id DESC LIMIT 20)""",
+    ),
+    Unused(
+        "changes of answers of listings that are gone",
+        "history",
+        "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
+    ),
+    Unused(
+        "reviews of listings that are gone",
+        "review",
+        "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
+    ),
     Unused("backfills that are done", "backfill", f"x.done_at < {_OLD}"),
 )
 

@@ -4,13 +4,11 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     String,
     Table,
@@ -20,17 +18,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA = "enrichment"
-"""Transactions of `state.database` look names up here first, so that statements say `listing` alone."""
-SCHEMA_VERSION = "0004"
+from enrich.state.said import SCHEMA as SCHEMA
+from enrich.state.said import Id, Time
+from enrich.state.said import metadata as metadata
+
+SCHEMA_VERSION = "0005"
 """The migration that these tables belong to."""
 VERSION_TABLE = "alembic_version"
 NIGHTLY, BACKFILL = 0, 10  # priorities
-
-metadata = MetaData(schema=SCHEMA)
-
-Id = Text(collation="C")  # keyset pages compare ids byte by byte, here and in the source
-Time = DateTime(timezone=True)
 
 listing = Table(
     "listing",
@@ -132,29 +127,6 @@ bundle = Table(
 )
 """Every bundle that a run has used. `heads`: head -> {"classes": its classes in the order of the logits, null
 for a single logit; "temperatures": model_id -> temperature}."""
-
-label = Table(
-    "label",
-    metadata,
-    Column("sha256", String(64), primary_key=True),
-    Column("head", Text, primary_key=True),
-    Column("value", JSONB, nullable=False),
-    Column("created_by", Text),
-    Column("created_at", Time, nullable=False, server_default=text("now()")),
-)
-"""What people said of photos, to learn from: true or false, or a class. No document depends on it."""
-
-override = Table(
-    "override",
-    metadata,
-    Column("listing_id", Id, primary_key=True),
-    Column("field", Text, primary_key=True),
-    Column("value", JSONB, nullable=False),
-    Column("note", Text),
-    Column("created_by", Text),
-    Column("created_at", Time, nullable=False, server_default=text("now()")),
-)
-"""`field`: has_X or X_types; `value`: true, false, null (a person says: unknown) or a list of classes."""
 
 backfill = Table(
     "backfill",

@@ -2,7 +2,7 @@
 
 import sys
 
-from jobs.cli import enriching, looking, saying  # noqa: F401 (their commands become known)
+from jobs.cli import enriching, looking, saying, serving  # noqa: F401 (their commands become known)
 from jobs.cli.app import app
 from jobs.cli.guard import guarded
 

@@ -60,7 +60,7 @@ def override(
             for field, _ in given:
                 sys.stdout.write(f"{id}: {field} is now yours to say\n")
             for field in clear or []:
-                found = records.overrides.clear_override(id, field)
+                found = records.overrides.clear_override(id, field, who)
                 sys.stdout.write(f"{id}: {field} {'is the model’s again' if found else 'had no override'}\n")
     sys.stdout.write("`enrich publish`, or the next run, takes it to the index\n")
 

@@ -20,7 +20,7 @@ from jobs.run.drift import read
 from jobs.views import console, listed
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
-_ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
+ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
 
 
 def as_plain(summary: Summary, runs: Sequence[Run], night: Run | None, model: Choice) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _runs(runs: Sequence[Run]) -> Table:
     for run in runs:
         figures = run.figures
         took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
-        ended = _ENDED.get(run.exit_code, f"exit {run.exit_code}")
+        ended = ENDED.get(run.exit_code, f"exit {run.exit_code}")
         if run.error:
             ended += f": {run.error}"
         table.add_row(

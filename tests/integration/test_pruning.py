@@ -74,6 +74,7 @@ def test_a_listing_long_gone_takes_along_what_only_it_had(
         "photos of listings that are gone": 2,
         "photos that no listing shows": 1,
         "scores of photos that are gone": 1,
+        "changes of answers of listings that are gone": 2,
     }
     assert table(migrated, "listing") == {"b"} and table(migrated, "listing_photo") == {"b"}
     assert table(migrated, "photo") == {photo("shared").key}
@@ -182,3 +183,18 @@ def test_it_goes_in_small_transactions_and_stops_when_told(
     asked = iter([False, False, True])
     assert pruning().delete(BY["backfills that are done"], lambda: next(asked)) == 14
     assert pruning().delete(BY["backfills that are done"], lambda: False) == 6
+
+
+def test_the_last_twenty_changes_of_a_listing_stay(
+    migrated: Portal, state: Listings, pruning: Callable[[], Pruning]
+) -> None:
+    for id in ("a", "b"):
+        enriched(migrated, state, id, "one")
+        migrated.execute(
+            "INSERT INTO enrichment.history (listing_id, at, field, after, cause)"
+            f" SELECT '{id}', {OLD if id == 'a' else 'now()'}, 'has_balcony', 'true', 'model'"
+            " FROM generate_series(1, 25)"
+        )
+    assert delete_all(pruning()) == {"changes of answers beyond a listing's last twenty": 5}
+    left = "SELECT listing_id, count(*) FROM enrichment.history GROUP BY 1 ORDER BY 1"
+    assert migrated.execute(left) == [("a", 22), ("b", 27)], "two changes of each are the enrichment's own"
