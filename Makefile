@@ -11,11 +11,16 @@ PHOTOS ?= ../shared/photos
 JOB := $(VENV)/.job-$(TORCH)
 ALL := $(VENV)/.all-$(TORCH)
 
-.PHONY: demo test check unit soak reliability format bench audit clean
+.PHONY: demo demo-page test check unit soak reliability screenshots format bench audit clean
 demo: $(JOB)  ## run the whole job on the demo homes, with the embedded servers
 	$(BIN)/enrich demo
 
-test: check  ## every check, with real servers
+demo-page: $(JOB)  ## the same homes in the page, at http://127.0.0.1:8080/ until Ctrl-C
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[web]'
+	$(BIN)/enrich demo --serve
+
+test: check  ## every check, with real servers and a real browser
+	$(BIN)/python -m tools.browser
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(ALL)  ## format, lint, types, import layers
@@ -33,6 +38,10 @@ soak: $(ALL)  ## far more bad input and kills (an hour or two), with a fuzzer
 
 reliability: $(ALL)  ## bad input, kills and failing servers, counted; writes docs/reliability.md
 	$(BIN)/python -m tests.faults
+
+screenshots: $(ALL)  ## the page of the demo's homes, into docs/img
+	$(BIN)/python -m tools.browser
+	$(BIN)/python -m tools.screenshots docs/img
 
 format: $(ALL)
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -54,7 +63,7 @@ $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	touch $@
 
 $(ALL): $(JOB)
-	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,opensearch,ray,training,dev]'
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,opensearch,ray,training,web,dev]'
 	touch $@
 
 clean:

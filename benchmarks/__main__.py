@@ -32,6 +32,8 @@ BENCHMARKS = [
         "benchmarks/discovery.py --listings 1000000 --urls plain --repeat 1 --plans",
     ),
     ("Publishing", "benchmarks/publishing.py"),
+    ("The page", "benchmarks/page.py"),
+    ("The review queue", "benchmarks/review.py"),
     ("Reconciling", "benchmarks/reconcile.py"),
     ("Memory", "benchmarks/memory.py --listings 1000 10000 100000"),
     ("Completing listings", "benchmarks/completing.py"),

@@ -197,12 +197,8 @@ class Settings(BaseSettings):
     )
 
     # The page
-    web_token: SecretStr | None = Field(
-        None, description="Token with which people may look at the page (16 signs at least)"
-    )
-    web_edit_token: SecretStr | None = Field(
-        None, description="Token with which people may also change what the page shows"
-    )
+    web_token: SecretStr | None = Field(None, description="Token to look at the page, 16 signs or more")
+    web_edit_token: SecretStr | None = Field(None, description="Token to look, and to change things")
     web_trusted_header: str | None = Field(
         None, description="Header in which a reverse proxy names the user, such as X-Forwarded-User"
     )
@@ -233,11 +229,6 @@ class Settings(BaseSettings):
         """Where what can be made again is kept."""
         users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return (self.cache or Path(users) / "listing-enrichment").expanduser()
-
-    @property
-    def photo_cache_folder(self) -> Path:
-        """Where the page keeps its thumbnails."""
-        return (self.photo_cache or self.cache_folder / "photos").expanduser()
 
     @property
     def index_embedded(self) -> bool:

@@ -15,9 +15,10 @@ def migrate(settings: Settings) -> tuple[str, str | None]:
     heads = sorted(load_bundle(settings.bundle).heads, key=lambda head: head.kind)
     columns = {name: kind for head in heads for name, kind in head.rules.columns(head.name).items()}
     of_photos = {name: kind for head in heads for name, kind in head.rules.photo_columns(head.name).items()}
+    numbers = [field for head in heads if (field := head.rules.ranked_by(head.name))]
     database, source = connect(settings)
     try:
-        return database.place, upgrade(database.engine, columns, photo_columns=of_photos)
+        return database.place, upgrade(database.engine, columns, photo_columns=of_photos, numbers=numbers)
     finally:
         database.close()
         source.close()

@@ -4,7 +4,7 @@ Each call is one transaction under one lock, so two hosts may start at once. The
 only, see docs/database.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from enrich.errors import SchemaError
-from enrich.state.schema import SCHEMA, VERSION_TABLE
+from enrich.state.schema import SCHEMA, VERSION_TABLE, number
 from migrations.view import DEFAULT_COLUMNS, DEFAULT_PHOTO_COLUMNS, Columns, create_views
 
 _LOCK = 7_305_914_226_018_113_421  # any number of our own; held to the end of the transaction only
@@ -27,8 +27,10 @@ def upgrade(
     columns: Columns = DEFAULT_COLUMNS,
     revision: str = "head",
     photo_columns: Columns = DEFAULT_PHOTO_COLUMNS,
+    numbers: Sequence[str] = (),
 ) -> str | None:
-    """Bring the schema to `revision` and give the views these columns; return the version reached.
+    """Bring the schema to `revision`, give the views these columns, and make an index of each of these
+    `numbers` (fields of a listing); return the version reached.
 
     Raises:
         SchemaError: the role may not do what is needed, or the schema is of a newer program.
@@ -45,6 +47,10 @@ def upgrade(
         command.upgrade(config, revision)
         if revision == "head":
             create_views(connection, columns, photo_columns)
+            for field in numbers:
+                connection.exec_driver_sql(
+                    f"CREATE INDEX IF NOT EXISTS listing_by_{field} ON {SCHEMA}.listing ({number(field)})"
+                )
         return _current(connection)
 
 

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, text
 
 from enrich.errors import UsageError
 from enrich.index.document import encode
-from enrich.index.protocol import Hits, Query
-from enrich.index.query import conditions, ranking
+from enrich.index.protocol import Facets, Hits, Query
+from enrich.index.query import KINDS, conditions, counted, facets, ranking, search_body
 from enrich.model.head import Head
+from enrich.model.kind import Condition
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.state.database import Database
 
@@ -39,16 +40,23 @@ _IDS = text("""
     ORDER BY id LIMIT :limit
 """)
 
-# What is asked of a field, with one of: `holds` (its value, or one of its values), `least`, `prefix`.
-_MATCHING = """
+# What is asked of a field, with one of: `holds` (its value, or one of its values), `least`, `most`, `prefix`,
+# `absent`.
+_FAILS = """
+    jsonb_to_recordset(CAST(:asked AS jsonb))
+        AS asked (field text, holds jsonb, least float, most float, prefix text, absent boolean)
+    WHERE NOT coalesce(
+        CASE WHEN holds IS NOT NULL THEN document -> field @> holds
+             WHEN least IS NOT NULL THEN
+                 jsonb_path_exists(document -> field, '$[*] ? (@ >= $x)', jsonb_build_object('x', least))
+             WHEN most IS NOT NULL THEN
+                 jsonb_path_exists(document -> field, '$[*] ? (@ <= $x)', jsonb_build_object('x', most))
+             WHEN absent THEN coalesce(document -> field, 'null') = 'null'
+             ELSE starts_with(document ->> field, prefix) END, false)
+"""
+_MATCHING = f"""
     FROM document
-    WHERE index = :index AND document IS NOT NULL AND NOT EXISTS (
-        SELECT FROM jsonb_to_recordset(CAST(:asked AS jsonb))
-            AS asked (field text, holds jsonb, least float, prefix text)
-        WHERE NOT coalesce(
-            CASE WHEN holds IS NOT NULL THEN document -> field @> holds
-                 WHEN least IS NOT NULL THEN (document ->> field)::float >= least
-                 ELSE starts_with(document ->> field, prefix) END, false))
+    WHERE index = :index AND document IS NOT NULL AND NOT EXISTS (SELECT FROM {_FAILS})
 """
 _TOTAL = text(f"SELECT count(*) {_MATCHING}")
 # An array is sorted by its first element that differs, and NULL is last.
@@ -57,7 +65,23 @@ _PAGE = text(f"""
     ORDER BY ARRAY(SELECT -(document ->> name)::float
                    FROM unnest(CAST(:ranks AS text[])) WITH ORDINALITY AS rank (name, number)
                    ORDER BY number), id
-    LIMIT :limit
+    LIMIT :limit OFFSET :offset
+""")  # noqa: S608 (put together from the constants here)
+# A document that only a field's own filter keeps out counts for that field, unless its values add up.
+_FACETS = text(f"""
+    WITH judged AS MATERIALIZED (
+        SELECT document, ARRAY(SELECT DISTINCT field FROM {_FAILS}) AS failed
+        FROM document WHERE index = :index AND document IS NOT NULL
+    )
+    SELECT facet.field, CASE WHEN kind <> 'number' THEN value END AS value, count(*) AS documents,
+           min(CASE WHEN kind = 'number' THEN value::float END) AS least,
+           max(CASE WHEN kind = 'number' THEN value::float END) AS most
+    FROM jsonb_to_recordset(CAST(:counted AS jsonb)) AS facet (field text, kind text)
+    JOIN judged ON failed = '{{}}' OR (failed = ARRAY[facet.field] AND kind <> 'types')
+    LEFT JOIN LATERAL jsonb_array_elements_text(
+        CASE jsonb_typeof(document -> facet.field) WHEN 'array' THEN document -> facet.field
+             ELSE jsonb_build_array(document -> facet.field) END) AS held (value) ON true
+    GROUP BY 1, 2
 """)  # noqa: S608 (put together from the constants here)
 
 
@@ -130,23 +154,41 @@ class EmbeddedIndex:
         return self._database.run(lambda connection: connection.scalars(_IDS, given).all())
 
     def search(self, query: Query) -> Hits:
-        asked: list[dict[str, Any]] = [
-            {"field": one.field, "least" if one.at_least else "holds": one.value}
-            for one in conditions(query, self._heads, ["listing_id", *self._copied])
-        ]
-        asked += [self._equals(name, value) for name, value in query.where.items()]
         given = {
             "index": self._alias,
-            "asked": json.dumps(asked),
+            "asked": json.dumps(self._asked(query)),
             "ranks": ranking(query, self._heads),
             "limit": query.limit,
+            "offset": query.offset,
         }
 
-        def run(connection: Connection) -> Hits:
-            documents = tuple(connection.scalars(_PAGE, given).all())
-            return Hits(total=connection.scalar(_TOTAL, given) or 0, documents=documents)
+        def run(connection: Connection) -> tuple[tuple[Mapping[str, Any], ...], int]:
+            return tuple(connection.scalars(_PAGE, given).all()), connection.scalar(_TOTAL, given) or 0
 
-        return self._database.run(run)
+        documents, total = self._database.run(run)
+        return Hits(total, documents, search_body(query, self._heads, self._fields()))
+
+    def facets(self, query: Query) -> Facets:
+        kinds = counted(self._heads, self._fields())
+        given = {
+            "index": self._alias,
+            "asked": json.dumps(self._asked(query)),
+            "counted": json.dumps([{"field": field, "kind": kind} for field, kind in kinds.items()]),
+        }
+        rows = self._database.run(lambda connection: connection.execute(_FACETS, given).all())
+        bounds = {row.field: (row.least, row.most) for row in rows if kinds[row.field] == "number"}
+        counts = [(row.field, row.value, row.documents) for row in rows]
+        return facets(self._heads, kinds, counts, bounds)
+
+    def _fields(self) -> dict[str, str]:
+        return {"listing_id": "keyword", **self._copied}
+
+    def _asked(self, query: Query) -> list[dict[str, Any]]:
+        asked = [_demand(one) for one in conditions(query, self._heads, list(self._fields()))]
+        for name in query.between:
+            if KINDS.get(self._copied.get(name, "keyword")) != "number":
+                raise UsageError(f"{name} is no number: there is nothing between two of it")
+        return asked + [self._equals(name, value) for name, value in query.where.items()]
 
     def _equals(self, name: str, value: str) -> dict[str, Any]:
         """A copied column equals a value, or holds it where the column is an array."""
@@ -159,6 +201,13 @@ class EmbeddedIndex:
 
     def close(self) -> None:
         """Nothing to release: the database is the caller's."""
+
+
+def _demand(one: Condition) -> dict[str, Any]:
+    if one.value is None:
+        return {"field": one.field, "absent": True}
+    how = "least" if one.at_least else "most" if one.at_most else "holds"
+    return {"field": one.field, how: one.value}
 
 
 def _read(name: str, es_type: str, value: str) -> bool | int | float:

@@ -9,13 +9,23 @@ from enrich.records import DocumentWrite, WriteResult
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a buyer filters by: every `has` head true, every room type present, every column equal."""
+    """What a buyer filters by: every `has` head true, every room type present, every column equal, …"""
 
     has: tuple[str, ...] = ()
     types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Multiclass head name -> classes that must all be present, e.g. {"room": ("kitchen",)}."""
     where: Mapping[str, str] = field(default_factory=dict)
     limit: int = 20
+    lacks: tuple[str, ...] = ()
+    """Heads that must be false."""
+    unknown: tuple[str, ...] = ()
+    """Heads that must be neither true nor false."""
+    between: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    """A column's least and greatest number, None where there is no bound."""
+    sort: str | None = None
+    """The head whose confidence comes first; without it those of `has`."""
+    offset: int = 0
+    """Hits that are passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,32 @@ class Hits:
     total: int
     documents: tuple[Mapping[str, Any], ...]
     """Whole documents, most confident first (by the confidences of the heads asked for)."""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """The body of the same search at Elasticsearch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a copied column holds, as a filter: its values, or its least and greatest number."""
+
+    kind: str
+    """keyword, boolean or number."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Value ("true" and "false" where they are boolean) -> documents, most first, at most `MOST_VALUES`."""
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """How many documents each filter would leave, with the query's other filters as they are."""
+
+    answers: Mapping[str, Mapping[bool | None, int]]
+    """Yes-or-no head -> answer (None: unknown) -> documents."""
+    types: Mapping[str, Mapping[str, int]]
+    """Head with classes -> class -> documents that have it and all that is asked, most first."""
+    columns: Mapping[str, Column]
+    """Copied column -> what it holds."""
 
 
 class SearchIndex(Protocol):
@@ -65,6 +101,9 @@ class SearchIndex(Protocol):
         Raises:
             UsageError: a name in the query is not a field of the index.
         """
+
+    def facets(self, query: Query) -> Facets:
+        """Count what each filter would leave. Raises as `search`."""
 
     def close(self) -> None:
         """Release connections."""

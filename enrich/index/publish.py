@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from enrich.errors import IndexSetupError, OutageError
 from enrich.index.document import build
 from enrich.index.protocol import IndexLost, IndexUnavailable, SearchIndex
 from enrich.model.bundle import Bundle
+from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import Settings
 from enrich.state.outbox import VARYING, Outbox, OutboxRow
@@ -185,7 +186,9 @@ class Publisher:
         def attempt() -> None:
             nonlocal outdated
             self._check()
-            results = self._index.write([self._write(row) for row in pending.values()])
+            results = self._index.write(
+                [_write(row, self._heads, self._settings) for row in pending.values()]
+            )
             with self._counting:
                 results = [self._overtaken_once(result) for result in results]
             self._outbox.record(results)
@@ -222,10 +225,6 @@ class Publisher:
             outdated |= result.status is WriteStatus.OUTDATED
         return outdated
 
-    def _write(self, row: OutboxRow) -> DocumentWrite:
-        document = None if row.gone else build(row, self._heads, self._settings.index_mode)
-        return DocumentWrite(row.id, row.revision, document)
-
     def _patiently(self, work: Callable[[], None]) -> None:
         seconds = self._settings.outage_seconds
         deadline, wait = time.monotonic() + seconds, FIRST_WAIT
@@ -250,6 +249,29 @@ class Publisher:
         while (left := end - time.monotonic()) > 0:
             self._go_on()
             time.sleep(min(left, 0.2))
+
+
+def publish_these(
+    outbox: Outbox, index: SearchIndex, bundle: Bundle, settings: Settings, ids: Sequence[str]
+) -> list[WriteResult] | None:
+    """Write what is unpublished of these listings, each once; the caller holds the lock `publish`.
+
+    None: the index is another one than the last publish wrote to, and gets everything from the next one.
+
+    Raises:
+        IndexUnavailable, IndexLost: the index took nothing.
+        IndexSetupError: the index cannot be used as set up.
+    """
+    if outbox.set_target(settings.index, settings.index_mode, index.prepare()):
+        return None
+    results = index.write([_write(row, bundle.heads, settings) for row in outbox.waiting(ids)])
+    outbox.record(results)
+    return results
+
+
+def _write(row: OutboxRow, heads: Sequence[Head], settings: Settings) -> DocumentWrite:
+    document = None if row.gone else build(row, heads, settings.index_mode)
+    return DocumentWrite(row.id, row.revision, document)
 
 
 class _Ended(Exception):

@@ -34,11 +34,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a filter demands of a document: a field that holds `value`, or a number no smaller than it."""
+    """What a filter demands of a document: a field that holds `value`, or a number no smaller or no greater
+    than it; None: a field that holds nothing."""
 
     field: str
-    value: bool | float | str
+    value: bool | float | str | None
     at_least: bool = False
+    at_most: bool = False
 
 
 class Kind(ABC):

@@ -12,6 +12,7 @@ Safe to call from many threads; Pillow releases the GIL while it decodes and res
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,18 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 _AT_ONCE = 1 << 20  # pixels
 
 
-def decode(data: bytes, preprocessings: Sequence[Preprocessing], max_pixels: int) -> Decoded:
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A picture for people, in a preprocessing's place: whole, in its own shape, and no side longer than
+    `side` pixels. A smaller picture stays as small."""
+
+    side: int
+
+
+Wanted = Preprocessing | Fit
+
+
+def decode(data: bytes, preprocessings: Sequence[Wanted], max_pixels: int) -> Decoded:
     """Pixels of the photo in `data`: one uint8 [height, width, 3] per preprocessing, each of its size.
 
     What one preprocessing gets does not depend on the others. The status of a photo that cannot be used is
@@ -98,7 +110,7 @@ def dhash(picture: Image.Image) -> int:
     return int.from_bytes(np.packbits(grid[:, :-1] < grid[:, 1:]).tobytes(), "big", signed=True)
 
 
-def _decode(data: bytes, kind: str, preprocessings: Sequence[Preprocessing], max_pixels: int) -> Decoded:
+def _decode(data: bytes, kind: str, preprocessings: Sequence[Wanted], max_pixels: int) -> Decoded:
     if reason := too_costly(data, kind):
         return Decoded(PhotoStatus.UNDECODABLE, error=reason)
     width, height = _stated_size(data, kind)
@@ -111,9 +123,7 @@ def _decode(data: bytes, kind: str, preprocessings: Sequence[Preprocessing], max
     for preprocessing in preprocessings:
         image = Image.open(io.BytesIO(data), formats=(kind,))
         if kind == "JPEG":
-            high, wide = (
-                round(side * DRAFT_MARGIN / preprocessing.crop_ratio) for side in preprocessing.size
-            )
+            high, wide = _least(preprocessing)
             image.draft(None, (high, wide) if _orientation(image) in _SIDEWAYS else (wide, high))
         if image.size not in pictures:
             image.load()  # before the EXIF: asking a PNG for it loads the picture, and hides what goes wrong
@@ -178,7 +188,19 @@ def _in_8_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
     return result.reshape(grey.shape)
 
 
-def _resize(picture: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def _least(wanted: Wanted) -> tuple[int, int]:
+    """(height, width) that a JPEG's pixels must leave for what is made of them."""
+    if isinstance(wanted, Fit):
+        return wanted.side, wanted.side
+    high, wide = (round(side * DRAFT_MARGIN / wanted.crop_ratio) for side in wanted.size)
+    return high, wide
+
+
+def _resize(picture: Image.Image, preprocessing: Wanted) -> NDArray[np.uint8]:
+    if isinstance(preprocessing, Fit):
+        scale = min(preprocessing.side / max(picture.size), 1.0)
+        fitting = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+        return np.asarray(picture.resize(fitting, _FILTERS["lanczos"], reducing_gap=REDUCING_GAP))
     height, width = preprocessing.size
     box = None
     if preprocessing.resize == "crop":

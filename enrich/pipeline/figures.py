@@ -7,8 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from enrich.records import Attributes, PhotoResult, PhotoStatus
+
+HOSTS_KEPT, HOSTS_TOLD = 1_000, 20
+OTHER_HOSTS = "other hosts"
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Figures:
     """Photos scored from kept features."""
     bytes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    failing_hosts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(host, kind) -> failures; beyond `HOSTS_KEPT` of them as of `OTHER_HOSTS`."""
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work per stage, summed over its threads or requests."""
     batches: int = 0
@@ -59,6 +65,10 @@ class Figures:
         self.photos += 1
         if not result.status.ok:
             self.failures[result.status.value] += 1
+            where = _host(result.photo.shown_url), result.status.value
+            if where not in self.failing_hosts and len(self.failing_hosts) >= HOSTS_KEPT:
+                where = OTHER_HOSTS, result.status.value
+            self.failing_hosts[where] += 1
         elif not result.requested:
             self.cached += 1
         elif result.status is PhotoStatus.UNCHANGED:
@@ -114,7 +124,20 @@ class Figures:
             "rescored": self.rescored,
             "bytes": self.bytes,
             "failures": dict(self.failures),
+            "failing_hosts": [
+                {"host": host, "kind": kind, "photos": count}
+                for (host, kind), count in self.failing_hosts.most_common(HOSTS_TOLD)
+            ],
             "stage_seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
             "seconds": round(elapsed, 3),
             "photos_per_second": round(self.photos / elapsed, 2) if elapsed else 0.0,
         }
+
+
+def _host(url: str) -> str:
+    """The host of a photo's address; of a folder or a store, what stands in its place."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or parts.scheme or "no address"
+    except ValueError:
+        return "no address"

@@ -26,6 +26,8 @@ _PUT = text("""
 
 _OF = text("SELECT sha256, head, value, created_by FROM label WHERE sha256 = ANY(:shas)")
 
+_DROP = text("DELETE FROM label WHERE sha256 = :sha256 AND head = :head")
+
 _KEYS = text("SELECT key, sha256 FROM photo WHERE key = ANY(:keys) AND sha256 IS NOT NULL")
 
 _PLACES = text("""
@@ -116,14 +118,7 @@ class Labels:
 
     def put(self, labels: Sequence[Label]) -> int:
         """Record labels, over what was said before of these photos and heads; how many are new or changed."""
-        last = {(label.sha256, label.head): label for label in labels}
-        rows = [
-            {"sha256": one.sha256, "head": one.head, "value": one.value, "created_by": one.by}
-            for one in last.values()
-        ]
-        return self._database.run(
-            lambda connection: connection.execute(_PUT, {"rows": json.dumps(rows)}).rowcount
-        )
+        return self._database.run(lambda connection: put(connection, labels))
 
     def of(self, shas: Sequence[str]) -> dict[str, dict[str, Label]]:
         """sha256 -> head -> label, of those of these photos that have some."""
@@ -178,3 +173,24 @@ class Labels:
 
     def _rows(self, statement: Any, **given: Any) -> Sequence[Any]:
         return self._database.run(lambda connection: connection.execute(statement, given).all())
+
+
+def put(connection: Connection, labels: Sequence[Label]) -> int:
+    """As `Labels.put`."""
+    last = {(label.sha256, label.head): label for label in labels}
+    rows = [
+        {"sha256": one.sha256, "head": one.head, "value": one.value, "created_by": one.by}
+        for one in last.values()
+    ]
+    return connection.execute(_PUT, {"rows": json.dumps(rows)}).rowcount
+
+
+def one(connection: Connection, sha256: str, head: str) -> Label | None:
+    """What a person said of a photo; None where nobody did."""
+    found = (Label(*row) for row in connection.execute(_OF, {"shas": [sha256]}))
+    return next((label for label in found if label.head == head), None)
+
+
+def drop(connection: Connection, sha256: str, head: str) -> None:
+    """Forget what a person said of a photo."""
+    connection.execute(_DROP, {"sha256": sha256, "head": head})

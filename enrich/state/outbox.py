@@ -59,6 +59,13 @@ _UNPUBLISHED = text("""
     ORDER BY p.listing_id LIMIT :limit
 """)
 
+_WAITING = text("""
+    SELECT l.id, l.revision, l.status = 'gone' AS gone, l.attributes, l.columns, l.bundle_id, l.enriched_at
+    FROM publication AS p JOIN listing AS l ON l.id = p.listing_id
+    WHERE p.target = :target AND p.status <> 'done' AND p.listing_id = ANY(:ids)
+    ORDER BY p.listing_id
+""")
+
 _GIVEN = """unnest(CAST(:ids AS text[]), CAST(:revisions AS bigint[]), CAST(:statuses AS text[]),
     CAST(:errors AS text[]), CAST(:index_revisions AS bigint[]))
     AS given(id, revision, status, error, index_revision)"""
@@ -217,6 +224,12 @@ class Outbox:
         """The next `limit` documents behind the id `after` that are due, by id."""
         given = {"target": self._target, "after": after or "", "limit": limit}
         rows = self._database.run(lambda connection: connection.execute(_UNPUBLISHED, given).all())
+        return [OutboxRow(*row) for row in rows]
+
+    def waiting(self, ids: Sequence[str]) -> list[OutboxRow]:
+        """Those of these documents that are unpublished, due or not, by id."""
+        given = {"target": self._target, "ids": list(ids)}
+        rows = self._database.run(lambda connection: connection.execute(_WAITING, given).all())
         return [OutboxRow(*row) for row in rows]
 
     def record(self, results: Sequence[WriteResult]) -> None:

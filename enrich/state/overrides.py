@@ -124,14 +124,14 @@ def say(connection: Connection, said: Said) -> None:
     Raises:
         UsageError: unknown listing.
     """
-    row = _lock(connection, said.id)
+    row = lock(connection, said.id)
     connection.execute(_PUT, {**asdict(said), "value": json.dumps(said.value)})
     _recompute(connection, row, "person", said.by)
 
 
 def take_back(connection: Connection, id: str, field: str, by: str | None) -> bool:
     """As `Overrides.clear_override`."""
-    row = _lock(connection, id)
+    row = lock(connection, id)
     dropped = connection.execute(_DROP, {"id": id, "field": field}).rowcount == 1
     _recompute(connection, row, "cleared", by)
     return dropped
@@ -144,6 +144,11 @@ def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[Override]
         said = tuple(value) if isinstance(value, list) else value
         found.setdefault(id, []).append(Override(field, said, *told))
     return found
+
+
+def one(connection: Connection, id: str, field: str) -> Override | None:
+    """What a person said of one field; None where nobody did."""
+    return next((said for said in read(connection, [id]).get(id, ()) if said.field == field), None)
 
 
 def published(connection: Connection, models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -167,7 +172,12 @@ def _overruled(model: Mapping[str, Any], said: Iterable[Override]) -> dict[str, 
     return {**model, "fields": fields, "evidence": evidence}
 
 
-def _lock(connection: Connection, id: str) -> Row[Any]:
+def lock(connection: Connection, id: str) -> Row[Any]:
+    """The listing's row, which nobody else changes until the transaction ends.
+
+    Raises:
+        UsageError: unknown listing.
+    """
     row = connection.execute(_LOCK, {"id": id}).one_or_none()
     if row is None:
         raise unknown_listing(connection, id)

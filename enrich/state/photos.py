@@ -25,6 +25,8 @@ _STATES = text("""
     FROM photo WHERE key = ANY(:keys)
 """)
 
+_SOME_HOLDERS = text("SELECT listing_id FROM listing_photo WHERE key = :key ORDER BY listing_id LIMIT :most")
+
 _SCORES = text("""
     SELECT sha256, model_id, dhash, scores
     FROM photo_score WHERE sha256 = ANY(:shas) AND model_id = ANY(:models)
@@ -110,6 +112,11 @@ def states(connection: Connection, keys: Sequence[str]) -> dict[str, PhotoState]
         key: PhotoState(key, PhotoStatus(status), sha, version, Validators(etag, modified), *rest)
         for key, status, sha, version, etag, modified, *rest in rows
     }
+
+
+def holders(connection: Connection, key: str, most: int) -> list[str]:
+    """At most so many of the listings that hold the photo of this URL key, as of their last completion."""
+    return list(connection.scalars(_SOME_HOLDERS, {"key": key, "most": most}))
 
 
 def scores(connection: Connection, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:

@@ -43,6 +43,7 @@ override = Table(
     Column("note", Text),
     Column("created_by", Text),
     Column("created_at", Time, nullable=False, server_default=text("now()")),
+    Index("override_said", "field", "created_at", "listing_id"),
 )
 """`field`: has_X or X_types; `value`: true, false, null (a person says: unknown) or a list of classes."""
 

@@ -259,3 +259,12 @@ NEXT_REVISION = text(
 
 SERVED = "publication AS p JOIN target AS t ON t.id = p.target AND t.serving"
 """What the index that buyers search holds of listings, and is to get."""
+
+
+def number(field: str) -> str:
+    """SQL: what the model says of a listing in a field that holds a number. `enrich migrate` makes an index
+    of it for each head of the bundle that has one.
+
+    `field` is one of a head's, whose name the bundle has checked.
+    """
+    return f"(CAST(model_attributes -> 'fields' ->> '{field}' AS double precision))"

@@ -1,6 +1,6 @@
 """What `enrich status` and `enrich show` tell: read from state, changing nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,11 @@ _REASONS = text("""
     SELECT left(coalesce(error, 'unknown'), 200) AS reason, count(*) AS listings
     FROM listing WHERE status = 'quarantined'
     GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most
+""")
+
+_QUARANTINED = text("""
+    SELECT id, left(coalesce(error, 'unknown'), 500) AS reason, attempts
+    FROM listing WHERE status = 'quarantined' ORDER BY id LIMIT :most
 """)
 
 _LAG = text("""
@@ -48,6 +53,9 @@ _LISTING = text(f"""
 _PHOTOS = text("""
     SELECT key, status, sha256, failures, next_try, error, checked_at FROM photo WHERE key = ANY(:keys)
 """)
+
+
+_PHOTOS_OF = text("SELECT id, photos FROM listing WHERE id = ANY(:ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,12 @@ def summary(database: Database, reasons: int = 5) -> Summary:
     )
 
 
+def quarantined(database: Database, most: int) -> list[tuple[str, str, int]]:
+    """The first listings in quarantine, by id: (id, why, how many workers died on it)."""
+    rows = database.run(lambda connection: connection.execute(_QUARANTINED, {"most": most}).all())
+    return [tuple(row) for row in rows]
+
+
 def details(database: Database, id: str) -> ListingDetails:
     """All that is known of one listing.
 
@@ -135,3 +149,13 @@ def details(database: Database, id: str) -> ListingDetails:
         )
 
     return database.run(work)
+
+
+def photos_of(database: Database, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Id -> the photos of those of these listings that are known, as of their last completion, by position.
+
+    A photo has `key`, `position`, `url` (without what signs it), `status` and `sha256`, None where no bytes
+    were seen.
+    """
+    rows = database.run(lambda connection: connection.execute(_PHOTOS_OF, {"ids": list(ids)}).all())
+    return {row.id: sorted(row.photos, key=lambda photo: photo["position"]) for row in rows}

@@ -12,7 +12,13 @@ from jobs.cli.parse import read_ids
 
 
 @app.command()
-def demo(photos: opt.Photos = None, keep: opt.Keep = False, verbose: opt.Verbose = False) -> None:
+def demo(
+    photos: opt.Photos = None,
+    keep: opt.Keep = False,
+    serve: opt.Serve = False,
+    port: opt.Port = 8080,
+    verbose: opt.Verbose = False,
+) -> None:
     """Run the whole job on twelve homes that come along, with embedded servers.
 
     Needs no server, no account and no settings, and touches nothing of yours: DATABASE_URL and
@@ -21,7 +27,14 @@ def demo(photos: opt.Photos = None, keep: opt.Keep = False, verbose: opt.Verbose
     from jobs.demo.run import run_demo
 
     with stopping() as stop:
-        run_demo(photos, keep, stop)
+        if serve:
+            from jobs.web.serving import LOOPBACK, require
+            from jobs.web.serving import serve as show
+
+            require()
+            run_demo(photos, keep, stop, lambda settings: show(settings, LOOPBACK, port, stop))
+        else:
+            run_demo(photos, keep, stop)
 
 
 @app.command()

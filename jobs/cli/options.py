@@ -50,6 +50,7 @@ Photos = Annotated[
     ),
 ]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave the demo's database behind, to look around in.")]
+Serve = Annotated[bool, typer.Option("--serve", help="Then show the homes in the page, until Ctrl-C.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Enrich at most so many listings.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the documents and deletes; write nothing.")]
 AllowRemovals = Annotated[
@@ -170,4 +171,6 @@ Days = Annotated[
 ]
 Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]
 Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="The address that the page listens on.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65_535, help="Its port; 0 takes a free one.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65_535, help="The port of the page; 0 takes a free one.")
+]

@@ -1,7 +1,7 @@
 """`enrich demo`: the whole job on homes that come along, with embedded servers."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -43,12 +43,19 @@ _OWN: dict[str, Any] = {
     "index_settings": None,
     "allowed_private_hosts": ("127.0.0.1",),
     "on_finish": None,
+    "web_token": None,
+    "web_edit_token": None,
+    "web_trusted_header": None,
 }
 """What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
 
 
-def run_demo(photos: Path | None, keep: bool, stop: Stop) -> None:
+def run_demo(
+    photos: Path | None, keep: bool, stop: Stop, meanwhile: Callable[[Settings], None] | None = None
+) -> None:
     """Seed a database, serve the pictures, run the job twice and show what came of it, on stdout.
+
+    With `meanwhile`, such as a page that shows it, that follows the first run in the second one's place.
 
     Raises:
         EnrichError: with the exit code of the command.
@@ -67,6 +74,10 @@ def run_demo(photos: Path | None, keep: bool, stop: Stop) -> None:
         show_start(homes, settings, host.url)
         migrate(settings)
         _run(settings, host, stop)
+        if meanwhile is not None:
+            if not stop.is_set():
+                meanwhile(settings)
+            return
         if not stop.is_set():
             _look(settings, homes)
             console().print("\n[bold]The same run again[/], with nothing changed:\n")

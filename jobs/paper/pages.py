@@ -17,7 +17,7 @@ from jobs.paper.gather import Home, gather, runs_of
 from jobs.paper.thumbnails import thumbnails
 from jobs.run.services import Records
 from jobs.views.show import explain
-from jobs.views.status import ENDED, duration
+from jobs.views.status import duration, ended
 
 COLUMNS = 4  # of a listing's copied columns, beside its id
 WORDS = 80  # signs of a column's value
@@ -85,7 +85,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(style=Markup(style_sheet()), ended=ENDED)  # ours, so not escaped
+    environment.globals.update(style=Markup(style_sheet()), ended=ended)  # ours, so not escaped
     environment.filters.update(duration=duration, moment=_moment, columns=_columns, said=_said)
     return environment
 

@@ -1,11 +1,20 @@
 """Publish only: what is in the outbox, to the index."""
 
-from enrich.index.publish import Publisher
+import logging
+from collections.abc import Sequence
+
+from enrich.errors import BusyError, EnrichError
+from enrich.index.protocol import IndexLost, IndexUnavailable
+from enrich.index.publish import Publisher, publish_these
+from enrich.records import WriteStatus
 from enrich.settings import Settings
+from enrich.state.outbox import Outbox
 from jobs.run.record import RunReport, recorded
-from jobs.run.services import open_services
-from jobs.run.session import publish_now
+from jobs.run.services import Services, open_services
+from jobs.run.session import PUBLISH, publish_now
 from jobs.run.stop import Stop
+
+log = logging.getLogger(__name__)
 
 
 def publish(settings: Settings, stop: Stop) -> RunReport:
@@ -20,3 +29,28 @@ def publish(settings: Settings, stop: Stop) -> RunReport:
         report.published = publisher.figures
         publish_now(services, publisher, stop)
     return report
+
+
+def publish_at_once(services: Services, ids: Sequence[str]) -> str | None:
+    """Publish what a person just changed of these listings, if nobody else publishes and the index answers.
+
+    None: done. Else why it waits in the outbox, for people; nothing is lost.
+    """
+    outbox = Outbox(services.database)  # one of its own: others may be at work with that of the services
+    try:
+        with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
+            hold.check()
+            results = publish_these(outbox, services.index, services.bundle, services.settings, ids)
+    except BusyError:
+        return "another process is publishing and takes it along, within seconds while it enriches"
+    except (IndexUnavailable, IndexLost, EnrichError) as error:
+        log.warning("what a person said is not published yet: %s", error)
+        return f"the next publish takes it to the index, which took nothing now ({error})"
+    if results is None:
+        return "the index is another one now, and the next publish fills it"
+    for result in results:
+        if result.status is WriteStatus.AWAITING:
+            return "the portal has no document of it yet"
+        if result.status is not WriteStatus.DONE:
+            return f"the next publish takes it to the index ({result.error or result.status})"
+    return None

@@ -10,12 +10,16 @@ from rich.table import Table
 from enrich.model.aggregate import logits_of
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
+from enrich.model.kind import WORDS
 from enrich.model.seen import seen_of
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
+from enrich.state.history import history
 from enrich.state.queue import complete_scores
 from enrich.state.summary import ListingDetails, details
 from jobs.run.services import Records
 from jobs.views import answer, console
+
+CHANGES = 20  # of a listing's answers that are told
 
 
 def explain(services: Records, id: str) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def explain(services: Records, id: str) -> dict[str, Any]:
         },
         "why": _why(bundle, results, services.settings.min_photos_false) if made_with_it else {},
         "overrides": [asdict(override) for override in found.overrides],
+        "history": [asdict(change) for change in history(services.database, id, CHANGES)],
         "photos": [
             {
                 **photo,
@@ -111,6 +116,8 @@ def show_listing(listing: Mapping[str, Any], heads: Sequence[Head]) -> None:
         who = f"{override['by'] or 'someone'}, {override['at']:%Y-%m-%d %H:%M}"
         out.print(f"  {override['field']} was set by {escape(who + note)}")
     out.print(_photos(listing, heads))
+    if listing["history"]:
+        out.print(_history(listing["history"]))
 
 
 def _standing(listing: Mapping[str, Any]) -> str:
@@ -184,6 +191,34 @@ def _photos(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
         cells = [_chance(head, photo["probabilities"].get(head.name)) for head in heads]
         table.add_row(str(photo["position"]), escape(status), *cells, escape(photo["url"]))
     return table
+
+
+def _history(changes: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="what was published, latest first", title_justify="left", header_style="bold")
+    for title in ("since (UTC)", "attribute", "before", "after", "by"):
+        table.add_column(title, overflow="fold")
+    for one in changes:
+        before = "" if one["first"] else told(one["before"])
+        after = told(one["after"])
+        if one["confidence"] is not None and one["cause"] != "person":
+            after += f" {one['confidence']:.2f}"
+        since = f"{one['at']:%Y-%m-%d %H:%M}"
+        table.add_row(since, one["field"], *map(escape, (before, after, author(one))))
+    return table
+
+
+def told(value: Any) -> str:
+    """An answer in words: true, false, unknown, or classes."""
+    return ", ".join(value) or "-" if isinstance(value, list) else WORDS[value]
+
+
+def author(change: Mapping[str, Any]) -> str:
+    """Whose answer a change of the history is."""
+    who = change["person"] or "someone"
+    if change["cause"] == "person":
+        return who
+    bundle = (change["bundle_id"] or "-")[:12]
+    return f"model {bundle}, as {who} took theirs back" if change["cause"] == "cleared" else f"model {bundle}"
 
 
 def _chance(head: Head, plain: Any) -> str:

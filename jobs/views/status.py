@@ -20,7 +20,7 @@ from jobs.run.drift import read
 from jobs.views import console, listed
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
-ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
+_ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
 
 
 def as_plain(summary: Summary, runs: Sequence[Run], night: Run | None, model: Choice) -> dict[str, Any]:
@@ -151,9 +151,6 @@ def _runs(runs: Sequence[Run]) -> Table:
     for run in runs:
         figures = run.figures
         took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
-        ended = ENDED.get(run.exit_code, f"exit {run.exit_code}")
-        if run.error:
-            ended += f": {run.error}"
         table.add_row(
             f"{run.started_at:%Y-%m-%d %H:%M:%S}",
             run.kind,
@@ -163,9 +160,15 @@ def _runs(runs: Sequence[Run]) -> Table:
             f"{figures.get('photos_per_second', 0):.1f}",
             f"{figures.get('documents', {}).get('written', 0):,}",
             listed(figures.get("failures", {})),
-            escape(ended),
+            escape(ended(run)),
         )
     return table
+
+
+def ended(run: Run) -> str:
+    """How a run ended, with the reason where there is one."""
+    told = _ENDED.get(run.exit_code, f"exit {run.exit_code}")
+    return f"{told}: {run.error}" if run.error else told
 
 
 def duration(seconds: float) -> str:

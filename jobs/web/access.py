@@ -98,8 +98,10 @@ class Access:
 
     def visitor(self, request: Request) -> Visitor | None:
         """Who asks; None: somebody who may not come in."""
-        if self._header and self._from_proxy(request) and (name := request.headers.get(self._header)):
-            return Visitor(bool(self._editors & {name, "*"}), name)
+        if self._header and self._from_proxy(request):
+            names = request.headers.getlist(self._header)
+            if len(names) == 1 and names[0]:  # of two, one may be what the visitor sent himself
+                return Visitor(bool(self._editors & {names[0], "*"}), names[0])
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (role := self._role(token.strip())):
             return Visitor(role == _EDIT, bearer=True)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,14 +13,16 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import IndexUnavailable
+from enrich.photos.open import open_transport
 from jobs.run.services import Services
 from jobs.web.access import FORM_COOKIE, Access, form_token, keep, same_origin
-from jobs.web.pages import login, search
-from jobs.web.rendering import STATIC, in_path, render
+from jobs.web.pages import listing, login, photo, review, search, status
+from jobs.web.photos import Photos
+from jobs.web.rendering import STATIC, render
 
 log = logging.getLogger(__name__)
 
-PAGES = (search, login)
+PAGES = (search, review, status, listing, photo, login)
 """Each page is a module with a `router`; its `NAV`, where it has one, is shown on top, in this order."""
 MOST_BYTES = 64_000  # of a form
 _UNGUARDED = ("/static/", "/healthz", "/login")
@@ -35,6 +38,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_FOREVER = "public, max-age=31536000, immutable"  # another file has another address
 Next = Callable[[Request], Awaitable[Response]]
 
 
@@ -43,7 +47,9 @@ def make_app(services: Services, access: Access) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with open_transport(services.settings) as transport:
+            app.state.photos = Photos(services, transport)
+            yield
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.services, app.state.access = services, access
@@ -71,8 +77,10 @@ async def _guard(request: Request, call_next: Next) -> Response:
         response = _told(request, 500, "That went wrong here. The log of `enrich serve` says why.")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers.setdefault("Cache-Control", "no-store")
-    if request.cookies.get(FORM_COOKIE) != request.state.form_token:
+    ours = request.url.path.startswith("/static/") and response.status_code == 200
+    response.headers.setdefault("Cache-Control", _FOREVER if ours else "no-store")
+    is_page = response.headers.get("content-type", "").startswith("text/html")
+    if is_page and request.cookies.get(FORM_COOKIE) != request.state.form_token:
         keep(response, request, FORM_COOKIE, request.state.form_token)
     return response
 
@@ -101,7 +109,7 @@ def _asked_for_login(request: Request, access: Access) -> Response:
     if "hx-request" in request.headers:
         return Response(status_code=401, headers={"HX-Redirect": "/login"})
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"/login?next={in_path(wanted)}", 303)
+    return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
 
 
 def _told(request: Request, status: int, message: str) -> Response:

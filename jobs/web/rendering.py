@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,13 @@ from urllib.parse import quote, urlsplit
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from enrich.index.query import MOST_VALUES
+from jobs.cli.parse import person
 from jobs.run.services import Services
+from jobs.web.asking import plain
+from jobs.web.photos import SIZES
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -32,6 +38,14 @@ def render(request: Request, template: str, status: int = 200, **given: Any) -> 
     return HTMLResponse(text, status)
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A photo that can be shown: its URL key, and the sha256 of its bytes where they were seen."""
+
+    key: str
+    sha256: str | None
+
+
 def _services(request: Request) -> Services:
     found: Services = request.app.state.services
     return found
@@ -39,6 +53,12 @@ def _services(request: Request) -> Services:
 
 Opened = Annotated[Services, Depends(_services)]
 """A parameter of a page: what the job works with, open."""
+
+
+def said_by(request: Request, services: Services) -> str | None:
+    """Who says what is said here: as the reverse proxy names them, else as the commands would."""
+    name: str | None = request.state.visitor.name
+    return name or person(None, services.settings)
 
 
 @cache
@@ -50,8 +70,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["static"] = static
-    environment.filters.update(in_path=in_path, web_link=web_link, cell=cell, moment=moment)
+    environment.globals.update(static=static, most_values=MOST_VALUES)
+    for filter in (listing_link, web_link, photo, cell, moment, plain, yes_or_no, words, answered, bar):
+        environment.filters[filter.__name__] = filter
     return environment
 
 
@@ -62,9 +83,39 @@ def static(name: str) -> str:
     return f"/static/{name}?v={digest}"
 
 
-def in_path(text: str) -> str:
-    """An id as the last part of an address, slashes and all."""
-    return quote(text, safe="")
+def listing_link(id: str) -> str:
+    """The address of a listing's page. A browser takes `.` and `..` in a path for folders."""
+    if id.strip(".") and id.isprintable():
+        return f"/listing/{quote(id, safe='')}"
+    return f"/listing/?id={quote(id, safe='')}"
+
+
+def photo(picture: Picture, size: int = SIZES[0]) -> str:
+    """The address of a photo, another one when its bytes are others."""
+    version = f"&v={picture.sha256[:12]}" if picture.sha256 else ""
+    return f"/photo/{picture.key}?size={size}{version}"
+
+
+def yes_or_no(value: str, kind: str) -> str:
+    """A value of a column, as people read it."""
+    return {"true": "yes", "false": "no"}.get(value, value) if kind == "boolean" else value
+
+
+def answered(text: str) -> str:
+    """What a kind says in signs, for those who do not know them: `✓ 0.97` is yes, 0.97."""
+    said = {"✓": "yes", "✗": "no", "?": "unknown"}
+    sign, _, rest = text.partition(" ")
+    return " ".join([said[sign], rest]).rstrip() if sign in said else "none" if text == "-" else words(text)
+
+
+def bar(of: Any) -> Markup:
+    """A score as a bar: `jobs.web.pages.listing.Bar`."""
+    return Markup(_environment().get_template("_bar.svg").render(bar=of))
+
+
+def words(name: str) -> str:
+    """A class of a head, as people write it: `living_room` is a living room."""
+    return name.replace("_", " ")
 
 
 def web_link(url: str) -> str | None:

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from threading import Thread
 
 from enrich.errors import UsageError
@@ -12,7 +13,9 @@ from enrich.settings import Settings
 from jobs.run.services import open_services
 from jobs.run.stop import Stop
 
+LOOPBACK = "127.0.0.1"
 PATIENCE = 5.0  # seconds that a visitor waits for a server that is away
+MOST_AT_ONCE = 200  # connections and requests; more are told to come later (503)
 LINGER = 5.0  # seconds that answers under way get when the page is told to stop
 log = logging.getLogger(__name__)
 
@@ -29,17 +32,27 @@ def serve(settings: Settings, host: str, port: int, stop: Stop) -> None:
         stop.wait()
 
 
+def require() -> None:
+    """Find out that the extra is missing before anything else is done.
+
+    Raises:
+        UsageError: it is.
+    """
+    for module in ("fastapi", "jinja2", "python_multipart", "uvicorn"):
+        if find_spec(module) is None:
+            install = "pip install 'listing-enrichment[web]'"
+            raise UsageError(f"the page needs {module}, which is not installed: {install}")
+
+
 @contextmanager
 def served(settings: Settings, host: str, port: int) -> Iterator[str]:
     """The page's URL, which answers while the block runs. Raises as `serve`."""
-    try:
-        import uvicorn
+    require()
+    import uvicorn
 
-        from jobs.web.access import Access
-        from jobs.web.app import make_app
-    except ImportError as error:
-        install = "pip install 'listing-enrichment[web]'"
-        raise UsageError(f"the page needs {error.name}, which is not installed: {install}") from None
+    from jobs.web.access import Access
+    from jobs.web.app import make_app
+
     access = Access(settings, host)
     if access.nobody_edits:
         log.warning("the page only shows: set ENRICH_WEB_EDIT_TOKEN or ENRICH_WEB_EDITORS for who may edit")
@@ -50,6 +63,7 @@ def served(settings: Settings, host: str, port: int) -> Iterator[str]:
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=MOST_AT_ONCE,
             proxy_headers=False,  # a visitor's address is that of the connection
             timeout_graceful_shutdown=int(LINGER),
         )

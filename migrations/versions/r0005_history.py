@@ -46,8 +46,10 @@ def upgrade() -> None:
         schema=SCHEMA,
         postgresql_where=sa.text("bundle_before <> bundle_id"),
     )
+    op.create_index("override_said", "override", ["field", "created_at", "listing_id"], schema=SCHEMA)
 
 
 def downgrade() -> None:
+    op.drop_index("override_said", "override", schema=SCHEMA)
     op.drop_table("history", schema=SCHEMA)
     op.drop_table("review", schema=SCHEMA)

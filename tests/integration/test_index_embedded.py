@@ -12,7 +12,7 @@ from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
 from enrich.index.open import connect, open_index
-from enrich.index.protocol import Query
+from enrich.index.protocol import Facets, Query
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings
 from enrich.state.database import Database
@@ -20,7 +20,7 @@ from enrich.state.listings import Listings
 from enrich.state.outbox import Outbox
 from enrich.state.overrides import Overrides
 from tests.support.enriched import add, enriched
-from tests.support.index import COPIED, FILTERS, HEADS, HOMES, put, statuses, take
+from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put, statuses, take
 from tests.support.postgres import Portal
 
 DONE, OUTDATED = WriteStatus.DONE, WriteStatus.OUTDATED
@@ -106,6 +106,20 @@ def test_search_answers_a_buyer_s_filter_most_confident_first(
     assert ids(homes, query) == found
 
 
+@pytest.mark.parametrize(("query", "expected"), FACETS)
+def test_facets_count_what_each_filter_would_leave(
+    homes: EmbeddedIndex, query: Query, expected: Facets
+) -> None:
+    found = homes.facets(query)
+    assert found == expected
+    assert [list(counts) for counts in found.types.values()] == [list(c) for c in expected.types.values()]
+
+
+def test_a_page_of_hits_goes_on_where_the_last_one_ended(homes: EmbeddedIndex) -> None:
+    pages = [homes.search(Query(sort="balcony", limit=2, offset=offset)).documents for offset in (0, 2, 4)]
+    assert ["".join(str(one["listing_id"]) for one in page) for page in pages] == ["bd", "ae", "c"]
+
+
 def test_search_counts_beyond_what_it_shows(homes: EmbeddedIndex) -> None:
     hits = homes.search(Query(has=("balcony",), limit=1))
     assert hits.total == 3
@@ -117,6 +131,7 @@ def test_search_counts_beyond_what_it_shows(homes: EmbeddedIndex) -> None:
     [
         (Query(has=("sauna",)), "no attribute 'sauna'"),
         (Query(where={"town": "Solna"}), "no field 'town'; there is: city, furnished"),
+        (Query(between={"city": (1, 2)}), "city is no number"),
         (Query(where={"price": "cheap"}), "price is of type long: 'cheap' is not"),
         (Query(where={"price": "NaN"}), "price is of type long: 'NaN' is not"),
         (Query(where={"price": "true"}), "price is of type long: 'true' is not"),

@@ -463,3 +463,12 @@ def test_search_finds_the_portal_s_documents_by_our_fields_and_theirs(
     hits = index.search(Query(has=("balcony",), where={"price": "7", "title": "rum"}))
     assert [document["listing_id"] for document in hits.documents] == ["3"]
     assert hits.documents[0]["agent"] == PORTAL["agent"]
+
+
+def test_what_was_never_enriched_is_no_unknown_of_ours(index: MergeIndex, portal_index: PortalIndex) -> None:
+    portal_index.save("1", "2", "3")
+    index.write([put("1", 5), put("2", 5, fields={})])
+    portal_index.client.indices.refresh(index=portal_index.name)
+    assert index.facets(Query()).answers["balcony"] == {True: 1, False: 0, None: 1}
+    assert index.facets(Query()).columns["price"].kind == "number"
+    assert [one["listing_id"] for one in index.search(Query(unknown=("balcony",))).documents] == ["2"]

@@ -12,12 +12,12 @@ import enrich.index.elastic.writing as shared
 from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.open import connect
-from enrich.index.protocol import IndexLost, IndexUnavailable, Query
+from enrich.index.protocol import Facets, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
 from tests.support.elasticsearch import ElasticsearchServer, client_of, reached
-from tests.support.index import COPIED, FILTERS, HEADS, HOMES, put, statuses, take
+from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put, statuses, take
 from tests.support.proxy import Answer, Proxy, Request
 
 DONE, OUTDATED, REFUSED, RETRY = (
@@ -463,6 +463,33 @@ def test_search_answers_a_buyer_s_filter_most_confident_first(
     assert hits.total == len(ids)
 
 
+@pytest.mark.parametrize(("query", "expected"), FACETS)
+def test_facets_count_what_each_filter_would_leave(homes: OwnIndex, query: Query, expected: Facets) -> None:
+    found = homes.facets(query)
+    assert found == expected
+    assert [list(counts) for counts in found.types.values()] == [list(c) for c in expected.types.values()]
+
+
+def test_a_page_of_hits_goes_on_where_the_last_one_ended(homes: OwnIndex) -> None:
+    pages = [homes.search(Query(sort="balcony", limit=2, offset=offset)).documents for offset in (0, 2, 4)]
+    assert ["".join(str(one["listing_id"]) for one in page) for page in pages] == ["bd", "ae", "c"]
+
+
+def test_the_body_that_a_search_tells_finds_the_same_at_elasticsearch(
+    homes: OwnIndex, client: Elasticsearch, index_name: str
+) -> None:
+    query = Query(has=("balcony",), between={"price": (3, None)}, limit=1, offset=1)
+    hits = homes.search(query)
+    answer = client.perform_request(
+        "POST",
+        f"/{index_name}/_search",
+        headers={"content-type": "application/json", "accept": "application/json"},
+        body=hits.body,
+    ).body
+    assert answer["hits"]["total"]["value"] == hits.total == 2
+    assert [hit["_id"] for hit in answer["hits"]["hits"]] == [one["listing_id"] for one in hits.documents]
+
+
 def test_search_counts_beyond_what_it_shows_and_shows_whole_documents(homes: OwnIndex) -> None:
     hits = homes.search(Query(has=("balcony",), limit=1))
     assert hits.total == 3
@@ -484,6 +511,10 @@ def test_search_counts_beyond_what_it_shows_and_shows_whole_documents(homes: Own
         (Query(where={"town": "Solna"}), "no field 'town'; there is: balcony_confidence, city"),
         (Query(where={"evidence": "x"}), "no field 'evidence'"),
         (Query(where={"price": "cheap"}), "the index cannot answer this"),
+        (Query(lacks=("sauna",)), "no attribute 'sauna'"),
+        (Query(between={"town": (1, 2)}), "no field 'town'"),
+        (Query(sort="room"), "nothing is sorted by 'room'; there is: balcony, fireplace"),
+        (Query(offset=9_990), "between 0 and 10000 hits can be shown, not 20 after 9990"),
     ],
 )
 def test_search_by_what_is_not_there_is_a_usage_error(homes: OwnIndex, query: Query, words: str) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
-from enrich.index.protocol import Query
+from enrich.index.protocol import Column, Facets, Query
 from enrich.model.head import Head, HeadClass
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
@@ -85,7 +85,44 @@ FILTERS = (
     (Query(where={"listed_on": "2026-03-01"}), "e"),
     (Query(where={"tags": "y"}), "e"),
     (Query(where={"listing_id": "c"}), "c"),
+    (Query(lacks=("balcony",)), "c"),
+    (Query(unknown=("balcony",)), "e"),
+    (Query(unknown=("fireplace",), has=("balcony",)), "ba"),
+    (Query(between={"price": (4, None)}), "b"),
+    (Query(between={"price": (None, 3)}), "ac"),
+    (Query(between={"price": (3, 4)}, where={"city": "Solna"}), "ac"),
+    (Query(sort="balcony"), "bdaec"),
+    (Query(has=("fireplace",), sort="balcony"), "d"),
     (Query(where={"city": "Nowhere"}), ""),
     (Query(where={"city": "x' OR true --"}), ""),
 )
 """What is asked of `HOMES`, and the ids of the hits in their order, in every index."""
+FACETS = (
+    (
+        Query(),
+        Facets(
+            {"balcony": {True: 3, False: 1, None: 1}, "fireplace": {True: 1, False: 0, None: 4}},
+            {"room": {"kitchen": 2, "bathroom": 1}},
+            {
+                "city": Column("keyword", {"Solna": 2}),
+                "price": Column("number", {}, 3, 4),
+                "furnished": Column("boolean", {"true": 1}),
+                "tags": Column("keyword", {"x": 1, "y": 1}),
+            },
+        ),
+    ),
+    (  # each filter's own choice does not count against its other choices; types add up
+        Query(has=("balcony",), types={"room": ("kitchen",)}, between={"price": (None, 3)}),
+        Facets(
+            {"balcony": {True: 1, False: 0, None: 0}, "fireplace": {True: 0, False: 0, None: 1}},
+            {"room": {"kitchen": 1}},
+            {
+                "city": Column("keyword", {"Solna": 1}),
+                "price": Column("number", {}, 3, 4),
+                "furnished": Column("boolean"),
+                "tags": Column("keyword"),
+            },
+        ),
+    ),
+)
+"""The same for the counts of each filter."""

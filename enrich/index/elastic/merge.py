@@ -10,11 +10,11 @@ from typing import Any
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
-from enrich.index.elastic.query import search
+from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.elastic.server import Refused, Server
 from enrich.index.elastic.writing import bulk, compare, failure, takes_id
-from enrich.index.protocol import Hits, Query
+from enrich.index.protocol import Facets, Hits, Query
 from enrich.model.head import Head
 from enrich.model.kind import KINDS
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
@@ -167,7 +167,11 @@ class MergeIndex:
         return walk(self._server, self._index, OURS)
 
     def search(self, query: Query) -> Hits:
-        return search(self._server, self._index, self._heads, query)
+        # What is unknown of a document that was never enriched is no answer of ours.
+        return search(self._server, self._index, self._heads, query, [OURS] if query.unknown else [])
+
+    def facets(self, query: Query) -> Facets:
+        return facets(self._server, self._index, self._heads, query, [OURS])
 
     def close(self) -> None:
         self._server.close()

@@ -11,12 +11,12 @@ from typing import Any
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
-from enrich.index.elastic.query import search
+from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.elastic.server import Refused, Server
 from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
-from enrich.index.protocol import Hits, IndexLost, IndexUnavailable, Query
+from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
@@ -166,6 +166,9 @@ class OwnIndex:
 
     def search(self, query: Query) -> Hits:
         return search(self._server, self._alias, self._heads, query)
+
+    def facets(self, query: Query) -> Facets:
+        return facets(self._server, self._alias, self._heads, query)
 
     def close(self) -> None:
         self._server.close()

@@ -1,64 +1,87 @@
-"""A buyer's filter as an Elasticsearch query."""
+"""A buyer's filter at Elasticsearch: what it finds, and how much each other filter would leave of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.server import Refused, Server
-from enrich.index.protocol import Hits, Query
-from enrich.index.query import conditions, ranking
+from enrich.index.protocol import Facets, Hits, Query
+from enrich.index.query import MOST_VALUES, counted, filters, search_body
+from enrich.index.query import facets as as_facets
 from enrich.model.head import Head
-from enrich.model.kind import Condition
+
+Filters = Sequence[Mapping[str, Any]]
 
 
-def search(server: Server, index: str, heads: Sequence[Head], query: Query) -> Hits:
-    """Run a filter against an index.
+def search(server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = ()) -> Hits:
+    """Run a filter against an index, or against those of its documents that pass `among`.
 
     Raises:
         UsageError: a name is not a field of the index, or a value is not of the field's type.
         IndexSetupError: there is no index yet.
     """
+    with _asking(index):
+        body = search_body(query, heads, _fields(server, index))
+        body["query"]["bool"]["filter"] += among
+        hits = server.search(index, **body)["hits"]
+    documents = tuple({"listing_id": hit["_id"], **hit["_source"]} for hit in hits["hits"])
+    return Hits(total=hits["total"]["value"], documents=documents, body=body)
+
+
+def facets(server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = ()) -> Facets:
+    """Count what each filter would leave; everything as for `search`."""
+    with _asking(index):
+        fields = _fields(server, index)
+        kinds = counted(heads, fields)
+        asked = filters(query, heads, fields)
+        aggregations = {
+            field: {
+                "filter": {
+                    "bool": {"filter": [one for name, one in asked if name != field or kind == "types"]}
+                },
+                "aggs": _counting(field, kind),
+            }
+            for field, kind in kinds.items()
+        }
+        answer = server.search(index, size=0, query={"bool": {"filter": list(among)}}, aggs=aggregations)
+    found = answer["aggregations"] if kinds else {}
+    counts = [
+        (field, str(bucket.get("key_as_string", bucket["key"])), bucket["doc_count"])
+        for field in found
+        for bucket in found[field].get("values", {"buckets": ()})["buckets"]
+    ]
+    unknown = [(f, None, found[f]["unknown"]["doc_count"]) for f in found if "unknown" in found[f]]
+    bounds = {
+        field: (one["least"]["value"], one["most"]["value"]) for field, one in found.items() if "most" in one
+    }
+    return as_facets(heads, kinds, [*counts, *unknown], bounds)
+
+
+def _counting(field: str, kind: str) -> dict[str, Any]:
+    if kind == "number":
+        return {"least": {"min": {"field": field}}, "most": {"max": {"field": field}}}
+    values = {"values": {"terms": {"field": field, "size": MOST_VALUES}}}
+    return {**values, "unknown": {"missing": {"field": field}}} if kind == "answer" else values
+
+
+@contextmanager
+def _asking(index: str) -> Iterator[None]:
     try:
-        mappings = server.mappings(index)
-        fields: dict[str, str] = {}
-        for found in mappings.values():
-            fields.update(_searchable(found["mappings"].get("properties", {})))
-        asked = conditions(query, heads, list(fields))
-        answer = server.search(index, **_request(query, asked, ranking(query, heads), fields))
+        yield
     except Refused as error:
         if error.status == 404:
             raise IndexSetupError(f"there is no index {index} yet: `enrich run` makes it") from None
         if error.status == 400:
             raise UsageError(f"the index cannot answer this: {error.reason}") from None
         raise
-    hits = answer["hits"]
-    documents = tuple({"listing_id": hit["_id"], **hit["_source"]} for hit in hits["hits"])
-    return Hits(total=hits["total"]["value"], documents=documents)
 
 
-def _request(
-    query: Query, asked: Sequence[Condition], ranks: Sequence[str], fields: Mapping[str, str]
-) -> dict[str, Any]:
-    """The search request; `fields` are the index's searchable fields with their types."""
-    filters: list[dict[str, Any]] = [
-        {"range": {one.field: {"gte": one.value}}} if one.at_least else {"term": {one.field: one.value}}
-        for one in asked
-    ]
-    for name, value in query.where.items():
-        if fields.get(name) == "text":
-            filters.append({"match": {name: {"query": value, "operator": "and"}}})
-        else:
-            filters.append({"term": {name: value}})
-    sort: list[dict[str, Any]] = [
-        {rank: {"order": "desc", "missing": "_last", "unmapped_type": "float"}} for rank in ranks
-    ]
-    sort.append({"listing_id": {"order": "asc", "missing": "_last", "unmapped_type": "keyword"}})
-    return {
-        "query": {"bool": {"filter": filters}},
-        "sort": sort,
-        "size": query.limit,
-        "track_total_hits": True,
-    }
+def _fields(server: Server, index: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for found in server.mappings(index).values():
+        fields.update(_searchable(found["mappings"].get("properties", {})))
+    return fields
 
 
 def _searchable(properties: Mapping[str, Any], path: str = "") -> dict[str, str]:

@@ -1,0 +1,173 @@
+"""What people answer in the review queue.
+
+An answer is an override, and of the photo that shows it a label, too. Who was unsure is kept as well, so that
+nobody is asked the same thing twice.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from enrich.errors import UsageError
+from enrich.model.kind import overridable
+from enrich.state import labels, overrides
+from enrich.state.database import Database
+from enrich.state.labels import Label
+from enrich.state.overrides import Said
+
+_MINE = text("""
+    SELECT listing_id, field, answer, sha256, before FROM review
+    WHERE listing_id = :id AND field = :field AND person = :person
+""")
+
+_LAST = text("""
+    SELECT listing_id, field FROM review
+    WHERE person = :person AND field = ANY(:fields) AND at >= to_timestamp(:since)
+    ORDER BY at DESC LIMIT 1
+""")
+
+_PUT = text("""
+    INSERT INTO review (listing_id, field, person, answer, sha256, before)
+    VALUES (:id, :field, :person, :value, :sha256, CAST(:before AS jsonb))
+""")
+
+_DROP = text("DELETE FROM review WHERE listing_id = :id AND field = :field AND person = :person")
+
+_DONE = text("""
+    SELECT count(*) FROM review
+    WHERE person = :person AND field = ANY(:fields) AND at >= to_timestamp(:since)
+""")
+
+_NOW = text("SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)")
+
+_ANSWERS = text("""
+    SELECT nullif(person, ''), answer, at FROM review
+    WHERE listing_id = :id AND field = :field ORDER BY at, person
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What somebody answered before."""
+
+    person: str | None
+    value: bool | None
+    """None: unsure."""
+    at: datetime
+
+
+class Answers:
+    """What one person answers of some fields; `person` is empty where nobody knows who it is.
+
+    `since`: when this sitting began, in seconds since 1970 by the database's clock.
+    """
+
+    def __init__(self, database: Database, person: str, fields: Sequence[str]) -> None:
+        self._database = database
+        self._person = person
+        self._mine = {"person": person, "fields": list(fields)}
+
+    def begin(self) -> float:
+        """The time by the database's clock: `since` of a sitting that begins now."""
+        return float(self._database.run(lambda connection: connection.execute(_NOW).scalar_one()))
+
+    def done(self, since: float) -> int:
+        """How many answers the person gave in this sitting, unsure ones too."""
+        given = {**self._mine, "since": since}
+        return int(self._database.run(lambda connection: connection.execute(_DONE, given).scalar_one()))
+
+    def answers(self, id: str, field: str) -> list[Answered]:
+        """What people answered of this listing in the queue, the first one first."""
+        given = {"id": id, "field": field}
+        rows = self._database.run(lambda connection: connection.execute(_ANSWERS, given).all())
+        return [Answered(*row) for row in rows]
+
+    def answer(self, id: str, field: str, value: bool | None, sha256: str | None = None) -> None:
+        """Take an answer (None: unsure) down: as override, as label of the photo `sha256` that shows it, and
+        so that it is not asked again. One that this person gave before is undone first.
+
+        Raises:
+            UsageError: unknown listing.
+        """
+        self._database.run(lambda connection: _answer(connection, id, field, self._person, value, sha256))
+
+    def undo(self, since: float) -> tuple[str, str] | None:
+        """Take the person's last answer of this sitting back: (listing, field); None where there is none.
+
+        What stood before stands again, unless somebody has said something else since.
+        """
+
+        def work(connection: Connection) -> tuple[str, str] | None:
+            last = connection.execute(_LAST, {**self._mine, "since": since}).one_or_none()
+            if last is None:
+                return None
+            overrides.lock(connection, last.listing_id)
+            _undo(connection, last.listing_id, last.field, self._person)
+            return last.listing_id, last.field
+
+        return self._database.run(work)
+
+
+def _answer(
+    connection: Connection, id: str, field: str, person: str, value: bool | None, sha256: str | None
+) -> None:
+    overrides.lock(connection, id)
+    _undo(connection, id, field, person)
+    before: dict[str, Any] = {"override": None, "label": None}
+    if value is not None:
+        if (override := overrides.one(connection, id, field)) is not None:
+            before["override"] = {"value": override.value, "note": override.note, "by": override.by}
+        overrides.say(connection, Said(id, field, value, by=person or None))
+    if sha256 is not None:
+        if (label := labels.one(connection, sha256, _head(field))) is not None:
+            before["label"] = {"value": label.value, "by": label.by}
+        labels.put(connection, [Label(sha256, _head(field), True, person or None)])
+    given = {"id": id, "field": field, "person": person, "value": value, "sha256": sha256}
+    connection.execute(_PUT, {**given, "before": json.dumps(before)})
+
+
+def _undo(connection: Connection, id: str, field: str, person: str) -> None:
+    mine = {"id": id, "field": field, "person": person}
+    row = connection.execute(_MINE, mine).one_or_none()
+    if row is None:
+        return
+    connection.execute(_DROP, mine)
+    _restore_override(connection, row, person)
+    _restore_label(connection, row, person)
+
+
+def _restore_override(connection: Connection, row: Row[Any], person: str) -> None:
+    stands = overrides.one(connection, row.listing_id, row.field)
+    if row.answer is None or stands is None or (stands.by or "", stands.value) != (person, row.answer):
+        return
+    if (earlier := row.before["override"]) is None:
+        overrides.take_back(connection, row.listing_id, row.field, person or None)
+    else:
+        overrides.say(connection, Said(row.listing_id, row.field, **earlier))
+
+
+def _restore_label(connection: Connection, row: Row[Any], person: str) -> None:
+    head = _head(row.field)
+    stands = row.sha256 and labels.one(connection, row.sha256, head)
+    if not stands or (stands.by or "", stands.value) != (person, True):
+        return
+    if (earlier := row.before["label"]) is None:
+        labels.drop(connection, row.sha256, head)
+    else:
+        labels.put(connection, [Label(row.sha256, head, **earlier)])
+
+
+def _head(field: str) -> str:
+    """The head that answers in this field.
+
+    Raises:
+        UsageError: none does.
+    """
+    found = overridable(field)
+    if found is None:
+        raise UsageError(f"{field!r} is no answer of a head")
+    return found[1]

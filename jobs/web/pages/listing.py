@@ -1,0 +1,222 @@
+"""A listing: its photos by room, why each answer is what it is, and what people say of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+
+from enrich.errors import UsageError
+from enrich.model.head import Head
+from enrich.model.kind import WORDS, Overridable
+from enrich.state.overrides import Override
+from enrich.state.summary import details
+from jobs.cli.parse import read_assignment
+from jobs.run.publish import publish_at_once
+from jobs.run.services import Services
+from jobs.views.show import explain
+from jobs.web.access import Editor
+from jobs.web.pages.search import TITLES
+from jobs.web.rendering import Opened, Picture, listing_link, render, said_by
+
+router = APIRouter()
+UNSEEN = "not seen"
+LONGEST_NOTE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a photo says of a head, 0 to 100; `mark`: from where it is enough, None where that is not told."""
+
+    head: str
+    words: str
+    chance: float
+    mark: float | None
+    enough: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A photo of a listing."""
+
+    photo: Mapping[str, Any]
+    picture: Picture
+    bars: Sequence[Bar]
+    decided: Sequence[str]
+    """Heads whose answer it decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A head's answer: published, by the model, and by a person."""
+
+    name: str
+    field: str
+    published: str
+    by_model: str
+    why: str
+    decided: Shot | None
+    override: Mapping[str, Any] | None
+    classes: Sequence[tuple[str, bool]] | None
+    """Of a head with classes those that may be said, and whether they are published now; else None."""
+    overridable: bool
+
+
+@router.get("/listing/{id:path}")
+def listing(
+    request: Request,
+    services: Opened,
+    id: str,
+    changed: str = "",
+    before: str | None = None,
+    note: str = "",
+    waits: str = "",
+) -> Response:
+    id = _known(services, id or request.query_params.get("id", ""))
+    told = explain(services, id)
+    heads = services.bundle.heads
+    shots = _shots(told, heads)
+    columns = told["columns"] or {}
+    given: dict[str, Any] = {
+        "listing": told,
+        "title": next((str(columns[name]) for name in TITLES if columns.get(name)), id),
+        "groups": _by_room(shots, heads),
+        "answers": [_answer(head, told, shots) for head in heads] if told["attributes"] else [],
+        "changed": changed,
+        "before": before,
+        "note": note,
+        "waits": waits,
+        "history": told["history"],
+    }
+    return render(request, "listing.html", **given)
+
+
+@router.post("/override")
+async def override(
+    request: Request,
+    services: Opened,
+    editor: Editor,
+    id: Annotated[str, Form()],
+    field: Annotated[str, Form()],
+    note: Annotated[str, Form()] = "",
+    clear: Annotated[bool, Form()] = False,
+) -> Response:
+    """Say what a listing has, as `enrich override` does, or let the model speak again (`clear`)."""
+    form = await request.form()
+    # Classes come as several values, and where none is checked as none.
+    value = None if clear else ",".join(str(one) for one in form.getlist("value"))
+    if len(note) > LONGEST_NOTE:
+        raise HTTPException(400, f"The note is longer than {LONGEST_NOTE} signs.")
+    who = said_by(request, services)
+    told = await run_in_threadpool(_say, services, id, field, value, note.strip() or None, who)
+    return RedirectResponse(_with(listing_link(told.pop("id")), told), 303)
+
+
+def _say(
+    services: Services, id: str, field: str, value: str | None, note: str | None, who: str | None
+) -> dict[str, str]:
+    """Set or clear an override and publish it; what the page is to tell of it."""
+    id = _known(services, id)
+    earlier = {one.field: one for one in services.overrides.of([id]).get(id, [])}.get(field)
+    if value is None:
+        services.overrides.clear_override(id, field, who)
+    else:
+        field, meant = read_assignment(f"{field}={value}", services.bundle.heads)
+        services.overrides.set_override(id, field, meant, note, who)
+    waits = publish_at_once(services, [id])
+    told = {"id": id, "changed": field}
+    if earlier is not None:
+        told |= {"before": _typed(earlier), "note": earlier.note or ""}
+    return told | ({"waits": waits} if waits else {})
+
+
+def _typed(said: Override) -> str:
+    """An override as a form says it."""
+    return ",".join(said.value) if isinstance(said.value, tuple) else WORDS[said.value]
+
+
+def _with(address: str, told: Mapping[str, str]) -> str:
+    return f"{address}{'&' if '?' in address else '?'}{urlencode(told)}"
+
+
+def _known(services: Services, id: str) -> str:
+    """The listing's id as ours are written.
+
+    Raises:
+        HTTPException: there is no such listing.
+    """
+    try:
+        if "\0" in id:  # which Postgres cannot even be asked for
+            raise UsageError("no id holds such a sign")
+        id = services.source.spelled(id)
+        details(services.database, id)
+    except UsageError as error:
+        raise HTTPException(404, str(error)) from None
+    return id
+
+
+def _shots(told: Mapping[str, Any], heads: Sequence[Head]) -> list[Shot]:
+    evidence = (told["attributes"] or {}).get("evidence", {})
+    by_place: dict[int, list[str]] = {}
+    for name, found in evidence.items():
+        if "position" in found:
+            by_place.setdefault(found["position"], []).append(name)
+    return [
+        Shot(
+            photo,
+            Picture(photo["key"], photo["sha256"]),
+            [bar for head in heads for bar in _bars(head, photo["probabilities"].get(head.name))],
+            by_place.get(photo["position"], []),
+        )
+        for photo in told["photos"]
+    ]
+
+
+def _bars(head: Head, plain: Any) -> list[Bar]:
+    """What a photo says of a head as a bar; of classes the likeliest."""
+    if plain is None:
+        return []
+    _, enough = head.rules.photo_shown(head, plain)
+    if isinstance(plain, Mapping):
+        top = max(head.classes, key=lambda one: plain[one.name])
+        mark = top.threshold if top.publish else None
+        return [Bar(head.name, top.name, plain[top.name], mark, enough)]
+    mark = head.true_threshold if head.rules.is_yes_or_no else None
+    return [Bar(head.name, head.name, float(plain), mark, enough)]
+
+
+def _by_room(shots: Sequence[Shot], heads: Sequence[Head]) -> dict[str, list[Shot]]:
+    """Photos by the likeliest class of the first head with classes; what was not seen comes last."""
+    rooms = next((head for head in heads if head.classes), None)
+    groups: dict[str, list[Shot]] = {}
+    for shot in shots:
+        bar = next((one for one in shot.bars if rooms and one.head == rooms.name), None)
+        name = UNSEEN if not shot.bars else bar.words if bar else "photos"
+        groups.setdefault(name, []).append(shot)
+    order = {one.name: not one.publish for one in (rooms.classes if rooms else ())}
+    return dict(sorted(groups.items(), key=lambda one: (one[0] == UNSEEN, order.get(one[0], False), one[0])))
+
+
+def _answer(head: Head, told: Mapping[str, Any], shots: Sequence[Shot]) -> Answer:
+    kind, field = head.rules, head.rules.answer_field(head.name)
+    published, model = (_flat(told[name]) for name in ("attributes", "model_attributes"))
+    types = published.get(field) or []
+    classes = [(one.name, one.name in types) for one in head.classes if one.publish]
+    return Answer(
+        name=head.name,
+        field=field,
+        published=kind.shown(head.name, published),
+        by_model=kind.shown(head.name, model),
+        why=told["why"].get(head.name, "made with another bundle"),
+        decided=next((shot for shot in shots if head.name in shot.decided), None),
+        override=next((one for one in told["overrides"] if one["field"] == field), None),
+        classes=None if kind.is_yes_or_no else classes,
+        overridable=isinstance(kind, Overridable),
+    )
+
+
+def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**attributes["fields"], **attributes["counts"]}
