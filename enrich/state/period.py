@@ -9,18 +9,61 @@ from sqlalchemy import Connection, TextClause, text
 
 from enrich.state.database import Database
 
-# The last change of a field in that time, and what was there before the first one.
-_CHANGES = text("""
-    SELECT listing_id, field, before, after, at, confidence, cause FROM (
-        SELECT listing_id, field, at, after, confidence, cause,
-               first_value(before) OVER by_time AS before,
-               row_number() OVER (PARTITION BY listing_id, field ORDER BY id DESC) AS from_last
-        FROM history WHERE at >= :since AND at <= :until
-        WINDOW by_time AS (PARTITION BY listing_id, field ORDER BY id)
-    ) AS h
-    WHERE from_last = 1 AND after IS DISTINCT FROM coalesce(before, 'null')
-    ORDER BY at DESC, listing_id, field
-""")
+# The last change of each field in that time, and what was there before the first one; lists as lists, also
+# where there was none.
+_CHANGED = """
+    changed AS (
+        SELECT listing_id, field, before, after, at, confidence, cause,
+               jsonb_typeof(after) = 'array' AS is_list,
+               CASE WHEN jsonb_typeof(before) = 'array' THEN before ELSE '[]' END AS had,
+               CASE WHEN jsonb_typeof(after) = 'array' THEN after ELSE '[]' END AS has
+        FROM (
+            SELECT listing_id, field, at, after, confidence, cause,
+                   first_value(before) OVER (PARTITION BY listing_id, field ORDER BY id) AS before,
+                   row_number() OVER (PARTITION BY listing_id, field ORDER BY id DESC) AS from_last
+            FROM history WHERE at >= :since AND at <= :until
+        ) AS h
+        WHERE from_last = 1
+    ), came AS (
+        SELECT *, after = 'true' AS yes FROM changed
+        WHERE after = 'true' AND before IS DISTINCT FROM 'true' OR is_list AND NOT has <@ had
+    )
+"""
+
+_TALLY = text(f"""
+    WITH {_CHANGED}
+    SELECT field, word, count(*) FILTER (WHERE gained) AS gained, count(*) FILTER (WHERE lost) AS lost
+    FROM (
+        SELECT field, NULL AS word, after = 'true' AND before IS DISTINCT FROM 'true' AS gained,
+               before = 'true' AND after <> 'true' AS lost
+        FROM changed WHERE NOT is_list
+        UNION ALL
+        SELECT field, word, old IS NULL, new IS NULL
+        FROM changed CROSS JOIN LATERAL (
+            SELECT coalesce(new, old) AS word, old, new
+            FROM jsonb_array_elements_text(has) AS n(new) FULL JOIN jsonb_array_elements_text(had) AS o(old)
+                 ON old = new
+        ) AS words
+        WHERE is_list
+    ) AS answers
+    WHERE gained OR lost
+    GROUP BY field, word
+    ORDER BY word IS NOT NULL, gained DESC, field, word
+""")  # noqa: S608 (our own statement)
+
+_CAME = text(f"""
+    WITH {_CHANGED}
+    SELECT listing_id, count(*) OVER () AS in_all FROM came
+    GROUP BY listing_id
+    ORDER BY count(*) FILTER (WHERE yes) DESC, max(confidence) FILTER (WHERE yes) DESC NULLS LAST, listing_id
+    LIMIT :most
+""")  # noqa: S608 (our own statement)
+
+_CHANGES = text(f"""
+    WITH {_CHANGED}
+    SELECT listing_id, field, before, after, confidence, cause FROM came WHERE listing_id = ANY(:ids)
+    ORDER BY listing_id, yes DESC, confidence DESC NULLS LAST, field
+""")  # noqa: S608 (our own statement)
 
 _LISTINGS = text("""
     SELECT id, photos, attributes, columns FROM listing
@@ -63,14 +106,23 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """An answer that is another one at the end of a period than before it; `before` None: it was unknown."""
+class Tally:
+    """A filter (a field's yes, or one of its classes), and how many listings came to have it or lost it."""
+
+    field: str
+    word: str | None
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """An answer by which a filter finds a listing at the end of a period, and not before it."""
 
     listing: str
     field: str
     before: Any
     after: Any
-    at: datetime
     confidence: float | None
     cause: str
 
@@ -89,9 +141,19 @@ class Failed:
     """The id of a listing."""
 
 
-def changes(database: Database, period: Period) -> list[Changed]:
-    """What changed in what is published, the latest first."""
-    return [Changed(*row) for row in _rows(database, _CHANGES, period)]
+def tally(database: Database, period: Period) -> list[Tally]:
+    """How many listings each filter gained and lost, those by a yes first."""
+    return [Tally(*row) for row in _rows(database, _TALLY, period)]
+
+
+def came(database: Database, period: Period, most: int) -> tuple[dict[str, list[Came]], int]:
+    """Listings that filters find now and did not before, with the answers that brought them, at most so many:
+    those with the most yeses, and of these the surest. And how many there are in all."""
+    found = _rows(database, _CAME, period, most=most)
+    by_listing: dict[str, list[Came]] = {row.listing_id: [] for row in found}
+    for row in _rows(database, _CHANGES, period, ids=list(by_listing)):
+        by_listing[row.listing_id].append(Came(*row))
+    return by_listing, found[0].in_all if found else 0
 
 
 def listings(database: Database, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:

@@ -93,7 +93,6 @@ def show(
     verbose: opt.Verbose = False,
 ) -> None:
     """Why a listing has the values it has: every photo, what the model said of it, and what a person said."""
-    from jobs.paper.pages import write_listing
     from jobs.run.services import open_records
     from jobs.views.show import explain, show_listing
 
@@ -102,6 +101,8 @@ def show(
     with open_records(load_settings()) as records:
         id = records.source.spelled(id)
         if html is not None:
+            from jobs.paper.pages import write_listing
+
             write_listing(records, id, html, photos)
             sys.stdout.write(f"{html} is written\n")
             return

@@ -12,7 +12,7 @@ from enrich.model.kind import WORDS, overridable
 from enrich.records import PhotoStatus
 from enrich.state import period as periods
 from enrich.state.outbox import Refusal
-from enrich.state.period import Changed, Failed, Period
+from enrich.state.period import Came, Failed, Period
 from enrich.state.runs import Run
 from enrich.state.summary import summary
 from jobs.run.services import Records
@@ -96,7 +96,7 @@ def runs_of(records: Records, number: int | None, days: int | None) -> tuple[lis
 def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
     """Everything that the page tells."""
     database, heads = records.database, records.bundle.heads
-    changed = periods.changes(database, period)
+    came, in_all = periods.came(database, period, HOMES)
     summed: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     stages: Counter[str] = Counter()
@@ -104,7 +104,6 @@ def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
         summed.update(_counts(run))
         failures.update(run.figures.get("failures", {}))
         stages.update(run.figures.get("stage_seconds", {}))
-    came = _came(changed)
     known = summary(database)
     return Report(
         runs=runs,
@@ -112,10 +111,13 @@ def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
         figures=summed,
         failures=failures,
         stages={name: seconds for name, seconds in stages.items() if seconds},
-        answers=list(_answers(changed)),
+        answers=[
+            (_words(one.word) if one.word else _head(one.field), one.gained, one.lost)
+            for one in periods.tally(database, period)
+        ],
         histograms=list(_histograms(records, heads, period)),
-        homes=_homes(records, dict(list(came.items())[:HOMES]), heads),
-        homes_in_all=len(came),
+        homes=_homes(records, came),
+        homes_in_all=in_all,
         doubtful=_doubtful(records, heads, period),
         failed=periods.failed(database, period, FINE, FAILURES),
         quarantined=known.quarantine_reasons,
@@ -137,18 +139,12 @@ def _counts(run: Run) -> dict[str, float]:
     }
 
 
-def _gained(change: Changed) -> list[str]:
+def _gained(change: Came) -> list[str]:
     """The filters that find the listing now and did not before, in words."""
-    head = _head(change.field)
     if isinstance(change.after, list):
-        return [one.replace("_", " ") for one in change.after if one not in (change.before or ())]
-    return [head] if change.after is True and change.before is not True else []
-
-
-def _lost(change: Changed) -> list[str]:
-    if isinstance(change.before, list):
-        return [one.replace("_", " ") for one in change.before if one not in (change.after or ())]
-    return [_head(change.field)] if change.before is True and change.after is not True else []
+        before = change.before if isinstance(change.before, list) else []
+        return [_words(one) for one in change.after if one not in before]
+    return [_head(change.field)]
 
 
 def _head(field: str) -> str:
@@ -156,33 +152,11 @@ def _head(field: str) -> str:
     return found[1] if found else field
 
 
-def _came(changed: Iterable[Changed]) -> dict[str, list[Changed]]:
-    """Listing -> its changes that brought filters; those with a yes first, and of these the surest."""
-    came: dict[str, list[Changed]] = {}
-    for change in changed:
-        if _gained(change):
-            came.setdefault(change.listing, []).append(change)
-
-    def order(id: str) -> tuple[int, float]:
-        yes = [change for change in came[id] if change.after is True]
-        return -len(yes), -max((change.confidence or 0.0 for change in yes), default=0.0)
-
-    return {id: came[id] for id in sorted(came, key=order)}
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _answers(changed: Iterable[Changed]) -> Iterable[tuple[str, int, int]]:
-    gained: Counter[str] = Counter()
-    lost: Counter[str] = Counter()
-    yes: dict[str, bool] = {}
-    for change in changed:
-        gained.update(_gained(change))
-        lost.update(_lost(change))
-        yes |= dict.fromkeys([*_gained(change), *_lost(change)], not isinstance(change.after, list))
-    for name in sorted(yes, key=lambda name: (not yes[name], -gained[name], name)):
-        yield name, gained[name], lost[name]
-
-
-def _homes(records: Records, came: Mapping[str, list[Changed]], heads: Sequence[Head]) -> list[Home]:
+def _homes(records: Records, came: Mapping[str, list[Came]]) -> list[Home]:
     known = periods.listings(records.database, list(came))
     homes = []
     for id, changes in came.items():
@@ -195,7 +169,7 @@ def _homes(records: Records, came: Mapping[str, list[Changed]], heads: Sequence[
     return homes
 
 
-def _tags(changes: Iterable[Changed]) -> Iterable[tuple[str, str]]:
+def _tags(changes: Iterable[Came]) -> Iterable[tuple[str, str]]:
     for change in changes:
         sure = f" {change.confidence:.0%}" if change.after is True and change.confidence is not None else ""
         who = ", said by a person" if change.cause == "person" else ""

@@ -12,10 +12,10 @@ import pytest
 from enrich.errors import IndexSetupError, SettingsError
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.open import connect
-from enrich.index.protocol import IndexUnavailable, Query
+from enrich.index.protocol import Facets, IndexUnavailable, Query
 from enrich.settings import load_settings
 from tests.support.elasticsearch import OPENSEARCH, ElasticsearchServer, client_of, reached
-from tests.support.index import COPIED, FILTERS, HEADS, HOMES, put
+from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put
 from tests.support.proxy import Proxy
 
 
@@ -144,14 +144,25 @@ def test_all_ids_come_once_in_pages_and_nothing_is_left_open(
     assert list(OwnIndex(reached(each_url), f"{index_name}-none", HEADS, COPIED).ids()) == []
 
 
-@pytest.mark.parametrize(("query", "hits"), FILTERS)
-def test_search_answers_as_every_index_does(url: str, query: Query, hits: str) -> None:
+@pytest.fixture(scope="module")
+def homes(elasticsearch_servers: Callable[[str], ElasticsearchServer]) -> OwnIndex:
+    url = elasticsearch_servers(OPENSEARCH[0]).url
     index = OwnIndex(reached(url), "test-filters", HEADS, COPIED)
     index.prepare()
     index.write(HOMES)
     with client_of(url) as client:
         client.indices.refresh(index="test-filters")
-    found = index.search(query)
+    return index
+
+
+@pytest.mark.parametrize(("query", "expected"), FACETS)
+def test_facets_count_as_in_every_index(homes: OwnIndex, query: Query, expected: Facets) -> None:
+    assert homes.facets(query) == expected
+
+
+@pytest.mark.parametrize(("query", "hits"), FILTERS)
+def test_search_answers_as_every_index_does(homes: OwnIndex, query: Query, hits: str) -> None:
+    found = homes.search(query)
     assert "".join(str(document["listing_id"]) for document in found.documents) == hits
     assert found.total == len(hits)
 

@@ -28,6 +28,7 @@ VERSIONS = ("9.2.0", "8.19.21")
 OPENSEARCH = ("opensearch-3.8.0", "opensearch-2.19.6")
 UNPRIVILEGED = 65534  # these servers refuse to run as root
 START_SECONDS = 120
+TRIES = 3  # at fetching a server
 _opensearches: set[str] = set()  # the URLs of those that we started
 
 
@@ -185,12 +186,22 @@ def installed(kind: str, version: str) -> Path:
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         artifact = f"org.{kind}.distribution.integ-test-zip:{kind}:{version}:zip"
-        done = subprocess.run(
-            [maven, "-B", "-q", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={scratch}"],
-            capture_output=True,
-            text=True,
-            cwd=scratch,
-        )
+        for _ in range(TRIES):
+            done = subprocess.run(
+                [
+                    maven,
+                    "-B",
+                    "-q",
+                    "dependency:copy",
+                    f"-Dartifact={artifact}",
+                    f"-DoutputDirectory={scratch}",
+                ],
+                capture_output=True,
+                text=True,
+                cwd=scratch,
+            )
+            if done.returncode == 0:
+                break
         if done.returncode:
             raise ServerMissing(f"Maven could not fetch {artifact}: {done.stdout[-500:]}")
         with zipfile.ZipFile(next(Path(scratch).glob("*.zip"))) as archive:
