@@ -19,7 +19,7 @@ def change(
     first = "NULL" if before is ... else f"'{json.dumps(before)}'"
     portal.execute(
         "INSERT INTO enrichment.history (listing_id, field, at, before, after, confidence, cause) "
-        f"VALUES ('{id}', '{field}', '{at:%Y-%m-%d %H:%M%z}', {first}, '{json.dumps(after)}', {sure}, 'model')"
+        f"VALUES ('{id}', '{field}', '{at:%Y-%m-%d %H:%M}Z', {first}, '{json.dumps(after)}', {sure}, 'model')"
     )
 
 
