@@ -63,7 +63,7 @@ $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	touch $@
 
 $(ALL): $(JOB)
-	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,ray,training,web,dev]'
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,opensearch,ray,training,web,dev]'
 	touch $@
 
 clean:

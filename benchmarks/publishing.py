@@ -21,11 +21,12 @@ from typing import Any
 from uuid import uuid4
 
 from bench_database import cpu_seconds, execute, fresh_database, server
+from elasticsearch import Elasticsearch
 from elasticsearch.helpers import parallel_bulk
 
 from enrich.index.document import build
-from enrich.index.elastic.client import connect
 from enrich.index.elastic.own import OwnIndex
+from enrich.index.open import connect
 from enrich.index.publish import Publisher
 from enrich.model.bundle import load_bundle
 from enrich.settings import STARTER_BUNDLE, load_settings
@@ -82,12 +83,12 @@ def main() -> None:
         url = fresh_database(home)
         execute(url, ENRICHED.format(documents=options.documents), "ANALYZE")
         settings = load_settings(database_url=url, elasticsearch_url=elasticsearch_url)
-        database, client = Database(url), connect(settings)
+        database, client = Database(url), Elasticsearch(elasticsearch_url, request_timeout=60)
         version = client.cluster.stats()["nodes"]["versions"][0]
 
         def fresh(name: str) -> tuple[OwnIndex, Outbox]:
             """A new, empty index that everything waits for."""
-            index, outbox = OwnIndex(client, name, bundle.heads, COPIED), Outbox(database)
+            index, outbox = OwnIndex(connect(settings), name, bundle.heads, COPIED), Outbox(database)
             outbox.set_target(name, "own", index.prepare())
             execute(url, "ANALYZE enrichment.publication")
             return index, outbox

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +15,18 @@ from pydantic_settings import NoDecode
 from enrich.errors import SettingsError
 
 IN_FILE = "_FILE"
+SIGNING_PARAMS = (
+    "X-Amz-*",
+    "X-Goog-*",
+    "Expires",
+    "Signature",
+    "Key-Pair-Id",
+    "Policy",
+    "sig",
+    "se",
+    "token",
+)
+"""Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
 _TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
 _INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
 
@@ -137,3 +149,25 @@ def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[
         if not found[name].strip():
             raise SettingsError(f"{name}{IN_FILE}: {path} is empty; write the secret into it")
     return found
+
+
+def contradictions(settings: Any) -> Iterator[str]:
+    """What settings (`enrich.settings.Settings`) that are right each by itself say against each other."""
+    if settings.embedded and settings.database_url is not None:
+        yield ("DATABASE_URL and ENRICH_EMBEDDED=true contradict each other: unset one of them")
+    if bool(settings.elasticsearch_username) != bool(settings.elasticsearch_password):
+        yield ("ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none")
+    if settings.index_backend == "opensearch" and settings.index_embedded:
+        yield ("ENRICH_INDEX_BACKEND=opensearch needs ELASTICSEARCH_URL: OpenSearch's address")
+    if settings.index_backend == "opensearch" and settings.elasticsearch_api_key is not None:
+        yield (
+            "OpenSearch takes no ELASTICSEARCH_API_KEY: set ELASTICSEARCH_USERNAME and "
+            "ELASTICSEARCH_PASSWORD instead"
+        )
+    if settings.engine == "openvino" and settings.device not in ("auto", "cpu"):
+        yield (
+            "ENRICH_ENGINE=openvino scores on the CPU: leave ENRICH_DEVICE at auto, or set "
+            "ENRICH_ENGINE=torch"
+        )
+    if settings.index_mode == "merge" and settings.index_embedded:
+        yield ("ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents")

@@ -13,22 +13,19 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from enrich.errors import SettingsError
-from enrich.setting_values import Hook, IndexName, MaxRemoved, StringList, TableName, ZoneName, from_files
+from enrich.setting_values import (
+    SIGNING_PARAMS,
+    Hook,
+    IndexName,
+    MaxRemoved,
+    StringList,
+    TableName,
+    ZoneName,
+    contradictions,
+    from_files,
+)
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
-
-SIGNING_PARAMS = (
-    "X-Amz-*",
-    "X-Goog-*",
-    "Expires",
-    "Signature",
-    "Key-Pair-Id",
-    "Policy",
-    "sig",
-    "se",
-    "token",
-)
-"""Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
 
 PREFIX = "ENRICH_"
 
@@ -56,7 +53,9 @@ class Settings(BaseSettings):
         None, validation_alias="SOURCE_DATABASE_URL", description="Read replica for the portal's tables"
     )
     elasticsearch_url: SecretStr | None = Field(
-        None, validation_alias="ELASTICSEARCH_URL", description="Elasticsearch; unset: the embedded index"
+        None,
+        validation_alias="ELASTICSEARCH_URL",
+        description="Elasticsearch or OpenSearch; unset: the embedded index",
     )
     elasticsearch_api_key: SecretStr | None = Field(
         None, validation_alias="ELASTICSEARCH_API_KEY", description="API key in base64, as it is shown once"
@@ -87,6 +86,9 @@ class Settings(BaseSettings):
     )
 
     # The index
+    index_backend: Literal["elasticsearch", "opensearch"] = Field(
+        "elasticsearch", description="What answers at ELASTICSEARCH_URL"
+    )
     index: IndexName = Field("listings-enriched", description="Alias (own mode); index or alias (merge mode)")
     index_mode: Literal["own", "merge"] = Field(
         "own", description="own: our index; merge: the portal's documents"
@@ -229,27 +231,14 @@ class Settings(BaseSettings):
         return (self.cache or Path(users) / "listing-enrichment").expanduser()
 
     @property
-    def index_backend(self) -> Literal["elasticsearch", "embedded"]:
-        """Where documents go; `enrich.index.open` makes it."""
-        return "embedded" if self.elasticsearch_url is None else "elasticsearch"
+    def index_embedded(self) -> bool:
+        """Whether documents stay in our schema, for want of a search server."""
+        return self.elasticsearch_url is None
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
-        if self.embedded and self.database_url is not None:
-            raise ValueError("DATABASE_URL and ENRICH_EMBEDDED=true contradict each other: unset one of them")
-        if bool(self.elasticsearch_username) != bool(self.elasticsearch_password):
-            raise ValueError(
-                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD belong together: set both or none"
-            )
-        if self.engine == "openvino" and self.device not in ("auto", "cpu"):
-            raise ValueError(
-                "ENRICH_ENGINE=openvino scores on the CPU: leave ENRICH_DEVICE at auto, or set "
-                "ENRICH_ENGINE=torch"
-            )
-        if self.index_mode == "merge" and self.index_backend == "embedded":
-            raise ValueError(
-                "ENRICH_INDEX_MODE=merge needs ELASTICSEARCH_URL: the embedded index has no other documents"
-            )
+        for told in contradictions(self):
+            raise ValueError(told)
         return self
 
 

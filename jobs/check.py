@@ -146,7 +146,7 @@ class _Checks:
         settings = self._settings
         if self._bundle is None:
             raise _Needs("the bundle")
-        if settings.index_backend == "embedded" and not self._schema:
+        if settings.index_embedded and not self._schema:
             raise _Needs("the schema")
         # Elasticsearch can be checked without a database; this one is never connected to.
         database = self._databases[0] if self._databases else Database("postgresql:///")

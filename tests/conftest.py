@@ -37,7 +37,7 @@ def logging_as_in_a_fresh_process() -> None:
     logging.disable(logging.NOTSET)
     logging.getLogger().setLevel(logging.WARNING)
     for name, logger in logging.root.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger) and (name.split(".")[0] in OURS or name == QUIET):
+        if isinstance(logger, logging.Logger) and (name.split(".")[0] in OURS or name in QUIET):
             logger.disabled, logger.propagate = False, True
             logger.setLevel(logging.NOTSET)
     for name in OURS:

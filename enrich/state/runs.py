@@ -30,6 +30,9 @@ _COLUMNS = "id, kind, host, started_at, finished_at, exit_code, error, bundle_id
 
 _RUNS = text(f"SELECT {_COLUMNS} FROM run ORDER BY id DESC LIMIT :limit")  # noqa: S608 (our own constant)
 
+_SINCE = text(f"SELECT {_COLUMNS} FROM run WHERE started_at >= :since ORDER BY id")  # noqa: S608 (as above)
+_NUMBERED = text(f"SELECT {_COLUMNS} FROM run WHERE id = :id")  # noqa: S608 (as above)
+
 _NIGHTS = text(f"""
     SELECT {_COLUMNS} FROM run
     WHERE jsonb_typeof(figures -> 'drift') = 'array' AND figures -> 'drift' <> '[]'
@@ -85,15 +88,23 @@ class Runs:
 
     def runs(self, limit: int) -> list[Run]:
         """The last runs, newest first."""
-        return self._read(_RUNS, limit)
+        return self._read(_RUNS, limit=limit)
 
     def nights(self, limit: int) -> list[Run]:
         """The last runs that went through all listings and judged what they found, newest first."""
-        return self._read(_NIGHTS, limit)
+        return self._read(_NIGHTS, limit=limit)
 
-    def _read(self, statement: TextClause, limit: int) -> list[Run]:
+    def since(self, time: datetime) -> list[Run]:
+        """The runs that started at or after a time, oldest first."""
+        return self._read(_SINCE, since=time)
+
+    def numbered(self, number: int) -> Run | None:
+        """The run of this number."""
+        return next(iter(self._read(_NUMBERED, id=number)), None)
+
+    def _read(self, statement: TextClause, **given: Any) -> list[Run]:
         def work(connection: Connection) -> Sequence[Any]:
-            return connection.execute(statement, {"limit": limit}).all()
+            return connection.execute(statement, given).all()
 
         return [Run(*row) for row in self._database.run(work)]
 

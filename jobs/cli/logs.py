@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 OURS = ("enrich", "jobs", "migrations")
-QUIET = "elastic_transport"  # warns of every lost connection, which our own messages tell as well
+QUIET = ("elastic_transport", "opensearch")  # warn of lost connections and refusals, which we tell as well
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _NOTHING: tuple[Any, ...] = (None, "", {}, [])
 
@@ -67,5 +67,6 @@ def set_up(redact: Callable[[str], str], *, verbose: bool = False) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
     for name in OURS:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger(QUIET).setLevel(logging.INFO if verbose else logging.ERROR)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
     logging.captureWarnings(True)

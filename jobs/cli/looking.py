@@ -63,13 +63,50 @@ def status(as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
 
 
 @app.command()
-def show(id: opt.Id, as_json: opt.Json = False, verbose: opt.Verbose = False) -> None:
+def report(
+    file: opt.Html,
+    number: opt.Numbered = None,
+    days: opt.LastDays = None,
+    photos: opt.Pictures = 60,
+    verbose: opt.Verbose = False,
+) -> None:
+    """What a run did, as one HTML file: figures, charts, homes with new filters, doubtful ones, failures.
+
+    The file holds its pictures and loads nothing, so it can be sent by mail.
+    """
+    from jobs.paper.pages import write_report
+    from jobs.run.services import open_records
+
+    if number is not None and days is not None:
+        raise UsageError("say either --run N or --days N")
+    with open_records(load_settings()) as records:
+        told = write_report(records, file, number, days, photos)
+    sys.stdout.write(f"{file} is written: {told}\n")
+
+
+@app.command()
+def show(
+    id: opt.Id,
+    as_json: opt.Json = False,
+    html: opt.AlsoHtml = None,
+    photos: opt.Pictures = 60,
+    verbose: opt.Verbose = False,
+) -> None:
     """Why a listing has the values it has: every photo, what the model said of it, and what a person said."""
     from jobs.run.services import open_records
     from jobs.views.show import explain, show_listing
 
+    if html is not None and as_json:
+        raise UsageError("say either --json or --html FILE")
     with open_records(load_settings()) as records:
-        explained = explain(records, records.source.spelled(id))
+        id = records.source.spelled(id)
+        if html is not None:
+            from jobs.paper.pages import write_listing
+
+            write_listing(records, id, html, photos)
+            sys.stdout.write(f"{html} is written\n")
+            return
+        explained = explain(records, id)
         if as_json:
             print_json(explained)
         else:

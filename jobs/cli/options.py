@@ -150,6 +150,19 @@ LabelPhotos = Annotated[
     int, typer.Option("--photos", min=1, max=100_000, help="Photos for Label Studio, at most.")
 ]
 LabelFile = Annotated[Path, typer.Argument(metavar="FILE", help="Label Studio's JSON export, or a CSV file.")]
+Html = Annotated[Path, typer.Option("--html", metavar="FILE", help="The HTML file to write.")]
+AlsoHtml = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML file with the photos instead.")
+]
+Numbered = Annotated[
+    int | None, typer.Option("--run", min=1, metavar="N", help="The run of this number; default: the last.")
+]
+LastDays = Annotated[
+    int | None, typer.Option("--days", min=1, max=3_650, metavar="N", help="Everything of the last N days.")
+]
+Pictures = Annotated[
+    int, typer.Option("--photos", min=0, max=300, metavar="N", help="Photos in the file, at most.")
+]
 Parquet = Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")]
 PerPhoto = Annotated[bool, typer.Option("--photos", help="A row per photo, not per listing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Delete; without it, only count.")]

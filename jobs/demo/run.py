@@ -29,6 +29,7 @@ _OWN: dict[str, Any] = {
     "embedded": False,
     "database_url": None,
     "source_database_url": None,
+    "index_backend": "elasticsearch",
     "elasticsearch_url": None,
     "elasticsearch_api_key": None,
     "elasticsearch_username": None,

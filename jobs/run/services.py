@@ -106,7 +106,7 @@ def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
         copied = found.source.copied_columns()
         index = open_index(settings, found.database, found.bundle.heads, copied)
         with closing(index):
-            if settings.index_backend == "embedded" and not settings.embedded:
+            if settings.index_embedded and not settings.embedded:
                 log.warning(
                     "ELASTICSEARCH_URL is not set: documents stay in the schema %s of Postgres", SCHEMA
                 )

@@ -83,7 +83,7 @@ def test_half_of_a_bulk_is_carried_out(town_of_each_mode: Town, index_proxy: Pro
 def test_bulks_that_are_carried_out_after_nobody_waits_any_more(
     town: Town, index_proxy: Proxy, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enrich.index.elastic.client.REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr("enrich.index.elastic.server.REQUEST_SECONDS", 0.5)
     dice, late = random.Random(3), [0]
 
     def crawl(sent: Request) -> None:

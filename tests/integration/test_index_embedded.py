@@ -8,11 +8,10 @@ import pytest
 
 from enrich.errors import UsageError
 from enrich.index.document import build
-from enrich.index.elastic.client import connect
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
-from enrich.index.open import open_index
+from enrich.index.open import connect, open_index
 from enrich.index.protocol import Facets, Query
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings

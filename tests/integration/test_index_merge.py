@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from elasticsearch import Elasticsearch
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import build, reserved
@@ -13,7 +12,7 @@ from enrich.index.elastic.merge import MergeIndex
 from enrich.index.protocol import IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
-from tests.support.elasticsearch import ElasticsearchServer
+from tests.support.elasticsearch import ElasticsearchServer, client_of, reached
 from tests.support.index import ATTRIBUTES, HEADS, row, statuses, take
 from tests.support.proxy import Answer, Proxy
 
@@ -57,7 +56,7 @@ class PortalIndex:
 
     def __init__(self, url: str, name: str) -> None:
         self.name = name
-        self.client = Elasticsearch(url)
+        self.client = client_of(url)
         self._generation = 0
         self.rebuild({})
 
@@ -101,7 +100,7 @@ def index(portal_index: PortalIndex, elasticsearch_url: str) -> Iterator[MergeIn
 
 
 def merge(url: str, name: str, heads: Sequence[Head] = HEADS) -> MergeIndex:
-    return MergeIndex(Elasticsearch(url, max_retries=0), name, heads)
+    return MergeIndex(reached(url), name, heads)
 
 
 def put(id: str, revision: int, heads: Sequence[Head] = HEADS, **changes: Any) -> DocumentWrite:
@@ -123,11 +122,9 @@ def lost(index: MergeIndex) -> set[str]:
 # What holds on every server version
 
 
-def test_our_fields_come_and_go_and_the_portal_s_stay(
-    elasticsearch_of_each_version: str, index_name: str
-) -> None:
-    portal = PortalIndex(elasticsearch_of_each_version, index_name)
-    index = merge(elasticsearch_of_each_version, index_name)
+def test_our_fields_come_and_go_and_the_portal_s_stay(each_server: str, index_name: str) -> None:
+    portal = PortalIndex(each_server, index_name)
+    index = merge(each_server, index_name)
     index.prepare()
     portal.save("1", "2")
     before = portal.own("1")
@@ -147,10 +144,10 @@ def test_our_fields_come_and_go_and_the_portal_s_stay(
 
 
 def test_the_higher_revision_wins_and_a_repeated_write_changes_nothing(
-    elasticsearch_of_each_version: str, index_name: str
+    each_server: str, index_name: str
 ) -> None:
-    portal = PortalIndex(elasticsearch_of_each_version, index_name)
-    index = merge(elasticsearch_of_each_version, index_name)
+    portal = PortalIndex(each_server, index_name)
+    index = merge(each_server, index_name)
     index.prepare()
     portal.save("1")
     index.write([put("1", 5)])
@@ -169,10 +166,10 @@ def test_the_higher_revision_wins_and_a_repeated_write_changes_nothing(
 
 
 def test_documents_that_the_portal_wrote_anew_are_found_and_completed(
-    elasticsearch_of_each_version: str, index_name: str
+    each_server: str, index_name: str
 ) -> None:
-    portal = PortalIndex(elasticsearch_of_each_version, index_name)
-    index = merge(elasticsearch_of_each_version, index_name)
+    portal = PortalIndex(each_server, index_name)
+    index = merge(each_server, index_name)
     identity = index.prepare()
     portal.save("1", "2")
     assert lost(index) == {"1", "2"}
@@ -336,7 +333,7 @@ def test_what_is_there_already_is_read_and_not_written(
 
 
 def test_a_portal_s_index_without_an_alias_works_too(elasticsearch_url: str, index_name: str) -> None:
-    with Elasticsearch(elasticsearch_url) as client:
+    with client_of(elasticsearch_url) as client:
         client.indices.create(index=index_name)
         client.index(index=index_name, id="1", document={"title": "x"})
         index = merge(elasticsearch_url, index_name)

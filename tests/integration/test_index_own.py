@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-import enrich.index.elastic.client as shared
+import enrich.index.elastic.writing as shared
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.elastic.client import connect
 from enrich.index.elastic.own import OwnIndex
+from enrich.index.open import connect
 from enrich.index.protocol import Facets, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
-from tests.support.elasticsearch import ElasticsearchServer
+from tests.support.elasticsearch import ElasticsearchServer, client_of, reached
 from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put, statuses, take
 from tests.support.proxy import Answer, Proxy, Request
 
@@ -29,12 +29,12 @@ DONE, OUTDATED, REFUSED, RETRY = (
 
 
 def own(url: str, alias: str, heads: Sequence[Head] = HEADS, copied: dict[str, str] = COPIED) -> OwnIndex:
-    return OwnIndex(Elasticsearch(url, max_retries=0), alias, heads, copied)
+    return OwnIndex(reached(url), alias, heads, copied)
 
 
 @pytest.fixture
 def client(elasticsearch_url: str) -> Iterator[Elasticsearch]:
-    with Elasticsearch(elasticsearch_url) as client:
+    with client_of(elasticsearch_url) as client:
         yield client
 
 
@@ -49,11 +49,9 @@ def index(elasticsearch_url: str, index_name: str) -> Iterator[OwnIndex]:
 # What holds on every server version
 
 
-def test_prepare_makes_a_strict_index_behind_the_alias(
-    elasticsearch_of_each_version: str, index_name: str
-) -> None:
-    index = own(elasticsearch_of_each_version, index_name)
-    with Elasticsearch(elasticsearch_of_each_version) as client:
+def test_prepare_makes_a_strict_index_behind_the_alias(each_server: str, index_name: str) -> None:
+    index = own(each_server, index_name)
+    with client_of(each_server) as client:
         assert "will be created" in index.check()[0]
         assert not client.indices.exists(index=index_name)
         identity = index.prepare()
@@ -66,28 +64,24 @@ def test_prepare_makes_a_strict_index_behind_the_alias(
         assert index.prepare() != identity
 
 
-def test_the_higher_revision_wins_and_a_repeated_write_is_done(
-    elasticsearch_of_each_version: str, index_name: str
-) -> None:
-    index = own(elasticsearch_of_each_version, index_name)
+def test_the_higher_revision_wins_and_a_repeated_write_is_done(each_server: str, index_name: str) -> None:
+    index = own(each_server, index_name)
     index.prepare()
     assert statuses(index.write([put("1", 5, price=1), put("2", 5), take("3", 5)])) == [DONE] * 3
-    with Elasticsearch(elasticsearch_of_each_version) as client:
+    with client_of(each_server) as client:
         written = client.get(index=index_name, id="1").body
         assert statuses(index.write([put("1", 5, price=1), put("2", 6), take("3", 5)])) == [DONE] * 3
         assert client.get(index=index_name, id="1").body == written
     late, ahead = index.write([put("1", 4, price=9), take("2", 5)])
     assert (late.status, late.index_revision) == (OUTDATED, 5)
     assert (ahead.status, ahead.index_revision) == (OUTDATED, 6)
-    with Elasticsearch(elasticsearch_of_each_version) as client:
+    with client_of(each_server) as client:
         assert client.get(index=index_name, id="1")["_source"]["price"] == 1
         assert client.get(index=index_name, id="1")["_version"] == 5
 
 
-def test_a_removed_document_comes_back_only_at_a_higher_revision(
-    elasticsearch_of_each_version: str, index_name: str
-) -> None:
-    index = own(elasticsearch_of_each_version, index_name)
+def test_a_removed_document_comes_back_only_at_a_higher_revision(each_server: str, index_name: str) -> None:
+    index = own(each_server, index_name)
     index.prepare()
     index.write([put("1", 5)])
     assert statuses(index.write([take("1", 8)])) == [DONE]
@@ -97,10 +91,8 @@ def test_a_removed_document_comes_back_only_at_a_higher_revision(
     assert statuses(index.write([put("1", 9)])) == [DONE]
 
 
-def test_one_refused_document_does_not_hold_up_the_others(
-    elasticsearch_of_each_version: str, index_name: str
-) -> None:
-    index = own(elasticsearch_of_each_version, index_name)
+def test_one_refused_document_does_not_hold_up_the_others(each_server: str, index_name: str) -> None:
+    index = own(each_server, index_name)
     index.prepare()
     results = index.write(
         [put("1", 5), put("2", 5, price="dear"), put("3", 5, sauna=True), put("4", 5, price=float("nan"))]
@@ -113,11 +105,11 @@ def test_one_refused_document_does_not_hold_up_the_others(
 
 @pytest.mark.parametrize("write", [put("1", 5), take("1", 5)])
 def test_without_its_alias_nothing_is_written_and_no_index_appears(
-    elasticsearch_of_each_version: str, index_name: str, write: DocumentWrite
+    each_server: str, index_name: str, write: DocumentWrite
 ) -> None:
-    index = own(elasticsearch_of_each_version, index_name)
+    index = own(each_server, index_name)
     index.prepare()
-    with Elasticsearch(elasticsearch_of_each_version) as client:
+    with client_of(each_server) as client:
         (name,) = client.indices.get(index=index_name)
         client.indices.delete(index=name)
         with pytest.raises(IndexLost):
@@ -140,14 +132,12 @@ def test_an_alias_that_goes_while_a_delete_is_under_way_is_not_blocked(
     assert index.prepare() != identity
 
 
-def test_processes_that_start_at_once_make_one_index(
-    elasticsearch_of_each_version: str, index_name: str
-) -> None:
+def test_processes_that_start_at_once_make_one_index(each_server: str, index_name: str) -> None:
     barrier = Barrier(6)
     identities: list[str] = []
 
     def start() -> None:
-        index = own(elasticsearch_of_each_version, index_name)
+        index = own(each_server, index_name)
         barrier.wait()
         identities.append(index.prepare())
 
@@ -158,7 +148,7 @@ def test_processes_that_start_at_once_make_one_index(
         thread.join()
     assert len(identities) == barrier.parties
     assert len(set(identities)) == 1
-    with Elasticsearch(elasticsearch_of_each_version) as client:
+    with client_of(each_server) as client:
         assert len(client.indices.get(index=f"{index_name}*")) == 1
 
 
@@ -352,8 +342,8 @@ def opened(url: str, **more: Any) -> OwnIndex:
     return OwnIndex(connect(settings(url, **more)), "homes", HEADS, COPIED)
 
 
-def test_connect_works_with_every_version(elasticsearch_of_each_version: str, index_name: str) -> None:
-    assert OwnIndex(connect(settings(elasticsearch_of_each_version)), index_name, HEADS, COPIED).check()
+def test_connect_works_with_every_version(each_server: str, index_name: str) -> None:
+    assert OwnIndex(reached(each_server), index_name, HEADS, COPIED).check()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from enrich.settings import load_settings
 from enrich.state.database import Database
 from enrich.state.outbox import Outbox, Refusal
 from enrich.state.summary import summary
+from tests.support.elasticsearch import reached
 from tests.support.postgres import Portal, enqueue_moved
 from tests.support.proxy import Answer, Proxy, Request
 
@@ -32,9 +33,7 @@ REFUSED = 100
 @pytest.fixture
 def index(elasticsearch_proxy: Proxy, index_name: str, tiny_bundle: Path) -> Iterator[OwnIndex]:
     heads = load_bundle(tiny_bundle).heads
-    index = OwnIndex(
-        Elasticsearch(elasticsearch_proxy.url, max_retries=0), index_name, heads, {"price": "long"}
-    )
+    index = OwnIndex(reached(elasticsearch_proxy.url), index_name, heads, {"price": "long"})
     yield index
     index.close()
 

@@ -12,7 +12,8 @@ from sqlalchemy import text
 
 from enrich.errors import SourceError
 from enrich.records import Photo
-from enrich.settings import SIGNING_PARAMS, load_settings
+from enrich.setting_values import SIGNING_PARAMS
+from enrich.settings import load_settings
 from enrich.source.portal import Source, SourceListing
 from enrich.source.urls import patterns, strip_sql, strip_url, url_key
 from enrich.state.database import Database

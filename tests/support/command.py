@@ -25,7 +25,7 @@ def logging_restored() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-        for name in (*logs.OURS, logs.QUIET):
+        for name in (*logs.OURS, *logs.QUIET):
             logging.getLogger(name).setLevel(logging.NOTSET)
         logging.captureWarnings(False)
 

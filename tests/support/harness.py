@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import pytest
-from elasticsearch import Elasticsearch, NotFoundError
+from elasticsearch import NotFoundError
 
 import migrations
 from enrich.settings import Settings, load_settings, variable
@@ -29,6 +29,7 @@ from jobs.run.publish import publish
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
+from tests.support.elasticsearch import backend_of, client_of
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer
 
@@ -49,11 +50,12 @@ class World:
     ) -> None:
         self.portal, self.photos = portal, photos
         self.index = index
-        self.elasticsearch = Elasticsearch(elasticsearch_url, request_timeout=30)
+        self.elasticsearch = client_of(elasticsearch_url, request_timeout=30)
         self._started: list[subprocess.Popen[str]] = []
         self.fixed: dict[str, Any] = {
             "database_url": portal.url,
             "elasticsearch_url": elasticsearch_url,
+            "index_backend": backend_of(elasticsearch_url),
             "index": index,
             "index_columns": ("city", "price"),
             "bundle": bundle,
@@ -271,12 +273,12 @@ def world(
 def world_of_each_version(
     migrated: Portal,
     photo_server: PhotoServer,
-    elasticsearch_of_each_version: str,
+    each_server: str,
     index_name: str,
     tiny_bundle: Path,
 ) -> Iterator[World]:
-    """As `world`, on every version of Elasticsearch."""
-    world = World(migrated, photo_server, elasticsearch_of_each_version, index_name, tiny_bundle)
+    """As `world`, on every search server."""
+    world = World(migrated, photo_server, each_server, index_name, tiny_bundle)
     yield world
     world.close()
 

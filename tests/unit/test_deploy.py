@@ -1,76 +1,225 @@
-"""Dashboard, alert rules and docs/metrics.md name the metrics that the program exports, and no others."""
+"""What lies in deploy/ fits the program and each other: settings, commands, ports, probes, users."""
 
-import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
-from jobs.metrics.names import METRICS
+from enrich.settings import Settings, secret_variables, variable
+from jobs.cli.commands import app
+from jobs.metrics.serving import NOT_FOUND
+from tools.try_image import copied, instructions
 
 ROOT = Path(__file__).parents[2]
-KNOWN = {metric.name: set(metric.labels) for metric in METRICS}
-ADDED = {"job", "instance"}  # labels that Prometheus adds
+DEPLOY = ROOT / "deploy"
+YAMLS = sorted(path.relative_to(DEPLOY) for suffix in ("*.yaml", "*.yml") for path in DEPLOY.rglob(suffix))
+TEXTS = sorted(path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".json")
+DOCKERFILE = instructions((DEPLOY / "Dockerfile").read_text())
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+JOBS = {
+    name: one for name, one in COMPOSE["services"].items() if one["image"].startswith("listing-enrichment:")
+}
+METRICS, PAGE, USER = 9464, 8080, 10001
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 
-def rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-def panels() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
+def manifests() -> list[dict[str, Any]]:
+    found = []
+    for path in sorted((DEPLOY / "k8s").glob("*.yaml")):
+        found += [one for one in yaml.safe_load_all(path.read_text()) if one["kind"] != "Kustomization"]
     return found
 
 
-def expressions() -> Iterator[tuple[str, str]]:
-    """Where it stands, and a PromQL expression."""
-    for rule in rules():
-        yield f"alerts.yml: {rule['alert']}", rule["expr"]
-    for panel in panels():
-        for target in panel["targets"]:
-            yield f"grafana.json: {panel['title']}", target["expr"]
+def pods() -> dict[str, dict[str, Any]]:
+    """Name -> pod, of whatever starts one."""
+    found = {}
+    for one in manifests():
+        spec = one["spec"].get("jobTemplate", one)["spec"] if "spec" in one else {}
+        if "template" in spec:
+            found[one["metadata"]["name"]] = spec["template"]["spec"]
+    return found
 
 
-EXPRESSIONS = list(expressions())
+PODS = pods()
 
 
-@pytest.mark.parametrize("expression", [expr for _, expr in EXPRESSIONS], ids=[at for at, _ in EXPRESSIONS])
-def test_an_expression_asks_for_metrics_and_labels_that_are_exported(expression: str) -> None:
-    outside_strings = re.sub(r'"[^"]*"', '""', expression)
-    named = re.findall(r"(enrich_\w+)(?:\{([^}]*)\})?", outside_strings)
-    assert named and {name for name, _ in named} <= KNOWN.keys()
-    for name, matchers in named:
-        assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= KNOWN[name] | ADDED
-    grouped = {label for by in re.findall(r"by \(([^)]*)\)", outside_strings) for label in by.split(", ")}
-    assert grouped <= ADDED.union(*(KNOWN[name] for name, _ in named))
+def container(name: str) -> dict[str, Any]:
+    (one,) = PODS[name]["containers"]
+    return dict(one)
 
 
-def test_there_are_five_alerts_that_say_what_is_wrong_and_what_to_do() -> None:
-    assert len({rule["alert"] for rule in rules()}) == len(rules()) == 5
-    for rule in rules():
-        assert rule["annotations"].keys() == {"summary", "action"}
+def starts() -> Iterator[tuple[str, list[str]]]:
+    """Where it stands, and the arguments with which `enrich` is started there."""
+    yield "Dockerfile", yaml.safe_load(dict(DOCKERFILE)["CMD"])
+    yield from ((f"compose.yaml: {name}", one["command"]) for name, one in JOBS.items())
+    yield from ((f"k8s: {name}", container(name)["args"]) for name in PODS)
+    for path in UNITS:
+        started = re.search(r"^ExecStart=/opt/enrich/bin/enrich (.*)$", path.read_text(), re.M)
+        assert started, path
+        yield path.name, shlex.split(started[1])
+    for line in cron_lines():
+        yield "cron", shlex.split(line.partition('enrich.env"; enrich ')[2].partition(" >")[0])
 
 
-def test_the_dashboard_shows_every_metric() -> None:
-    asked = " ".join(expr for at, expr in EXPRESSIONS if at.startswith("grafana"))
-    assert {name for name in KNOWN if not re.search(rf"\b{name}\b", asked)} == set()
+def cron_lines() -> list[str]:
+    lines = (DEPLOY / "cron" / "enrich").read_text().splitlines()
+    return [line for line in lines if re.match(r"[0-9*]", line)]
 
 
-def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
-    taken = set()
-    for panel in panels():
-        at = panel["gridPos"]
-        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
-        assert at["x"] + at["w"] <= 24 and not taken & cells, panel["title"]
-        taken |= cells
+@pytest.mark.parametrize("path", YAMLS, ids=str)
+def test_it_is_yaml(path: Path) -> None:
+    assert all(isinstance(one, dict) for one in yaml.safe_load_all((DEPLOY / path).read_text()))
 
 
-def test_every_metric_is_documented_and_no_other() -> None:
-    text = (ROOT / "docs" / "metrics.md").read_text()
-    rows = [f"| `{m.name}` | {', '.join(f'`{x}`' for x in m.labels)} | {m.meaning} |" for m in METRICS]
-    assert set(rows) <= set(text.splitlines())
-    assert set(re.findall(r"\benrich_\w+", text)) == KNOWN.keys()
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_every_variable_that_is_named_is_a_setting(path: Path) -> None:
+    known = {variable(name) for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in secret_variables()}
+    named = set(
+        re.findall(r"\b(?:ENRICH|DATABASE|SOURCE_DATABASE|ELASTICSEARCH)_[A-Z_]*[A-Z]\b", path.read_text())
+    )
+    assert named <= known
+
+
+@pytest.mark.parametrize(("where", "arguments"), list(starts()))
+def test_what_is_started_is_a_command_with_options_that_it_has(where: str, arguments: list[str]) -> None:
+    commands = typer.main.get_group(app).commands
+    name, *rest = arguments
+    assert name in commands
+    options = {option for one in commands[name].params for option in one.opts}
+    assert {word for word in rest if word.startswith("--")} <= options
+
+
+def test_the_ports_are_the_same_everywhere() -> None:
+    environment = dict(pair.partition("=")[::2] for pair in shlex.split(dict(DOCKERFILE)["ENV"]))
+    assert environment["ENRICH_METRICS_PORT"] == str(METRICS)
+    assert set(dict(DOCKERFILE)["EXPOSE"].split()) == {str(METRICS), str(PAGE)}
+    assert f"127.0.0.1:{METRICS}/healthz" in dict(DOCKERFILE)["HEALTHCHECK"]
+    assert COMPOSE["services"]["page"]["ports"] == [f"127.0.0.1:{PAGE}:{PAGE}"]
+    assert f"127.0.0.1:{PAGE}/healthz" in COMPOSE["services"]["page"]["healthcheck"]["test"][-1]
+    (scrape,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    assert scrape["static_configs"] == [{"targets": [f"worker:{METRICS}"]}]
+    for where, arguments in starts():
+        if arguments[0] == "serve":
+            assert arguments[arguments.index("--port") + 1] == str(PAGE), where
+    settings = next(one for one in manifests() if one["kind"] == "ConfigMap")["data"]
+    assert settings["ENRICH_METRICS_PORT"] == str(METRICS)
+    named = {
+        port["name"]: port["containerPort"] for name in PODS for port in container(name).get("ports", ())
+    }
+    assert named == {"metrics": METRICS, "http": PAGE}
+    (service,) = (one for one in manifests() if one["kind"] == "Service")
+    assert service["spec"]["ports"][0]["targetPort"] == "http"
+    (pod,) = (
+        one for one in manifests() if one["kind"] == "Deployment" and one["metadata"]["name"] == "enrich-page"
+    )
+    assert service["spec"]["selector"].items() <= pod["spec"]["template"]["metadata"]["labels"].items()
+    allowed = {
+        port["port"]
+        for one in manifests()
+        if one["kind"] == "NetworkPolicy"
+        for rule in one["spec"].get("ingress", ())
+        for port in rule["ports"]
+    }
+    assert allowed == {METRICS, PAGE}
+
+
+def test_probes_ask_for_what_is_answered() -> None:
+    web = pytest.importorskip("jobs.web.app")
+    answered = {"metrics": set(re.findall(r"/\w+", NOT_FOUND[2].decode())), "http": set(web._UNGUARDED)}
+    probed = [
+        (probe["httpGet"]["port"], probe["httpGet"]["path"], {port["name"] for port in one["ports"]})
+        for one in map(container, PODS)
+        for kind, probe in one.items()
+        if kind.endswith("Probe")
+    ]
+    assert len(probed) == 5
+    for port, path, ports in probed:
+        assert path in answered[port] and port in ports
+
+
+def test_images_are_pinned() -> None:
+    named = [one["image"] for one in COMPOSE["services"].values() if "build" not in one]
+    named += [
+        rest.partition("=")[2] for word, rest in DOCKERFILE if word == "ARG" and rest.startswith("BASE=")
+    ]
+    assert len(named) == 5
+    assert [image for image in named if not re.search(r":v?\d+\.\d+", image)] == []
+    images = yaml.safe_load((DEPLOY / "k8s" / "kustomization.yaml").read_text())["images"]
+    assert {one["name"] for one in images} == {container(name)["image"] for name in PODS}
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", one["newTag"]) for one in images)
+
+
+def test_the_image_holds_no_secret_and_is_made_of_what_the_context_lets_in() -> None:
+    given = " ".join(rest for word, rest in DOCKERFILE if word in ("ARG", "ENV"))
+    assert [name for name in secret_variables() if name in given] == []
+    sources = {
+        source
+        for word, rest in DOCKERFILE
+        if word == "COPY" and "--from" not in rest
+        for source in rest.split()[:-1]
+    }
+    assert sources == set(copied(ROOT)) and all((ROOT / source).exists() for source in sources)
+    assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
+
+
+def test_nobody_is_root_and_nothing_of_the_image_is_written_to() -> None:
+    assert [rest for word, rest in DOCKERFILE if word == "USER"][-1] == f"{USER}:{USER}"
+    for one in JOBS.values():
+        assert one["read_only"] and one["cap_drop"] == ["ALL"]
+    assert len(PODS) == 4
+    for name, pod in PODS.items():
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == USER
+        assert pod["automountServiceAccountToken"] is False
+        inside = container(name)["securityContext"]
+        assert inside["readOnlyRootFilesystem"] and inside["capabilities"] == {"drop": ["ALL"]}
+        assert not inside["allowPrivilegeEscalation"]
+    for path in UNITS:
+        assert "\nUser=enrich\n" in path.read_text() and "\nNoNewPrivileges=true\n" in path.read_text()
+
+
+def test_each_night_starts_when_the_settings_say_by_themselves() -> None:
+    cron, zone = (Settings.model_fields[name].default for name in ("cron", "timezone"))
+    (job,) = (one["spec"] for one in manifests() if one["kind"] == "CronJob")
+    assert (job["schedule"], job["timeZone"], job["concurrencyPolicy"]) == (cron, zone, "Forbid")
+    assert cron_lines()[0].startswith(cron)
+    minute, hour = cron.split()[:2]
+    timer = (DEPLOY / "systemd" / "enrich-run.timer").read_text()
+    assert f"OnCalendar=*-*-* {int(hour):02}:{int(minute):02}:00 {zone}" in timer
+
+
+def test_worker_and_cron_job_are_not_both_at_work() -> None:
+    (job,) = (one["spec"] for one in manifests() if one["kind"] == "CronJob")
+    (worker,) = (one["spec"] for one in manifests() if one["metadata"]["name"] == "enrich-worker")
+    assert (job["suspend"], worker["replicas"]) == (True, 1)
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_the_secrets_of_a_unit_are_those_that_it_is_lent(path: Path) -> None:
+    text = path.read_text()
+    lent = set(re.findall(r"^LoadCredential=(\w+):/etc/enrich/\1$", text, re.M))
+    read = dict(re.findall(r"^Environment=(\w+)_FILE=%d/(\w+)$", text, re.M))
+    assert lent == set(read.values()) and set(read) <= set(secret_variables())
+    example = (DEPLOY / "systemd" / "env.example").read_text()
+    assert all(name in example for name in lent)
+
+
+def test_what_compose_mounts_is_there_and_where_it_is_looked_for() -> None:
+    mounts = dict(
+        str(volume).split(":")[:2]
+        for one in COMPOSE["services"].values()
+        for volume in one.get("volumes", ())
+        if str(volume).startswith("./")
+    )
+    assert len(mounts) == 6 and all((DEPLOY / source).is_file() for source in mounts)
+    (provider,) = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yml").read_text())["providers"]
+    assert str(Path(mounts["./grafana.json"]).parent) == provider["options"]["path"]
+    rules = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["rule_files"]
+    assert Path(mounts["./alerts.yml"]) == Path(mounts["./prometheus.yml"]).parent / rules[0]
+    asked = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "compose.yaml").read_text()))
+    assert asked == set(re.findall(r"^(\w+)=$", (DEPLOY / "env.example").read_text(), re.M))

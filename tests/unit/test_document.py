@@ -4,8 +4,8 @@ import pytest
 
 from enrich.errors import UsageError
 from enrich.index.document import build, encode, mapping, reserved
-from enrich.index.elastic.client import compare, failure
 from enrich.index.elastic.merge import covering
+from enrich.index.elastic.writing import compare, failure
 from enrich.index.protocol import Query
 from enrich.index.query import conditions
 from enrich.model.head import Head

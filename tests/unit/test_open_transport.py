@@ -6,7 +6,7 @@ import pytest
 
 from enrich.photos.open import open_transport
 from enrich.records import Fetched, PhotoStatus
-from enrich.settings import SIGNING_PARAMS
+from enrich.setting_values import SIGNING_PARAMS
 from enrich.source.urls import strip_url
 from tests.support.fetching import settings
 

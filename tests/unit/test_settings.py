@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import SettingsError
-from enrich.setting_values import parse_number_or_share
+from enrich.setting_values import SIGNING_PARAMS, parse_number_or_share
 from enrich.settings import (
-    SIGNING_PARAMS,
     STARTER_BUNDLE,
     Settings,
     load_settings,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from enrich.settings import SIGNING_PARAMS
+from enrich.setting_values import SIGNING_PARAMS
 from enrich.source.urls import strip_url, url_key
 
 

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
+from enrich.looks import colour
 from training.calibrate import Counts, Share
 from training.evaluation.classes import ClassesMeasured
 from training.evaluation.measure import Answers, BinaryMeasured, Reliability, reliability
 
 matplotlib.use("Agg")
 
-COLOUR, QUIET = "#1f5a8a", "#9aa5ad"
+COLOUR, QUIET, WRONG = colour("accent"), colour("faint"), colour("no")
 DPI = 110
 
 
@@ -44,7 +45,7 @@ def _precision_recall(axes: Axes, answers: Answers, threshold: float, what: str)
     if counts.tp + counts.fp:
         spot = counts.recall.value, counts.precision.value
         label = f"true from {threshold:.3f}: precision {spot[1]:.2f}, recall {spot[0]:.2f}"
-        axes.plot(*spot, "o", color="#c0392b", markersize=8, label=label, clip_on=False)
+        axes.plot(*spot, "o", color=WRONG, markersize=8, label=label, clip_on=False)
     title = f"{len(truth)} {what}, {int(truth.sum())} with it: average precision {average:.3f}"
     axes.set_title(title, fontsize=10)
     axes.legend(loc="lower left", fontsize=9)

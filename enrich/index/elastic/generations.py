@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from elasticsearch import ApiError, Elasticsearch
-
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.elastic.client import answers, reason_of
 from enrich.index.elastic.own import MADE_BY, OwnIndex, find
+from enrich.index.elastic.server import Refused, Server
 from enrich.index.mapping import Extras
 from enrich.index.protocol import IndexUnavailable, SearchIndex
 from enrich.model.head import Head
@@ -26,13 +24,13 @@ class _NextIndex(OwnIndex):
 
     def __init__(
         self,
-        client: Elasticsearch,
+        server: Server,
         alias: str,
         heads: Sequence[Head],
         copied: Mapping[str, str],
         extras: Extras,
     ) -> None:
-        super().__init__(client, f"{alias}-next", heads, copied, extras)
+        super().__init__(server, f"{alias}-next", heads, copied, extras)
         wanted = json.dumps([self._mapping, self._settings], sort_keys=True)
         self._stem = alias
         self._meta = {"made_by": MADE_BY, "made_for": sha256(wanted.encode()).hexdigest()}
@@ -47,69 +45,63 @@ class Generations:
 
     def __init__(
         self,
-        client: Elasticsearch,
+        server: Server,
         alias: str,
         heads: Sequence[Head],
         copied: Mapping[str, str],
         extras: Extras,
     ) -> None:
-        self._client = client
+        self._server = server
         self._alias = alias
-        self._serving = OwnIndex(client, alias, heads, copied, extras)
-        self._next = _NextIndex(client, alias, heads, copied, extras)
+        self._serving = OwnIndex(server, alias, heads, copied, extras)
+        self._next = _NextIndex(server, alias, heads, copied, extras)
 
     @property
     def building(self) -> SearchIndex:
         return self._next
 
     def serving(self) -> tuple[str, str] | None:
-        with answers(self._client):
-            found = find(self._client, self._alias)
+        found = find(self._server, self._alias)
         return found and (found[0], _uuid(found[1]))
 
     def take_up(self) -> bool:
-        with answers(self._client):
-            found = find(self._client, f"{self._alias}-next")
-            if found is None or self._next.fits(found[1]):
-                return found is not None
-            self._client.indices.delete(index=found[0])
-            return False
+        found = find(self._server, f"{self._alias}-next")
+        if found is None or self._next.fits(found[1]):
+            return found is not None
+        self._server.delete([found[0]])
+        return False
 
     def drop(self) -> None:
-        with answers(self._client):
-            if found := find(self._client, f"{self._alias}-next"):
-                self._client.indices.delete(index=found[0])
+        if found := find(self._server, f"{self._alias}-next"):
+            self._server.delete([found[0]])
 
     def count(self) -> int:
-        with answers(self._client):
-            self._client.indices.refresh(index=f"{self._alias}-next")
-            return int(self._client.count(index=f"{self._alias}-next")["count"])
+        self._server.refresh(f"{self._alias}-next")
+        return self._server.count(f"{self._alias}-next")
 
     def swap(self) -> tuple[str, str]:
-        with answers(self._client):
-            made, served = find(self._client, f"{self._alias}-next"), find(self._client, self._alias)
-            if made is None:
-                raise IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
-            name, found = made
-            old = served and served[0]
-            meta = {**_meta(found), "replaces": old}
-            self._client.indices.put_mapping(index=name, dynamic="strict", meta=meta)
-            self._client.indices.refresh(index=name)
-            away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
-            self._move(old, name, {"remove": away})
+        made, served = find(self._server, f"{self._alias}-next"), find(self._server, self._alias)
+        if made is None:
+            raise IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
+        name, found = made
+        old = served and served[0]
+        meta = {**_meta(found), "replaces": old}
+        self._server.put_mapping(name, dynamic="strict", _meta=meta)
+        self._server.refresh(name)
+        away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
+        self._move(old, name, {"remove": away})
         return name, _uuid(found)
 
     def rollback(self) -> tuple[str, str]:
-        with answers(self._client):
-            served = find(self._client, self._alias)
-            before = served and _meta(served[1]).get("replaces")
-            found = self._ours().get(before) if before else None
-            if served is None or before is None or found is None:
-                raise UsageError(
-                    f"of alias {self._alias} no index is kept that served before: there is none to go back to"
-                )
-            self._client.indices.refresh(index=before)  # what it got last may not be searchable yet
-            self._move(served[0], before)
+        served = find(self._server, self._alias)
+        before = served and _meta(served[1]).get("replaces")
+        found = self._ours().get(before) if before else None
+        if served is None or before is None or found is None:
+            raise UsageError(
+                f"of alias {self._alias} no index is kept that served before: there is none to go back to"
+            )
+        self._server.refresh(before)  # what it got last may not be searchable yet
+        self._move(served[0], before)
         return before, _uuid(found)
 
     def _move(self, old: str | None, new: str, *also: Mapping[str, Any]) -> None:
@@ -121,32 +113,30 @@ class Generations:
         if old is not None:
             actions.append({"remove": {"index": old, "alias": self._alias, "must_exist": True}})
         try:
-            self._client.indices.update_aliases(actions=actions)
-        except ApiError as error:
-            if error.status_code not in (400, 404):
+            self._server.move_aliases(actions)
+        except Refused as error:
+            if error.status not in (400, 404):
                 raise
             raise IndexSetupError(
-                f"alias {self._alias} cannot be moved to {new}: {reason_of(error)}. It leads to where "
+                f"alias {self._alias} cannot be moved to {new}: {error.reason}. It leads to where "
                 "it did before; start the command again"
             ) from None
 
     def kept(self, most: int) -> dict[str, str]:
-        with answers(self._client):
-            ours = self._ours()
-            kept: dict[str, str] = {}
-            served = find(self._client, self._alias)
-            name = served and _meta(served[1]).get("replaces")
-            while name in ours and len(kept) < most:
-                kept[name] = _uuid(ours[name])
-                name = _meta(ours[name]).get("replaces")
+        ours = self._ours()
+        kept: dict[str, str] = {}
+        served = find(self._server, self._alias)
+        name = served and _meta(served[1]).get("replaces")
+        while name in ours and len(kept) < most:
+            kept[name] = _uuid(ours[name])
+            name = _meta(ours[name]).get("replaces")
         return kept
 
     def prune(self, kept: Mapping[str, str]) -> list[str]:
-        with answers(self._client):
-            ours = self._ours()
-            removed = sorted(name for name in ours if name not in kept and not ours[name]["aliases"])
-            if removed:
-                self._client.indices.delete(index=removed)
+        ours = self._ours()
+        removed = sorted(name for name in ours if name not in kept and not ours[name]["aliases"])
+        if removed:
+            self._server.delete(removed)
         return removed
 
     def contradiction(self) -> str | None:
@@ -158,7 +148,7 @@ class Generations:
 
     def _ours(self) -> dict[str, dict[str, Any]]:
         """All indices that the job made for this alias, by name."""
-        found: dict[str, dict[str, Any]] = self._client.indices.get(index=f"{self._alias}-*").body
+        found = self._server.indices(f"{self._alias}-*")
         named = re.compile(re.escape(self._alias) + r"-\d{20}")
         return {
             name: index
@@ -167,7 +157,7 @@ class Generations:
         }
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()
 
 
 def _meta(found: Mapping[str, Any]) -> dict[str, Any]:

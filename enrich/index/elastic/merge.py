@@ -8,22 +8,12 @@ of our fields, null where unknown, and those left over from earlier writes too.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from elasticsearch import ApiError, Elasticsearch
-
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
-from enrich.index.elastic.client import (
-    absent,
-    answers,
-    bulk,
-    compare,
-    failure,
-    privileges,
-    reason_of,
-    takes_id,
-)
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
+from enrich.index.elastic.server import Refused, Server
+from enrich.index.elastic.writing import bulk, compare, failure, takes_id
 from enrich.index.protocol import Facets, Hits, Query
 from enrich.model.head import Head
 from enrich.model.kind import KINDS
@@ -41,8 +31,8 @@ def _of_any_kind(head: str) -> set[str]:
 class MergeIndex:
     """The portal's index, by its name or an alias. A listing's document is the one with its id as `_id`."""
 
-    def __init__(self, client: Elasticsearch, index: str, heads: Sequence[Head]) -> None:
-        self._client = client
+    def __init__(self, server: Server, index: str, heads: Sequence[Head]) -> None:
+        self._server = server
         self._index = index
         self._heads = heads
         self._properties = properties(heads)
@@ -53,25 +43,23 @@ class MergeIndex:
 
     def prepare(self) -> str:
         try:
-            with answers(self._client):
-                name, found = _find(self._client, self._index)
-                missing = self._missing(name, found)
-                if missing:
-                    self._client.indices.put_mapping(index=name, properties=missing)
-        except ApiError as error:
-            raise IndexSetupError(f"index {self._index} cannot take our fields: {reason_of(error)}") from None
+            name, found = _find(self._server, self._index)
+            missing = self._missing(name, found)
+            if missing:
+                self._server.put_mapping(name, properties=missing)
+        except Refused as error:
+            raise IndexSetupError(f"index {self._index} cannot take our fields: {error.reason}") from None
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
-        with answers(self._client):
-            name, found = _find(self._client, self._index)
-            missing = self._missing(name, found)
-            wanted = ["read", "write", "view_index_metadata", *(["manage"] if missing else [])]
-            if lacking := privileges(self._client, [self._index], wanted):
-                raise IndexSetupError(
-                    f"the credentials lack {', '.join(lacking)}. See docs/index.md for what the portal grants"
-                )
-            count = self._client.count(index=name)["count"]
+        name, found = _find(self._server, self._index)
+        missing = self._missing(name, found)
+        wanted = ["read", "write", "view_index_metadata", *(["manage"] if missing else [])]
+        if lacking := self._server.lacking([self._index], wanted):
+            raise IndexSetupError(
+                f"the credentials lack {', '.join(lacking)}. See docs/index.md for what the portal grants"
+            )
+        count = self._server.count(name)
         lines = [f"{self._index} is the portal's index {name} with {count} documents"]
         if missing:
             lines.append(f"fields that will be added to its mapping: {', '.join(sorted(missing))}")
@@ -113,11 +101,10 @@ class MergeIndex:
         if not (writes := [write for write in writes if takes_id(write.id)]):
             return
         ids = [write.id for write in writes]
-        with answers(self._client):
-            answer = self._client.mget(index=self._index, ids=ids, source_includes=self._read)
+        docs = self._server.mget(self._index, ids, self._read)
         sent: list[DocumentWrite] = []
         operations: list[bytes] = []
-        for write, found in zip(writes, answer["docs"], strict=True):
+        for write, found in zip(writes, docs, strict=True):
             if error := found.get("error"):
                 status = 400 if error["type"] == "routing_missing_exception" else 503
                 yield failure(write.id, write.revision, status, error)
@@ -130,7 +117,7 @@ class MergeIndex:
                 sent.append(write)
             except ValueError as error:
                 yield WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
-        items = bulk(self._client, operations, self._index, require_alias=self._by_alias)
+        items = bulk(self._server, operations, self._index, require_alias=self._by_alias)
         for write, item in zip(sent, items, strict=True):
             if item["status"] < 300:
                 yield WriteResult(write.id, write.revision, WriteStatus.DONE)
@@ -170,24 +157,24 @@ class MergeIndex:
 
     def lost(self) -> Iterator[Sequence[str]]:
         """Ids of the portal's documents without our fields, as of now."""
-        return walk(self._client, self._index, {"bool": {"must_not": OURS}})
+        return walk(self._server, self._index, {"bool": {"must_not": OURS}})
 
     def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        found = fetched(self._client, self._index, ids, self._read)
+        found = fetched(self._server, self._index, ids, self._read)
         return {id: self._ours(old) for id, old in found.items()}
 
     def ids(self) -> Iterator[Sequence[str]]:
-        return walk(self._client, self._index, OURS)
+        return walk(self._server, self._index, OURS)
 
     def search(self, query: Query) -> Hits:
         # What is unknown of a document that was never enriched is no answer of ours.
-        return search(self._client, self._index, self._heads, query, [OURS] if query.unknown else [])
+        return search(self._server, self._index, self._heads, query, [OURS] if query.unknown else [])
 
     def facets(self, query: Query) -> Facets:
-        return facets(self._client, self._index, self._heads, query, [OURS])
+        return facets(self._server, self._index, self._heads, query, [OURS])
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()
 
 
 def _own_fields(old: Mapping[str, Any], ours: Mapping[str, Any], heads: Sequence[Head]) -> Iterator[str]:
@@ -206,12 +193,12 @@ def _not_there(write: DocumentWrite) -> WriteResult:
     return WriteResult(write.id, write.revision, status)
 
 
-def _find(client: Elasticsearch, name: str) -> tuple[str, dict[str, Any]]:
+def _find(server: Server, name: str) -> tuple[str, dict[str, Any]]:
     """The one index of that name, or behind that alias, with its mapping and settings."""
     try:
-        found: dict[str, Any] = client.indices.get(index=name).body
-    except ApiError as error:
-        if not absent(error):
+        found = server.indices(name)
+    except Refused as error:
+        if not error.absent:
             raise
         raise IndexSetupError(
             f"there is no index or alias {name}: in mode merge the portal's own index is needed. "

@@ -9,25 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from elasticsearch import ApiError, Elasticsearch
-
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
-from enrich.index.elastic.client import (
-    LONGEST_ID,
-    absent,
-    answers,
-    bulk,
-    compare,
-    failure,
-    privileges,
-    reason_of,
-    takes_id,
-)
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
+from enrich.index.elastic.server import Refused, Server
+from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
-from enrich.index.protocol import Facets, Hits, IndexLost, Query
+from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
@@ -45,13 +34,13 @@ class OwnIndex:
 
     def __init__(
         self,
-        client: Elasticsearch,
+        server: Server,
         alias: str,
         heads: Sequence[Head],
         copied: Mapping[str, str],
         extras: Extras = NOTHING,
     ) -> None:
-        self._client = client
+        self._server = server
         self._alias = alias
         self._heads = heads
         self._extras = extras
@@ -63,37 +52,32 @@ class OwnIndex:
 
     def prepare(self) -> str:
         try:
-            with answers(self._client):
-                name, found = find(self._client, self._alias) or self._create()
-                missing = self._missing(name, found)
-                if missing or found["mappings"].get("dynamic") != "strict":
-                    marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
-                    self._client.indices.put_mapping(
-                        index=name, dynamic="strict", meta=marked, properties=missing
-                    )
-                if others := self._others(found):
-                    self._client.indices.put_settings(index=name, settings=others)
-        except ApiError as error:
+            name, found = find(self._server, self._alias) or self._create()
+            missing = self._missing(name, found)
+            if missing or found["mappings"].get("dynamic") != "strict":
+                marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
+                self._server.put_mapping(name, dynamic="strict", _meta=marked, properties=missing)
+            if others := self._others(found):
+                self._server.put_settings(name, others)
+        except Refused as error:
             raise IndexSetupError(
-                f"index {self._alias} cannot be set up: {reason_of(error)}. Correct ENRICH_INDEX_MAPPING or "
+                f"index {self._alias} cannot be set up: {error.reason}. Correct ENRICH_INDEX_MAPPING or "
                 f"ENRICH_INDEX_SETTINGS if they say so. {_REBUILD}"
             ) from None
         return str(found["settings"]["index"]["uuid"])
 
     def check(self) -> list[str]:
-        with answers(self._client):
-            found = find(self._client, self._alias)
-            names = [self._alias, f"{self._alias}-*"]
-            lacking = privileges(self._client, names, ["read", "write", "manage"])
-            if lacking:
-                raise IndexSetupError(
-                    f"the credentials lack {', '.join(lacking)}: grant read, write and manage on "
-                    f"{self._alias} and {self._alias}-*"
-                )
-            if found is None:
-                return [f"alias {self._alias} is not there yet and will be created"]
-            name, index = found
-            count = self._client.count(index=name)["count"]
+        found = find(self._server, self._alias)
+        names = [self._alias, f"{self._alias}-*"]
+        if lacking := self._server.lacking(names, ["read", "write", "manage"]):
+            raise IndexSetupError(
+                f"the credentials lack {', '.join(lacking)}: grant read, write and manage on "
+                f"{self._alias} and {self._alias}-*"
+            )
+        if found is None:
+            return [f"alias {self._alias} is not there yet and will be created"]
+        name, index = found
+        count = self._server.count(name)
         lines = [f"alias {self._alias} is index {name} with {count} documents"]
         if missing := self._missing(name, index):
             lines.append(f"fields that will be added or changed: {', '.join(sorted(missing))}")
@@ -103,17 +87,17 @@ class OwnIndex:
         """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
         name = f"{self._stem}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         try:
-            self._client.indices.create(
-                index=name,
+            self._server.create(
+                name,
                 aliases={self._alias: {"is_write_index": True}},
                 mappings={**self._mapping, "_meta": self._meta},
                 settings=self._settings,
             )
-        except ApiError:
-            if found := find(self._client, self._alias):
+        except (Refused, IndexUnavailable):  # the latter: OpenSearch answers 500 to the one that loses
+            if found := find(self._server, self._alias):
                 return found
             raise
-        found = find(self._client, self._alias)
+        found = find(self._server, self._alias)
         if found is None:
             raise IndexLost(f"alias {self._alias} vanished right after it was made")
         return found
@@ -144,7 +128,7 @@ class OwnIndex:
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
         concrete = (
-            _concrete(self._client, self._alias) if any(write.document is None for write in writes) else ""
+            _concrete(self._server, self._alias) if any(write.document is None for write in writes) else ""
         )
         results: dict[str, WriteResult] = {}
         operations: dict[str, bytes] = {}
@@ -154,7 +138,7 @@ class OwnIndex:
             except ValueError as error:
                 results[write.id] = WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
         sent = [write for write in writes if write.id in operations]
-        items = bulk(self._client, list(operations.values()), self._alias, require_alias=True)
+        items = bulk(self._server, list(operations.values()), self._alias, require_alias=True)
         conflicts: dict[str, str] = {}
         for write, item in zip(sent, items, strict=True):
             status = item["status"]
@@ -167,7 +151,7 @@ class OwnIndex:
         if conflicts:
             lost = [write for write in sent if write.id in conflicts]
             results.update(
-                (result.id, result) for result in _settle(self._client, self._alias, lost, conflicts)
+                (result.id, result) for result in _settle(self._server, self._alias, lost, conflicts)
             )
         return [results[write.id] for write in writes]
 
@@ -175,27 +159,27 @@ class OwnIndex:
         return iter(())
 
     def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        return fetched(self._client, self._alias, ids)
+        return fetched(self._server, self._alias, ids)
 
     def ids(self) -> Iterator[Sequence[str]]:
-        return walk(self._client, self._alias, {"match_all": {}})
+        return walk(self._server, self._alias, {"match_all": {}})
 
     def search(self, query: Query) -> Hits:
-        return search(self._client, self._alias, self._heads, query)
+        return search(self._server, self._alias, self._heads, query)
 
     def facets(self, query: Query) -> Facets:
-        return facets(self._client, self._alias, self._heads, query)
+        return facets(self._server, self._alias, self._heads, query)
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()
 
 
-def find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None:
+def find(server: Server, alias: str) -> tuple[str, dict[str, Any]] | None:
     """The index behind the alias with its mapping and settings; None where there is no such alias."""
     try:
-        found: dict[str, Any] = client.indices.get(index=alias).body
-    except ApiError as error:
-        if absent(error):
+        found = server.indices(alias)
+    except Refused as error:
+        if error.absent:
             return None
         raise
     if alias in found:
@@ -211,27 +195,24 @@ def find(client: Elasticsearch, alias: str) -> tuple[str, dict[str, Any]] | None
     return next(iter(found.items()))
 
 
-def _concrete(client: Elasticsearch, alias: str) -> str:
+def _concrete(server: Server, alias: str) -> str:
     """The index behind the alias, to address deletes to.
 
     A delete with an external version to an alias that is gone would create an index of the alias's name,
     `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
     """
-    with answers(client):
-        found = find(client, alias)
+    found = find(server, alias)
     if found is None:
         raise IndexLost(f"alias {alias} is gone")
     return found[0]
 
 
 def _settle(
-    client: Elasticsearch, alias: str, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]
+    server: Server, alias: str, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]
 ) -> Iterator[WriteResult]:
     """Tell a write that is there already from one that the index is ahead of."""
     ids = [write.id for write in writes]
-    with answers(client):
-        answer = client.mget(index=alias, ids=ids, source=False)
-    for write, found in zip(writes, answer["docs"], strict=True):
+    for write, found in zip(writes, server.mget(alias, ids, source=False), strict=True):
         if error := found.get("error"):
             yield failure(write.id, write.revision, 500, error)
             continue

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from elasticsearch import ApiError, Elasticsearch
-
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.elastic.client import answers, reason_of
+from enrich.index.elastic.server import Refused, Server
 from enrich.index.protocol import Facets, Hits, Query
 from enrich.index.query import MOST_VALUES, counted, filters, search_body
 from enrich.index.query import facets as as_facets
@@ -16,29 +14,25 @@ from enrich.model.head import Head
 Filters = Sequence[Mapping[str, Any]]
 
 
-def search(
-    client: Elasticsearch, index: str, heads: Sequence[Head], query: Query, among: Filters = ()
-) -> Hits:
+def search(server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = ()) -> Hits:
     """Run a filter against an index, or against those of its documents that pass `among`.
 
     Raises:
         UsageError: a name is not a field of the index, or a value is not of the field's type.
         IndexSetupError: there is no index yet.
     """
-    with _asking(client, index):
-        body = search_body(query, heads, _fields(client, index))
+    with _asking(index):
+        body = search_body(query, heads, _fields(server, index))
         body["query"]["bool"]["filter"] += among
-        hits = client.search(index=index, **_spelled(body))["hits"]
+        hits = server.search(index, **body)["hits"]
     documents = tuple({"listing_id": hit["_id"], **hit["_source"]} for hit in hits["hits"])
     return Hits(total=hits["total"]["value"], documents=documents, body=body)
 
 
-def facets(
-    client: Elasticsearch, index: str, heads: Sequence[Head], query: Query, among: Filters = ()
-) -> Facets:
+def facets(server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = ()) -> Facets:
     """Count what each filter would leave; everything as for `search`."""
-    with _asking(client, index):
-        fields = _fields(client, index)
+    with _asking(index):
+        fields = _fields(server, index)
         kinds = counted(heads, fields)
         asked = filters(query, heads, fields)
         aggregations = {
@@ -50,9 +44,7 @@ def facets(
             }
             for field, kind in kinds.items()
         }
-        answer = client.search(
-            index=index, size=0, query={"bool": {"filter": list(among)}}, aggs=aggregations
-        )
+        answer = server.search(index, size=0, query={"bool": {"filter": list(among)}}, aggs=aggregations)
     found = answer["aggregations"] if kinds else {}
     counts = [
         (field, str(bucket.get("key_as_string", bucket["key"])), bucket["doc_count"])
@@ -73,27 +65,21 @@ def _counting(field: str, kind: str) -> dict[str, Any]:
     return {**values, "unknown": {"missing": {"field": field}}} if kind == "answer" else values
 
 
-def _spelled(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A body as the client's arguments."""
-    return {"from_" if name == "from" else name: value for name, value in body.items()}
-
-
 @contextmanager
-def _asking(client: Elasticsearch, index: str) -> Iterator[None]:
+def _asking(index: str) -> Iterator[None]:
     try:
-        with answers(client):
-            yield
-    except ApiError as error:
-        if error.status_code == 404:
+        yield
+    except Refused as error:
+        if error.status == 404:
             raise IndexSetupError(f"there is no index {index} yet: `enrich run` makes it") from None
-        if error.status_code == 400:
-            raise UsageError(f"the index cannot answer this: {reason_of(error)}") from None
+        if error.status == 400:
+            raise UsageError(f"the index cannot answer this: {error.reason}") from None
         raise
 
 
-def _fields(client: Elasticsearch, index: str) -> dict[str, str]:
+def _fields(server: Server, index: str) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for found in client.indices.get_mapping(index=index).body.values():
+    for found in server.mappings(index).values():
         fields.update(_searchable(found["mappings"].get("properties", {})))
     return fields
 

@@ -88,6 +88,7 @@ def for_nodes(services: Services, address: str) -> Settings:
         update={
             "database_url": SecretStr(url),
             "embedded": False,
+            "index_backend": "elasticsearch",
             "precision": services.bundle.arithmetic,
             **dict.fromkeys(unused),
         }

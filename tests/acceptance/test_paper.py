@@ -1,0 +1,199 @@
+"""`enrich report --html` and `enrich show --html`: one file with its pictures, that loads nothing."""
+
+import base64
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from jobs.paper import gather, thumbnails
+from tests.support.bundles import draw_bytes
+from tests.support.command import Enrich, enrich_here
+from tests.support.harness import World, seed_of
+from tests.support.photo_server import status
+
+__all__ = ["enrich_here"]  # a fixture
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`</style>{{ 7 * 7 }}"
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its tags, attributes, and texts by the tag around them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.inside: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.inside == [], "every tag is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID and not (self.get_starttag_text() or "").endswith("/>"):
+            self.inside.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def pictures(self) -> set[bytes]:
+        found = [value for tag, name, value in self.attributes if (tag, name) == ("img", "src")]
+        return {base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"), validate=True) for uri in found}
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.texts)
+
+
+Writer = Callable[..., Page]
+
+
+@pytest.fixture
+def written(world: World, enrich_here: Enrich, tmp_path: Path) -> Writer:
+    def write(*arguments: str) -> Page:
+        file = tmp_path / "page.html"
+        done = enrich_here(world.environment(), *arguments, "--html", str(file))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert str(file) in done.stdout
+        return Page(file.read_text())
+
+    return write
+
+
+def test_a_run_is_told_with_its_homes_photos_and_failures(world: World, written: Writer) -> None:
+    world.listing("terrace", "kitchen", "balcony", city="Solna", price=1_200_000)
+    world.listing("cabin", "fireplace", city="Lund")
+    world.listing("broken", "kitchen")
+    world.photos.behave("/broken/0.jpg", status(404))
+    world.run()
+    page = written("report")
+    assert "Run 1: run" in page.words and "Solna · price 1,200,000" in page.words
+    assert "terrace" in page.texts and "cabin" in page.texts
+    assert any(text.startswith("balcony ") for text in page.texts)
+    assert "not found" in page.texts and "broken: 127.0.0.1: HTTP 404" in page.words
+    assert len(page.pictures) == 2
+    for picture in page.pictures:
+        assert picture.startswith(b"\xff\xd8")
+        assert picture not in (draw_bytes("balcony", seed_of("terrace", 1)),), "drawn anew, not passed on"
+    assert written("report", "--run", "1").words.partition("Written")[0] == page.words.partition("Written")[0]
+
+
+def test_only_what_came_in_the_time_is_new(world: World, written: Writer) -> None:
+    world.listing("old", "balcony")
+    world.run()
+    world.listing("new", "fireplace")
+    world.run()
+    page = written("report")
+    assert "new" in page.texts and "old" not in page.texts
+    both = written("report", "--days", "1")
+    assert {"new", "old"} <= set(both.texts) and "2 runs" in both.words
+    world.run()
+    assert "No filter finds a home now that it did not find before." in written("report").words
+
+
+def test_hostile_words_are_words(world: World, written: Writer) -> None:
+    id = HOSTILE.replace("/", "|")
+    world.portal.add(id, [world.photo("balcony", 1), world.photo("kitchen", 2, "/gone.jpg")], city=HOSTILE)
+    world.photos.behave("/gone.jpg", status(404))
+    world.portal.add("other", ["javascript:alert(1)//<b>"], city=HOSTILE)
+    world.run()
+    pages = [
+        written("report"),
+        written("show", id),
+        written("show", "other"),
+    ]
+    for page in pages:
+        assert "script" not in page.tags and "b" not in page.tags
+        assert {(tag, name) for tag, name, _ in page.attributes if name.startswith("on")} == set()
+        assert all(
+            value.startswith("data:image/jpeg;base64,") for _, n, value in page.attributes if n == "src"
+        )
+        assert not any(name == "href" for _, name, _ in page.attributes)
+        assert HOSTILE in page.words
+
+
+def test_a_photo_host_that_is_away_costs_the_pictures_only(world: World, written: Writer) -> None:
+    world.listing("terrace", "balcony")
+    world.run()
+    world.photos.behave("/terrace/0.jpg", status(404), status(404), status(404))
+    page = written("report")
+    assert page.pictures == set() and "This photo could not be had" in page.words and "terrace" in page.texts
+
+
+def test_what_shows_other_bytes_by_now_is_no_evidence(world: World, written: Writer) -> None:
+    world.listing("terrace", "balcony")
+    world.run()
+    world.photo("kitchen", 7, "/terrace/0.jpg")
+    assert written("report").pictures == set()
+
+
+def test_pictures_are_bounded_in_number_and_bytes(
+    world: World,
+    written: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(6):
+        world.listing(f"home-{number}", "balcony")
+    world.run()
+    assert len(written("report").pictures) == 6
+    before = world.requests()
+    assert len(written("report", "--photos", "2").pictures) == 2
+    assert world.requests() == before + 2
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 8_000)
+    some = written("report").pictures
+    assert 0 < len(some) < 6 and sum(map(len, some)) <= 8_000
+    monkeypatch.setattr(gather, "HOMES", 3)
+    assert "3 of 6, the surest first." in written("report").words
+
+
+def test_a_listing_is_told_with_its_photos_and_what_people_said(
+    world: World, written: Writer, enrich_here: Enrich
+) -> None:
+    world.listing("terrace", "balcony", "kitchen", city="Solna")
+    world.run()
+    enrich_here(
+        world.environment(), "override", "terrace", "has_balcony=false", "--note", "a painting", "--by", "ann"
+    )
+    page = written("show", "terrace")
+    assert len(page.pictures) == 2
+    assert "a painting" in page.texts and "no" in page.texts
+    assert any(text.startswith("ann, ") for text in page.texts)
+    assert "a person said so; the model:" in page.words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report"], "there is no run yet"),
+        (["report", "--run", "9"], "there is no run 9"),
+        (["report", "--run", "9", "--days", "2"], "either --run N or --days N"),
+        (["show", "nobody"], "no listing 'nobody'"),
+        (["show", "nobody", "--json"], "either --json or --html"),
+    ],
+)
+def test_mistakes_are_one_line(
+    world: World, enrich_here: Enrich, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = enrich_here(world.environment(), *arguments, "--html", str(tmp_path / "x.html"))
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_a_file_that_cannot_be_written_is_named(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
+    world.run()
+    for file in (tmp_path, tmp_path / "none" / "x.html"):
+        done = enrich_here(world.environment(), "report", "--html", str(file))
+        assert done.returncode == 2 and str(file) in done.stderr
