@@ -134,8 +134,11 @@ def test_what_the_form_should_not_say_is_refused(
     doubtful("a")
     client = open_client(settings)
     sent = {"id": "a", "field": "has_balcony", "answer": "yes"}
-    for wrong in ({"answer": "perhaps"}, {"field": "room_types"}, {"field": "price"}, {"id": "nobody"}):
+    for wrong in ({"answer": "perhaps"}, {"field": "room_types"}, {"field": "price"}):
         assert client.send_form("/review", {**sent, **wrong}).status_code == 400
+    for id in ("nobody", "a\0"):
+        assert client.send_form("/review", {**sent, "id": id}).status_code == 404
+        assert client.get("/review", params={"id": id, "field": "has_balcony"}).status_code == 404
     assert client.post("/review", data=sent).status_code == 403, "another site's form"
     assert said(database, "a") == []
 

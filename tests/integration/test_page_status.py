@@ -100,7 +100,8 @@ def test_try_all_again_and_an_unknown_one(
     for id in ("a", "b"):
         quarantined(state, id)
     client = open_client(settings)
-    assert client.send_form("/status/retry", {"id": "nobody"}).status_code == 400
+    for id in ("nobody", "a\0"):
+        assert client.send_form("/status/retry", {"id": id}).status_code == 404
     assert client.post("/status/retry", data={}).status_code == 403, "another site's form"
     assert statuses(migrated) == {"a": "quarantined", "b": "quarantined"}
     client.send_form("/status/retry")

@@ -68,7 +68,7 @@ class Answer:
 
 @router.get("/listing/{id:path}")
 def listing(request: Request, services: Opened, id: str, said: str = "") -> Response:
-    id = _known(services, id or request.query_params.get("id", ""))
+    id = known_listing(services, id or request.query_params.get("id", ""))
     last: Mapping[str, str] = request.app.state.changes.get(said, {})
     last = last if last.get("id") == id else {}
     changed, before = last.get("changed", ""), last.get("before")
@@ -118,7 +118,7 @@ def _say(
     services: Services, id: str, field: str, value: str | None, note: str | None, who: str | None
 ) -> dict[str, str]:
     """Set or clear an override and publish it; what the page is to tell of it."""
-    id = _known(services, id)
+    id = known_listing(services, id)
     earlier = {one.field: one for one in services.overrides.of([id]).get(id, [])}.get(field)
     if value is None:
         services.overrides.clear_override(id, field, who)
@@ -147,7 +147,7 @@ def _kept(changes: dict[str, dict[str, str]], told: dict[str, str]) -> str:
     return id
 
 
-def _known(services: Services, id: str) -> str:
+def known_listing(services: Services, id: str) -> str:
     """The listing's id as ours are written.
 
     Raises:

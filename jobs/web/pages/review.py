@@ -17,6 +17,7 @@ from jobs.run.publish import publish_at_once
 from jobs.run.services import Services
 from jobs.views.show import explain
 from jobs.web.access import Editor
+from jobs.web.pages.listing import known_listing
 from jobs.web.rendering import Opened, Picture, render, said_by
 
 router = APIRouter()
@@ -71,7 +72,7 @@ def show(
     most = max(SITTING - done, 0)
     bundle_id = services.bundle.bundle_id
     found = queue(services.database, bundle_id, person, asked, most, done) if most else []
-    if (again := _named(asked, id, field)) is not None:
+    if (again := _named(asked, known_listing(services, id) if id else "", field)) is not None:
         found = [again, *(one for one in found if (one.id, one.question) != (again.id, again.question))]
     found = found[:most] if most else found
     left = len(found)
@@ -116,6 +117,7 @@ def answer(
     if answer not in _ANSWERS or field not in {question.field for question in asked}:
         raise HTTPException(400, "The form does not say what it should.")
     value = _ANSWERS[answer]
+    id = known_listing(services, id)
     known = {shown["key"]: shown["sha256"] for shown in details(services.database, id).listing["photos"]}
     sha256 = known.get(photo) if value else None
     _answers(request, services, asked).answer(id, field, value, sha256)

@@ -13,12 +13,13 @@ from fastapi.responses import RedirectResponse
 from enrich.errors import EnrichError
 from enrich.index.protocol import IndexUnavailable, Query
 from enrich.state.runs import Run
-from enrich.state.summary import Summary, details, quarantined, summary
+from enrich.state.summary import Summary, quarantined, summary
 from jobs.run.drift import read
 from jobs.run.services import Services
 from jobs.views.status import backfill_line, duration, ended
 from jobs.web.access import Editor
 from jobs.web.drawing import bars, picture
+from jobs.web.pages.listing import known_listing
 from jobs.web.rendering import Opened, render
 
 router = APIRouter()
@@ -99,9 +100,7 @@ def show(request: Request, services: Opened, tried: int | None = None) -> Respon
 @router.post("/status/retry")
 def retry(request: Request, services: Opened, editor: Editor, id: Annotated[str, Form()] = "") -> Response:
     """As `enrich retry ID`; without an id, as `enrich retry --all`."""
-    if id:
-        details(services.database, id)  # an unknown one is an error
-    count = services.requests.retry([id] if id else None)
+    count = services.requests.retry([known_listing(services, id)] if id else None)
     _standing(request).forget()
     return RedirectResponse(f"/status?tried={count}", 303)
 
