@@ -4,8 +4,7 @@
 
 The page is served over HTTP on loopback and asked by one client, from the request to the last byte, with the
 embedded index and with a real Elasticsearch (`ELASTICSEARCH_URL`, else a server of the benchmark's own). Each
-listing has 25 photos, none of them scored. The addresses are asked in turns, so all of them meet the same
-machine.
+listing has 25 photos, none of them scored. The addresses are asked in turns, so all meet the same machine.
 """
 
 import argparse

@@ -101,7 +101,7 @@ def _number(name: str, text: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise UsageError(f"{name}={text}: a number is needed")
-    return number
+    return int(number) if number == int(number) else number
 
 
 def _page(text: str) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from enrich.settings import Settings, load_settings
 from enrich.state.backfills import Backfills, Selection
@@ -44,7 +45,7 @@ def test_the_picture_tells_what_is_where(
     shown = open_client(settings).get("/status").text
     for told in ("Postgres 4 listings", "claim 1 waiting", "fetch 31 fetched", "score 30 scored"):
         assert told in shown
-    for told in ("aggregate 1 in hand", "save 1 done", "publish 1 to publish", f"index {settings.index}"):
+    for told in ("aggregate 1 in hand", "save 1 done", "publish 1 to publish", "index 0 documents"):
         assert told in shown
 
 
@@ -104,6 +105,20 @@ def test_try_all_again_and_an_unknown_one(
     assert statuses(migrated) == {"a": "quarantined", "b": "quarantined"}
     client.send_form("/status/retry")
     assert statuses(migrated) == {"a": "pending", "b": "pending"}
+
+
+def test_who_may_only_look_is_shown_no_button_and_tries_nothing_again(
+    settings: Settings, migrated: Portal, state: Listings, open_client: OpenClient
+) -> None:
+    add(migrated, "a")
+    quarantined(state, "a")
+    token = SecretStr("only-for-looking-at")
+    client = open_client(settings.model_copy(update={"web_token": token}))
+    assert client.send_form("/login", {"token": token.get_secret_value()}).status_code == 303
+    shown = client.get("/status").text
+    assert "broken" in shown and "Try again" not in shown
+    assert client.send_form("/status/retry", {"id": "a"}).status_code == 403
+    assert statuses(migrated) == {"a": "quarantined"}
 
 
 def test_what_comes_from_outside_is_shown_as_text(

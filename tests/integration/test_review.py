@@ -1,6 +1,7 @@
 """The review queue: who is asked what, and what becomes of the answers. On a real Postgres."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy import text
 
 import migrations
 from enrich.errors import UsageError
+from enrich.settings import load_settings
 from enrich.state.answers import Answers
 from enrich.state.database import Database
 from enrich.state.history import history
@@ -15,6 +17,7 @@ from enrich.state.labels import Label, Labels
 from enrich.state.listings import Listings
 from enrich.state.overrides import Overrides
 from enrich.state.review import Question, finding, queue
+from jobs.migrate import migrate
 from tests.support.enriched import add, ask_again, claim_one, ok, photo, result, sha
 from tests.support.postgres import Portal
 
@@ -238,3 +241,12 @@ def test_the_queue_of_a_large_portal_comes_from_indices(migrated: Portal, databa
         "Index Scan Backward using listing_by_balcony_confidence"
     ) == 2 * len(BALCONY.turns), plan
     assert "Seq Scan on listing" not in plan
+
+
+def test_enrich_migrate_makes_an_index_for_each_yes_or_no_head(migrated: Portal, tiny_bundle: Path) -> None:
+    for _ in range(2):
+        migrate(load_settings(database_url=migrated.url, bundle=tiny_bundle))
+    found = migrated.execute(
+        "SELECT indexname FROM pg_indexes WHERE indexname LIKE 'listing_by_%' ORDER BY 1"
+    )
+    assert found == [("listing_by_balcony_confidence",), ("listing_by_fireplace_confidence",)]

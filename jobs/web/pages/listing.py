@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from secrets import token_urlsafe
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -25,6 +25,7 @@ from jobs.web.rendering import Opened, Picture, listing_link, render, said_by
 router = APIRouter()
 UNSEEN = "not seen"
 LONGEST_NOTE = 2_000
+MOST_KEPT = 1_000  # changes that can be undone by the button that follows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,12 @@ class Answer:
 
 
 @router.get("/listing/{id:path}")
-def listing(
-    request: Request,
-    services: Opened,
-    id: str,
-    changed: str = "",
-    before: str | None = None,
-    note: str = "",
-    waits: str = "",
-) -> Response:
+def listing(request: Request, services: Opened, id: str, said: str = "") -> Response:
     id = _known(services, id or request.query_params.get("id", ""))
+    last: Mapping[str, str] = request.app.state.changes.get(said, {})
+    last = last if last.get("id") == id else {}
+    changed, before = last.get("changed", ""), last.get("before")
+    note, waits = last.get("note", ""), last.get("waits", "")
     told = explain(services, id)
     heads = services.bundle.heads
     shots = _shots(told, heads)
@@ -112,7 +109,9 @@ async def override(
         raise HTTPException(400, f"The note is longer than {LONGEST_NOTE} signs.")
     who = said_by(request, services)
     told = await run_in_threadpool(_say, services, id, field, value, note.strip() or None, who)
-    return RedirectResponse(_with(listing_link(told.pop("id")), told), 303)
+    link = listing_link(told["id"])
+    said = _kept(request.app.state.changes, told)
+    return RedirectResponse(f"{link}{'&' if '?' in link else '?'}said={said}", 303)
 
 
 def _say(
@@ -138,8 +137,14 @@ def _typed(said: Override) -> str:
     return ",".join(said.value) if isinstance(said.value, tuple) else WORDS[said.value]
 
 
-def _with(address: str, told: Mapping[str, str]) -> str:
-    return f"{address}{'&' if '?' in address else '?'}{urlencode(told)}"
+def _kept(changes: dict[str, dict[str, str]], told: dict[str, str]) -> str:
+    """What to ask for it by. It is kept here, not in the address: a link from somebody writes nothing on
+    the page, and nothing for *Undo* to say."""
+    while len(changes) >= MOST_KEPT:
+        changes.pop(next(iter(changes)), None)
+    id = token_urlsafe(9)
+    changes[id] = told
+    return id
 
 
 def _known(services: Services, id: str) -> str:
