@@ -1,4 +1,4 @@
-"""What pages and pictures look like: one style sheet, and its colours for what is no page."""
+"""What pages and pictures look like: their colours, and the style sheet of pages that stand in one file."""
 
 import re
 from functools import cache
@@ -6,9 +6,14 @@ from importlib.resources import files
 
 
 @cache
+def colours() -> str:
+    """A style sheet that names colours, for light and dark."""
+    return (files("enrich") / "colours.css").read_text(encoding="utf-8")
+
+
 def style_sheet() -> str:
-    """The style sheet, to stand inside a page."""
-    return (files("enrich") / "looks.css").read_text(encoding="utf-8")
+    """The style sheet with its colours, to stand inside a page."""
+    return colours() + (files("enrich") / "looks.css").read_text(encoding="utf-8")
 
 
 @cache
@@ -18,6 +23,6 @@ def colour(name: str) -> str:
     Raises:
         KeyError: there is none.
     """
-    light = style_sheet().partition("}")[0]
+    light = colours().partition("}")[0]
     named: dict[str, str] = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", light))
     return named[name]

@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import IndexUnavailable
+from enrich.looks import colours
 from enrich.photos.open import open_transport
 from jobs.run.services import Services
 from jobs.web.access import FORM_COOKIE, Access, form_token, keep, same_origin
 from jobs.web.pages import listing, login, photo, review, search, status
 from jobs.web.photos import Photos
-from jobs.web.rendering import STATIC, render
+from jobs.web.rendering import COLOURS, STATIC, render
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def make_app(services: Services, access: Access) -> FastAPI:
     app.state.nav = [page.NAV for page in PAGES if hasattr(page, "NAV")]
     for page in PAGES:
         app.include_router(page.router)
+    app.add_api_route(f"/static/{COLOURS}", lambda: Response(colours(), media_type="text/css"))
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_api_route("/healthz", lambda: PlainTextResponse("alive\n"), include_in_schema=False)
     app.add_exception_handler(AnyHTTPException, _refused)

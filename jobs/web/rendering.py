@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from enrich.index.query import MOST_VALUES
+from enrich.looks import colours
 from jobs.cli.parse import person
 from jobs.run.services import Services
 from jobs.web.asking import plain
@@ -22,6 +23,7 @@ from jobs.web.photos import SIZES
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+COLOURS = "colours.css"  # beside the files there, and shared with what is no page of ours
 
 
 def render(request: Request, template: str, status: int = 200, **given: Any) -> HTMLResponse:
@@ -79,7 +81,8 @@ def _environment() -> Environment:
 @cache
 def static(name: str) -> str:
     """The address of a file of ours, another one when the file is another."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    content = colours().encode() if name == COLOURS else (STATIC / name).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:12]
     return f"/static/{name}?v={digest}"
 
 
