@@ -29,19 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def logging_as_in_a_fresh_process() -> None:
-    """Whatever a command or a library did to logging in an earlier test is undone.
-
-    Our loggers have levels of their own, as a command sets them: a library that changes the root logger's
-    does not silence them.
-    """
+    """Whatever a command or a library did to logging in an earlier test is undone."""
     logging.disable(logging.NOTSET)
     logging.getLogger().setLevel(logging.WARNING)
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and (name.split(".")[0] in OURS or name in QUIET):
             logger.disabled, logger.propagate = False, True
             logger.setLevel(logging.NOTSET)
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,8 @@ def quantize(
     import nncf  # after the module above, which keeps both from telling their makers
     import openvino as ov
 
-    nncf.set_log_level(logging.ERROR)
+    # Its own `set_log_level` would change the handlers that others have put on its logger, too.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = backbone(bundle, member, cache)
     made = nncf.quantize(
         model,

@@ -250,7 +250,11 @@ def test_int8_scores_a_batch_of_any_size(tmp_path: Path) -> None:
     photos = [tmp_path / f"{kind}.jpg" for kind in COLOURS]
     for photo in photos:
         photo.write_bytes(draw_bytes(photo.stem))
+    others = logging.NullHandler()
+    logging.getLogger("nncf").addHandler(others)
     with_arithmetics(bundle, Making(("int8",), tuple(photos)), tmp_path / "int8", tmp_path)
+    logging.getLogger("nncf").removeHandler(others)
+    assert others.level == logging.NOTSET, "pytest's own handler may be there"
     command = [sys.executable, "-X", "faulthandler", "-c", EVERY_SIZE_OF_BATCH, tmp_path / "int8", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, [str(n) for n in range(1, 21)]), done.stderr
