@@ -107,11 +107,11 @@ def test_the_keyboard_alone_is_enough_and_keeps_its_place(
     tab = browse()
     tab.goto(serve_page(homes.settings()))
     order = []
-    for _ in range(8):
+    for _ in range(10):
         tab.keyboard.press("Tab")
         order.append(tab.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
     assert order == [
-        *("Skip to the content", "Listing enrichment", "Search", "Filters"),
+        *("Skip to the content", "Listing enrichment", "Search", "Review", "Status", "Filters"),
         *("has.balcony.any", "has.fireplace.any", "type.room.kitchen", "where.city"),
     ]
     tab.locator("[id='has.balcony.any']").focus()
