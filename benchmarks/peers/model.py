@@ -39,4 +39,4 @@ class Scorer:
 
     def __call__(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return self.network(torch.from_numpy(np.stack(pictures))).numpy()
+            return self.network(torch.from_numpy(np.stack(pictures)))[0].numpy()
