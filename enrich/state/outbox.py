@@ -47,14 +47,18 @@ DETHRONE = text("UPDATE target SET serving = false WHERE serving AND id <> :targ
 
 _DROP_OTHERS = text("DELETE FROM target WHERE serving AND id <> :target")
 
+# Until the planner has seen so many new rows, it joins them in ways that take a hundred times as long. Whose
+# role may not analyze the table gets a warning from Postgres that nobody sees, and waits for autovacuum.
 ENQUEUE_ALL = text("""
-    INSERT INTO publication (target, listing_id) SELECT :target, id FROM listing WHERE revision IS NOT NULL
+    INSERT INTO publication (target, listing_id) SELECT :target, id FROM listing WHERE revision IS NOT NULL;
+    ANALYZE publication
 """)
 
+# Both ids are held against `after`: a merge join would else read all listings before it, too.
 _UNPUBLISHED = text("""
     SELECT l.id, l.revision, l.status = 'gone' AS gone, l.attributes, l.columns, l.bundle_id, l.enriched_at
     FROM publication AS p JOIN listing AS l ON l.id = p.listing_id
-    WHERE p.target = :target AND p.status <> 'done' AND p.listing_id > :after
+    WHERE p.target = :target AND p.status <> 'done' AND p.listing_id > :after AND l.id > :after
       AND (p.not_before IS NULL OR p.not_before <= now())
     ORDER BY p.listing_id LIMIT :limit
 """)

@@ -1,5 +1,6 @@
 """The outbox on a real Postgres: nothing is published twice without need, nothing is left out."""
 
+from collections.abc import Iterator
 from threading import Thread
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy import Connection, text
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.listings import Listings
-from enrich.state.outbox import Outbox, OutboxCounts, enqueue
+from enrich.state.outbox import _UNPUBLISHED, Outbox, OutboxCounts, enqueue
 from tests.support.enriched import BUNDLE, add, result, wait_for_lock
 from tests.support.postgres import Portal, enqueue_moved
 
@@ -231,3 +232,24 @@ def test_a_revision_that_moves_while_its_write_is_recorded_stays_waiting(
     recording.join()
     assert waiting(outbox) == ["b"]
     assert migrated.state("b").published_revision == rows[1].revision
+
+
+def test_a_page_is_read_without_going_through_those_before(migrated: Portal, outbox: Outbox) -> None:
+    """Of a new index, too, whose rows nobody but its own transaction has shown to the planner."""
+    migrated.execute(
+        "INSERT INTO enrichment.listing (id, photo_fp, doc_fp, status, revision, attributes)"
+        " SELECT 'l' || n, '', '', 'done', n, '{}' FROM generate_series(1, 20000) n;"
+        " ANALYZE enrichment.listing"
+    )
+    outbox.set_target("homes", "own", "uuid-1")
+    given = {"target": 1, "after": "l5", "limit": 50}
+    explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {_UNPUBLISHED.text}")
+    (plan,) = outbox._database.run(lambda connection: connection.execute(explain, given).scalar_one())
+
+    def scans(node: dict[str, Any]) -> Iterator[float]:
+        if "Relation Name" in node:
+            yield (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for child in node.get("Plans", ()):
+            yield from scans(child)
+
+    assert max(scans(plan["Plan"])) <= 2 * 50
