@@ -112,7 +112,8 @@ class Leases:
         """Wait until a claim leaves our hands, at most so long."""
         self._changed.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     def wake(self) -> None:
         """End the wait of `change`."""

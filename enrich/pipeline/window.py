@@ -42,7 +42,8 @@ class Window:
         sent_away: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parked.setdefault(claim, set()).add(sent_away)
         try:
-            await asyncio.wait_for(sent_away, seconds)
+            async with asyncio.timeout(seconds):
+                await sent_away
             return False
         except TimeoutError:
             return True

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from enrich.pipeline.window import Window
 from enrich.records import Claim
 
@@ -65,3 +67,20 @@ def test_a_pause_is_waited_out_unless_the_claim_leaves_or_the_window_closes() ->
         assert not await window.park(SECOND, 60), "nobody waits in a closed window"
 
     asyncio.run(asyncio.wait_for(go(), 10))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_pause_is_cancelled_even_where_the_claim_leaves_at_that_moment(turns: int) -> None:
+    async def go() -> None:
+        window = Window(1, 9)
+        (pause,) = await parked(window, FIRST)
+        await asyncio.sleep(0.01)
+        window.leave(FIRST)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended = pause.done()
+        pause.cancel()
+        await asyncio.wait([pause], timeout=10)
+        assert ended or pause.cancelled()
+
+    asyncio.run(go())
