@@ -5,12 +5,12 @@ import sys
 import typer
 
 from enrich.errors import EnrichError
-from training.comparison.compare_command import compare_command
-from training.comparison.prepare_command import prepare_command
-from training.comparison.report import report_command
-from training.evaluate import evaluate_command
-from training.export import export_command
-from training.fit_command import fit_command
+from training.compare.command import compare_command
+from training.compare.export import export_command
+from training.data.prepare_command import prepare_command
+from training.evaluate.command import evaluate_command
+from training.fit.command import fit_command
+from training.report.command import report_command
 
 app = typer.Typer(
     name="enrich-train",

@@ -89,7 +89,7 @@ def test_a_head_fitted_on_the_bundle_in_use_is_rolled_out_where_nights_run_in_in
     enriched.fixed |= {"bundle": STARTER_BUNDLE, "precision": "int8"}
     assert enriched.backfill().figures.scored == 2 * LISTINGS
     enriched.photos.forget()
-    monkeypatch.setattr("training.heads.STRENGTHS", (1e-3,))  # one penalty will do
+    monkeypatch.setattr("training.models.heads.STRENGTHS", (1e-3,))  # one penalty will do
     photos = draw_homes(tmp_path / "photos")
     head = ("--head", f"seaview={seaview(photos, tmp_path / 'seaview.csv')}", "--view", "whole")
     enriched.fixed["bundle"] = fitted(photos, tmp_path, "--frozen-on", STARTER_BUNDLE, *head)[0].folder

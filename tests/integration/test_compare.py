@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from tests.support.comparing import draw_prepared, run_train
-from training.comparison import run as run_module
-from training.comparison.results import (
+from training.compare import run as run_module
+from training.compare.results import (
     BEST,
     CHECKPOINT,
-    MODES,
     PREDICTIONS,
     RUN,
     RunKey,
@@ -23,6 +22,7 @@ from training.comparison.results import (
     read_results,
     read_run,
 )
+from training.models.architectures import MODES
 
 ARCHITECTURE = "torchvision:mobilenet_v3_small"
 """Small, with batch norm and dropout."""
@@ -35,7 +35,7 @@ KILLED = """
 import os, signal, sys
 import torch
 from training.cli import main
-from training.comparison import run
+from training.compare import run
 
 place, count = sys.argv.pop(1), int(sys.argv.pop(1))
 calls = []

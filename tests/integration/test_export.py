@@ -20,7 +20,7 @@ from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.bundles import draw, draw_bytes
 from tests.support.evaluating import run_train
-from training.comparison.results import RunKey
+from training.compare.results import RunKey
 
 TOLERANCE = 1e-4
 """Of a probability: folded batch norms and another order of sums."""

@@ -12,8 +12,8 @@ from enrich.photos.decode import decode
 from tests.integration.test_export import BALCONY, ROOMS, write_run
 from tests.support.comparing import draw_prepared
 from tests.support.evaluating import run_train
-from training.comparison.prepared import Prepared, read_prepared
-from training.comparison.results import RunKey
+from training.compare.results import RunKey
+from training.data.prepared import Prepared, read_prepared
 
 RUNS = (
     "--run",

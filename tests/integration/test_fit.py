@@ -26,11 +26,11 @@ from tests.support.fitting import (
     run_fit,
     seaview,
 )
-from training.backbones import load_backbone
-from training.data import ROOM, load_photos
-from training.features import extract
-from training.fit import FitOptions, command
-from training.heads import FittedHead, fit_head
+from training.data.photos import ROOM, load_photos
+from training.fit.fit import FitOptions, command
+from training.models.backbones import load_backbone
+from training.models.features import extract
+from training.models.heads import FittedHead, fit_head
 
 BACKBONE = "timm:test_resnet"
 UNTRAINED = ("--backbone", BACKBONE, "--weights", "none")
@@ -127,7 +127,7 @@ def test_a_site_has_no_say_in_its_own_held_out_predictions(
         labels, views = photos.labels["balcony"], {"whole": features}
         return fit_head("balcony", labels, None, views, photos.group, photos.site, trainable, 0)
 
-    monkeypatch.setattr("training.heads.STRENGTHS", (0.01,))
+    monkeypatch.setattr("training.models.heads.STRENGTHS", (0.01,))
     before = held_out(whole)
     after = held_out(np.where(mine[:, None], whole[::-1], whole))
     fold = before.fold[mine].max()
@@ -143,7 +143,7 @@ def test_cached_features_are_not_computed_again(
     def refuse(*_: object) -> None:
         raise AssertionError("the backbone ran")
 
-    monkeypatch.setattr("training.features.run_backbone", refuse)
+    monkeypatch.setattr("training.models.features.run_backbone", refuse)
     photos = load_photos(photos_dir)
     backbone = load_backbone(BACKBONE, "none")
     assert extract(backbone, photos, ("whole", "flip"), made[2])["flip"].shape[0] == len(photos)
@@ -154,11 +154,11 @@ def test_cached_features_are_not_computed_again(
 def test_a_stopped_extraction_goes_on_where_it_was(
     photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import training.features
+    import training.models.features
 
     photos = load_photos(photos_dir)
     backbone = load_backbone(BACKBONE, "none")
-    real, scored = training.features.run_backbone, []
+    real, scored = training.models.features.run_backbone, []
 
     def counting(backbone: object, images: list[object]) -> object:
         scored.append(len(images))
@@ -166,7 +166,7 @@ def test_a_stopped_extraction_goes_on_where_it_was(
             raise KeyboardInterrupt
         return real(backbone, images)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("training.features.run_backbone", counting)
+    monkeypatch.setattr("training.models.features.run_backbone", counting)
     with pytest.raises(KeyboardInterrupt):
         extract(backbone, photos, ("whole",), tmp_path)
     stopped = sum(scored[:2])

@@ -51,7 +51,7 @@ def test_each_arithmetic_has_thresholds_and_figures_of_its_own(made: tuple[Bundl
 def test_heads_on_a_bundles_backbone_have_its_features_in_every_arithmetic(
     made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.evaluation.faster.quantize", None)  # the bundle's int8 is taken as it is
+    monkeypatch.setattr("training.evaluate.faster.quantize", None)  # the bundle's int8 is taken as it is
     labels = seaview(photos_dir, tmp_path / "seaview.csv")
     new, *_ = fitted(photos_dir, tmp_path, "--frozen-on", made[0].folder, "--head", f"seaview={labels}")
     assert new.arithmetics == ("fp32", "bf16", "int8")

@@ -12,8 +12,8 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
-from training.backbones import load_backbone
-from training.data import ROOM
+from training.data.photos import ROOM
+from training.models.backbones import load_backbone
 
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
 SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
@@ -90,7 +90,7 @@ def test_a_finished_finetuning_is_not_done_again(
     def refuse(*_: object) -> None:
         raise AssertionError("it learnt again")
 
-    monkeypatch.setattr("training.finetune._Run.step", refuse)
+    monkeypatch.setattr("training.trainer.finetune._Run.step", refuse)
     code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", finetuned[2], *FINETUNE)
     assert code == 0, said
     again = load_bundle(tmp_path / "bundle")

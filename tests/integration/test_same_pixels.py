@@ -19,11 +19,11 @@ from enrich.model.writing import write_bundle
 from enrich.photos.decode import decode
 from enrich.records import Decoded
 from tests.support.bundles import draw, draw_bytes
-from training.backbones import load_backbone
-from training.comparison.architectures import Network
-from training.comparison.loading import Loader, Side
-from training.comparison.prepared import PreparedPhoto
-from training.features import pixels, run_backbone
+from training.data.prepared import PreparedPhoto
+from training.models.architectures import Network
+from training.models.backbones import load_backbone
+from training.models.features import pixels, run_backbone
+from training.trainer.loading import Loader, Side
 
 TOLERANCE = 1e-4
 """Of a probability: serving folds batch norms into convolutions; the pixels themselves are equal."""

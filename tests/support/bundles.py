@@ -118,7 +118,7 @@ def faster(
 @functools.cache
 def tiny_ir() -> dict[str, bytes]:
     """The test bundle's network in int8, calibrated on drawn pictures."""
-    from training.quantize import quantize  # with all that training needs
+    from training.models.quantize import quantize  # with all that training needs
 
     with tempfile.TemporaryDirectory() as scratch:
         bundle = make_bundle(Path(scratch) / "bundle")

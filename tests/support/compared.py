@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from training.comparison import thesis
-from training.comparison.results import (
+from training import thesis
+from training.compare.results import (
     PREDICTIONS,
     RUN,
     SETTINGS,

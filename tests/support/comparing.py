@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from training.cli import main
-from training.comparison.prepared import PreparedPhoto, Split, write_tables
+from training.data.prepared import PreparedPhoto, Split, write_tables
 
 TASKS = {"balcony": ("balcony", "indoor"), "rooms": ("kitchen", "bathroom", "bedroom")}
 

@@ -15,13 +15,13 @@ from torch.nn import functional
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from tests.support.comparing import draw_prepared, run_train
-from training.comparison.loading import Batch, Loader, _crop, augmented, side_of
-from training.comparison.plan import Choice, Recipe, make_plans
-from training.comparison.prepared import read_prepared
-from training.comparison.results import EpochRow, RunKey, RunRow, add_rows, read_results
-from training.comparison.run import Run
-from training.comparison.timing import thesis_photos
-from training.comparison.weights import WeightSource
+from training.compare.plan import Choice, Recipe, make_plans
+from training.compare.results import EpochRow, RunKey, RunRow, add_rows, read_results
+from training.compare.run import Run
+from training.compare.timing import thesis_photos
+from training.data.prepared import read_prepared
+from training.models.weights import WeightSource
+from training.trainer.loading import Batch, Loader, _crop, augmented, side_of
 
 CPU = torch.device("cpu")
 SEEN = Preprocessing((32, 32), "crop", "bilinear", (0.5,) * 3, (0.5,) * 3)

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from enrich.errors import UsageError
 from enrich.model.backbones import build_backbone
-from training.comparison.architectures import (
+from training.models.architectures import (
     AUXILIARY_WIDTH,
+    MODES,
     Network,
     architecture_name,
     backbone_name,
     preprocessing_of,
 )
-from training.comparison.results import MODES
-from training.comparison.weights import WeightSource, check_weights, pretrained
+from training.models.weights import WeightSource, check_weights, pretrained
 
 PUBLISHED = {
     "resnet18": (11_689_512, 512),
@@ -176,7 +176,7 @@ def test_old_names_in_a_densenet_file_are_understood(tmp_path: Path, monkeypatch
     assert "features.denseblock1.denselayer1.norm.1.weight" in state
     path = tmp_path / "weights.pth"
     torch.save(state, path)
-    monkeypatch.setattr("training.comparison.weights._file", lambda *_: path)
+    monkeypatch.setattr("training.models.weights._file", lambda *_: path)
     loaded = pretrained("densenet121", WeightSource(folder=tmp_path))
     assert loaded is not None
     network.load_pretrained(*loaded)

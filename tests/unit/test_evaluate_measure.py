@@ -8,10 +8,10 @@ import pytest
 from enrich.errors import UsageError
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import home_rows, write_manifest
-from training.data import UNLABELLED
-from training.evaluation.labelled import Chosen, load_labelled
-from training.evaluation.measure import find_homes, reliability
-from training.evaluation.trained_on import digest, warnings
+from training.data.photos import UNLABELLED
+from training.evaluate.labelled import Chosen, load_labelled
+from training.evaluate.measure import find_homes, reliability
+from training.evaluate.trained_on import digest, warnings
 
 SIX = ["kitchen", "bathroom", "bedroom", "other", "balcony", "fireplace"]
 

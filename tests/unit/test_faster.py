@@ -131,7 +131,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("training.evaluation.faster.cpu_has", lambda name: True)
+    monkeypatch.setattr("training.evaluate.faster.cpu_has", lambda name: True)
     make_bundle(tmp_path / "old")
     draw_homes(tmp_path / "photos", [BALCONY])
     code, said = run_train("evaluate", "old", "photos", "--out", "out", *options)
@@ -142,7 +142,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_scored(
 def test_a_cpu_that_does_not_compute_in_it_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.evaluation.faster.cpu_has", lambda name: False)
+    monkeypatch.setattr("training.evaluate.faster.cpu_has", lambda name: False)
     make_bundle(tmp_path / "old")
     draw_homes(tmp_path / "photos", [BALCONY])
     options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new", "--arithmetic", "bf16"]

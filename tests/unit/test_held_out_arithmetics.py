@@ -12,13 +12,13 @@ from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import Bundle
 from tests.support.bundles import binary_head, faster, make_bundle, room_head
 from tests.support.evaluating import OTHER, draw_homes
-from training.arithmetics import add_held_out, plan_making
-from training.backbones import Backbone, backbone_of, load_backbone
-from training.data import PhotoSet
-from training.evaluation.faster import Making
-from training.evaluation.labelled import Chosen, load_labelled
-from training.heads import FittedHead, LinearHead
-from training.thresholds import Targets
+from training.data.photos import PhotoSet
+from training.evaluate.faster import Making
+from training.evaluate.labelled import Chosen, load_labelled
+from training.fit.arithmetics import add_held_out, plan_making
+from training.models.backbones import Backbone, backbone_of, load_backbone
+from training.models.heads import FittedHead, LinearHead
+from training.thresholds.choose import Targets
 
 PLAIN = [*OTHER, *OTHER]
 HOMES = [["balcony", *PLAIN[1:]]] * 12 + [[*PLAIN[:-1], "fireplace"]] * 12
@@ -78,7 +78,7 @@ def test_a_photo_is_judged_by_the_head_that_did_not_learn_from_it(
 def test_a_photo_is_judged_by_the_backbone_that_did_not_learn_from_it(
     fit: tuple[Bundle, PhotoSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.evaluation import faster as module
+    from training.evaluate import faster as module
 
     bundle, photos = fit
     calibrated: list[set[str]] = []
@@ -102,12 +102,12 @@ def test_what_a_bundle_has_is_carried_along_as_far_as_this_cpu_computes_it(
     fit: tuple[Bundle, PhotoSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = make_bundle(tmp_path / "base", arithmetics={name: faster() for name in ("bf16", "int8")})
-    for module in ("training.arithmetics", "training.evaluation.faster"):
+    for module in ("training.fit.arithmetics", "training.evaluate.faster"):
         monkeypatch.setattr(f"{module}.cpu_has", lambda name: True)
     assert plan_making((), base, fit[1], 0) == (Making(("bf16", "int8"), origin=base), [])
     making, _ = plan_making(("int8",), None, fit[1], 3)
     assert (making.arithmetics, len(making.calibration), making.seed) == (("int8",), len(fit[1]), 3)
-    for module in ("training.arithmetics", "training.evaluation.faster"):
+    for module in ("training.fit.arithmetics", "training.evaluate.faster"):
         monkeypatch.setattr(f"{module}.cpu_has", lambda name: name == "bf16")
     making, (told,) = plan_making((), base, fit[1], 0)
     assert making.arithmetics == ("bf16",)

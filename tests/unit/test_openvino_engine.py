@@ -32,7 +32,7 @@ from tests.support.bundles import (
     room_head,
     tiny_tensors,
 )
-from training.evaluation.faster import Making, with_arithmetics
+from training.evaluate.faster import Making, with_arithmetics
 
 
 def pictures(bundle: Bundle, count: int) -> list[Pixels]:

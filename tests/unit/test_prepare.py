@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from enrich.errors import UsageError
 from tests.support.pictures import class_folders, picture, save_picture
-from training.comparison import prepare as prepare_module
-from training.comparison.decide import Rules
-from training.comparison.prepare import Outcome, PrepareOptions, prepare
-from training.comparison.prepare_command import prepare_command
-from training.comparison.prepared import read_prepared
+from training.data import prepare as prepare_module
+from training.data.decide import Rules
+from training.data.prepare import Outcome, PrepareOptions, prepare
+from training.data.prepare_command import prepare_command
+from training.data.prepared import read_prepared
 
 
 @pytest.fixture

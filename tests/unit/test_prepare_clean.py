@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.support.pictures import picture, save_picture
-from training.comparison.clean import Inspected, Refused, inspect, write_photo
+from training.data.clean import Inspected, Refused, inspect, write_photo
 
 
 def usable(file: Path, width: int = 60, min_width: int = 40) -> Inspected:

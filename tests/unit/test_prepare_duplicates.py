@@ -6,9 +6,9 @@ import pytest
 from PIL import ImageEnhance
 
 from tests.support.pictures import picture
-from training.comparison.clean import Inspected, inspect
-from training.comparison.duplicates import NEAR, Pair, classify_pairs, find_pairs
-from training.comparison.sources import Candidate
+from training.data.clean import Inspected, inspect
+from training.data.duplicates import NEAR, Pair, classify_pairs, find_pairs
+from training.data.sources import Candidate
 
 
 def looked(path: Path) -> Inspected:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import UsageError
-from training.comparison.sources import Candidate, find_candidates
+from training.data.sources import Candidate, find_candidates
 
 HEADER = "path,group,split,room,balcony,fireplace"
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from enrich.errors import UsageError
-from training.comparison import split
-from training.comparison.sources import Candidate
-from training.comparison.split import cap, draw, group_split, thesis_split
+from training.data import split
+from training.data.sources import Candidate
+from training.data.split import cap, draw, group_split, thesis_split
 
 
 def photos(label: str, count: int, homes: int = 0, task: str = "t") -> list[Candidate]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import UsageError
-from training.comparison.prepared import (
+from training.data.prepared import (
     Dropped,
     PreparedPhoto,
     Split,

@@ -10,11 +10,11 @@ import pytest
 
 from enrich.errors import UsageError
 from tests.support.compared import RUN_ROW, TIMING_ROW, add_settings, results_folder, thesis_rows
-from training.comparison import thesis
-from training.comparison.gathered import gather
-from training.comparison.page import Drawn, page
-from training.comparison.report import report_command
-from training.comparison.results import RunRow
+from training import thesis
+from training.compare.results import RunRow
+from training.report.command import report_command
+from training.report.gathered import gather
+from training.report.page import Drawn, page
 
 # As the thesis prints them: training time and highest validation accuracy in %.
 SIX_TABLES = """

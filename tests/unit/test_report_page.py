@@ -20,13 +20,13 @@ from tests.support.compared import (
     results_folder,
 )
 from tests.unit.test_report import cells, section, written
-from training.comparison import thesis
-from training.comparison.compare_command import compare_command
-from training.comparison.gathered import gather
-from training.comparison.plots import colours, curve_figure
-from training.comparison.prepare_command import prepare_command
-from training.comparison.report import report_command
-from training.comparison.results import RunRow, TimingRow
+from training import thesis
+from training.compare.command import compare_command
+from training.compare.results import RunRow, TimingRow
+from training.data.prepare_command import prepare_command
+from training.report.command import report_command
+from training.report.gathered import gather
+from training.report.plots import colours, curve_figure
 
 COUNTS = {
     ("balcony", "balcony"): 9,

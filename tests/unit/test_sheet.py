@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sheet import GAP, LINE, contact_sheet
+from training.data.sheet import GAP, LINE, contact_sheet
 
 
 def test_photos_stand_in_rows_with_room_for_the_longest_caption(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from training.calibrate import (
+from training.thresholds.calibrate import (
     Counts,
     Share,
     calibrate_binary,

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from enrich.errors import UsageError
-from training import augment, trainable
-from training import finetune as finetuning
-from training.backbones import Backbone, load_backbone
-from training.data import UNLABELLED
-from training.features import pixels
-from training.finetune import Recipe, Task, averaged, finetune, predict
+from training.data.photos import UNLABELLED
+from training.models.backbones import Backbone, load_backbone
+from training.models.features import pixels
+from training.trainer import augment, trainable
+from training.trainer import finetune as finetuning
+from training.trainer.finetune import Recipe, Task, averaged, finetune, predict
 
 RECIPE = Recipe(samples=96, batch=8, alone=0.25, head_rate=1e-2)
 PHOTOS = 40

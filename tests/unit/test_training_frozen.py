@@ -7,11 +7,12 @@ import pytest
 
 from enrich.errors import UsageError
 from tests.support.fitting import draw_homes
-from training import backbones, frozen
-from training.backbones import Backbone, load_backbone
-from training.data import PhotoSet, load_photos
-from training.heads import site_folds
-from training.thresholds import Targets
+from training.data.photos import PhotoSet, load_photos
+from training.fit import frozen
+from training.models import backbones
+from training.models.backbones import Backbone, load_backbone
+from training.models.heads import site_folds
+from training.thresholds.choose import Targets
 
 HEADS = ("balcony", "fireplace")
 

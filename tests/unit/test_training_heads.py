@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from enrich.errors import UsageError
-from training.data import UNLABELLED
-from training.heads import (
+from training.data.photos import UNLABELLED
+from training.models.heads import (
     GROUP_CAP,
     FittedHead,
     fit_head,

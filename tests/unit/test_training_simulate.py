@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.calibrate import choose_true
-from training.data import ROOM, PhotoSet
-from training.simulate import Pool, pool, simulate
+from training.data.photos import ROOM, PhotoSet
+from training.thresholds.calibrate import choose_true
+from training.thresholds.simulate import Pool, pool, simulate
 
 HOMES, PHOTOS = 150, 10
 BEDROOM, EXTERIOR = ROOM.classes.index("bedroom"), ROOM.classes.index("exterior")

@@ -1,0 +1,259 @@
+"""`enrich-train export`: models that `compare` made, into one bundle that the nightly job can use.
+
+Each run becomes a member with its own backbone. A task of two classes, one of them named like the task,
+becomes a binary head (balcony: balcony, indoor): the difference of the two outputs, whose sigmoid is the
+softmax of the pair. Any other task becomes a multiclass head; `rooms` is called `room`, as in `fit`.
+"""
+
+import copy
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from safetensors import SafetensorError
+from scipy.special import softmax
+
+from enrich.errors import UsageError
+from enrich.model.arithmetic import Arithmetic, Faster
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from enrich.model.writing import write_bundle
+from training.compare.results import BEST, RunKey, read_predictions, read_run
+from training.compare.single_photos import NOTE, fields_of, pair_of
+from training.data.photos import HEAD_NAME, PhotoSet
+from training.data.prepared import Prepared, read_prepared
+from training.evaluate.faster import (
+    FASTER,
+    Exact,
+    Making,
+    check_making,
+    fit_each,
+    named,
+    offered,
+    with_arithmetics,
+)
+from training.evaluate.labelled import Labelled
+from training.evaluate.scored import Scored, score_all
+from training.models.architectures import MODES, backbone_name
+
+HEAD_NAMES = {"rooms": "room"}
+Entry = dict[str, Any]
+Tensors = dict[str, NDArray[Any]]
+
+
+def export_command(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder that enrich-train compare wrote")
+    ],
+    run: Annotated[
+        list[str], typer.Option(metavar="TASK/ARCHITECTURE/MODE", help="A run; may end in /SEED; repeatable")
+    ],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write")],
+    name: Annotated[str, typer.Option(help="Name of the bundle")] = "comparison",
+    arithmetic: Annotated[
+        list[str] | None,
+        typer.Option(help="bf16 or int8: make it, with thresholds of its own; needs --photos (repeatable)"),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(metavar="PREPARED", help="With --arithmetic: the folder that the models learnt from"),
+    ] = None,
+) -> None:
+    """Put models of a comparison into one bundle, a backbone and a head each."""
+    faster = named(arithmetic or ())
+    if bool(faster) != bool(photos):
+        raise UsageError("--arithmetic and --photos PREPARED belong together; give both, or neither")
+    prepared = read_prepared(photos) if photos else None
+    bundle = export(results, [parse_run(given) for given in run], out, name, faster, prepared)
+    console = Console()
+    for member in bundle.members:
+        for head in member.heads:
+            counts = (
+                f"true from {head.true_threshold:.3f}" if head.kind == "binary" else "classes published: "
+            )
+            counts += ", ".join(kind.name for kind in head.classes if kind.publish)
+            console.print(
+                f"{head.name} ({member.backbone}): {counts}", markup=False, highlight=False, soft_wrap=True
+            )
+    console.print(
+        f"bundle {bundle.bundle_id[:12]} written to {out}", markup=False, highlight=False, soft_wrap=True
+    )
+    console.print(f"Mind: {NOTE}", markup=False, highlight=False, soft_wrap=True)
+    for line in offered(bundle, faster) or [FASTER]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def parse_run(given: str) -> RunKey:
+    """`task/architecture/mode`, with or without `/seed`.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    task, architecture, mode, seed = [*given.split("/"), "0", "", "", ""][:4]
+    parts = given.count("/") + 1
+    if parts not in (3, 4) or mode not in MODES or not seed.isdecimal():
+        raise UsageError(f"--run {given}: write TASK/ARCHITECTURE/MODE; MODE is {' or '.join(MODES)}")
+    return RunKey(task, architecture.removeprefix("torchvision:"), mode, int(seed))
+
+
+def export(
+    results: Path,
+    runs: Sequence[RunKey],
+    out: Path,
+    name: str,
+    arithmetics: tuple[Faster, ...] = (),
+    prepared: Prepared | None = None,
+) -> Bundle:
+    """Write the bundle of these runs, with these arithmetics beside fp32, made on the photos that the runs
+    learnt from.
+
+    Raises:
+        UsageError: a run is not there, not finished or not readable, or two runs answer the same question.
+        BundleError: the bundle would not load, or `out` holds something that is not a bundle.
+    """
+    members: list[Entry] = []
+    tensors: dict[str, Tensors] = {}
+    irs: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for key in runs:
+            folder = _folder(results, key)
+            identity, weights = read_run(folder), _read_weights(folder / BEST)
+            predictions = read_predictions(folder)
+            head, mine = make_head(key.task, identity, weights, predictions)
+            file = f"{head['name']}.safetensors"
+            if file in tensors:
+                raise UsageError(f"--run: two runs of task {key.task}; a bundle answers each question once")
+            tensors[file] = mine
+            member = {
+                "backbone": backbone_name(str(identity["architecture"])),
+                "weights": file,
+                "preprocessing": identity["preprocessing"],
+                "heads": [head],
+            }
+            if prepared is not None:
+                bundle = write_bundle(
+                    Path(scratch) / head["name"], {"name": name, "members": [member]}, {file: mine}
+                )
+                member, more = _faster(bundle, identity, predictions, prepared, arithmetics)
+                irs |= more
+            members.append(member)
+    manifest = {
+        "name": name,
+        "description": "Models of an architecture comparison, one backbone a head",
+        "created": datetime.now(UTC).date().isoformat(),
+        "members": members,
+        "exported": [asdict(key) for key in runs],
+    }
+    return write_bundle(out, manifest, tensors, irs)
+
+
+def _faster(
+    bundle: Bundle,
+    identity: Entry,
+    predictions: pd.DataFrame,
+    prepared: Prepared,
+    arithmetics: tuple[Faster, ...],
+) -> tuple[Entry, dict[str, bytes]]:
+    """The member of a run's `bundle` with these arithmetics, and the files of its int8.
+
+    Thresholds follow the rules of fp32's, on what each arithmetic says of the validation photos.
+    """
+    (head,), task, classes = bundle.heads, identity["task"], identity["classes"]
+    known = {photo.path: photo.sha256 for photo in prepared.of(task, "val")}
+    if identity["dataset_digest"] != prepared.digest or not set(predictions["path"]) <= set(known):
+        raise UsageError(
+            f"--photos {prepared.folder}: the run of task {task} learnt from other photos; name the folder "
+            "that enrich-train compare was given"
+        )
+    learnt = tuple(prepared.folder / photo.path for photo in prepared.of(task, "train"))
+    making = Making(arithmetics, learnt if "int8" in arithmetics else ())
+    check_making((), making)
+    draft, new = with_arithmetics(bundle, making, bundle.folder / "faster", bundle.folder)
+    pair, empty = pair_of(task, classes), np.full(len(predictions), "")
+    numbers = {pair[0]: 1, pair[1]: 0} if pair else {kind: number for number, kind in enumerate(classes)}
+    photos = PhotoSet(
+        folder=prepared.folder,
+        paths=tuple(predictions["path"]),
+        sha256=tuple(known[path] for path in predictions["path"]),
+        group=predictions["group"].to_numpy(dtype=str),
+        site=predictions["group"].to_numpy(dtype=str),
+        split=empty,
+        collection=empty,
+        licence=empty,
+        labels={head.name: predictions["truth"].map(numbers).to_numpy(np.int64)},
+        classes={},
+    )
+
+    def score(name: Arithmetic) -> Scored:
+        scored = score_all(draft.at(name), photos, "auto", Console(), bundle.folder)
+        if not scored.readable.all():
+            raise UsageError(
+                f"{prepared.folder}: photos are damaged; make it again with enrich-train prepare"
+            )
+        return scored
+
+    def fit(here: Bundle, mine: Head, scored: Scored) -> tuple[Entry, str]:
+        logits = scored.logits(here, mine)
+        chances = softmax(np.hstack([logits, np.zeros_like(logits)]) if pair else logits, axis=1)
+        said = {f"p_{kind}": chances[:, number] for number, kind in enumerate(pair or classes)}
+        return fields_of(task, classes, predictions.assign(**said)), ""
+
+    manifest = copy.deepcopy(draft.manifest)
+    exact = Exact({head.name: score("fp32").logits(draft, head)}, {})
+    fit_each(draft, new, manifest, Labelled(photos, bundle.heads), exact, score, fit)
+    irs = (name for name in manifest["files"] if not name.endswith(".safetensors"))
+    return manifest["members"][0], {name: (draft.folder / name).read_bytes() for name in irs}
+
+
+def _folder(results: Path, key: RunKey) -> Path:
+    for architecture in (key.architecture, f"torchvision:{key.architecture}"):
+        folder = results / "runs" / RunKey(key.task, architecture, key.mode, key.seed).folder
+        if (folder / BEST).is_file():
+            return folder
+    made = sorted(path.parent.name for path in (results / "runs").glob(f"*/{BEST}"))
+    known = ", ".join(made) or "none"
+    raise UsageError(
+        f"{results} has no finished run {key.task}/{key.architecture}/{key.mode}, seed {key.seed}; "
+        f"finished are {known}"
+    )
+
+
+def _read_weights(path: Path) -> Tensors:
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is not readable as safetensors ({error}); make the run again") from None
+
+
+def make_head(
+    task: str, identity: Entry, weights: Tensors, predictions: pd.DataFrame
+) -> tuple[Entry, Tensors]:
+    """A run's head for the manifest, and its weights by a bundle's names."""
+    name = HEAD_NAMES.get(task, task)
+    if not re.fullmatch(HEAD_NAME, name):
+        raise UsageError(
+            f"task {task} cannot name a head: use small letters, digits and _ in the task's name"
+        )
+    classes: list[str] = list(identity["classes"])
+    tensors = {key: tensor for key, tensor in weights.items() if key.startswith("backbone.")}
+    weight, bias = (weights.get(f"head.{task}.{part}") for part in ("weight", "bias"))
+    if weight is None or bias is None or len(weight) != len(classes):
+        raise UsageError(f"the weights of {task} do not fit its run.json; make the run again")
+    if not predictions["truth"].isin(classes).all() or predictions.empty:
+        raise UsageError(f"predictions.csv of {task} does not fit its run.json; make the run again")
+    if pair := pair_of(task, classes):
+        having, lacking = map(classes.index, pair)
+        weight, bias = (part[[having]] - part[[lacking]] for part in (weight, bias))
+    head = {"name": name, **fields_of(task, classes, predictions)}
+    head["metrics"]["run"] = identity
+    return head, {**tensors, f"head.{name}.weight": weight, f"head.{name}.bias": bias}

@@ -1,0 +1,159 @@
+"""Which runs a comparison makes, in which order, and all that can be known to be wrong before the first."""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from enrich.errors import UsageError
+from enrich.model.bundle import Preprocessing
+from training import thesis
+from training.compare.results import RunKey
+from training.data.prepared import SPLITS, Prepared
+from training.models.architectures import MODES, Network, architecture_name, preprocessing_of
+from training.models.weights import WeightSource, check_weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run learns: the thesis's SGD. `precision`: fp32 (an exact repeat) or bf16."""
+
+    epochs: int = thesis.EPOCHS
+    batch: int = 32
+    rate: float = 0.001
+    momentum: float = 0.9
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is compared; nothing named: the thesis's own. `size` in pixels, 0: each architecture's own."""
+
+    architectures: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run."""
+
+    key: RunKey
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights: WeightSource
+    recipe: Recipe
+    digest: str
+    """Of the prepared folder."""
+
+    def identity(self) -> dict[str, Any]:
+        """All that its figures depend on; two runs with the same one are the same run."""
+        return {
+            **asdict(self.key),
+            "classes": list(self.classes),
+            "weights": self.weights.kind,
+            "from_scratch": self.weights.kind == "none",
+            "preprocessing": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(self.preprocessing).items()
+            },
+            "hyperparameters": {**asdict(self.recipe), "optimiser": "sgd", "auxiliary_weight": 0.4},
+            "dataset_digest": self.digest,
+        }
+
+
+def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe: Recipe) -> list[Plan]:
+    """The runs in order: by seed, mode, architecture and task.
+
+    Raises:
+        UsageError: an unknown task or architecture.
+    """
+    names = choice.architectures or tuple(thesis.ARCHITECTURES)
+    architectures = tuple(dict.fromkeys(architecture_name(given) for given in names))
+    tasks = choice.tasks or tuple(prepared.classes)
+    modes = choice.modes or MODES
+    for mode in modes:
+        if mode not in MODES:
+            raise UsageError(f"--mode {mode}: use {' or '.join(MODES)}")
+    for task in tasks:
+        if task not in prepared.classes:
+            known = ", ".join(prepared.classes)
+            raise UsageError(f"--task {task}: {prepared.folder} has {known}; prepare that task, too")
+    seen = {name: preprocessing_of(name, weights.kind, choice.size) for name in architectures}
+    return [
+        Plan(
+            RunKey(task, architecture, mode, seed),
+            prepared.classes[task],
+            seen[architecture],
+            weights,
+            recipe,
+            prepared.digest,
+        )
+        for seed in choice.seeds
+        for mode in modes
+        for architecture in architectures
+        for task in tasks
+    ]
+
+
+def check_photos(prepared: Prepared, tasks: Sequence[str], batch: int) -> None:
+    """There are classes enough, photos enough, and the photos are those that were prepared.
+
+    Raises:
+        UsageError: they are not.
+    """
+    for task in tasks:
+        classes = prepared.classes[task]
+        if len(classes) < 2:
+            raise UsageError(f"task {task} has one class only ({classes[0]}); add photos of another one")
+        found = Counter((photo.label, photo.split) for photo in prepared.photos if photo.task == task)
+        for label in classes:
+            if (count := found[label, "train"]) < batch:
+                raise UsageError(
+                    f"class {label} of {task} has {count} training photos, fewer than a batch of {batch}; "
+                    "add photos or use a smaller --batch"
+                )
+            if not found[label, "val"]:
+                raise UsageError(f"class {label} of {task} has no validation photo; add photos")
+    for photo in prepared.photos:
+        if photo.task in tasks and photo.split in SPLITS:
+            data = (prepared.folder / photo.path).read_bytes()
+            if hashlib.sha256(data).hexdigest() != photo.sha256:
+                raise UsageError(
+                    f"{prepared.folder / photo.path} was changed after it was prepared; "
+                    "make the folder again with enrich-train prepare"
+                )
+
+
+def check_resources(plans: Sequence[Plan], out: Path) -> None:
+    """Weights are here, every network can be built, and the disk holds their checkpoints and weights.
+
+    Raises:
+        UsageError: one of these is not so.
+    """
+    kept = largest = 0
+    sizes: dict[str, int] = {}
+    for plan in plans:
+        name = plan.key.architecture
+        if name not in sizes:
+            check_weights(name, plan.weights)
+            with torch.device("meta"):
+                network = Network(name, len(plan.classes), plan.key.mode, plan.preprocessing)
+            sizes[name] = 4 * network.parameter_counts()[0]
+        kept += sizes[name]
+        # A checkpoint holds weights, momentum and the best epoch's weights; the last one stays meanwhile.
+        largest = max(largest, 2 * 3 * sizes[name])
+    folder = next(path for path in (out, *out.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(folder).free, kept + largest
+    if free < needed:
+        raise UsageError(
+            f"{out} has {free / 1e9:.1f} GB free, and {len(plans)} runs need up to {needed / 1e9:.1f} GB for "
+            "weights and checkpoints; free some, or name another --out"
+        )

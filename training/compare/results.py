@@ -1,0 +1,261 @@
+"""The results folder of a comparison: what `compare` writes, `report` and `export` read.
+
+::
+
+    RESULTS/runs.csv       one row a finished run         RESULTS/epochs.csv    one row an epoch
+    RESULTS/timings.csv    by `compare --timing-steps`    RESULTS/settings.json options, library versions
+    RESULTS/runs/<task>__<architecture>__<mode>__s<seed>/
+        run.json           everything that rebuilds the model
+        best.safetensors   weights of the best validation epoch, by a bundle's names
+        predictions.csv    validation photos at that epoch: path, group, truth, predicted, p_<class>…
+        checkpoint.pt      only while the run is unfinished
+
+Several processes may write to one folder: rows are added under a lock, each time to a new file that then
+takes the old one's place, so that a reader never meets half a row.
+"""
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from enrich.atomic import new_file
+from enrich.errors import UsageError
+
+RUNS, EPOCHS, TIMINGS, SETTINGS = "runs.csv", "epochs.csv", "timings.csv", "settings.json"
+RUN, BEST, PREDICTIONS, CHECKPOINT = "run.json", "best.safetensors", "predictions.csv", "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Names a run within a comparison."""
+
+    task: str
+    architecture: str
+    """One of the thesis's five by its bare name, else `timm:<model>` or `torchvision:<model>`."""
+    mode: str
+    seed: int = 0
+
+    @property
+    def folder(self) -> str:
+        """The run's folder within `RESULTS/runs`."""
+        return f"{self.task}__{self.architecture.replace(':', '-')}__{self.mode}__s{self.seed}"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A finished run. `seconds`: wall clock of all epochs, validation included; accuracies 0..1.
+
+    What need not be known (of runs that others made) is None and an empty field.
+    """
+
+    KEY = ("task", "architecture", "mode", "seed")
+    task: str
+    architecture: str
+    mode: str
+    seed: int | None
+    weights: str | None
+    epochs: int | None
+    seconds: float
+    best_epoch: int | None
+    best_val_accuracy: float
+    train_photos: int | None
+    val_photos: int | None
+    input_size: int | None
+    parameters: int | None
+    trainable_parameters: int | None
+    precision: str | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of a run, counted from 1. `images_per_second`: training photos by the time training took."""
+
+    KEY = ("task", "architecture", "mode", "seed", "epoch")
+    task: str
+    architecture: str
+    mode: str
+    seed: int | None
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class TimingRow:
+    """One round of steps. `epoch_seconds`: training and validation at these rates, for the photos that the
+    thesis had for the task (of a task it does not know: for the prepared photos)."""
+
+    KEY = ("task", "architecture", "mode", "round")
+    task: str
+    architecture: str
+    mode: str
+    round: int
+    steps: int
+    batch: int
+    train_images_per_second: float
+    val_images_per_second: float
+    epoch_seconds: float
+    device: str
+    threads: int
+
+
+Row = RunRow | EpochRow | TimingRow
+_TABLES: dict[str, type[Row]] = {RUNS: RunRow, EPOCHS: EpochRow, TIMINGS: TimingRow}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one or several results folders, with the columns of their row classes.
+
+    A table whose file is nowhere is empty, with its columns. Whole numbers that may be empty are `Int64`.
+    """
+
+    folders: tuple[Path, ...]
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    timings: pd.DataFrame
+
+    def run_folder(self, key: RunKey) -> Path | None:
+        """Where the run's own files are; None: in none of the folders."""
+        for folder in self.folders:
+            if (folder / "runs" / key.folder / RUN).is_file():
+                return folder / "runs" / key.folder
+        return None
+
+
+def read_results(*folders: Path) -> Results:
+    """Read the tables of all `folders` as one; of rows with the same key the last folder's counts.
+
+    Raises:
+        UsageError: no results there, or a table that is not readable or lacks a column.
+    """
+    for folder in folders:
+        if not any((folder / name).is_file() for name in _TABLES):
+            raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
+    tables = {}
+    for name, row in _TABLES.items():
+        parts = [_read_table(folder / name, row) for folder in folders if (folder / name).is_file()]
+        table = pd.concat(parts, ignore_index=True) if parts else _typed(_empty(row), row)
+        tables[name] = table.drop_duplicates(list(row.KEY), keep="last", ignore_index=True)
+    return Results(tuple(folders), tables[RUNS], tables[EPOCHS], tables[TIMINGS])
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """A run's `run.json`.
+
+    Raises:
+        UsageError: missing, or not JSON.
+    """
+    path = folder / RUN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: name a folder within RESULTS/runs") from None
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is not JSON ({error}); delete the run's folder and make the run again"
+        ) from None
+    return dict(content)
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """A run's `predictions.csv`: path, group, truth, predicted as text, `p_<class>` as numbers.
+
+    Raises:
+        UsageError: missing or not readable.
+    """
+    path = folder / PREDICTIONS
+    try:
+        text = dict.fromkeys(("path", "group", "truth", "predicted"), str)
+        return pd.read_csv(path, dtype=text, keep_default_na=False)
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: the run has not finished") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
+
+
+def add_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Add `rows`, all of one class, to their table in `folder`; a row of the same key gives way.
+
+    So an epoch that a killed run had written and makes again after its checkpoint stands there once.
+    """
+    row_class = type(rows[0])
+    path = folder / next(name for name, known in _TABLES.items() if known is row_class)
+    names = [field.name for field in fields(row_class)]
+    added = [{name: _text(value) for name, value in asdict(row).items()} for row in rows]
+    new = {tuple(row[name] for name in row_class.KEY) for row in added}
+    with locked(folder):
+        kept: list[dict[str, str]] = []
+        if path.is_file():
+            _read_table(path, row_class)
+            with path.open(newline="", encoding="utf-8") as file:
+                kept = [
+                    row for row in csv.DictReader(file) if tuple(row[n] for n in row_class.KEY) not in new
+                ]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *added])
+        write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the whole file at once: whoever looks finds the old one or the new one."""
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, by a kill too
+        yield
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _empty(row: type[Row]) -> pd.DataFrame:
+    return pd.DataFrame({field.name: pd.Series(dtype=str) for field in fields(row)})
+
+
+def _read_table(path: Path, row: type[Row]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
+    names = [field.name for field in fields(row)]
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(names)}")
+    try:
+        return _typed(table[names], row)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} holds a value that is no number: {error}") from None
+
+
+def _typed(table: pd.DataFrame, row: type[Row]) -> pd.DataFrame:
+    table = table.copy()
+    for field in fields(row):
+        kind = str(field.type).removesuffix(" | None").replace("<class '", "").removesuffix("'>")
+        if kind in ("int", "float"):
+            numbers = pd.to_numeric(table[field.name].replace("", None))
+            table[field.name] = numbers.astype("Int64" if kind == "int" else "float64")
+    return table

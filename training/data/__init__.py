@@ -1,0 +1,1 @@
+"""The photos that training learns from: read, cleaned, split."""

@@ -1,0 +1,92 @@
+"""The command line of `enrich-train prepare`."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from training.data.decide import Rules
+from training.data.prepare import Outcome, PrepareOptions, prepare
+from training.data.prepared import SPLITS
+
+
+def prepare_command(
+    photos: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTOS", help="Folder of <task>/<class>/ folders, or with manifest.csv"),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write")],
+    split: Annotated[
+        Literal["thesis", "group"],
+        typer.Option(help="thesis: first 80 % of each class trains; group: whole homes"),
+    ] = "thesis",
+    sizes: Annotated[
+        Literal["all", "thesis"], typer.Option(help="thesis: draw classes down to the thesis's sizes")
+    ] = "all",
+    task: Annotated[list[str] | None, typer.Option(help="Only this task")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    cap: Annotated[int, typer.Option(min=0, help="Photos per home and class at most; 0: all")] = 0,
+    width: Annotated[int, typer.Option(min=32, help="Pixels wide that wider photos become")] = 500,
+    min_width: Annotated[
+        int | None, typer.Option(min=1, help="Narrower photos are dropped; default: --width")
+    ] = None,
+    near: Annotated[
+        int,
+        typer.Option(min=0, max=64, help="Photos that differ in at most as many of 128 bits are the same"),
+    ] = Rules.near,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier prepared folder")
+    ] = False,
+) -> None:
+    """Clean labelled photos, drop duplicates, split them for `compare`."""
+    options = PrepareOptions(
+        photos=photos,
+        out=out,
+        rules=Rules(split, sizes, cap, near, seed),
+        tasks=tuple(task or ()),
+        exclude=tuple(exclude or ()),
+        width=width,
+        min_width=width if min_width is None else min_width,
+        overwrite=overwrite,
+    )
+    outcome = _with_bars(options)
+    console = Console()
+    console.print(_table(outcome))
+    for note in outcome.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{len(outcome.photos)} photos prepared in {out}", soft_wrap=True, markup=False)
+
+
+def _with_bars(options: PrepareOptions) -> Outcome:
+    terminal = Console(stderr=True)
+    if not terminal.is_interactive:  # elsewhere a progress bar leaves empty lines
+        return prepare(options)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True) as progress:
+
+        def watch(what: str, total: int) -> Callable[[], None]:
+            bar = progress.add_task(what, total=total)
+            return lambda: progress.advance(bar)
+
+        return prepare(options, watch)
+
+
+def _table(outcome: Outcome) -> Table:
+    """Photos kept and dropped per task, class and reason."""
+    kept = Counter((photo.task, photo.label, photo.split) for photo in outcome.photos)
+    dropped = Counter((photo.task, photo.label, photo.reason) for photo in outcome.dropped)
+    reasons = sorted({photo.reason for photo in outcome.dropped})
+    table = Table("task", "class", *SPLITS, *(reason.replace("_", " ") for reason in reasons))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for task, label in dict.fromkeys((photo.task, photo.label) for photo in outcome.photos):
+        figures = [kept[task, label, side] for side in SPLITS]
+        figures += [dropped[task, label, reason] for reason in reasons]
+        table.add_row(task, label, *(str(figure) if figure else "-" for figure in figures))
+    return table

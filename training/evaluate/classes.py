@@ -1,0 +1,107 @@
+"""Figures of a multiclass head's answers: of photos, and of the listings that homes would be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from training.data.photos import UNLABELLED, PhotoSet
+from training.evaluate.measure import (
+    Answers,
+    Truth,
+    by_collection,
+    find_homes,
+    reliability,
+)
+from training.evaluate.scored import Rows, Scored
+from training.thresholds.calibrate import Counts, Share, rounded
+
+
+@dataclass(frozen=True)
+class ClassesMeasured:
+    """A multiclass head; `confusion[truth, answer]` counts photos."""
+
+    head: Head
+    figures: dict[str, Any]
+    confusion: NDArray[np.int64]
+    photos: Answers
+    """Truth: whether the most probable class is right."""
+
+
+def measure_classes(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
+) -> ClassesMeasured:
+    """Photo and listing figures of a multiclass head."""
+    labels = photos.labels[head.name]
+    rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
+    chance = scored.chances(bundle, head)[rows]
+    answer, highest = chance.argmax(axis=1), chance.max(axis=1)
+    right = answer == labels[rows]
+    confusion = np.zeros((head.outputs, head.outputs), dtype=np.int64)
+    np.add.at(confusion, (labels[rows], answer), 1)
+    thresholds = np.array([kind.threshold for kind in head.classes])
+    figures: dict[str, Any] = {
+        "kind": "multiclass",
+        "photos": len(rows),
+        "accuracy": Share(int(right.sum()), len(rows)).as_json(),
+        "calibration_error": rounded(reliability(highest, right).error),
+        "classes": _class_figures(head, labels[rows], answer, highest >= thresholds[answer]),
+        "confusion": confusion.tolist(),
+        "collections": {
+            name: {"photos": len(part), "accuracy": Share(int(correct.sum()), len(part)).as_json()}
+            for name, part in by_collection(photos, rows)
+            for correct in [right[np.isin(rows, part)]]
+        },
+        "listings": _named(bundle, scored, head, labels, find_homes(photos, labels != UNLABELLED, prefixes)),
+    }
+    return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
+
+
+def _class_figures(
+    head: Head, labels: NDArray[np.int64], answer: NDArray[np.int64], sure: Truth
+) -> dict[str, Any]:
+    """Each class: most probable at all, and at or above the threshold that it counts from."""
+    figures = {}
+    for number, kind in enumerate(head.classes):
+        mine, said = labels == number, answer == number
+        at_all = Counts(
+            int((said & mine).sum()),
+            int((said & ~mine).sum()),
+            int((~said & mine).sum()),
+            int((~said & ~mine).sum()),
+        )
+        over = Share(int((said & sure & mine).sum()), int((said & sure).sum()))
+        figures[kind.name] = {
+            "photos": int(mine.sum()),
+            "recall": at_all.recall.as_json(),
+            "precision": at_all.precision.as_json(),
+            "publish": kind.publish,
+            "threshold": kind.threshold,
+            "precision_over_threshold": over.as_json(),
+            "recall_over_threshold": Share(over.hits, int(mine.sum())).as_json(),
+        }
+    return figures
+
+
+def _named(
+    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: list[Rows]
+) -> dict[str, Any]:
+    """Per published class: homes that have such a photo against those whose document would name it."""
+    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] for rows in homes]
+    figures: dict[str, Any] = {"homes": len(homes)}
+    for number, kind in enumerate(head.classes):
+        if not kind.publish or not homes:
+            continue
+        having = np.array([(labels[rows] == number).any() for rows in homes])
+        said = np.array([isinstance(answer, list) and kind.name in answer for answer in answers])
+        counts = Counts.at(said.astype(np.float64), having, 0.5)
+        figures[kind.name] = {
+            "homes": int(having.sum()),
+            "recall": counts.recall.as_json(),
+            "precision": counts.precision.as_json(),
+        }
+    return figures

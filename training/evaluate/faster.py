@@ -1,0 +1,271 @@
+"""The faster arithmetics of a bundle: made, and fitted on what each says of homes that it has not seen."""
+
+import copy
+import hashlib
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrich.errors import UsageError
+from enrich.model.arithmetic import NEEDED, Counted, Drift, Faster, HeadFigures, Measured, cpu_has
+from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
+from enrich.model.head import Head
+from enrich.model.writing import write_manifest
+from training.data.photos import UNLABELLED, read_manifest
+from training.evaluate.labelled import Labelled
+from training.evaluate.measure import Floats
+from training.evaluate.scored import Scored
+from training.evaluate.trained_on import digest
+from training.models.heads import macro_average_precision
+from training.models.quantize import installed, quantize, sampled
+
+Entry = dict[str, Any]
+Fit = Callable[[Bundle, Head, Scored], tuple[Entry, str]]
+"""From what a bundle says in an arithmetic to fields of a head's manifest entry, none where it cannot be
+fitted, and a line for people."""
+FASTER = (
+    "It scores in fp32: add bf16 and int8 on homes that it has not learnt from, with enrich-train evaluate "
+    "--rethreshold --arithmetic"
+)
+"""What is said of a bundle without faster arithmetics."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """What to make beside what the bundle has."""
+
+    arithmetics: tuple[Faster, ...] = ()
+    calibration: tuple[Path, ...] = ()
+    """Photos from which int8 learns the ranges of activations."""
+    seed: int = 0
+    origin: Bundle | None = None
+    """A bundle with the same backbone, whose int8 is taken as it is."""
+
+
+def named(given: Collection[str]) -> tuple[Faster, ...]:
+    """The faster ones of the arithmetics that were named.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    if unknown := set(given) - set(ARITHMETICS):
+        raise UsageError(f"--arithmetic {unknown.pop()}: use {', '.join(ARITHMETICS)}")
+    return tuple(name for name in get_args(Faster) if name in given)
+
+
+def check_making(have: Collection[str], making: Making) -> None:
+    """Refuse what cannot be made or fitted here, before hours are spent. `have`: what the bundle has already.
+
+    Raises:
+        UsageError: what is missing.
+    """
+    for name in get_args(Faster):
+        if (name in have or name in making.arithmetics) and not cpu_has(name):
+            raise UsageError(
+                f"{name} is fitted on what this CPU makes of the photos, and it has no {NEEDED[name]}; use "
+                "another machine"
+            )
+    if "int8" in making.arithmetics and not (making.calibration or making.origin or "int8" in have):
+        raise UsageError(
+            "--arithmetic int8: name photos like those that the bundle learnt from: --calibrate PHOTOS"
+        )
+    if making.calibration and "int8" not in making.arithmetics:
+        raise UsageError("--calibrate: is for --arithmetic int8; leave it out, or name int8")
+    if making.calibration and not installed():
+        raise UsageError("--arithmetic int8 needs NNCF: pip install 'listing-enrichment[training]'")
+
+
+def calibration_paths(folder: Path) -> tuple[Path, ...]:
+    """Photos of `folder/manifest.csv` that int8 may learn from: all but those of split `listing`.
+
+    Raises:
+        UsageError: no manifest, or no such photo.
+    """
+    table = read_manifest(folder)
+    if "split" in table.columns:
+        table = table[table["split"] != "listing"]
+    paths = [folder / path for path in table.get("path", ())]
+    if not any(path.is_file() for path in paths):
+        raise UsageError(f"--calibrate {folder}: none of its photos is there")
+    return tuple(path for path in paths if path.is_file())
+
+
+def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) -> tuple[Bundle, set[Faster]]:
+    """A copy of `bundle` in `folder` with the arithmetics asked for, and the names of those that are new:
+    these have fp32's thresholds still. `cache`: folder of converted networks."""
+    manifest: Entry = copy.deepcopy(bundle.manifest)
+    new: set[Faster] = {name for name in making.arithmetics if name not in bundle.arithmetics}
+    if making.calibration:
+        new.add("int8")
+    folder.mkdir(parents=True)
+    for name in manifest["files"]:
+        shutil.copyfile(bundle.folder / name, folder / name)
+    for member, entry in zip(bundle.members, manifest["members"], strict=True):
+        entry.pop("bf16", None)  # of earlier versions
+        specs = entry.setdefault("arithmetics", {})
+        if not specs and not new:
+            del entry["arithmetics"]
+        for name in sorted(new):
+            for old in specs.get(name, {}).get("files", {}).values():
+                (folder / old).unlink()
+                del manifest["files"][old]
+            specs[name] = {"heads": copy.deepcopy(entry["heads"])}
+        if "int8" in new:
+            ir = Path(member.weights).stem + "-int8.xml"
+            specs["int8"]["files"] = {"ir": ir, "weights": str(Path(ir).with_suffix(".bin"))}
+            if making.origin is not None:
+                theirs = making.origin.at("int8").members[0].ir
+                assert theirs is not None
+                shutil.copyfile(making.origin.folder / theirs.ir, folder / ir)
+                shutil.copyfile(making.origin.folder / theirs.weights, (folder / ir).with_suffix(".bin"))
+            else:
+                pictures = sampled(making.calibration, member.preprocessing, making.seed)
+                quantize(bundle, member, pictures, cache, folder / ir)
+            for name in specs["int8"]["files"].values():
+                manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    write_manifest(folder, manifest)
+    return load_bundle(folder), new
+
+
+@dataclass(frozen=True)
+class Exact:
+    """fp32 on the same photos."""
+
+    logits: Mapping[str, Floats]
+    """Head -> logits [photos, outputs], before temperature; NaN where there are none."""
+    homes: Mapping[str, tuple[Counted, Counted]]
+    """Binary head -> precision and recall of homes."""
+
+
+def fit_each(
+    draft: Bundle,
+    new: Collection[Faster],
+    manifest: Entry,
+    labelled: Labelled,
+    exact: Exact,
+    score: Callable[[Faster], Scored],
+    fit: Fit,
+) -> tuple[list[Faster], list[str]]:
+    """Fit all faster arithmetics of `draft`, each on what `score` has of the photos in it, and put what comes
+    out into `manifest`; returns those fitted, and lines for people.
+
+    One of the `new` that cannot be fitted for all heads is taken out.
+    """
+    fitted: list[Faster] = []
+    lines: list[str] = []
+    for name in get_args(Faster):
+        if name not in draft.arithmetics:
+            continue
+        made = _fit(draft, name, labelled, exact, score(name), fit)
+        lines += [f"{name}, {line}" for line in made.lines]
+        if name in new and len(made.fields) < len(draft.heads):
+            lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
+            _drop(manifest, name)
+            continue
+        _put(manifest, name, made, labelled)
+        fitted.append(name)
+    return fitted, lines
+
+
+def offered(bundle: Bundle, names: Sequence[Faster]) -> list[str]:
+    """A line for each of these arithmetics of the bundle: whether precision `auto` may take it."""
+    flaws = {name: bundle.flaw(name) for name in names}
+    return [
+        f"{name}: not taken by precision auto: {flaw}"
+        if flaw
+        else f"{name}: as good as fp32 here, so precision auto may take it"
+        for name, flaw in flaws.items()
+    ]
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """By head: fields of its manifest entry, and its figures, both without heads that could not be fitted;
+    and a line for people per head."""
+
+    fields: dict[str, Entry] = field(default_factory=dict)
+    figures: dict[str, HeadFigures] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+
+def _fit(bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, scored: Scored, fit: Fit) -> _Fitted:
+    """Fit temperature and thresholds of `bundle`, which is in fp32, in the arithmetic `name`; `scored` is
+    what it says of the photos in that arithmetic."""
+    here, made = bundle.at(name), _Fitted()
+    for head, mine in zip(bundle.heads, here.heads, strict=True):
+        if head.name not in labelled.photos.labels:
+            made.lines.append(f"{head.name}: not labelled")
+            continue
+        found, line = fit(here, mine, scored)
+        made.lines.append(f"{head.name}: {line}")
+        if found:
+            made.fields[head.name] = found
+            logits = exact.logits[head.name], scored.logits(here, mine)
+            made.figures[head.name] = _figures(head, labelled, logits, exact, found["metrics"])
+    return made
+
+
+def _put(manifest: Entry, name: Faster, made: _Fitted, labelled: Labelled) -> None:
+    """Put what was fitted into the manifest; what was not stays as it was."""
+    for member in manifest["members"]:
+        spec = member["arithmetics"][name]
+        for entry in spec["heads"]:
+            entry.update(made.fields.get(entry["name"], {}))
+        kept = spec.get("figures", {}).get("heads", {})
+        mine = {entry["name"] for entry in spec["heads"]}
+        new = {head: asdict(figures) for head, figures in made.figures.items() if head in mine}
+        spec["figures"] = {
+            "photos": len(labelled.photos),
+            "photos_sha256": digest(labelled.photos.sha256),
+            "heads": {**kept, **new},
+        }
+
+
+def _drop(manifest: Entry, name: Faster) -> None:
+    """Take an arithmetic out of the manifest."""
+    for member in manifest["members"]:
+        for file in member["arithmetics"].pop(name).get("files", {}).values():
+            del manifest["files"][file]
+
+
+def _figures(
+    head: Head, labelled: Labelled, logits: tuple[Floats, Floats], exact: Exact, metrics: Entry
+) -> HeadFigures:
+    """`logits` [photos, outputs]: fp32's, and those in this arithmetic."""
+    readable = np.isfinite(logits[0]).all(axis=1) & np.isfinite(logits[1]).all(axis=1)
+    labels = labelled.photos.labels[head.name]
+    known = readable & (labels != UNLABELLED)
+    before, after = (_average_precision(head, labels[known], one[known]) for one in logits)
+    chances, moved = (head.probabilities(one[readable]) for one in logits)
+    drift = np.abs(chances - moved).max(axis=1)
+    fair: tuple[Counted, ...] = ()
+    if "true" in metrics:
+        fair = of_homes(metrics["true"]["cross_fitted"])
+    return HeadFigures(
+        here=Measured(after, *fair),
+        fp32=Measured(before, *exact.homes.get(head.name, ())),
+        drift=Drift(round(float(drift.max()), 4), round(float(np.quantile(drift, 0.999)), 4)),
+        target=metrics["true"]["target"] if fair else None,
+    )
+
+
+def of_homes(counts: Mapping[str, Any]) -> tuple[Counted, Counted]:
+    """Precision and recall of `Counts`, or of homes as `measure` has them, as JSON."""
+    precision, recall = (
+        Counted(counts[part]["hits"], counts[part]["of"]) for part in ("precision", "recall")
+    )
+    return precision, recall
+
+
+def _average_precision(head: Head, labels: NDArray[np.int64], logits: Floats) -> float:
+    """Of photos; of a multiclass head the mean over the classes that it publishes, each against the rest."""
+    weight = np.ones(len(labels))
+    if head.kind == "binary":
+        return round(macro_average_precision(labels, logits, weight), 4)
+    published = {number for number, kind in enumerate(head.classes) if kind.publish}
+    return round(macro_average_precision(labels, logits, weight, only=published or None), 4)

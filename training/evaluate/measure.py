@@ -1,0 +1,189 @@
+"""Figures of a binary head's answers: of photos, and of the listings that homes would be.
+
+Shares carry exact (Clopper-Pearson) 95 % intervals. They count photos or homes as they are in the manifest,
+unweighted; only `at_prevalence` looks at another mix of homes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from enrich.model.bundle import Bundle
+from enrich.model.head import Head
+from training.data.homes import MIN_PHOTOS
+from training.data.photos import UNLABELLED, PhotoSet
+from training.evaluate.scored import Rows, Scored
+from training.thresholds.calibrate import Counts, Share, rounded
+
+Floats = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+
+BINS = 10
+PREVALENCES = (0.1, 0.2, 0.3, 0.5)
+MAX_COLLECTIONS = 20
+"""With more first folders than this (a folder a home), they are no collections to tell apart."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidences in `BINS` bins of equal width: mean confidence and share that is right, NaN where empty."""
+
+    confidence: Floats
+    right: Floats
+    count: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Naeini et al. 2015): |confidence - share right|, weighted by count."""
+        filled = self.count > 0
+        gaps = np.abs(self.confidence[filled] - self.right[filled])
+        return float(np.average(gaps, weights=self.count[filled])) if filled.any() else float("nan")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Scores beside the truth, of photos or of homes; `score` is what thresholds act on."""
+
+    truth: Truth
+    score: Floats
+    confidence: Floats
+
+
+@dataclass(frozen=True)
+class BinaryMeasured:
+    """A binary head: its figures for metrics.json, and what the pictures are drawn from."""
+
+    head: Head
+    figures: dict[str, Any]
+    photos: Answers
+    rows: Rows
+    """Photo `i` of `photos` is row `rows[i]` of the photo set."""
+    homes: Answers
+
+
+def find_homes(photos: PhotoSet, usable: Truth, prefixes: Sequence[str]) -> list[Rows]:
+    """Rows of each home: groups with at least `MIN_PHOTOS` usable photos, of paths that start so."""
+    if prefixes:
+        usable = usable & np.array([path.startswith(tuple(prefixes)) for path in photos.paths])
+    rows = np.flatnonzero(usable)
+    _, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
+    return [rows[inverse == group] for group in np.flatnonzero(sizes >= MIN_PHOTOS)]
+
+
+def measure_binary(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
+) -> BinaryMeasured:
+    """Photo and listing figures of a binary head; photos without its label take no part in its homes."""
+    labels = photos.labels[head.name]
+    rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
+    chance = scored.chances(bundle, head)[:, 0]
+    truth = labels == 1
+    answers = Answers(truth[rows], chance[rows], chance[rows])
+    figures: dict[str, Any] = {"kind": "binary", "photos": _photo_figures(head, answers)}
+    figures["collections"] = {
+        name: _photo_figures(head, Answers(truth[part], chance[part], chance[part]))
+        for name, part in by_collection(photos, rows)
+    }
+    homes = find_homes(photos, labels != UNLABELLED, prefixes)
+    figures["listings"], of_homes = _listing_figures(bundle, scored, head, homes, truth, chance)
+    return BinaryMeasured(head, figures, answers, rows, of_homes)
+
+
+def _photo_figures(head: Head, photos: Answers) -> dict[str, Any]:
+    at_true = Counts.at(photos.score, photos.truth, head.true_threshold)
+    at_half = Counts.at(photos.score, photos.truth, 0.5)
+    below = Counts.at(photos.score, photos.truth, head.false_threshold)
+    return {
+        "photos": len(photos.truth),
+        "with": int(photos.truth.sum()),
+        "accuracy": Share(at_true.tp + at_true.tn, len(photos.truth)).as_json(),
+        "accuracy_at_half": Share(at_half.tp + at_half.tn, len(photos.truth)).as_json(),
+        **_ranking(photos.truth, photos.score),
+        "true_threshold": head.true_threshold,
+        "precision": at_true.precision.as_json(),
+        "recall": at_true.recall.as_json(),
+        "false_threshold": head.false_threshold,
+        "negative_precision": below.negative_precision.as_json(),
+        "calibration_error": rounded(reliability(photos.confidence, photos.truth).error),
+    }
+
+
+def _listing_figures(
+    bundle: Bundle, scored: Scored, head: Head, homes: list[Rows], truth: Truth, chance: Floats
+) -> tuple[dict[str, Any], Answers]:
+    homes = [rows for rows in homes if scored.readable[rows].any()]
+    listings = [scored.listing(bundle, rows).fields for rows in homes]
+    having = np.array([truth[rows].any() for rows in homes], dtype=bool)
+    highest = np.array([np.nanmax(chance[rows]) for rows in homes], dtype=np.float64)
+    confidence = np.array([one[f"{head.name}_confidence"] for one in listings], dtype=np.float64)
+    answers = Answers(having, highest, confidence)
+    if not homes:
+        return {"homes": 0}, answers
+    has = [one[f"has_{head.name}"] for one in listings]
+    said_true = np.array([answer is True for answer in has])
+    said_false = np.array([answer is False for answer in has])
+    found = Counts.at(said_true.astype(np.float64), having, 0.5)
+    not_ruled_out = Counts.at(1.0 - said_false, having, 0.5)
+    figures: dict[str, Any] = {
+        "homes": len(homes),
+        "with": int(having.sum()),
+        "photos": int(sum(len(rows) for rows in homes)),
+        "median_photos": float(np.median([len(rows) for rows in homes])),
+        "prevalence": round(float(having.mean()), 3),
+        **_ranking(having, highest),
+        "confidence": _ranking(having, confidence),
+        "outcomes": {
+            words: {
+                "true": int((said_true & kind).sum()),
+                "unknown": int((~said_true & ~said_false & kind).sum()),
+                "false": int((said_false & kind).sum()),
+            }
+            for words, kind in (("with", having), ("without", ~having))
+        },
+        "precision": found.precision.as_json(),
+        "recall": found.recall.as_json(),
+        "negative_precision": not_ruled_out.negative_precision.as_json(),
+        "at_prevalence": {
+            str(prevalence): {
+                "precision": rounded(found.precision_at(prevalence)),
+                "negative_precision": rounded(not_ruled_out.negative_precision_at(prevalence)),
+            }
+            for prevalence in PREVALENCES
+        },
+        "calibration_error": rounded(reliability(confidence, having).error),
+    }
+    return figures, answers
+
+
+def _ranking(truth: Truth, score: Floats) -> dict[str, Any]:
+    """What does not depend on a threshold; None where only one kind is there."""
+    if not truth.any() or truth.all():
+        return {"roc_auc": None, "average_precision": None, "recall_at_precision_95": None}
+    precision, recall, _ = precision_recall_curve(truth, score)
+    return {
+        "roc_auc": rounded(float(roc_auc_score(truth, score))),
+        "average_precision": rounded(float(average_precision_score(truth, score))),
+        "recall_at_precision_95": rounded(float(recall[precision >= 0.95].max())),
+    }
+
+
+def reliability(confidence: Floats, right: Truth) -> Reliability:
+    """Bins of a reliability diagram; `confidence` in 0..1."""
+    place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, weights=confidence, minlength=BINS) / count
+        share_right = np.bincount(place, weights=right.astype(np.float64), minlength=BINS) / count
+    return Reliability(mean, share_right, count)
+
+
+def by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:
+    """Rows of each collection; none where there is but one, or where first folders are no collections."""
+    names = np.unique(photos.collection[rows])
+    if not 1 < len(names) <= MAX_COLLECTIONS:
+        return []
+    return [(str(name) or "(no folder)", rows[photos.collection[rows] == name]) for name in names]

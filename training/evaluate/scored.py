@@ -1,0 +1,121 @@
+"""Photos through the serving path: decode, score, aggregate."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch.cuda import is_available
+
+from enrich.model.aggregate import aggregate
+from enrich.model.bundle import Bundle
+from enrich.model.engine import Engine, lane_pool, scores_of
+from enrich.model.head import Head
+from enrich.model.openvino_engine import OpenVinoEngine
+from enrich.model.torch_engine import TorchEngine
+from enrich.photos.decode import decode
+from enrich.records import Attributes, Output, Photo, PhotoResult, PhotoScore, PhotoStatus, Scores
+from training.data.homes import MIN_PHOTOS_FALSE
+from training.data.photos import MAX_PIXELS, PhotoSet
+
+BATCH = 32
+
+Rows = NDArray[np.int64]
+Judge = Callable[[int, Mapping[str, Output]], Mapping[str, Scores]]
+"""From a photo's row and what the engine made of it (by model id) to its scores, by model id."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What serving makes of the photos, in their order."""
+
+    results: tuple[PhotoResult, ...]
+    device: str
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        return np.array([result.status.ok for result in self.results], dtype=bool)
+
+    def logits(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
+        """Logits [photos, outputs], before temperature; NaN for photos that could not be read."""
+        model = next(member.model_id for member in bundle.members if head in member.heads)
+        missing = (float("nan"),) * head.outputs
+        return np.array(
+            [r.score.by_model[model][head.name] if r.score else missing for r in self.results],
+            dtype=np.float64,
+        )
+
+    def chances(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
+        """Calibrated probabilities [photos, outputs]; NaN for photos that could not be read."""
+        with np.errstate(invalid="ignore"):
+            return head.probabilities(self.logits(bundle, head))
+
+    def listing(self, bundle: Bundle, rows: Rows) -> Attributes:
+        """What the job would publish of a listing with these photos."""
+        return aggregate(bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
+
+
+def score_all(
+    bundle: Bundle,
+    photos: PhotoSet,
+    device: str,
+    console: Console,
+    cache: Path,
+    judge: Judge = lambda _, outputs: scores_of(outputs),
+) -> Scored:
+    """Decode and score all photos in the bundle's arithmetic, with a progress bar; a photo that cannot be
+    read gets its status. `cache`: folder of converted networks."""
+    engine = serving_engine(bundle, device, cache)
+    results: list[PhotoResult] = []
+    size = engine.batch_size
+    starts = range(0, len(photos), size)
+
+    def work(start: int) -> list[PhotoResult]:
+        return _score_batch(bundle, engine, photos, range(start, min(start + size, len(photos))), judge)
+
+    with lane_pool(engine) as pool, Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("photos", total=len(photos))
+        for done in _ahead([pool.submit(work, start) for start in starts]):
+            results += done
+            progress.advance(bar, len(done))
+    return Scored(tuple(results), str(engine.device) if isinstance(engine, TorchEngine) else "cpu")
+
+
+def serving_engine(bundle: Bundle, device: str, cache: Path) -> Engine:
+    """The engine that the job takes for this bundle on this device."""
+    if bundle.arithmetic == "int8" or device == "cpu" or (device == "auto" and not is_available()):
+        return OpenVinoEngine(bundle, cache, batch_size=BATCH)
+    return TorchEngine(bundle, device, batch_size=BATCH)
+
+
+def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResult]]:
+    try:
+        for future in waiting:
+            yield future.result()
+    finally:  # after Ctrl-C or an error: do not score the rest first
+        for future in waiting:
+            future.cancel()
+
+
+def _score_batch(
+    bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequence[int], judge: Judge
+) -> list[PhotoResult]:
+    decoded = [
+        decode((photos.folder / photos.paths[row]).read_bytes(), bundle.preprocessings, MAX_PIXELS)
+        for row in rows
+    ]
+    answers = iter(engine.score([photo.pixels for photo in decoded if photo.status.ok]))
+    results = []
+    for row, photo in zip(rows, decoded, strict=True):
+        place = Photo(row, "", photos.sha256[row], photos.paths[row])
+        sha = photos.sha256[row]
+        if photo.status is not PhotoStatus.OK:
+            results.append(PhotoResult(place, photo.status, sha, error=photo.error))
+            continue
+        score = PhotoScore(sha, photo.dhash, judge(row, next(answers)))
+        results.append(PhotoResult(place, photo.status, sha, score))
+    return results

@@ -1,0 +1,48 @@
+"""Whether a bundle has learnt from, or was adjusted to, the very photos that it is evaluated on."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from enrich.model.bundle import Bundle
+from training.data.photos import PhotoSet
+
+
+def warnings(bundle: Bundle, photos: PhotoSet) -> list[str]:
+    """A line for each reason that the figures may flatter, as far as the bundle's manifest tells.
+
+    Photos are told by their collection and split, which a manifest of other photos may share by chance.
+    """
+    return [*_learnt(bundle, photos), *_rethresholded(bundle, photos)]
+
+
+def digest(sha256: Sequence[str]) -> str:
+    """Names a set of photos, in any order."""
+    return hashlib.sha256("\n".join(sorted(set(sha256))).encode()).hexdigest()
+
+
+def _learnt(bundle: Bundle, photos: PhotoSet) -> list[str]:
+    training = bundle.manifest.get("training")
+    collections = training.get("collections") if isinstance(training, dict) else None
+    if not isinstance(collections, dict):
+        return []
+    known = [name for name, figures in collections.items() if figures.get("trained_on", 0)]
+    from_them = np.isin(photos.collection, known) & np.isin(photos.split, ("", "train"))
+    if not from_them.any():
+        return []
+    names = ", ".join(np.unique(photos.collection[from_them]))
+    return [
+        f"the bundle learnt from {int(from_them.sum())} of these {len(photos)} photos, by its manifest "
+        f"({names}): the figures flatter it; for held-out figures see its model card"
+    ]
+
+
+def _rethresholded(bundle: Bundle, photos: PhotoSet) -> list[str]:
+    made = bundle.manifest.get("rethresholded")
+    if not isinstance(made, dict) or made.get("photos_sha256") != digest(photos.sha256):
+        return []
+    return [
+        "the bundle's thresholds were chosen on these very photos: the figures flatter it; the manifest has "
+        "cross-fitted ones"
+    ]

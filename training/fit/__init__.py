@@ -1,0 +1,1 @@
+"""`fit`: from labelled photos to a bundle with its figures."""

@@ -1,0 +1,199 @@
+"""The command `enrich-train fit`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
+from rich.console import Console
+
+from enrich.errors import UsageError
+from enrich.model.arithmetic import Faster
+from enrich.model.bundle import Bundle, Pool
+from training.evaluate.faster import FASTER, named, offered
+from training.fit.card import write_card
+from training.fit.fit import FitOptions, fit
+from training.models.features import VIEWS
+from training.thresholds.choose import Targets, in_words
+from training.trainer.finetune import Recipe
+
+Photos = Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")]
+Out = Annotated[Path, typer.Option(help="Folder of the bundle to write")]
+Weights = Annotated[str, typer.Option(help="package: from pip; hub: timm's; none: untrained, for tests")]
+Size = Annotated[
+    int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
+]
+Pooling = Annotated[
+    str | None, typer.Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the folds and of what is drawn")]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
+]
+Excluded = Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")]
+Shares = Annotated[
+    list[str] | None,
+    typer.Option(help="How much photos of a first folder count in finetuning: FOLDER=NUMBER; default 1"),
+]
+Finetuned = Annotated[
+    Literal["top", "all", "none"],
+    typer.Option(help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"),
+]
+FrozenOn = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a bundle: fit heads on its backbone, as it is; `enrich rescore` rolls it out"
+    ),
+]
+Samples = Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")]
+Ablations = Annotated[
+    bool, typer.Option("--ablations", help="Measure what photos, crops and backbones are worth, too")
+]
+Runs = Annotated[
+    int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
+]
+Device = Annotated[str, typer.Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")]
+Jobs = Annotated[int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")]
+Viewed = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
+]
+Arithmetics = Annotated[
+    list[str] | None,
+    typer.Option(help="bf16 or int8: make it, with thresholds of its own on held-out photos (repeatable)"),
+]
+Homes = Annotated[
+    str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
+]
+Prevalence = Annotated[
+    float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
+]
+PerListing = Annotated[
+    int, typer.Option(min=1, max=200, help="Size of the simulated listings that thresholds must hold on")
+]
+Precision = Annotated[
+    float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
+]
+Cache = Annotated[Path, typer.Option(help="Folder of cached features and checkpoints")]
+Name = Annotated[str, typer.Option(help="Name of the bundle")]
+Notice = Annotated[
+    str, typer.Option(help="What each run of the bundle on a real database says once, such as its limits")
+]
+Card = Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")]
+
+
+def fit_command(
+    photos: Photos,
+    out: Out,
+    backbone: Annotated[str, typer.Option(help="timm:MODEL")] = FitOptions.backbone,
+    weights: Weights = FitOptions.weights,
+    size: Size = FitOptions.size,
+    pool: Pooling = FitOptions.pool,
+    seed: Seed = FitOptions.seed,
+    head: Heads = None,
+    exclude: Excluded = None,
+    share: Shares = None,
+    finetune: Finetuned = FitOptions.finetune,
+    frozen_on: FrozenOn = None,
+    samples: Samples = Recipe.samples,
+    ablations: Ablations = FitOptions.ablations,
+    runs: Runs = FitOptions.runs,
+    device: Device = FitOptions.device,
+    jobs: Jobs = FitOptions.jobs,
+    view: Viewed = None,
+    arithmetic: Arithmetics = None,
+    homes: Homes = Targets.homes,
+    prevalence: Prevalence = Targets.prevalence,
+    photos_per_listing: PerListing = Targets.photos,
+    precision: Precision = Targets.true_precision,
+    cache: Cache = FitOptions.cache,
+    name: Name = FitOptions.name,
+    notice: Notice = FitOptions.notice,
+    card: Card = None,
+) -> None:
+    """Fit one backbone for all heads, choose thresholds on held-out homes, write the bundle."""
+    bundle = fit(
+        FitOptions(
+            photos=photos,
+            out=out,
+            backbone=backbone,
+            weights=weights,
+            size=size,
+            pool=_pool(pool),
+            seed=seed,
+            heads={name: Path(path) for name, path in _pairs("--head", head or ())},
+            exclude=tuple(exclude or ()),
+            shares={name: _number(name, value) for name, value in _pairs("--share", share or ())},
+            finetune=finetune,
+            frozen_on=frozen_on,
+            recipe=Recipe(samples=samples),
+            ablations=ablations,
+            runs=runs,
+            device=device,
+            jobs=jobs,
+            views=tuple(view or FitOptions.views),
+            arithmetics=named(arithmetic or ()),
+            cache=cache,
+            targets=Targets(homes, prevalence, photos_per_listing, precision),
+            name=name,
+            notice=notice,
+        )
+    )
+    if card is not None:
+        write_card(bundle, card)
+    _tell(bundle, out)
+
+
+def _pool(name: str | None) -> Pool | None:
+    for pool in get_args(Pool):
+        if pool == name:
+            return pool  # type: ignore[no-any-return]
+    if name is not None:
+        raise UsageError(f"--pool {name}: use one of {', '.join(get_args(Pool))}, or leave it out")
+    return None
+
+
+def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} {one}: write NAME=VALUE")
+        if name in dict(pairs):
+            raise UsageError(f"{option} {name} is given twice; keep one")
+        pairs.append((name, value))
+    return pairs
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 100:
+        raise UsageError(f"--share {name}={value}: write a number from 0 to 100")
+    return share
+
+
+def _tell(bundle: Bundle, out: Path) -> None:
+    console = Console(soft_wrap=True)
+    console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
+    if rare := bundle.manifest["training"]["classes_left_out"]:
+        console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")
+    for line in bundle.manifest["training"].get("frozen_on", {}).get("learnt", ()):
+        console.print(f"[bold]not held out[/]: the backbone has seen photos of this fit; {line}")
+    for head in bundle.heads:
+        if head.kind == "binary":
+            found = head.metrics["true"]["cross_fitted"]
+            right, recall = found["precision"], found["recall"]
+            console.print(
+                f"{head.name}: {in_words(head.true_threshold, head.false_threshold)}; "
+                f"on held-out homes precision {right['hits']}/{right['of']}, "
+                f"recall {recall['hits']}/{recall['of']}"
+            )
+    faster = [name for name in get_args(Faster) if name in bundle.arithmetics]
+    for line in (*bundle.manifest["training"]["arithmetics"], *offered(bundle, faster)):
+        console.print(line)
+    if not faster:
+        console.print(FASTER)

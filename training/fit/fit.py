@@ -1,0 +1,297 @@
+"""Fit: from labelled photos to a bundle with its figures.
+
+A backbone, frozen or finetuned, and one linear head per question, calibrated and evaluated on sites not seen
+before; then the finished bundle is run as serving runs it, for the figures of split `listing` and of the
+faster arithmetics.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from enrich.errors import UsageError
+from enrich.model.arithmetic import Faster
+from enrich.model.bundle import Bundle, Pool, load_bundle
+from enrich.model.writing import write_bundle
+from training.data.homes import whole_homes
+from training.data.photos import ROOM, PhotoSet, load_photos, without_rare_classes
+from training.evaluate import trained_on
+from training.evaluate.faster import Making
+from training.fit.arithmetics import add_held_out, plan_making
+from training.fit.frozen import ablations, cross_source
+from training.fit.multitask import FOLDS as FINETUNE_FOLDS
+from training.fit.multitask import Plan, fit_multitask
+from training.fit.serve import listing_figures
+from training.models.backbones import Backbone, backbone_of, load_backbone
+from training.models.features import extract
+from training.models.heads import FOLDS, FittedHead, fit_head
+from training.thresholds.choose import CalibratedHead, Targets, calibrated_binary, calibrated_classes
+from training.trainer.devices import find_device
+from training.trainer.finetune import Recipe
+
+BINARY = ("balcony", "fireplace")
+TARGET_FLAGS = {
+    "homes": "homes",
+    "prevalence": "prevalence",
+    "photos": "photos-per-listing",
+    "true_precision": "precision",
+}
+UNPUBLISHED = frozenset({"exterior", "balcony", "floor_plan", "other"})
+"""Room classes that keep photos out of the published ones; as answers they would help nobody."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `enrich-train fit` was asked for."""
+
+    photos: Path
+    out: Path
+    backbone: str = "timm:tf_efficientnet_lite0"
+    weights: str = "package"
+    size: int = 0
+    """Side of the input in pixels; 0: the backbone's own."""
+    seed: int = 0
+    exclude: tuple[str, ...] = ()
+    views: tuple[str, ...] = ("whole", "flip")
+    """What heads on a frozen backbone learn from."""
+    pool: Pool | None = None
+    """How the backbone pools its last feature map; None: its own way."""
+    heads: Mapping[str, Path] = field(default_factory=dict)
+    """Heads beside those of the manifest: name -> file of labels."""
+    frozen_on: Path | None = None
+    """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
+    finetune: Literal["top", "all", "none"] = "none"
+    recipe: Recipe = field(default_factory=Recipe)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
+    ablations: bool = False
+    """Whether to measure, beside finetuning, what photos, crops and backbones are worth."""
+    device: str = "auto"
+    """Where to finetune and to score: auto, cpu, cuda or cuda:N."""
+    runs: int = 1
+    """Finetunings that differ in their seed and are averaged to one."""
+    jobs: int = 0
+    """Finetunings side by side; 0: as many as there are cores."""
+    cache: Path = Path("runs/features")
+    arithmetics: tuple[Faster, ...] = ()
+    """What the bundle is to have beside fp32, and beside what that of `frozen_on` has."""
+    targets: Targets = field(default_factory=Targets)
+    name: str = "listing photos"
+    notice: str = ""
+    """What whoever runs the bundle on a database of their own is told once a run."""
+
+
+def fit(options: FitOptions) -> Bundle:
+    """Make a bundle from labelled photos and write it to `options.out`.
+
+    Raises:
+        UsageError: the photos, the labels or the backbone cannot be used; nothing was written.
+        BundleError: `options.out` holds something that is not a bundle.
+    """
+    base = None if options.frozen_on is None else _base(options, options.frozen_on)
+    photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads)
+    photos, rare = without_rare_classes(photos, ROOM.column)
+    if options.targets.homes and not photos.within(options.targets.homes).any():
+        raise UsageError(
+            f"--homes {options.targets.homes}: no photo's path begins with that folder; name the folder of "
+            'whole homes, or "" where every group is one'
+        )
+    backbone = (
+        load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
+        if base is None
+        else backbone_of(base)
+    )
+    names = (*BINARY, *options.heads, ROOM.column)
+    binary = [name for name in names if name not in photos.classes]
+    held_out = np.where(photos.split == "train", 0, -1)
+    for name in binary:
+        whole_homes(photos, name, held_out, options.targets.homes)  # refused before hours are spent
+    making, told = plan_making(options.arithmetics, base, photos, options.seed)
+    comparison: dict[str, Any] = {}
+    fitted: Sequence[FittedHead]
+    by_fold: tuple[Backbone, ...] = ()
+    if options.finetune != "none":
+        recipe = replace(options.recipe, part=options.finetune)
+        plan = Plan(
+            recipe,
+            options.shares,
+            options.cache,
+            options.seed,
+            options.runs,
+            options.jobs,
+            find_device(options.device),
+        )
+        made = fit_multitask(photos, names, backbone, plan, options.targets)
+        fitted, comparison = made.heads, made.comparison
+        if options.ablations:
+            comparison["ablations"] = ablations(photos, binary, made.fold, options.cache, options.targets)
+            comparison["cross_source"] = cross_source(photos, binary, made.fold, backbone, options.cache)
+        backbone, by_fold = made.backbone, made.by_fold
+    else:
+        fitted = _on_frozen(options, photos, names, backbone)
+    calibrated = []
+    for head in fitted:
+        classes = photos.classes.get(head.name)
+        if classes is None:
+            calibrated.append(calibrated_binary(photos, head, options.targets))
+        else:
+            kept = UNPUBLISHED if head.name == ROOM.column else ()
+            publish = {label: label not in kept for label in classes}
+            calibrated.append(calibrated_classes(photos, head, publish, options.targets))
+    extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
+    if base is not None:
+        finetuned = base.manifest.get("training", {}).get("finetune") != "none"
+        learnt = trained_on.warnings(base, photos) if finetuned else []
+        extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": learnt}
+    return _write(options, photos, backbone, by_fold, calibrated, making, extra)
+
+
+def _base(options: FitOptions, folder: Path) -> Bundle:
+    for option in ("finetune", "backbone", "weights", "size", "pool"):
+        if getattr(options, option) != getattr(FitOptions, option):
+            raise UsageError(
+                f"--{option} and --frozen-on contradict each other: the bundle's backbone is taken as it is"
+            )
+    return load_bundle(folder)
+
+
+def _on_frozen(
+    options: FitOptions, photos: PhotoSet, names: Sequence[str], backbone: Backbone
+) -> list[FittedHead]:
+    views = extract(backbone, photos, options.views, options.cache)
+    trainable = photos.split == "train"
+    return [
+        fit_head(
+            name,
+            photos.labels[name],
+            photos.classes.get(name),
+            views,
+            photos.group,
+            photos.site,
+            trainable,
+            options.seed,
+        )
+        for name in names
+    ]
+
+
+def _write(
+    options: FitOptions,
+    photos: PhotoSet,
+    backbone: Backbone,
+    by_fold: Sequence[Backbone],
+    calibrated: Sequence[CalibratedHead],
+    making: Making,
+    extra: dict[str, Any],
+) -> Bundle:
+    file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
+    tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
+    for one in calibrated:
+        tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.fitted.head.weight)
+        tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.fitted.head.bias)
+    member: dict[str, Any] = {
+        "backbone": backbone.name,
+        "weights": file,
+        **({"pool": backbone.pool} if backbone.pool else {}),
+        "preprocessing": asdict(backbone.preprocessing),
+        "heads": [one.entry for one in calibrated],
+    }
+    manifest: dict[str, Any] = {
+        "name": options.name,
+        "description": f"{', '.join(one.entry['name'] for one in calibrated)} from photos of homes",
+        **({"notice": options.notice} if options.notice else {}),
+        "created": datetime.now(UTC).date().isoformat(),
+        "members": [member],
+        "training": (training := _training(options, photos) | extra),
+    }
+    irs: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        bundle = write_bundle(scratch / "exact", manifest, {file: tensors})
+        training["listing_split"] = listing_figures(bundle, photos, options.device, scratch)
+        if making.arithmetics:
+            heads = [one.fitted for one in calibrated]
+            draft, made, lines = add_held_out(
+                bundle, heads, by_fold, photos, making, options.targets, options.device, scratch
+            )
+            manifest["members"] = made["members"]
+            training["arithmetics"] += lines
+            irs = {name: (draft.folder / name).read_bytes() for name in made["files"] if name != file}
+        return write_bundle(options.out, manifest, {file: tensors}, irs)
+
+
+def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
+    return {
+        "command": command(options),
+        "seed": options.seed,
+        "finetune": options.finetune,
+        "runs": options.runs,
+        "folds": FOLDS if options.finetune == "none" else FINETUNE_FOLDS,
+        "recipe": asdict(options.recipe) if options.finetune != "none" else {},
+        "views": list(options.views),
+        "excluded": list(options.exclude),
+        "collections": _collections(photos),
+        "licences": _counted(photos.licence),
+        "targets": asdict(options.targets),
+        "binary": [name for name in photos.labels if name not in photos.classes],
+    }
+
+
+def command(options: FitOptions) -> str:
+    """The command that repeats this fit, with its paths left to the reader."""
+    default = FitOptions(options.photos, options.out)
+    parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
+    parts += ["--frozen-on BUNDLE"] if options.frozen_on else []
+    for option in ("backbone", "weights", "size", "pool", "seed", "finetune"):
+        if getattr(options, option) != getattr(default, option):
+            parts.append(f"--{option} {getattr(options, option)}")
+    if options.recipe.samples != default.recipe.samples:
+        parts.append(f"--samples {options.recipe.samples}")
+    parts += [f"--arithmetic {name}" for name in options.arithmetics]
+    parts += ["--ablations"] if options.ablations else []
+    parts += [f"--runs {options.runs}"] if options.runs > 1 else []
+    parts += [f"--head {name}=LABELS.csv" for name in options.heads]
+    parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
+    parts += [f"--exclude {prefix}" for prefix in options.exclude]
+    if options.views != default.views:
+        parts += [f"--view {view}" for view in options.views]
+    for option, flag in TARGET_FLAGS.items():
+        value = getattr(options.targets, option)
+        if value != getattr(default.targets, option):
+            parts.append(f"--{flag} {value}")
+    parts += [
+        f'--{option} "{getattr(options, option)}"'
+        for option in ("name", "notice")
+        if getattr(options, option) != getattr(default, option)
+    ]
+    return " ".join(parts)
+
+
+def _collections(photos: PhotoSet) -> dict[str, Any]:
+    figures = {}
+    for name in np.unique(photos.collection):
+        rows = photos.collection == name
+        figures[str(name)] = {
+            "photos": int(rows.sum()),
+            "trained_on": int((rows & (photos.split == "train")).sum()),
+            "groups": len(np.unique(photos.group[rows])),
+            "sites": len(np.unique(photos.site[rows])),
+            **{
+                head: int((labels[rows] == 1).sum())
+                for head, labels in photos.labels.items()
+                if head not in photos.classes
+            },
+        }
+    return figures
+
+
+def _counted(values: Sequence[str] | np.ndarray[Any, Any]) -> dict[str, int]:
+    names, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts)
+    return {str(names[i]) or "none stated": int(counts[i]) for i in order}

@@ -1,0 +1,1 @@
+"""The networks: pretrained, what they make of photos, heads, int8."""

@@ -1,0 +1,183 @@
+"""The networks compared: a pretrained backbone with a new last layer, and which of it learns.
+
+In `feature_extraction` only the new layer learns (of Inception v3 the auxiliary head's last layer, too) and
+the frozen part stays in eval mode, batch norm statistics and dropout included: what it makes of a picture is
+the same in every epoch, so features of validation photos are made once; training photos are augmented, so
+theirs are not. (PyTorch's tutorials leave the frozen part in train mode, where its batch norm statistics
+drift.) In `finetuning` all weights learn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.inception import InceptionAux
+
+from enrich.errors import UsageError
+from enrich.model.backbones import build_backbone
+from enrich.model.bundle import Preprocessing
+from training import thesis
+from training.models.backbones import PACKAGED, load_backbone
+
+MODES = tuple(thesis.MODES)
+AUXILIARY_WIDTH = 768
+"""Channels that Inception v3 hands to its auxiliary head."""
+INCEPTION = "inception_v3"
+HALF = (0.5, 0.5, 0.5)
+
+
+def architecture_name(given: str) -> str:
+    """`given` as results name it: the thesis's five bare, else `timm:<model>` or `torchvision:<model>`.
+
+    Raises:
+        UsageError: no such architecture.
+    """
+    name = thesis.plain(given)
+    if name in thesis.ARCHITECTURES:
+        return name
+    library, _, model = given.partition(":")
+    if library == "timm" and timm.is_model(model):
+        return given
+    if library == "torchvision" and model in torchvision.models.list_models(module=torchvision.models):
+        return given
+    raise UsageError(
+        f"--architecture {given}: use {', '.join(thesis.ARCHITECTURES)}, torchvision:MODEL or timm:MODEL"
+    )
+
+
+def backbone_name(architecture: str) -> str:
+    """As a bundle names it: `timm:<model>` or `torchvision:<model>`."""
+    return architecture if ":" in architecture else f"torchvision:{architecture}"
+
+
+def preprocessing_of(architecture: str, weights: str, size: int = 0) -> Preprocessing:
+    """What the backbone was pretrained with; `size`: side of the input in pixels, 0: its own.
+
+    Pictures are resized so that the shorter side fits and cut out of the centre. Inception v3 takes pixels on
+    -1..1, to which torchvision rescales normalised ImageNet pixels first.
+    """
+    library, _, model = backbone_name(architecture).partition(":")
+    if library == "torchvision":
+        preset = next(iter(torchvision.models.get_model_weights(model))).transforms()
+        side = int(preset.crop_size[0])
+        found = Preprocessing((side, side), "crop", "bilinear", tuple(preset.mean), tuple(preset.std))
+        if model == INCEPTION:
+            found = replace(found, mean=HALF, std=HALF)
+    elif weights == "package" and architecture in PACKAGED:
+        found = replace(load_backbone(architecture, "package").preprocessing, resize="crop")
+    else:
+        config: Any = timm.get_pretrained_cfg(model) or timm.models.PretrainedCfg()
+        interpolation: Literal["bilinear", "bicubic"] = (
+            "bilinear" if config.interpolation == "bilinear" else "bicubic"
+        )
+        found = Preprocessing(config.input_size[1:], "crop", interpolation, config.mean, config.std)
+    return replace(found, size=(size, size)) if size else found
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """float32 logits [n, classes]; `auxiliary` of Inception v3 while it learns, else None."""
+
+    logits: Tensor
+    auxiliary: Tensor | None
+
+
+class Network(nn.Module):
+    """Backbone and new last layer(s). Pictures: uint8 [n, 3, h, w]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, architecture: str, classes: int, mode: str, preprocessing: Preprocessing, bf16: bool = False
+    ) -> None:
+        super().__init__()
+        self.mode, self.bf16 = mode, bf16
+        self.backbone: Any = build_backbone(backbone_name(architecture))
+        self.has_auxiliary = thesis.plain(architecture) == INCEPTION
+        if self.has_auxiliary:
+            self.backbone.AuxLogits = InceptionAux(AUXILIARY_WIDTH, classes)
+            self.backbone.aux_logits = True  # type: ignore[assignment]
+        self.head = nn.Linear(self._width(architecture, preprocessing), classes)
+        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            scaled = torch.tensor(values).reshape(1, 3, 1, 1) * 255
+            self.register_buffer(name, scaled, persistent=False)
+        if mode == MODES[0]:
+            for name, parameter in self.backbone.named_parameters():
+                parameter.requires_grad_(name.startswith("AuxLogits.fc."))
+
+    def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Take over the backbone's weights; those of the old last layers are left out.
+
+        Raises:
+            UsageError: these are not weights of this architecture.
+        """
+        new = {"AuxLogits.fc.weight", "AuxLogits.fc.bias"}
+        kept = {name: tensor for name, tensor in state.items() if name not in new}
+        try:
+            missing, unexpected = self.backbone.load_state_dict(kept, strict=False)
+        except RuntimeError as error:
+            raise UsageError(f"{source} does not fit: {str(error).splitlines()[-1].strip()}") from None
+        missing = [key for key in missing if key not in new and not key.endswith("num_batches_tracked")]
+        if missing or len(unexpected) > 2:
+            raise UsageError(f"{source} does not fit: {(missing or unexpected)[0]} should not differ")
+
+    def learn(self, learning: bool) -> None:
+        """Switch between a training step and looking at photos."""
+        self.train(learning and self.mode == MODES[1])
+        if learning and self.has_auxiliary:
+            # Only the network's own flag: it asks for the auxiliary output and changes nothing else.
+            self.backbone.training = True
+
+    def features(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+        """float32 [n, width] that the last layer gets, and the auxiliary logits."""
+        x = ((pictures.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            made = self.backbone(x)
+        if isinstance(made, Tensor):
+            return made.flatten(1).float(), None
+        return made.logits.flatten(1).float(), made.aux_logits.float()
+
+    def forward(self, pictures: Tensor) -> Outputs:
+        """Logits of pictures."""
+        features, auxiliary = self.features(pictures)
+        return Outputs(self.head(features), auxiliary)
+
+    def learnt(self) -> dict[str, Tensor]:
+        """All that training changes, by name: parameters that learn and, in finetuning, statistics."""
+        if self.mode == MODES[1]:
+            return dict(self.state_dict())
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def exported(self, task: str) -> dict[str, Tensor]:
+        """Weights by a bundle's names: `backbone.…` and `head.<task>.…`; without the auxiliary head."""
+        return {
+            f"head.{task}.{name.removeprefix('head.')}" if name.startswith("head.") else name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("backbone.AuxLogits.")
+        }
+
+    def _width(self, architecture: str, preprocessing: Preprocessing) -> int:
+        """What the backbone makes of one picture, the auxiliary head included."""
+        height, width = preprocessing.size
+        picture = torch.zeros(1, 3, height, width, device=next(self.backbone.parameters()).device)
+        self.backbone.eval()
+        self.backbone.training = self.has_auxiliary
+        try:
+            with torch.no_grad():
+                made = self.backbone(picture)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"{architecture} cannot see a picture of {height}x{width} ({reason}); correct --input-size"
+            ) from None
+        return int((made.logits if self.has_auxiliary else made).flatten(1).shape[1])
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Of all parameters, and of those that learn."""
+        sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
+        return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)

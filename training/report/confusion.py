@@ -1,0 +1,92 @@
+"""What the networks confuse: confusion matrices and per-class accuracy, from the runs' predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+
+from enrich.errors import UsageError
+from training import thesis
+from training.compare.results import PREDICTIONS, read_predictions
+from training.markdown import table
+from training.report.gathered import Gathered
+from training.report.tables import NONE
+from training.thresholds.calibrate import Share
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Validation photos of one run at its best epoch."""
+
+    task: str
+    mode: str
+    label: str
+    kind: str
+    digest: str
+    """Of the prepared photos."""
+    classes: tuple[str, ...]
+    counts: NDArray[np.int64]
+    """[classes, classes]: rows are the truth, columns what was predicted."""
+    groups: int
+    """Homes that the photos come from."""
+
+    @property
+    def of_classes(self) -> list[Share]:
+        """Of each class, the photos that were recognised."""
+        return [Share(int(row[n]), int(row.sum())) for n, row in enumerate(self.counts)]
+
+    @property
+    def overall(self) -> Share:
+        return Share(int(self.counts.trace()), int(self.counts.sum()))
+
+
+def confusions(gathered: Gathered) -> list[Confusion]:
+    """Of every run that left predictions; of runs that differ in nothing but the seed, the first.
+
+    Raises:
+        UsageError: predictions of a class that is none.
+    """
+    first = gathered.runs.drop_duplicates(["task", "mode", "label"])
+    return [_read(run) for run in first.itertuples() if run.place and (run.place / PREDICTIONS).is_file()]
+
+
+def class_tables(found: Sequence[Confusion], task: str) -> str:
+    """Accuracy of each class and of all photos of a task, each with its exact 95 % interval."""
+    parts = []
+    for mode, name in thesis.MODES.items():
+        own = [one for one in found if (one.task, one.mode) == (task, mode)]
+        for classes in dict.fromkeys(one.classes for one in own):
+            rows = [
+                [one.label, *map(_cell, one.of_classes), _cell(one.overall)]
+                for one in own
+                if one.classes == classes
+            ]
+            parts += [
+                f"{task.capitalize()}, {name}:",
+                table(["architecture", *classes, "all"], rows, figures=True),
+            ]
+    return "\n\n".join(parts)
+
+
+def _read(run: Any) -> Confusion:
+    table = read_predictions(run.place)
+    classes = tuple(name.removeprefix("p_") for name in table.columns if name.startswith("p_"))
+    unknown = sorted((set(table["truth"]) | set(table["predicted"])) - set(classes))
+    if unknown:
+        raise UsageError(
+            f"{run.place / PREDICTIONS} names {unknown[0]}, but its classes are {', '.join(classes)}: "
+            "make the run again"
+        )
+    counts = confusion_matrix(table["truth"], table["predicted"], labels=list(classes))
+    groups = table["group"].nunique()
+    return Confusion(run.task, run.mode, run.label, run.kind, run.digest, classes, counts, groups)
+
+
+def _cell(share: Share) -> str:
+    if not share.total:
+        return NONE
+    low, high = share.interval
+    return f"{100 * share.value:.1f} % ({share.hits} of {share.total}) [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,183 @@
+"""Results folders of `compare`, checked and merged, as the report reads them.
+
+Two runs stand in one row of a table only if they differ in nothing but the seed: `label` names the row. Runs
+are compared with each other only if weights, epochs and split are the same: `peers` names those runs.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from enrich.errors import UsageError
+from training import thesis
+from training.compare.results import SETTINGS, Results, RunKey, read_results, read_run
+
+RUN = ["task", "architecture", "mode", "seed"]
+TIMED = ["device", "threads", "task", "architecture", "mode", "round"]
+PRETRAINED, UNSTATED, SCRATCH = KINDS = "pretrained", "weights not stated", "from scratch"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What several results folders hold in sum.
+
+    `runs` and `epochs` have the columns of `RunRow` and `EpochRow`, with architectures by the thesis's names,
+    and `kind` (of the weights), `split`, `label`, `peers`; `runs` has `digest` (of the prepared photos) and
+    `place` (its folder within RESULTS/runs, or None), too.
+    """
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    timings: pd.DataFrame
+    settings: dict[str, dict[str, Any]]
+    """Results folder as it was named, or the last part of an absolute path -> its settings.json."""
+
+    def tasks(self) -> list[str]:
+        """The tasks that were run, the thesis's first."""
+        return in_order(self.runs["task"], thesis.TASKS)
+
+    def architectures(self) -> list[str]:
+        """The architectures that were run or timed, the thesis's first."""
+        return in_order([*self.runs["architecture"], *self.timings["architecture"]], thesis.ARCHITECTURES)
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Read results folders and merge them.
+
+    Raises:
+        UsageError: no runs or timings there, a column is missing, a figure is missing or impossible, or a run
+            is there twice.
+    """
+    parts = [_read(folder) for folder in folders]
+    runs = pd.concat([part.runs for part in parts], ignore_index=True)
+    timings = pd.concat([part.timings for part in parts], ignore_index=True)
+    _refuse_twice(runs, [*RUN, "weights", "epochs", "split"], "run")
+    _refuse_twice(timings, TIMED, "timing")
+    return Gathered(
+        runs=_sorted(runs),
+        epochs=pd.concat([part.epochs for part in parts], ignore_index=True),
+        timings=timings,
+        settings={name: found for part in parts for name, found in part.settings.items()},
+    )
+
+
+def in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Each name once: the known ones in their order, then the others by name."""
+    there, first = set(found), list(known)
+    return [name for name in first if name in there] + sorted(there - set(first))
+
+
+def _sorted(runs: pd.DataFrame) -> pd.DataFrame:
+    """By architecture, the thesis's first; of one architecture pretrained ones and many epochs first."""
+    order = in_order(runs["architecture"], thesis.ARCHITECTURES)
+    ranks = runs.assign(order=runs["architecture"].map(order.index), rank=runs["kind"].map(KINDS.index))
+    down = {"order": True, "rank": True, "epochs": False, "split": False, "seed": True}
+    ranks = ranks.sort_values(list(down), ascending=list(down.values()), kind="stable", ignore_index=True)
+    return ranks.drop(columns=["order", "rank"])
+
+
+def _read(folder: Path) -> Gathered:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: name one that `enrich-train compare` wrote")
+    found = read_results(folder)
+    if found.runs.empty and found.timings.empty:
+        raise UsageError(f"{folder} holds no finished run: let `enrich-train compare` finish one")
+    settings, name = _settings(folder), folder.name if folder.is_absolute() else str(folder)
+    runs = _plain(found.runs)
+    _check(folder, runs, np.isfinite(runs["seconds"]) & (runs["seconds"] > 0), "seconds", "above 0")
+    share = runs["best_val_accuracy"].between(0, 1)
+    _check(folder, runs, share, "best_val_accuracy", "a share from 0 to 1")
+    _check(folder, runs, runs["mode"].isin(thesis.MODES), "mode", " or ".join(thesis.MODES))
+    runs["place"] = [_place(found, run) for run in found.runs.itertuples()]
+    runs["folder"] = name
+    runs["digest"] = [_digest(place) for place in runs["place"]]
+    runs["split"] = _splits(runs, settings)
+    runs["kind"] = [_kind(weights) for weights in runs["weights"]]
+    runs["label"] = [_label(run) for run in runs.itertuples()]
+    runs["peers"] = [_peers(run) for run in runs.itertuples()]
+    timings = _plain(found.timings).assign(folder=name)
+    seconds = timings["epoch_seconds"]
+    _check(folder, timings, np.isfinite(seconds) & (seconds > 0), "epoch_seconds", "above 0")
+    epochs = _plain(found.epochs).merge(runs[[*RUN, "kind", "split", "label", "peers"]], on=RUN)
+    return Gathered(runs, epochs, timings, {name: settings})
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.assign(architecture=table["architecture"].map(thesis.plain))
+    return table.assign(seed=table["seed"].fillna(0)) if "seed" in table else table
+
+
+def _check(folder: Path, table: pd.DataFrame, fits: pd.Series, column: str, rule: str) -> None:
+    """Refuse the first row that does not fit; one without a number does not fit either."""
+    wrong = table[~fits.fillna(False).astype(bool)]
+    if len(wrong):
+        row = wrong.iloc[0]
+        value = "nothing" if pd.isna(row[column]) or row[column] == "" else row[column]
+        raise UsageError(
+            f"{folder}: {row['task']}, {row['architecture']}, {row['mode']} has {value} as {column}, "
+            f"which must be {rule}: correct the row, or take it out and run it again"
+        )
+
+
+def _refuse_twice(table: pd.DataFrame, key: list[str], noun: str) -> None:
+    again = table.duplicated(key)
+    if again.any():
+        row = table[again].iloc[0]
+        folders = table.loc[(table[RUN[:3]] == row[RUN[:3]]).all(axis=1), "folder"]
+        raise UsageError(
+            f"the same {noun} twice ({row['task']}, {row['architecture']}, {row['mode']}, in "
+            f"{' and '.join(dict.fromkeys(folders))}): give each results folder once, and no copy of it"
+        )
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}): take it out, or make the run again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _place(found: Results, run: Any) -> Path | None:
+    seed = 0 if pd.isna(run.seed) else int(run.seed)
+    return found.run_folder(RunKey(run.task, run.architecture, run.mode, seed))
+
+
+def _digest(place: Path | None) -> str:
+    """Which prepared photos a run learnt from ("" where nothing says it)."""
+    return str(read_run(place).get("dataset_digest", "")) if place else ""
+
+
+def _splits(runs: pd.DataFrame, settings: dict[str, Any]) -> list[str]:
+    """How the photos of each run were split ("" where nothing says it)."""
+    dataset = settings.get("dataset", {})
+    split = str(dataset.get("options", {}).get("split", ""))
+    return [split if digest == dataset.get("digest", "") else "" for digest in runs["digest"]]
+
+
+def _kind(weights: str) -> str:
+    return UNSTATED if not weights else SCRATCH if weights == "none" else PRETRAINED
+
+
+def _label(run: Any) -> str:
+    parts = [thesis.title(run.architecture)]
+    if run.kind == SCRATCH:
+        parts.append(SCRATCH)
+    if not pd.isna(run.epochs) and run.epochs != thesis.EPOCHS:
+        parts.append(f"{run.epochs} epochs")
+    if run.split not in ("", "thesis"):
+        parts.append(f"split by {run.split}")
+    return ", ".join(parts)
+
+
+def _peers(run: Any) -> str:
+    parts = [run.kind, "epochs not stated" if pd.isna(run.epochs) else f"{run.epochs} epochs"]
+    if run.split:
+        parts.append("the thesis's split" if run.split == "thesis" else f"split by {run.split}")
+    return ", ".join(parts)

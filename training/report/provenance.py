@@ -1,0 +1,135 @@
+"""What a comparison consists of: runs, photos, options and versions; and what is missing in it."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import PurePath
+
+import numpy as np
+import pandas as pd
+
+from training import thesis
+from training.markdown import table
+from training.report.confusion import Confusion
+from training.report.gathered import Gathered
+from training.report.repeating import commands
+from training.report.tables import NONE
+
+CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
+MATRICES = "Confusion matrices (no predictions.csv)"
+
+
+def what_was_run(gathered: Gathered, found: Sequence[Confusion]) -> str:
+    """Runs, photos, the commands, then the options and versions of the results folders beside each other."""
+    parts = []
+    if len(gathered.runs):
+        parts += [_runs(gathered.runs), _photos(gathered, found)]
+    again = commands(gathered)
+    if again:
+        parts.append(
+            f"The same again (PHOTOS: the labelled photos, PREPARED: a new folder):\n\n```\n{again}\n```"
+        )
+    options = {name: _flat(settings) for name, settings in gathered.settings.items() if settings}
+    if options:
+        rows = [
+            [key, *(o.get(key, NONE) for o in options.values())]
+            for key in dict.fromkeys(chain(*options.values()))
+        ]
+        parts += [
+            "Options and versions of the results folders:",
+            table(["option", *options], rows),
+        ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _runs(runs: pd.DataFrame) -> str:
+    header = ["architecture", "tables", "seeds", "epochs", "weights", "input, px", "parameters"]
+    header += ["learning in feature extraction", "precision", "device"]
+    rows = []
+    for label, own in runs.groupby("label", sort=False):
+        learning = own.loc[own["mode"] == "feature_extraction", "trainable_parameters"]
+        rows.append(
+            [
+                label,
+                len(own.drop_duplicates(["task", "mode"])),
+                own["seed"].nunique(),
+                *(_distinct(own[name]) for name in ("epochs", "weights", "input_size", "parameters")),
+                _distinct(learning),
+                *(_distinct(own[name]) for name in ("precision", "device")),
+            ]
+        )
+    return table(header, rows)
+
+
+def _photos(gathered: Gathered, found: Sequence[Confusion]) -> str:
+    """Photos of each task, by class where settings or predictions tell."""
+    rows = []
+    key = ["task", "digest", "split", "train_photos", "val_photos", "folder"]
+    for (task, digest, split, train, val, folder), _ in gathered.runs.groupby(key, sort=False):
+        counts = gathered.settings[folder].get("dataset", {}).get("counts", {}).get(task, {})
+        learnt = _classes({name: sides["train"] for name, sides in counts.items()})
+        one = next((one for one in found if (one.task, one.digest) == (task, digest)), None)
+        checked = _classes(dict(zip(one.classes, one.counts.sum(axis=1), strict=True))) if one else ""
+        groups = one.groups if one else NONE
+        rows.append([task, split or NONE, f"{train}{learnt}", f"{val}{checked}", groups, digest[:8] or NONE])
+    if not rows:
+        return ""
+    header = ["task", "split", "training photos", "validation photos", "validation groups", "data set"]
+    return table(header, dict.fromkeys(map(tuple, rows)))
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
+
+
+def missing(gathered: Gathered, found: Sequence[Confusion]) -> str:
+    """Runs, figures and predictions that a whole comparison would have, a line each."""
+    runs, lines = gathered.runs, []
+    for task in gathered.tasks():
+        for mode, name in thesis.MODES.items():
+            own = runs[(runs["task"] == task) & (runs["mode"] == mode)]
+            where = f"{task}, {name}"
+            if own.empty:
+                lines.append(f"Runs of {where}.")
+                continue
+            drawn = _labels(gathered.epochs, task, mode)
+            predicted = {one.label for one in found if (one.task, one.mode) == (task, mode)}
+            labels = list(dict.fromkeys(own["label"]))
+            for there, what in ((drawn, CURVES), (predicted, MATRICES)):
+                names = [label for label in labels if label not in there]
+                if names:
+                    lines.append(f"{what} of {where}: {'all' if names == labels else '; '.join(names)}.")
+    lines += [f"Runs of {task}." for task in thesis.TASKS if task not in gathered.tasks()]
+    lines += _gaps(gathered.epochs)
+    if gathered.timings.empty:
+        lines.append("Timings by steps (`compare --timing-steps`): the ratios are of whole runs.")
+    return "\n".join(f"- {line}" for line in lines) or "Nothing."
+
+
+def _labels(epochs: pd.DataFrame, task: str, mode: str) -> set[str]:
+    return set(epochs.loc[(epochs["task"] == task) & (epochs["mode"] == mode), "label"])
+
+
+def _gaps(epochs: pd.DataFrame) -> list[str]:
+    """Curves with epochs whose figures are missing or not finite."""
+    figures = epochs[["train_loss", "train_accuracy", "val_loss", "val_accuracy"]]
+    broken = epochs[~np.isfinite(figures.astype(float)).all(axis=1)]
+    return [
+        f"Figures of {len(own)} epochs of {task}, {thesis.MODES[mode]}, {label}: gaps in its curves."
+        for (task, mode, label), own in broken.groupby(["task", "mode", "label"], sort=False)
+    ]
+
+
+def _flat(value: object, name: str = "") -> dict[str, str]:
+    """Nested settings under dotted names, without empty ones; of a path on the machine only its last part."""
+    if isinstance(value, dict):
+        inner = [_flat(below, f"{name}.{key}" if name else str(key)) for key, below in value.items()]
+        return {key: text for part in inner for key, text in part.items()}
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if value is None or not text:
+        return {}
+    return {name: PurePath(text).name if text.startswith("/") else text.replace("|", "\\|")}
+
+
+def _distinct(values: pd.Series) -> str:
+    there = [value for value in values.dropna().unique() if value != ""]
+    return " / ".join(str(value) if isinstance(value, str) else f"{value:,}" for value in there) or NONE

@@ -1,0 +1,108 @@
+"""The thesis's six tables, with its figures beside ours, and the Markdown that all tables are written in."""
+
+import pandas as pd
+
+from training import thesis
+from training.markdown import table
+from training.report.gathered import SCRATCH, Gathered, in_order
+
+NONE = "–"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as the thesis writes them: `3m37`."""
+    whole = round(seconds)
+    return f"{whole // 60}m{whole % 60:02d}"
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1 in percent, as the thesis writes it: `94.63`."""
+    return f"{100 * share:.2f}"
+
+
+def best_models(ours: Gathered) -> str:
+    """A table with the most accurate run of each task; of equal ones that which took the least time."""
+    rows = []
+    for task in ours.tasks():
+        runs = ours.runs[ours.runs["task"] == task]
+        best = runs.sort_values(["best_val_accuracy", "seconds"], ascending=[False, True]).iloc[0]
+        mode, accuracy = thesis.MODES[best["mode"]], percent(best["best_val_accuracy"])
+        rows.append([task, best["label"], mode, clock(best["seconds"]), accuracy, len(runs)])
+    header = ["task", "model", "mode", "training time", "max. validation accuracy, %", "of runs"]
+    return table(header, rows)
+
+
+def result_tables(ours: Gathered, reference: Gathered | None) -> str:
+    """A table for each task and mode: training time and highest validation accuracy.
+
+    `reference`: the thesis's runs, for the columns beside; None leaves these columns out.
+    """
+    parts = []
+    for task in ours.tasks():
+        for mode, name in thesis.MODES.items():
+            runs = _of(ours.runs, task, mode)
+            parts.append(f"### {task.capitalize()}, {name}")
+            if runs.empty:
+                parts.append("Not run.")
+            else:
+                parts.append(_table(runs, None if reference is None else _of(reference.runs, task, mode)))
+    if reference is not None:
+        missing = [task for task in thesis.TASKS if task not in ours.tasks()]
+        if missing:
+            parts.append(f"Not run at all: {', '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+def _of(runs: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
+    return runs[(runs["task"] == task) & (runs["mode"] == mode)]
+
+
+def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
+    if theirs is None:
+        rows = [[_title(own), *_figures(own)] for _, own in runs.groupby("label", sort=False)]
+        return table(["architecture", "training time", "max. validation accuracy, %"], rows, figures=True)
+    header = ["architecture", "time, thesis", "time, ours", "difference"]
+    header += ["accuracy %, thesis", "accuracy %, ours", "difference"]
+    lines: list[list[str]] = []
+    found = [*runs["architecture"], *theirs["architecture"]]
+    for architecture in in_order(found, thesis.ARCHITECTURES):
+        reference = theirs[theirs["architecture"] == architecture]
+        own = runs[runs["architecture"] == architecture]
+        for _, row in own.groupby("label", sort=False):
+            lines.append(_beside(row, reference))
+        if not reference.empty and (own.empty or (own["kind"] == SCRATCH).all()):
+            time, accuracy = _figures(reference)
+            lines.append([thesis.title(architecture), time, NONE, NONE, accuracy, NONE, NONE])
+    return table(header, lines, figures=True)
+
+
+def _beside(own: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
+    """A row with the differences that can be given.
+
+    Times of another number of epochs, and accuracies from scratch, are not set off against the thesis's.
+    """
+    time, accuracy = _figures(own)
+    their_time, their_accuracy, time_off, accuracy_off = NONE, NONE, NONE, NONE
+    run = own.iloc[0]
+    if not reference.empty:
+        their_time = _figures(reference)[0]
+        if pd.isna(run["epochs"]) or run["epochs"] == thesis.EPOCHS:
+            time_off = _signed_clock(own["seconds"].mean() - reference["seconds"].mean())
+        if run["kind"] != SCRATCH:
+            their_accuracy = _figures(reference)[1]
+            off = own["best_val_accuracy"].mean() - reference["best_val_accuracy"].mean()
+            accuracy_off = f"{round(100 * off, 2) + 0:+.2f}".replace("-", "−")
+    return [_title(own), their_time, time, time_off, their_accuracy, accuracy, accuracy_off]
+
+
+def _figures(runs: pd.DataFrame) -> tuple[str, str]:
+    return clock(runs["seconds"].mean()), percent(runs["best_val_accuracy"].mean())
+
+
+def _title(runs: pd.DataFrame) -> str:
+    label = str(runs["label"].iloc[0])
+    return label if len(runs) == 1 else f"{label}, mean of {len(runs)} seeds"
+
+
+def _signed_clock(seconds: float) -> str:
+    return ("−" if round(seconds) < 0 else "+") + clock(abs(seconds))

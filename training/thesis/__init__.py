@@ -1,0 +1,39 @@
+"""The thesis that `compare` repeats: its names, and its figures as a results folder (`FOLDER`/runs.csv).
+
+Source: the six tables and the findings of a bachelor thesis at KTH, Stockholm, 2019, on recognising
+properties of homes in the photos of a property portal.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+"""A results folder that holds the thesis's 30 runs."""
+
+ARCHITECTURES = {
+    "resnet18": "ResNet-18",
+    "alexnet": "AlexNet",
+    "vgg11_bn": "VGG-11-bn",
+    "densenet121": "DenseNet-121",
+    "inception_v3": "Inception v3",
+}
+TASKS = ("balcony", "fireplace", "rooms")
+MODES = {"feature_extraction": "feature extraction", "finetuning": "finetuning"}
+EPOCHS = 30
+
+PAIRS_WON, PAIRS = 14, 15
+"""In how many pairs finetuning beats feature extraction."""
+COST = (1.1, 2.5)
+"""How many times as long finetuning takes, from and to, to one decimal."""
+MOST_ACCURATE = ("densenet121", "inception_v3")
+FASTEST = "alexnet"
+HARDEST = "fireplace"
+
+
+def plain(architecture: str) -> str:
+    """An architecture as the thesis's results name it: `torchvision:resnet18` is `resnet18`."""
+    return architecture.removeprefix("torchvision:")
+
+
+def title(architecture: str) -> str:
+    """An architecture as tables and figures name it."""
+    return ARCHITECTURES.get(plain(architecture), architecture)

@@ -1,0 +1,1 @@
+"""Calibration and thresholds, from what held-out photos come out as."""
