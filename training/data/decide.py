@@ -95,7 +95,7 @@ def _drop(table: pd.DataFrame, rows: Sequence[int], reason: str, detail: str) ->
 
 
 def _drop_straddling(table: pd.DataFrame, pairs: Sequence[tuple[str, Pair]]) -> list[tuple[str, Pair]]:
-    """Drop the validation photo of doubtful pairs on both sides; leave out doubtful pairs without both photos."""
+    """Of a doubtful pair on both sides the validation photo goes; one without both photos is left out."""
     shown = []
     for reason, pair in pairs:
         if reason == DOUBTFUL:

@@ -161,8 +161,15 @@ def read_prepared(folder: Path) -> Prepared:
     rows: Any = csv.DictReader(io.StringIO(table.decode()))
     photos = tuple(
         PreparedPhoto(
-            *(row["task"], row["class"], "train" if row["split"] == "train" else "val", row["path"]),
-            *(row["group"], row["source"], row["sha256"], int(row["width"]), int(row["height"])),
+            row["task"],
+            row["class"],
+            row["split"],
+            row["path"],
+            row["group"],
+            row["source"],
+            row["sha256"],
+            int(row["width"]),
+            int(row["height"]),
         )
         for row in rows
     )
