@@ -218,6 +218,7 @@ def test_rows_of_the_same_key_give_way(tmp_path: Path) -> None:
     add_rows(tmp_path, [dataclasses.replace(row, train_loss=0.25)])
     epochs = read_results(tmp_path).epochs
     assert dict(zip(epochs["epoch"], epochs.train_loss, strict=True)) == {1: 0.25, 2: 0.5}
+    assert len((tmp_path / "epochs.csv").read_text().splitlines()) == 3, "in the file, too"
 
 
 def test_results_of_others_may_leave_fields_empty(tmp_path: Path) -> None:

@@ -3,55 +3,64 @@
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from enrich.errors import UsageError
 from training.data import split
-from training.data.sources import Candidate
 from training.data.split import cap, draw, group_split, thesis_split
 
 
-def photos(label: str, count: int, homes: int = 0, task: str = "t") -> list[Candidate]:
-    return [
-        Candidate(task, label, f"{label}{i}", f"home-{i % homes}" if homes else f"{label}{i}")
-        for i in range(count)
+def photos(label: str, count: int, homes: int = 0, task: str = "t") -> pd.DataFrame:
+    rows = [
+        (task, label, f"{label}{i}", f"home-{i % homes}" if homes else f"{label}{i}") for i in range(count)
     ]
+    return pd.DataFrame(rows, columns=["task", "label", "source", "group"])
+
+
+def together(*parts: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True)
 
 
 def test_the_first_four_fifths_of_each_class_train() -> None:
-    sides = thesis_split([*photos("a", 10), *photos("b", 6)])
+    sides = thesis_split(together(photos("a", 10), photos("b", 6))).tolist()
     assert sides == ["train"] * 8 + ["val"] * 2 + ["train"] * 4 + ["val"] * 2
 
 
 def test_two_photos_are_enough_for_both_sides() -> None:
-    assert thesis_split(photos("a", 2)) == ["train", "val"]
+    assert thesis_split(photos("a", 2)).tolist() == ["train", "val"]
 
 
 def test_homes_stay_whole_and_a_fifth_of_each_class_validates() -> None:
-    candidates = [*photos("a", 200, homes=40), *photos("b", 90, homes=40), *photos("c", 60)]
-    sides = group_split(candidates, seed=1)
+    candidates = together(photos("a", 200, homes=40), photos("b", 90, homes=40), photos("c", 60))
+    sides = group_split(candidates, seed=1).tolist()
     homes: dict[str, set[str]] = {"train": set(), "val": set()}
-    for candidate, side in zip(candidates, sides, strict=True):
+    for candidate, side in zip(candidates.itertuples(), sides, strict=True):
         homes[side].add(candidate.group)
     assert not homes["train"] & homes["val"]
-    validating = Counter(c.label for c, side in zip(candidates, sides, strict=True) if side == "val")
+    validating = Counter(
+        c.label for c, side in zip(candidates.itertuples(), sides, strict=True) if side == "val"
+    )
     for label, count in (("a", 200), ("b", 90), ("c", 60)):
         assert validating[label] == pytest.approx(count / 5, rel=0.15)
-    assert sides == group_split(candidates, seed=1)
-    assert sides != group_split(candidates, seed=2)
+    assert sides == group_split(candidates, seed=1).tolist()
+    assert sides != group_split(candidates, seed=2).tolist()
 
 
 def test_too_few_homes_cannot_be_split_by_home() -> None:
     with pytest.raises(UsageError, match=r"class b of task t has photos of 4 homes only"):
-        group_split([*photos("a", 20), *photos("b", 20, homes=4)], seed=0)
+        group_split(together(photos("a", 20), photos("b", 20, homes=4)), seed=0)
 
 
 def test_a_home_that_has_nearly_all_of_a_class_trains() -> None:
-    palace = [Candidate("t", "b", f"p{i}", "palace") for i in range(500)]
-    candidates = [*photos("a", 20, homes=5), *photos("b", 5, homes=5), *palace]
-    sides = group_split(candidates, seed=0)
+    palace = photos("b", 500, homes=1).replace("home-0", "palace")
+    candidates = together(photos("a", 20, homes=5), photos("b", 5, homes=5), palace)
+    sides = group_split(candidates, seed=0).tolist()
     assert set(sides[-500:]) == {"train"}
-    assert {c.label for c, side in zip(candidates, sides, strict=True) if side == "val"} == {"a", "b"}
+    assert {c.label for c, side in zip(candidates.itertuples(), sides, strict=True) if side == "val"} == {
+        "a",
+        "b",
+    }
 
 
 def test_no_class_may_be_missing_from_validation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,19 +72,19 @@ def test_no_class_may_be_missing_from_validation(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(split, "StratifiedGroupKFold", AllOfOneClass)
     with pytest.raises(UsageError, match="class b of task t cannot be split by home"):
-        group_split([*photos("a", 20), *photos("b", 20)], seed=0)
+        group_split(together(photos("a", 20), photos("b", 20)), seed=0)
 
 
 def test_cap_keeps_the_first_of_each_home_and_class() -> None:
-    candidates = [*photos("a", 4, homes=2), *photos("b", 3, homes=1)]
-    assert cap(candidates, 1) == {2, 3, 5, 6}
-    assert cap(candidates, 9) == set()
+    candidates = together(photos("a", 4, homes=2), photos("b", 3, homes=1))
+    assert cap(candidates, 1) == [2, 3, 5, 6]
+    assert cap(candidates, 9) == []
 
 
 def test_classes_are_drawn_down_to_the_thesis_size_where_it_had_them() -> None:
-    candidates = [*photos("balcony", 700, task="balcony"), *photos("indoor", 9, task="balcony")]
+    candidates = together(photos("balcony", 700, task="balcony"), photos("indoor", 9, task="balcony"))
     over = draw(candidates, seed=3)
     assert len(over) == 3
     assert over == draw(candidates, seed=3) != draw(candidates, seed=4)
     assert max(over) < 700
-    assert draw(photos("wood", 900), seed=0) == set()
+    assert draw(photos("wood", 900), seed=0) == []

@@ -1,8 +1,6 @@
 """`compare`: all runs one after another, into a results folder that may be taken up again at any time."""
 
-import csv
 import fcntl
-import io
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -10,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
 import safetensors.torch
 import timm
 import torch
@@ -162,14 +161,13 @@ def _keep_best(run: Run, folder: Path, validation: Side) -> None:
     tensors = {name: t.cpu().contiguous() for name, t in run.network.exported(plan.key.task).items()}
     with new_file(folder / BEST) as part:
         safetensors.torch.save_file(tensors, part)
-    shares = best.logits.double().softmax(1)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "group", "truth", "predicted", *(f"p_{name}" for name in plan.classes)])
-    for photo, row in zip(validation.photos, shares, strict=True):
-        predicted = plan.classes[int(row.argmax())]
-        writer.writerow([photo.path, photo.group, photo.label, predicted, *(f"{p:.6f}" for p in row)])
-    write_text(folder / PREDICTIONS, text.getvalue())
+    names = [f"p_{name}" for name in plan.classes]
+    shares = pd.DataFrame(best.logits.double().softmax(1).numpy(), columns=names)
+    told = pd.DataFrame([(photo.path, photo.group, photo.label) for photo in validation.photos])
+    told.columns = ["path", "group", "truth"]
+    told["predicted"] = [plan.classes[place] for place in shares.to_numpy().argmax(axis=1)]
+    table = pd.concat([told, shares], axis="columns")
+    write_text(folder / PREDICTIONS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     found = {"best_epoch": best.epoch, "best_val_accuracy": best.accuracy}
     write_text(folder / RUN, _json({**plan.identity(), **found}))
 

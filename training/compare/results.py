@@ -14,15 +14,13 @@ Several processes may write to one folder: rows are added under a lock, each tim
 takes the old one's place, so that a reader never meets half a row.
 """
 
-import csv
 import fcntl
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 
@@ -147,8 +145,8 @@ def read_results(*folders: Path) -> Results:
             raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
     tables = {}
     for name, row in _TABLES.items():
-        parts = [_read_table(folder / name, row) for folder in folders if (folder / name).is_file()]
-        table = pd.concat(parts, ignore_index=True) if parts else _typed(_empty(row), row)
+        parts = [_typed(_read_text(folder / name, row), folder / name, row) for folder in folders]
+        table = pd.concat(parts, ignore_index=True)
         tables[name] = table.drop_duplicates(list(row.KEY), keep="last", ignore_index=True)
     return Results(tuple(folders), tables[RUNS], tables[EPOCHS], tables[TIMINGS])
 
@@ -194,22 +192,14 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
     """
     row_class = type(rows[0])
     path = folder / next(name for name, known in _TABLES.items() if known is row_class)
-    names = [field.name for field in fields(row_class)]
-    added = [{name: _text(value) for name, value in asdict(row).items()} for row in rows]
-    new = {tuple(row[name] for name in row_class.KEY) for row in added}
+    added = pd.DataFrame([{name: _text(value) for name, value in asdict(row).items()} for row in rows])
     with locked(folder):
-        kept: list[dict[str, str]] = []
         if path.is_file():
-            _read_table(path, row_class)
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [
-                    row for row in csv.DictReader(file) if tuple(row[n] for n in row_class.KEY) not in new
-                ]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *added])
-        write_text(path, text.getvalue())
+            kept = _read_text(path, row_class)
+            _typed(kept, path, row_class)  # refuses a table that was damaged
+            added = pd.concat([kept, added])
+        table = added.drop_duplicates(list(row_class.KEY), keep="last")
+        write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -232,30 +222,30 @@ def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _empty(row: type[Row]) -> pd.DataFrame:
-    return pd.DataFrame({field.name: pd.Series(dtype=str) for field in fields(row)})
-
-
-def _read_table(path: Path, row: type[Row]) -> pd.DataFrame:
+def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
+    """The columns of a table as text; of a file that is nowhere they are empty."""
+    names = [field.name for field in fields(row)]
+    if not path.is_file():
+        return pd.DataFrame(columns=names, dtype=str)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
-    names = [field.name for field in fields(row)]
     missing = [name for name in names if name not in table.columns]
     if missing:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(names)}")
-    try:
-        return _typed(table[names], row)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} holds a value that is no number: {error}") from None
+    return table[names]
 
 
-def _typed(table: pd.DataFrame, row: type[Row]) -> pd.DataFrame:
-    table = table.copy()
-    for field in fields(row):
-        kind = str(field.type).removesuffix(" | None").replace("<class '", "").removesuffix("'>")
-        if kind in ("int", "float"):
-            numbers = pd.to_numeric(table[field.name].replace("", None))
-            table[field.name] = numbers.astype("Int64" if kind == "int" else "float64")
-    return table
+def _typed(table: pd.DataFrame, path: Path, row: type[Row]) -> pd.DataFrame:
+    """The table with numbers where the row class has them."""
+    kinds = {name: str(kind) for name, kind in get_type_hints(row).items()}
+    numbers = {}
+    for name in table.columns:
+        kind = "Int64" if "int" in kinds[name] else "float64" if "float" in kinds[name] else ""
+        if kind:
+            try:
+                numbers[name] = pd.to_numeric(table[name].replace("", None)).astype(kind)
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{path} holds a value that is no number: {error}") from None
+    return table.assign(**numbers)

@@ -4,14 +4,15 @@ In this order: unusable files, duplicates, the cap per home, the draw, the split
 while what may be another copy of it trains.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal
+
+import pandas as pd
 
 from enrich.errors import UsageError
 from training.data.clean import Inspected, Refused
-from training.data.duplicates import DOUBT, Pair, classify_pairs, find_pairs
-from training.data.prepared import Split
+from training.data.duplicates import DOUBT, NEAR, Pair, classify_pairs, find_pairs
 from training.data.sources import Candidate
 from training.data.split import cap, draw, group_split, thesis_split
 
@@ -26,33 +27,28 @@ class Rules:
     sizes: Literal["all", "thesis"] = "all"
     cap: int = 0
     """Photos per home and class; 0: all."""
-    near: int = 24
+    near: int = NEAR
     """Photos that differ in at most as many of 128 bits are the same."""
     seed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decision:
-    """What becomes of the photos of one task; positions are those among `candidates`."""
+    """What becomes of the photos of one task."""
 
-    candidates: Sequence[Candidate]
-    dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """Position -> (reason, detail)."""
-    sides: dict[int, Split] = field(default_factory=dict)
-    """Position of each photo kept -> its side, in order."""
-    pairs: list[tuple[str, Pair]] = field(default_factory=list)
+    task: str
+    table: pd.DataFrame
+    """A row a candidate, with `photo` (`Inspected` or `Refused`), `reason` and `detail` of what is dropped,
+    and `side` of what is kept; "" where there is none."""
+    pairs: list[tuple[str, Pair]]
     """Pairs of like photos with what came of it: the reason of the drop, or `DOUBTFUL` where both stay."""
-    straddling_uncleaned: int = 0
+    straddling_uncleaned: int
     """Near-duplicate pairs that one split of all usable photos, duplicates and all, has on both its sides."""
 
     @property
-    def task(self) -> str:
-        """Name of the task."""
-        return self.candidates[0].task
-
-    def kept(self) -> list[int]:
-        """Positions not dropped so far."""
-        return [i for i in range(len(self.candidates)) if i not in self.dropped]
+    def kept(self) -> pd.DataFrame:
+        """The rows of `table` that are on a side."""
+        return _left(self.table)
 
 
 def decide(
@@ -63,96 +59,75 @@ def decide(
     Raises:
         UsageError: a class has too few usable photos, or too few homes to split by.
     """
-    decision = Decision(candidates)
-    _drop_unusable(decision, photos)
-    _drop_duplicates(decision, photos, rules)
-    if rules.cap:
-        _leave_out(decision, lambda left: cap(left, rules.cap), ("over_cap", f"--cap {rules.cap}"))
-    if rules.sizes == "thesis":
-        _leave_out(decision, lambda left: draw(left, rules.seed), ("not_drawn", "--sizes thesis"))
-    _check_classes(decision)
-    kept = decision.kept()
-    decision.sides = dict(zip(kept, _split([candidates[i] for i in kept], rules), strict=True))
-    _drop_straddling(decision)
-    _check_validation(decision)
-    return decision
-
-
-def _drop_unusable(decision: Decision, photos: Mapping[str, Inspected | Refused]) -> None:
-    for i, candidate in enumerate(decision.candidates):
-        photo = photos[candidate.source]
+    looked = [photos[candidate.source] for candidate in candidates]
+    table = pd.DataFrame(map(asdict, candidates)).assign(photo=looked, reason="", detail="", side="")
+    for i, photo in enumerate(looked):
         if isinstance(photo, Refused):
-            decision.dropped[i] = (photo.reason, photo.detail)
-
-
-def _drop_duplicates(decision: Decision, photos: Mapping[str, Inspected | Refused], rules: Rules) -> None:
-    usable = {}
-    for i in decision.kept():
-        photo = photos[decision.candidates[i].source]
-        assert isinstance(photo, Inspected)
-        usable[i] = photo
-    pairs = find_pairs(usable, rules.near + DOUBT)
+            _drop(table, [i], photo.reason, photo.detail)
+    usable = _left(table)
+    pairs = find_pairs(usable["photo"].to_dict(), rules.near + DOUBT)
     near = [pair for pair in pairs if pair.distance <= rules.near]
-    sides = dict(zip(usable, thesis_split([decision.candidates[i] for i in usable]), strict=True))
-    decision.straddling_uncleaned = sum(sides[pair.first] != sides[pair.second] for pair in near)
-    decision.dropped |= classify_pairs(decision.candidates, near)
-    for pair in pairs:
-        reason, _ = decision.dropped.get(pair.second, (DOUBTFUL, ""))
-        decision.pairs.append((reason if pair.distance <= rules.near else DOUBTFUL, pair))
+    sides = thesis_split(usable)
+    straddling = sum(sides[pair.first] != sides[pair.second] for pair in near)
+    for i, (reason, detail) in classify_pairs(candidates, near).items():
+        _drop(table, [i], reason, detail)
+    came = [(table.at[p.second, "reason"] if p.distance <= rules.near else "") or DOUBTFUL for p in pairs]
+    if rules.cap:
+        _drop(table, cap(_left(table), rules.cap), "over_cap", f"--cap {rules.cap}")
+    if rules.sizes == "thesis":
+        _drop(table, draw(_left(table), rules.seed), "not_drawn", "--sizes thesis")
+    _check_classes(table)
+    left = _left(table)
+    table.loc[left.index, "side"] = (
+        thesis_split(left) if rules.split == "thesis" else group_split(left, rules.seed)
+    )
+    shown = _drop_straddling(table, list(zip(came, pairs, strict=True)))
+    _check_validation(table)
+    return Decision(candidates[0].task, table, shown, straddling)
 
 
-def _leave_out(
-    decision: Decision, choose: Callable[[Sequence[Candidate]], set[int]], why: tuple[str, str]
-) -> None:
-    kept = decision.kept()
-    for chosen in choose([decision.candidates[i] for i in kept]):
-        decision.dropped[kept[chosen]] = why
+def _left(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["reason"] == ""]
 
 
-def _split(kept: Sequence[Candidate], rules: Rules) -> list[Split]:
-    return thesis_split(kept) if rules.split == "thesis" else group_split(kept, rules.seed)
+def _drop(table: pd.DataFrame, rows: Sequence[int], reason: str, detail: str) -> None:
+    table.loc[list(rows), ["reason", "detail", "side"]] = [reason, detail, ""]
 
 
-def _drop_straddling(decision: Decision) -> None:
-    """Drop the validation photo of every doubtful pair on both sides; forget doubtful pairs without both."""
+def _drop_straddling(table: pd.DataFrame, pairs: Sequence[tuple[str, Pair]]) -> list[tuple[str, Pair]]:
+    """Of a doubtful pair on both sides the validation photo goes; one without both photos is left out."""
     shown = []
-    for reason, pair in decision.pairs:
-        ends = (pair.first, pair.second)
+    for reason, pair in pairs:
         if reason == DOUBTFUL:
-            sides = [decision.sides.get(i) for i in ends]
-            if None in sides:
+            sides = {table.at[pair.first, "side"]: pair.first, table.at[pair.second, "side"]: pair.second}
+            if "" in sides:
                 continue
-            if sides[0] != sides[1]:
-                trains, validates = ends if sides[0] == "train" else ends[::-1]
-                detail = f"{pair.how} {decision.candidates[trains].source}, which trains"
-                decision.dropped[validates] = (STRADDLES, detail)
-                del decision.sides[validates]
+            if len(sides) == 2:
+                other = table.at[sides["train"], "source"]
+                _drop(table, [sides["val"]], STRADDLES, f"{pair.how} {other}, which trains")
                 reason = STRADDLES
         shown.append((reason, pair))
-    decision.pairs = shown
+    return shown
 
 
-def _check_classes(decision: Decision) -> None:
-    left = [decision.candidates[i].label for i in decision.kept()]
-    for label in dict.fromkeys(candidate.label for candidate in decision.candidates):
-        if left.count(label) >= 2:
+def _check_classes(table: pd.DataFrame) -> None:
+    for (task, label), own in table.groupby(["task", "label"], sort=False):
+        reasons = own.loc[own["reason"] != "", "reason"].tolist()
+        usable = len(own) - len(reasons)
+        if usable >= 2:
             continue
-        reasons = [
-            reason for i, (reason, _) in decision.dropped.items() if decision.candidates[i].label == label
-        ]
         why = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
         advice = "add photos, or lower --min-width" if "too_small" in reasons else "add photos"
         raise UsageError(
-            f"class {label} of task {decision.task} has {left.count(label)} usable photos, two are the least "
+            f"class {label} of task {task} has {usable} usable photos, two are the least "
             f"(dropped: {why or 'none'}); {advice}"
         )
 
 
-def _check_validation(decision: Decision) -> None:
-    validating = {decision.candidates[i].label for i, side in decision.sides.items() if side == "val"}
-    for label in dict.fromkeys(candidate.label for candidate in decision.candidates):
-        if label not in validating:
+def _check_validation(table: pd.DataFrame) -> None:
+    for (task, label), own in table.groupby(["task", "label"], sort=False):
+        if not (own["side"] == "val").any():
             raise UsageError(
-                f"class {label} of task {decision.task} has no photo left to validate with: those it had are "
+                f"class {label} of task {task} has no photo left to validate with: those it had are "
                 "perhaps copies of others that train; add photos, or lower --near"
             )

@@ -4,14 +4,16 @@ Everything is decided before a file is written, and written beside its place bef
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
-from training.data.clean import Inspected, Refused, inspect_all, write_photo
+from training.data.clean import inspect_all, write_photo
 from training.data.decide import Decision, Rules, decide
 from training.data.prepared import (
     DROPPED,
@@ -84,7 +86,7 @@ def prepare(options: PrepareOptions, watch: Watch = lambda what, total: lambda: 
         decide([candidate for candidate in found if candidate.task == task], photos, options.rules)
         for task in task_order(candidate.task for candidate in found)
     ]
-    return _write(options, decisions, photos, watch)
+    return _write(options, decisions, watch)
 
 
 def check_out(options: PrepareOptions) -> None:
@@ -109,39 +111,26 @@ def check_out(options: PrepareOptions) -> None:
         raise UsageError(f"--out {options.out} is a prepared folder already: add --overwrite to replace it")
 
 
-def _write(
-    options: PrepareOptions,
-    decisions: Sequence[Decision],
-    photos: Mapping[str, Inspected | Refused],
-    watch: Watch,
-) -> Outcome:
+def _write(options: PrepareOptions, decisions: Sequence[Decision], watch: Watch) -> Outcome:
     """Write everything into a sibling of `options.out`, then put it in place."""
     out = options.out.resolve()
-    kept = list(_kept(decisions, photos))
-    _check_disk(out, sum(photo.size for _, _, photo in kept))
+    table = pd.concat([decision.table for decision in decisions])
+    kept, left_out = table[table["reason"] == ""], table[table["reason"] != ""]
+    _check_disk(out, sum(photo.size for photo in kept["photo"]))
+    columns = ["task", "label", "source", "reason", "detail"]
+    dropped = tuple(Dropped(*row) for row in left_out[columns].itertuples(index=False))
     advance = watch("writing", len(kept))
     written = []
     try:
         with new_folder(out) as folder:
-            for decision, i, photo in kept:
-                written.append(_write_photo(options.photos, folder, decision, i, photo))
+            for row in kept.itertuples():
+                written.append(_write_photo(options.photos, folder, row))
                 advance()
-            dropped = tuple(_dropped(decisions))
             write_tables(folder, written, dropped, options.recorded(), remarks(decisions))
             draw_sheet(options.photos, folder / SHEET, decisions)
     except OSError as error:
         raise UsageError(f"--out {options.out} cannot be written, nothing was changed: {error}") from None
     return Outcome(tuple(written), dropped, tuple(notes(options.rules, decisions)))
-
-
-def _kept(
-    decisions: Sequence[Decision], photos: Mapping[str, Inspected | Refused]
-) -> Iterator[tuple[Decision, int, Inspected]]:
-    for decision in decisions:
-        for i in decision.sides:
-            photo = photos[decision.candidates[i].source]
-            assert isinstance(photo, Inspected)
-            yield decision, i, photo
 
 
 def _check_disk(out: Path, size: int) -> None:
@@ -152,26 +141,10 @@ def _check_disk(out: Path, size: int) -> None:
         raise UsageError(f"too little disk for --out {out.name}: {megabytes}; name a folder on another disk")
 
 
-def _write_photo(root: Path, folder: Path, decision: Decision, i: int, photo: Inspected) -> PreparedPhoto:
-    candidate = decision.candidates[i]
-    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(candidate.source).stem)[:60]
-    path = f"{PHOTOS}/{candidate.task}/{candidate.label}/{i:05d}-{stem}.jpg"
-    sha256 = write_photo(root / candidate.source, photo, folder / path)
-    return PreparedPhoto(
-        task=candidate.task,
-        label=candidate.label,
-        split=decision.sides[i],
-        path=path,
-        group=candidate.group,
-        source=candidate.source,
-        sha256=sha256,
-        width=photo.width,
-        height=photo.height,
-    )
-
-
-def _dropped(decisions: Sequence[Decision]) -> Iterator[Dropped]:
-    for decision in decisions:
-        for i, (reason, detail) in sorted(decision.dropped.items()):
-            candidate = decision.candidates[i]
-            yield Dropped(candidate.task, candidate.label, candidate.source, reason, detail)
+def _write_photo(root: Path, folder: Path, row: Any) -> PreparedPhoto:
+    """Write the photo of a row that is kept (`Decision.table`)."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
+    path = f"{PHOTOS}/{row.task}/{row.label}/{row.Index:05d}-{stem}.jpg"
+    sha256 = write_photo(root / row.source, row.photo, folder / path)
+    size = (row.photo.width, row.photo.height)
+    return PreparedPhoto(row.task, row.label, row.side, path, row.group, row.source, sha256, *size)

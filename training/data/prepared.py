@@ -15,7 +15,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,14 +114,9 @@ def write_tables(
 
     `remarks`: more entries of prepared.json, for people.
     """
-    table = _csv(
-        COLUMNS,
-        ((p.task, p.label, p.split, p.path, p.group, p.source, p.sha256, p.width, p.height) for p in photos),
-    )
+    table = _csv(COLUMNS, map(astuple, photos))
     (folder / TABLE).write_bytes(table)
-    (folder / DROPPED).write_bytes(
-        _csv(DROPPED_COLUMNS, ((d.task, d.label, d.source, d.reason, d.detail) for d in dropped))
-    )
+    (folder / DROPPED).write_bytes(_csv(DROPPED_COLUMNS, map(astuple, dropped)))
     classes = _classes(photos)
     counted = Counter((p.task, p.label, p.split) for p in photos)
     reasons = Counter((d.task, d.label, d.reason) for d in dropped)
@@ -163,18 +158,18 @@ def read_prepared(folder: Path) -> Prepared:
         raise UsageError(f"{folder / SUMMARY} is damaged; {again}") from None
     if stated != digest:
         raise UsageError(f"{folder / TABLE} was changed after it was made; {again}")
-    rows = csv.DictReader(io.StringIO(table.decode()))
+    rows: Any = csv.DictReader(io.StringIO(table.decode()))
     photos = tuple(
         PreparedPhoto(
-            task=row["task"],
-            label=row["class"],
-            split="train" if row["split"] == "train" else "val",
-            path=row["path"],
-            group=row["group"],
-            source=row["source"],
-            sha256=row["sha256"],
-            width=int(row["width"]),
-            height=int(row["height"]),
+            row["task"],
+            row["class"],
+            row["split"],
+            row["path"],
+            row["group"],
+            row["source"],
+            row["sha256"],
+            int(row["width"]),
+            int(row["height"]),
         )
         for row in rows
     )

@@ -8,7 +8,6 @@ from typing import Any
 from training.data.decide import DOUBTFUL, STRADDLES, Decision, Rules
 from training.data.prepared import SHEET
 from training.data.sheet import contact_sheet
-from training.data.sources import Candidate
 from training.data.split import THESIS_SIZES
 
 BATCH = 32
@@ -21,41 +20,39 @@ SHOWN = ("contradicting", STRADDLES, DOUBTFUL, "near_duplicate")
 
 def remarks(decisions: Sequence[Decision]) -> dict[str, Any]:
     """Entries of prepared.json on pairs of like photos."""
-    return {
-        "pairs": [
-            {
-                "task": decision.task,
-                "decision": reason,
-                "distance": pair.distance,
-                "photos": [decision.candidates[i].source for i in (pair.first, pair.second)],
-            }
-            for decision in decisions
-            for reason, pair in decision.pairs
-        ],
-        "straddling_pairs_without_cleaning": {
-            decision.task: decision.straddling_uncleaned for decision in decisions
-        },
-    }
+    pairs = [
+        {
+            "task": first.task,
+            "decision": reason,
+            "distance": distance,
+            "photos": [first.source, second.source],
+        }
+        for reason, distance, first, second in _pairs(decisions)
+    ]
+    straddling = {decision.task: decision.straddling_uncleaned for decision in decisions}
+    return {"pairs": pairs, "straddling_pairs_without_cleaning": straddling}
 
 
 def draw_sheet(root: Path, path: Path, decisions: Sequence[Decision]) -> None:
     """The pairs that people should look at, side by side; of each kind the farthest apart first."""
-    found: dict[tuple[str, str], tuple[int, int, list[Candidate]]] = {}
-    for decision in decisions:
-        for reason, pair in decision.pairs:
-            if reason in SHOWN:
-                ends = [decision.candidates[i] for i in (pair.first, pair.second)]
-                found.setdefault((ends[0].source, ends[1].source), (SHOWN.index(reason), pair.distance, ends))
-    ranked = sorted(found.values(), key=lambda one: (one[0], -one[1]))[:SHEET_PAIRS]
+    found: dict[tuple[str, str], tuple[str, int, Any, Any]] = {}
+    for reason, distance, first, second in _pairs(decisions):
+        if reason in SHOWN:
+            found.setdefault((first.source, second.source), (reason, distance, first, second))
+    ranked = sorted(found.values(), key=lambda pair: (SHOWN.index(pair[0]), -pair[1]))[:SHEET_PAIRS]
     cells = [
-        (
-            root / end.source,
-            f"{n}: {SHOWN[rank]}, {distance} bits\n{end.task}/{end.label}\n{end.source[-40:]}",
-        )
-        for n, (rank, distance, ends) in enumerate(ranked, start=1)
+        (root / end.source, f"{n}: {reason}, {distance} bits\n{end.task}/{end.label}\n{end.source[-40:]}")
+        for n, (reason, distance, *ends) in enumerate(ranked, start=1)
         for end in ends
     ]
     contact_sheet(path, cells, columns=6, cell=(220, 165))
+
+
+def _pairs(decisions: Sequence[Decision]) -> Iterator[tuple[str, int, Any, Any]]:
+    """What came of each pair, its distance, and its two rows."""
+    for decision in decisions:
+        for reason, pair in decision.pairs:
+            yield reason, pair.distance, decision.table.loc[pair.first], decision.table.loc[pair.second]
 
 
 def notes(rules: Rules, decisions: Sequence[Decision]) -> Iterator[str]:
@@ -76,16 +73,15 @@ def notes(rules: Rules, decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def _size_notes(rules: Rules, decision: Decision) -> Iterator[str]:
-    counts = Counter(decision.candidates[i].label for i in decision.sides)
-    training = Counter(decision.candidates[i].label for i, side in decision.sides.items() if side == "train")
-    for label, count in counts.items():
+    for label, own in decision.kept.groupby("label", sort=False):
+        count, training = len(own), int((own["side"] == "train").sum())
         thesis = THESIS_SIZES.get((decision.task, label))
         if rules.sizes == "thesis" and thesis is None:
             yield f"{decision.task}/{label}: the thesis had no such class, all photos are kept"
         elif rules.sizes == "thesis" and thesis is not None and count < thesis:
             yield f"{decision.task}/{label}: {count} photos, the thesis had {thesis}"
-        if training[label] < BATCH:
+        if training < BATCH:
             yield (
-                f"warning: class {label} of task {decision.task} has {training[label]} training photos, "
+                f"warning: class {label} of task {decision.task} has {training} training photos, "
                 f"fewer than a batch of {BATCH}; add photos or use a smaller --batch in compare"
             )

@@ -1,14 +1,13 @@
-"""Who trains and who validates, and how many of each class there are at all."""
+"""Who trains and who validates, and how many of each class there are at all.
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+Photos are tables with the columns of `Candidate`.
+"""
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from enrich.errors import UsageError
-from training.data.prepared import Split
-from training.data.sources import Candidate
 
 FOLDS = 5
 """One of five folds validates: 20 %."""
@@ -23,56 +22,43 @@ THESIS_SIZES = {
 }
 
 
-def cap(candidates: Sequence[Candidate], most: int) -> set[int]:
-    """Positions beyond the first `most` photos of a group and class."""
-    seen: Counter[tuple[str, str]] = Counter()
-    beyond = set()
-    for i, candidate in enumerate(candidates):
-        seen[candidate.label, candidate.group] += 1
-        if seen[candidate.label, candidate.group] > most:
-            beyond.add(i)
-    return beyond
+def cap(photos: pd.DataFrame, most: int) -> list[int]:
+    """Rows beyond the first `most` photos of a group and class."""
+    number = photos.groupby(["label", "group"]).cumcount()
+    return list(photos.index[number >= most])
 
 
-def draw(candidates: Sequence[Candidate], seed: int) -> set[int]:
-    """Positions left over when each class of one task is drawn down to the size that the thesis had."""
+def draw(photos: pd.DataFrame, seed: int) -> list[int]:
+    """Rows left over when each class is drawn down to the size that the thesis had."""
     rng = np.random.default_rng(seed)
-    over: set[int] = set()
-    for members in _by_class(candidates).values():
-        size = THESIS_SIZES.get((candidates[members[0]].task, candidates[members[0]].label), len(members))
-        over |= set(rng.permutation(members)[size:].tolist())
+    over: list[int] = []
+    for key, own in photos.groupby(["task", "label"], sort=False):
+        over += rng.permutation(own.index)[THESIS_SIZES.get(key, len(own)) :].tolist()
     return over
 
 
-def thesis_split(candidates: Sequence[Candidate]) -> list[Split]:
-    """The first 80 % of each class of one task train, the rest validates."""
-    sides: list[Split] = ["train"] * len(candidates)
-    for members in _by_class(candidates).values():
-        for i in members[len(members) * 8 // 10 :]:
-            sides[i] = "val"
-    return sides
+def thesis_split(photos: pd.DataFrame) -> pd.Series:
+    """Side of each row: the first 80 % of each class of one task train, the rest validates."""
+    classes = photos.groupby("label")["label"]
+    trains = classes.cumcount() < classes.transform("size") * 8 // 10
+    return trains.map({True: "train", False: "val"})
 
 
-def group_split(candidates: Sequence[Candidate], seed: int) -> list[Split]:
-    """Whole homes on one side, about 20 % of each class of one task for validation.
+def group_split(photos: pd.DataFrame, seed: int) -> pd.Series:
+    """Side of each row: whole homes on one, about 20 % of each class of one task for validation.
 
     Raises:
         UsageError: a class has photos of too few homes to have some on both sides.
     """
-    task = candidates[0].task
-    homes = defaultdict(set)
-    for candidate in candidates:
-        homes[candidate.label].add(candidate.group)
-    few = [label for label, groups in homes.items() if len(groups) < FOLDS]
-    if few:
-        raise UsageError(
-            f"class {few[0]} of task {task} has photos of {len(homes[few[0]])} homes only: "
-            f"--split group needs {FOLDS}; add photos, or use --split thesis"
-        )
-    labels = np.asarray([candidate.label for candidate in candidates])
-    groups = np.asarray([candidate.group for candidate in candidates])
+    task, labels = photos["task"].iloc[0], photos["label"].to_numpy()
+    for label, homes in photos.groupby("label", sort=False)["group"].nunique().items():
+        if homes < FOLDS:
+            raise UsageError(
+                f"class {label} of task {task} has photos of {homes} homes only: "
+                f"--split group needs {FOLDS}; add photos, or use --split thesis"
+            )
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    folds = [validates for _, validates in splitter.split(labels, labels, groups)]
+    folds = [validates for _, validates in splitter.split(labels, labels, photos["group"].to_numpy())]
     best = min(folds, key=lambda fold: _imbalance(labels, fold))
     missing = set(labels) - set(labels[best])
     if missing:
@@ -80,18 +66,12 @@ def group_split(candidates: Sequence[Candidate], seed: int) -> list[Split]:
             f"class {sorted(missing)[0]} of task {task} cannot be split by home: most of its "
             "photos are of one home; try --cap, another --seed, or --split thesis"
         )
-    validates = set(best.tolist())
-    return ["val" if i in validates else "train" for i in range(len(candidates))]
+    sides = pd.Series("train", photos.index)
+    sides.iloc[best] = "val"
+    return sides
 
 
 def _imbalance(labels: np.ndarray, fold: np.ndarray) -> float:
     """How far the worst class is from its 20 %."""
     shares = [(labels[fold] == label).sum() / (labels == label).sum() for label in np.unique(labels)]
     return float(max(abs(share - 1 / FOLDS) for share in shares))
-
-
-def _by_class(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
-    members: dict[str, list[int]] = defaultdict(list)
-    for i, candidate in enumerate(candidates):
-        members[candidate.label].append(i)
-    return members

@@ -5,7 +5,6 @@ Every figure and every verdict is computed from the results folders: the page ca
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,26 +15,8 @@ from enrich.errors import UsageError
 from training import thesis
 from training.report.confusion import confusions
 from training.report.gathered import Gathered, gather
-from training.report.page import Drawn, page
+from training.report.page import page
 from training.report.plots import draw_confusions, draw_curves
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the report goes: the page, and the folder of its figures."""
-
-    page: Path
-    figures: Path
-
-    @classmethod
-    def of(cls, out: Path) -> "Target":
-        """`DIR`: DIR/report.md with its figures beside it. `FILE.md`: figures in a folder FILE beside it."""
-        if out.suffix == ".md":
-            return cls(out, out.with_suffix(""))
-        return cls(out / "report.md", out)
-
-    def link(self, file: str) -> str:
-        return file if self.figures == self.page.parent else f"{self.figures.name}/{file}"
 
 
 def report_command(
@@ -59,29 +40,27 @@ def report_command(
 def write_report(gathered: Gathered, out: Path, reference: Gathered | None) -> Path:
     """Write the report and return the path of its page.
 
-    `out`: see `Target.of`. `reference`: the thesis's runs; None leaves out what stands beside ours. All is
+    `out`: a folder for report.md with its figures beside it, or the page FILE.md, with its figures in a
+    folder FILE beside it. `reference`: the thesis's runs; None leaves out what stands beside ours. All is
     made in a temporary folder first; nothing is replaced if that fails.
 
     Raises:
         UsageError: predictions do not fit, or `out` cannot be written.
     """
-    target, found = Target.of(out), confusions(gathered)
+    named = out.suffix == ".md"
+    target, figures = (out, out.with_suffix("")) if named else (out / "report.md", out)
+    link = f"{figures.name}/" if named else ""
+    found = confusions(gathered)
     try:
-        target.figures.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.figures, prefix=".report-") as made:
-            drawn = Drawn(
-                curves=_linked(draw_curves(gathered, Path(made)), target),
-                matrices=_linked(draw_confusions(found, Path(made)), target),
-            )
-            text = page(gathered, reference, found, drawn)
-            (Path(made) / target.page.name).write_text(text, encoding="utf-8")
+        figures.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=figures, prefix=".report-") as made:
+            curves = draw_curves(gathered, Path(made))
+            matrices = draw_confusions(found, Path(made))
+            links = [{title: link + file for file, title in each.items()} for each in (curves, matrices)]
+            (Path(made) / target.name).write_text(page(gathered, reference, found, *links), encoding="utf-8")
             for file in sorted(Path(made).glob("*.png")):
-                os.replace(file, target.figures / file.name)
-            os.replace(Path(made) / target.page.name, target.page)
+                os.replace(file, figures / file.name)
+            os.replace(Path(made) / target.name, target)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    return target.page
-
-
-def _linked(figures: dict[str, str], target: Target) -> tuple[tuple[str, str], ...]:
-    return tuple((title, target.link(file)) for file, title in figures.items())
+    return target

@@ -1,6 +1,6 @@
 """What the networks confuse: confusion matrices and per-class accuracy, from the runs' predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,22 +53,18 @@ def confusions(gathered: Gathered) -> list[Confusion]:
     return [_read(run) for run in first.itertuples() if run.place and (run.place / PREDICTIONS).is_file()]
 
 
-def class_tables(found: Sequence[Confusion], task: str) -> str:
-    """Accuracy of each class and of all photos of a task, each with its exact 95 % interval."""
-    parts = []
-    for mode, name in thesis.MODES.items():
-        own = [one for one in found if (one.task, one.mode) == (task, mode)]
-        for classes in dict.fromkeys(one.classes for one in own):
-            rows = [
-                [one.label, *map(_cell, one.of_classes), _cell(one.overall)]
-                for one in own
-                if one.classes == classes
-            ]
-            parts += [
-                f"{task.capitalize()}, {name}:",
-                table(["architecture", *classes, "all"], rows, figures=True),
-            ]
-    return "\n\n".join(parts)
+def class_tables(found: Sequence[Confusion]) -> Iterator[tuple[str, str]]:
+    """Headings and tables of each task and mode: the accuracy of each class and of all photos."""
+    cells: dict[tuple[str, str, tuple[str, ...]], list[list[str]]] = {}
+    for task in dict.fromkeys(one.task for one in found):
+        for mode in thesis.MODES:
+            for one in found:
+                if (one.task, one.mode) == (task, mode):
+                    row = [one.label, *map(_cell, one.of_classes), _cell(one.overall)]
+                    cells.setdefault((task, mode, one.classes), []).append(row)
+    for (task, mode, classes), rows in cells.items():
+        heading = f"{task.capitalize()}, {thesis.MODES[mode]}:"
+        yield heading, table(["architecture", *classes, "all"], rows, figures=True)
 
 
 def _read(run: Any) -> Confusion:

@@ -1,34 +1,21 @@
 """Which of the thesis's findings held: every verdict is computed, with the figures beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pandas as pd
 
 from training import thesis
-from training.markdown import table
 from training.report.gathered import SCRATCH
-from training.report.ratios import Times
+from training.report.ratios import COST, Times
 from training.report.tables import percent
 
 HELD, PARTLY, FAILED, OPEN = "held", "held in part", "did not hold", "not tested"
-
-RULES = f"""How the verdicts are reached:
-
-- Finetuning is better: {HELD} where it wins at least nine in ten pairs (one task, one architecture,
-  both modes), {PARTLY} where it wins more than half; a tie is no win.
-- The most accurate: {HELD} where the two highest of the thesis's five, by the mean over all tables
-  that the five share, are the thesis's two; {PARTLY} where one of them is.
-- The hardest task: {HELD} where fireplaces have the lowest mean over all architectures and modes that
-  were run on all three tasks.
-- What finetuning costs: {HELD} where every pair lies within the thesis's range, to one decimal;
-  {PARTLY} where finetuning takes longer in every pair.
-- The fastest: {HELD} where AlexNet is the fastest of the five in every table, {PARTLY} where it is
-  in most."""
+UNJUDGED = "cannot be judged"
+FIVE = list(thesis.ARCHITECTURES)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One finding of the thesis, and what our figures say of it."""
 
     claim: str
@@ -46,19 +33,13 @@ def accuracy_findings(runs: pd.DataFrame) -> list[Finding]:
     means = means.reindex(columns=list(thesis.MODES))
     found = [_better(means), _most_accurate(means), _hardest(means)]
     if (runs["kind"] == SCRATCH).all():
-        return [replace(finding, verdict=OPEN) for finding in found]
+        return [finding._replace(verdict=OPEN) for finding in found]
     return found
 
 
 def time_findings(times: Times) -> list[Finding]:
     """Of times that may be compared with each other."""
     return [_cost(times), _fastest(times)]
-
-
-def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings as Markdown."""
-    rows = [[f.claim, f.thesis, f.ours, f"**{f.verdict}**"] for f in findings]
-    return table(["finding", "thesis says", "figures say", "verdict"], rows)
 
 
 def _better(means: pd.DataFrame) -> Finding:
@@ -78,19 +59,16 @@ def _better(means: pd.DataFrame) -> Finding:
 
 
 def _most_accurate(means: pd.DataFrame) -> Finding:
-    best = thesis.MOST_ACCURATE
-    claim, stated = f"{_titles(best)} are the most accurate", "ahead of the other three"
+    claim, stated = f"{_titles(thesis.MOST_ACCURATE)} are the most accurate", "ahead of the other three"
     tables = means.stack().unstack("architecture")
-    absent = [name for name in thesis.ARCHITECTURES if name not in tables]
-    five = tables.reindex(columns=list(thesis.ARCHITECTURES)).dropna()
+    five = tables.reindex(columns=FIVE).dropna()
     if five.empty:
-        why = f"not run: {_titles(absent)}" if absent else "no table has all five"
-        if len(tables.columns) > 1 and len(tables.dropna()):
-            why += f"; of what was run: {_accuracies(tables.dropna())}"
+        why, shared = _absent(tables, "run"), tables.dropna()
+        if len(tables.columns) > 1 and len(shared):
+            why += f"; of what was run: {_accuracies(shared)}"
         return Finding(claim, stated, why, OPEN)
-    highest = five.mean().nlargest(2).index
-    right = sum(name in best for name in highest)
-    return Finding(claim, stated, _accuracies(five), {2: HELD, 1: PARTLY, 0: FAILED}[right])
+    right = sum(name in thesis.MOST_ACCURATE for name in five.mean().nlargest(2).index)
+    return Finding(claim, stated, _accuracies(five), (FAILED, PARTLY, HELD)[right])
 
 
 def _hardest(means: pd.DataFrame) -> Finding:
@@ -100,41 +78,44 @@ def _hardest(means: pd.DataFrame) -> Finding:
     if absent:
         return Finding(claim, stated, f"not run: {', '.join(absent)}", OPEN)
     shared = tasks[list(thesis.TASKS)].dropna()
-    if shared.empty:
-        return Finding(claim, stated, "no architecture was run on all three tasks in one mode", OPEN)
-    ranked = shared.mean().sort_values(kind="stable")
-    ours = ", ".join(f"{task} {percent(mean)} %" for task, mean in ranked.items())
-    ours += f" (means of {len(shared)} architectures and modes)"
-    return Finding(claim, stated, ours, HELD if ranked.index[0] == thesis.HARDEST else FAILED)
+    five = shared[shared.index.get_level_values("architecture").isin(FIVE)]
+    if five.empty:
+        why = "none of the thesis's five was run on all three tasks in one mode"
+        if len(shared):
+            why += f"; of what was run: {_difficulties(shared)}"
+        return Finding(claim, stated, why, UNJUDGED)
+    verdict = HELD if five.mean().idxmin() == thesis.HARDEST else FAILED
+    return Finding(claim, stated, _difficulties(five), verdict)
 
 
 def _cost(times: Times) -> Finding:
     low, high = thesis.COST
     claim, stated = "Finetuning costs more time than feature extraction", f"{low} to {high} times as much"
-    costs = [ratio.median for ratio in times.costs().values()]
-    if not costs:
+    costs = times.ratios()[COST]["median"]
+    if costs.empty:
         return Finding(claim, stated, "no architecture was timed in both modes on one task", OPEN)
-    ours = f"{min(costs):.1f} to {max(costs):.1f} times as much ({len(costs)} pairs)"
-    if low <= round(min(costs), 1) and round(max(costs), 1) <= high:
-        return Finding(claim, stated, ours, HELD)
-    return Finding(claim, stated, ours, PARTLY if min(costs) > 1 else FAILED)
+    ours = f"{costs.min():.1f} to {costs.max():.1f} times as much ({len(costs)} pairs)"
+    verdict = PARTLY if costs.min() > 1 else FAILED
+    return Finding(claim, stated, ours, HELD if costs.round(1).between(low, high).all() else verdict)
 
 
 def _fastest(times: Times) -> Finding:
     claim, stated = f"{_titles([thesis.FASTEST])} is the fastest", "in all 6 tables"
-    medians = pd.Series(times.medians()).rename_axis(["task", "architecture", "mode"])
-    tables = medians.unstack("architecture")
-    absent = [name for name in thesis.ARCHITECTURES if name not in tables]
-    if absent:
-        return Finding(claim, stated, f"not timed: {_titles(absent)}", OPEN)
-    five = tables[list(thesis.ARCHITECTURES)].dropna()
+    tables = times.medians().unstack("architecture")
+    five = tables.reindex(columns=FIVE).dropna()
     if five.empty:
-        return Finding(claim, stated, "no table has all five", OPEN)
-    first = five.idxmin(axis="columns")
-    counts = ", ".join(f"{thesis.title(name)} in {n}" for name, n in first.value_counts().items())
-    won = int((first == thesis.FASTEST).sum())
+        return Finding(claim, stated, _absent(tables, "timed"), OPEN)
+    first = five.idxmin(axis="columns").value_counts()
+    counts = ", ".join(f"{thesis.title(str(name))} in {n}" for name, n in first.items())
+    won = first.get(thesis.FASTEST, 0)
     verdict = HELD if won == len(five) else PARTLY if won > len(five) / 2 else FAILED
     return Finding(claim, stated, f"{counts} of {len(five)} tables", verdict)
+
+
+def _absent(tables: pd.DataFrame, done: str) -> str:
+    """Why no table has all of the thesis's five."""
+    absent = [name for name in FIVE if name not in tables]
+    return f"not {done}: {_titles(absent)}" if absent else "no table has all five"
 
 
 def _accuracies(tables: pd.DataFrame) -> str:
@@ -144,6 +125,13 @@ def _accuracies(tables: pd.DataFrame) -> str:
     return f"{listed} (means of {len(tables)} tables)"
 
 
+def _difficulties(shared: pd.DataFrame) -> str:
+    """Tasks by their mean, the hardest first (one row an architecture and mode, one column a task)."""
+    ranked = shared.mean().sort_values(kind="stable")
+    listed = ", ".join(f"{task} {percent(mean)} %" for task, mean in ranked.items())
+    return f"{listed} (means of {len(shared)} architectures and modes)"
+
+
 def _titles(architectures: Sequence[str]) -> str:
-    titles = [thesis.title(name) for name in architectures]
-    return " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
+    *others, last = [thesis.title(name) for name in architectures]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -5,17 +5,17 @@ The same results give the same bytes: pixels are all that is saved.
 
 import io
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from training import thesis
 from training.report.confusion import Confusion
@@ -43,16 +43,13 @@ def draw_curves(gathered: Gathered, folder: Path) -> dict[str, str]:
     """
     colour = colours(gathered.architectures())
     drawn = {}
-    for task in gathered.tasks():
-        for mode in thesis.MODES:
-            epochs = gathered.epochs
-            own = epochs[(epochs["task"] == task) & (epochs["mode"] == mode)]
-            for scratch in (False, True):
-                curves = own[(own["kind"] == SCRATCH) == scratch]
-                for metric in METRICS if len(curves) else ():
-                    file, title = _names(metric, task, mode, scratch)
-                    drawn[file] = title
-                    _save(curve_figure(curves, metric, title, colour), folder / file)
+    epochs = gathered.epochs
+    for task, mode, scratch in product(gathered.tasks(), thesis.MODES, (False, True)):
+        own = (epochs["task"] == task) & (epochs["mode"] == mode) & ((epochs["kind"] == SCRATCH) == scratch)
+        for metric in METRICS if own.any() else ():
+            file, title = _names(metric, task, mode, scratch)
+            drawn[file] = title
+            _save(curve_figure(epochs[own], metric, title, colour), folder / file)
     return drawn
 
 
@@ -78,33 +75,26 @@ def curve_figure(epochs: pd.DataFrame, metric: str, title: str, colour: dict[str
     axes.set_xlim(left=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    _add_legend(figure, axes)
-    return figure
-
-
-def _add_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     handles += [Line2D([], [], color="black"), Line2D([], [], color="black", linestyle="--")]
     figure.legend(handles, [*labels, "validation", "training"], loc="outside right upper", frameon=False)
+    return figure
 
 
 def draw_confusions(found: Sequence[Confusion], folder: Path) -> dict[str, str]:
-    """A figure a task and mode, with a matrix a run.
+    """A figure a task and mode, with a matrix a run; from scratch apart from pretrained.
 
     Returns:
         File name -> title, in the order of `found`'s tasks.
     """
     drawn = {}
-    for task in dict.fromkeys(one.task for one in found):
-        for mode in thesis.MODES:
-            for scratch in (False, True):
-                own = [
-                    one for one in found if (one.task, one.mode, one.kind == SCRATCH) == (task, mode, scratch)
-                ]
-                if own:
-                    file, title = _names("confusion", task, mode, scratch)
-                    drawn[file] = title
-                    _save(_matrices(own, title), folder / file)
+    tasks = dict.fromkeys(one.task for one in found)
+    for task, mode, scratch in product(tasks, thesis.MODES, (False, True)):
+        own = [one for one in found if (one.task, one.mode, one.kind == SCRATCH) == (task, mode, scratch)]
+        if own:
+            file, title = _names("confusion", task, mode, scratch)
+            drawn[file] = title
+            _save(_matrices(own, title), folder / file)
     return drawn
 
 
@@ -116,15 +106,10 @@ def _matrices(found: Sequence[Confusion], title: str) -> Figure:
     for n, one in enumerate(found):
         axes = figure.add_subplot(rows, columns, n + 1)
         shares = one.counts / np.maximum(one.counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (truth, predicted), count in np.ndenumerate(one.counts):
-            dark = shares[truth, predicted] > 0.5
-            axes.text(
-                predicted, truth, str(count), ha="center", va="center", color="white" if dark else "black"
-            )
-        places = range(len(one.classes))
-        axes.set_xticks(places, one.classes, rotation=20)
-        axes.set_yticks(places, one.classes)
+        shown = ConfusionMatrixDisplay(shares, display_labels=one.classes)
+        shown.plot(ax=axes, cmap="Blues", colorbar=False, xticks_rotation=20, im_kw={"vmin": 0, "vmax": 1})
+        for text, count in zip(shown.text_.flat, one.counts.flat, strict=True):
+            text.set_text(str(count))  # coloured by its share of the class
         axes.set(title=_wrapped(one.label), xlabel="predicted", ylabel="truth")
         axes.title.set_fontsize(10)
     return figure

@@ -1,8 +1,10 @@
-"""What a comparison consists of: runs, photos, options and versions; and what is missing in it."""
+"""What a comparison consists of: runs, photos, options, versions and commands; and what is missing in it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,58 +12,37 @@ import pandas as pd
 from training import thesis
 from training.markdown import table
 from training.report.confusion import Confusion
-from training.report.gathered import Gathered
-from training.report.repeating import commands
+from training.report.gathered import Gathered, in_order
 from training.report.tables import NONE
 
 CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
 MATRICES = "Confusion matrices (no predictions.csv)"
 
 
-def what_was_run(gathered: Gathered, found: Sequence[Confusion]) -> str:
-    """Runs, photos, the commands, then the options and versions of the results folders beside each other."""
-    parts = []
-    if len(gathered.runs):
-        parts += [_runs(gathered.runs), _photos(gathered, found)]
-    again = commands(gathered)
-    if again:
-        parts.append(
-            f"The same again (PHOTOS: the labelled photos, PREPARED: a new folder):\n\n```\n{again}\n```"
-        )
+def option_table(gathered: Gathered) -> str:
+    """Options and versions of the results folders beside each other; "" where none says any."""
     options = {name: _flat(settings) for name, settings in gathered.settings.items() if settings}
-    if options:
-        rows = [
-            [key, *(o.get(key, NONE) for o in options.values())]
-            for key in dict.fromkeys(chain(*options.values()))
-        ]
-        parts += [
-            "Options and versions of the results folders:",
-            table(["option", *options], rows),
-        ]
-    return "\n\n".join(part for part in parts if part)
+    keys = dict.fromkeys(chain(*options.values()))
+    rows = [[key, *(own.get(key, NONE) for own in options.values())] for key in keys]
+    return table(["option", *options], rows) if options else ""
 
 
-def _runs(runs: pd.DataFrame) -> str:
+def run_table(runs: pd.DataFrame) -> str:
+    """What the runs are of, a row for each that differ in nothing but the seed."""
     header = ["architecture", "tables", "seeds", "epochs", "weights", "input, px", "parameters"]
     header += ["learning in feature extraction", "precision", "device"]
     rows = []
     for label, own in runs.groupby("label", sort=False):
-        learning = own.loc[own["mode"] == "feature_extraction", "trainable_parameters"]
-        rows.append(
-            [
-                label,
-                len(own.drop_duplicates(["task", "mode"])),
-                own["seed"].nunique(),
-                *(_distinct(own[name]) for name in ("epochs", "weights", "input_size", "parameters")),
-                _distinct(learning),
-                *(_distinct(own[name]) for name in ("precision", "device")),
-            ]
-        )
+        tables, seeds = len(own.drop_duplicates(["task", "mode"])), own["seed"].nunique()
+        frozen = own.loc[own["mode"] == "feature_extraction", "trainable_parameters"]
+        told = [own[name] for name in ("epochs", "weights", "input_size", "parameters")]
+        told += [frozen, own["precision"], own["device"]]
+        rows.append([label, tables, seeds, *map(_distinct, told)])
     return table(header, rows)
 
 
-def _photos(gathered: Gathered, found: Sequence[Confusion]) -> str:
-    """Photos of each task, by class where settings or predictions tell."""
+def photo_table(gathered: Gathered, found: Sequence[Confusion]) -> str:
+    """Photos of each task, by class where settings or predictions tell; "" where no run says its photos."""
     rows = []
     key = ["task", "digest", "split", "train_photos", "val_photos", "folder"]
     for (task, digest, split, train, val, folder), _ in gathered.runs.groupby(key, sort=False):
@@ -81,7 +62,7 @@ def _classes(counts: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
 
 
-def missing(gathered: Gathered, found: Sequence[Confusion]) -> str:
+def missing(gathered: Gathered, found: Sequence[Confusion]) -> list[str]:
     """Runs, figures and predictions that a whole comparison would have, a line each."""
     runs, lines = gathered.runs, []
     for task in gathered.tasks():
@@ -102,7 +83,7 @@ def missing(gathered: Gathered, found: Sequence[Confusion]) -> str:
     lines += _gaps(gathered.epochs)
     if gathered.timings.empty:
         lines.append("Timings by steps (`compare --timing-steps`): the ratios are of whole runs.")
-    return "\n".join(f"- {line}" for line in lines) or "Nothing."
+    return lines
 
 
 def _labels(epochs: pd.DataFrame, task: str, mode: str) -> set[str]:
@@ -133,3 +114,44 @@ def _flat(value: object, name: str = "") -> dict[str, str]:
 def _distinct(values: pd.Series) -> str:
     there = [value for value in values.dropna().unique() if value != ""]
     return " / ".join(str(value) if isinstance(value, str) else f"{value:,}" for value in there) or NONE
+
+
+def commands(gathered: Gathered) -> str:
+    """`prepare` and `compare` of every results folder, a line each; "" where no folder tells enough."""
+    lines = []
+    for name, settings in gathered.settings.items():
+        own = gathered.runs[(gathered.runs["folder"] == name) & gathered.runs["place"].notna()]
+        timings = gathered.timings[gathered.timings["folder"] == name]
+        if settings:
+            prepared = settings.get("dataset", {}).get("options", {})
+            lines.append(_line("prepare PHOTOS --out PREPARED", prepared))
+        for (weights, epochs, precision), runs in own.groupby(["weights", "epochs", "precision"], sort=False):
+            options = _chosen(runs) | settings.get("recipe", {})
+            options |= {"epochs": epochs, "precision": precision, "weights": weights}
+            options["input_size"] = settings.get("choice", {}).get("size")
+            lines.append(_line(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
+        for (steps, batch), rounds in timings.groupby(["steps", "batch"], sort=False):
+            options = {"timing_steps": steps, "rounds": rounds["round"].nunique(), "batch": batch}
+            options |= _chosen(rounds)
+            lines.append(_line(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _chosen(rows: pd.DataFrame) -> dict[str, Any]:
+    """Architectures, tasks, modes and seeds of runs or timings."""
+    return {
+        "architecture": in_order(rows["architecture"], thesis.ARCHITECTURES),
+        "task": in_order(rows["task"], thesis.TASKS),
+        "mode": in_order(rows["mode"], thesis.MODES),
+        "seed": sorted(set(rows["seed"])) if "seed" in rows else [],
+    }
+
+
+def _line(command: str, options: dict[str, Any]) -> str:
+    words = ["enrich-train", command]
+    for key, value in options.items():
+        option = f"--{key.removesuffix('s') if key == 'tasks' else key}".replace("_", "-")
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one not in (None, ""):
+                words += [option, shlex.quote(str(one))]
+    return " ".join(words)

@@ -32,25 +32,18 @@ def best_models(ours: Gathered) -> str:
     return table(header, rows)
 
 
-def result_tables(ours: Gathered, reference: Gathered | None) -> str:
-    """A table for each task and mode: training time and highest validation accuracy.
+def result_tables(ours: Gathered, reference: Gathered | None) -> dict[str, str]:
+    """Heading -> table of each task and mode: training time and highest validation accuracy.
 
     `reference`: the thesis's runs, for the columns beside; None leaves these columns out.
     """
-    parts = []
+    tables = {}
     for task in ours.tasks():
         for mode, name in thesis.MODES.items():
             runs = _of(ours.runs, task, mode)
-            parts.append(f"### {task.capitalize()}, {name}")
-            if runs.empty:
-                parts.append("Not run.")
-            else:
-                parts.append(_table(runs, None if reference is None else _of(reference.runs, task, mode)))
-    if reference is not None:
-        missing = [task for task in thesis.TASKS if task not in ours.tasks()]
-        if missing:
-            parts.append(f"Not run at all: {', '.join(missing)}.")
-    return "\n\n".join(parts)
+            theirs = None if reference is None else _of(reference.runs, task, mode)
+            tables[f"{task.capitalize()}, {name}"] = "Not run." if runs.empty else _table(runs, theirs)
+    return tables
 
 
 def _of(runs: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -100,22 +100,13 @@ class Loader:
     def _load(
         self, side: Side, batches: Sequence[NDArray[np.int64]], picture: Callable[[int], Pixels]
     ) -> Iterator[Batch]:
-        waiting: deque[tuple[NDArray[np.int64], list[Callable[[], Pixels]]]] = deque()
-        todo = iter(batches)
-
-        def submit() -> None:
-            rows = next(todo, None)
-            if rows is not None and self._pool:
-                waiting.append((rows, [self._pool.submit(picture, int(row)).result for row in rows]))
-            elif rows is not None:
-                waiting.append((rows, [partial(picture, int(row)) for row in rows]))
-
-        for _ in range(BATCHES_AHEAD):
-            submit()
+        load = self._pool.map if self._pool else map
+        loading = ((rows, load(picture, rows.tolist())) for rows in batches)
+        waiting = deque(islice(loading, BATCHES_AHEAD))
         while waiting:
-            rows, loading = waiting.popleft()
-            stacked = torch.from_numpy(np.stack([load() for load in loading]))
-            submit()
+            rows, loaded = waiting.popleft()
+            stacked = torch.from_numpy(np.stack(list(loaded)))
+            waiting.extend(islice(loading, 1))
             if self._device.type == "cuda":
                 stacked = stacked.pin_memory()
             pictures = stacked.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
