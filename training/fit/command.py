@@ -47,9 +47,6 @@ FrozenOn = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")]
-Ablations = Annotated[
-    bool, typer.Option("--ablations", help="Measure what photos, crops and backbones are worth, too")
-]
 Runs = Annotated[
     int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
 ]
@@ -97,7 +94,6 @@ def fit_command(
     finetune: Finetuned = FitOptions.finetune,
     frozen_on: FrozenOn = None,
     samples: Samples = Recipe.samples,
-    ablations: Ablations = FitOptions.ablations,
     runs: Runs = FitOptions.runs,
     device: Device = FitOptions.device,
     jobs: Jobs = FitOptions.jobs,
@@ -128,7 +124,6 @@ def fit_command(
             finetune=finetune,
             frozen_on=frozen_on,
             recipe=Recipe(samples=samples),
-            ablations=ablations,
             runs=runs,
             device=device,
             jobs=jobs,
