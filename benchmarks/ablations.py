@@ -68,7 +68,7 @@ def cross_source(
     photos: PhotoSet, heads: Sequence[str], fold: NDArray[np.int64], backbone: Backbone, cache: Path
 ) -> dict[str, dict[str, Any]]:
     """Learnt without a collection, evaluated on it: collection -> head -> ROC area and average precision
-    there, beside those of folds that saw other sites of it. Only where the collection has photos of both kinds,
+    there, beside those of folds that saw other sites of it. Only where it has photos of both kinds,
     and is not the only one."""
     views = extract(backbone, photos, ("whole",), cache)
     found: dict[str, dict[str, Any]] = {}

@@ -17,13 +17,10 @@ from enrich.model.head import Head
 from training.data.homes import MIN_PHOTOS
 from training.data.photos import UNLABELLED, PhotoSet
 from training.evaluate.scored import Rows, Scored
-from training.thresholds.calibrate import Counts, Share, rounded
-
-Floats = NDArray[np.float64]
-Truth = NDArray[np.bool_]
+from training.thresholds.calibrate import Counts, Floats, Share, Truth, rounded
+from training.thresholds.choose import PREVALENCES
 
 BINS = 10
-PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 MAX_COLLECTIONS = 20
 """With more first folders than this (a folder a home), they are no collections to tell apart."""
 
