@@ -26,7 +26,7 @@ from training.thresholds.calibrate import (
     fit_temperature,
     rounded,
 )
-from training.thresholds.choose import (
+from training.thresholds.rules import (
     Entry,
     aggregation,
     class_fields,
