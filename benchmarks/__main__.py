@@ -43,6 +43,7 @@ BENCHMARKS = [
     ("Kept features", "benchmarks/embeddings.py --photos {photos}"),
     ("Nodes of a cluster", "benchmarks/scale.py"),
     ("Rows of state", "benchmarks/scale.py --rows"),
+    ("Photos, crops and backbones", "benchmarks/ablations.py --photos {photos}"),
     ("A price model", "benchmarks/price_model.py --photos {photos}"),
 ]
 

@@ -10,7 +10,7 @@ from enrich.model.head import Head, HeadClass
 from enrich.model.kind import KINDS, overridable
 from enrich.model.seen import Seen, seen_of
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
-from training.thresholds.choose import in_words
+from training.thresholds.rules import in_words
 
 BALCONY = Head("balcony", "binary", true_threshold=0.88, false_threshold=0.05)
 ROOM = Head("room", "multiclass", (HeadClass("kitchen", True, 0.6), HeadClass("other", False, 0.0)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import ablations
 from enrich.errors import UsageError
 from tests.support.fitting import draw_homes
 from training.data.photos import PhotoSet, load_photos
@@ -48,10 +49,11 @@ def test_a_collection_left_out_is_not_learnt_from(photos: PhotoSet, fold: np.nda
     draw = np.random.default_rng(0)
     features = draw.normal(0, 1, (len(photos), 8)).astype(np.float32)
     features[:, 0] += 3 * (photos.labels["balcony"] == 1)
-    whole = frozen.frozen_logits(photos, "balcony", {"whole": features}, fold, without="elsewhere")
+    held = ablations.without(photos, fold, "elsewhere")
+    whole = frozen.frozen_logits(photos, "balcony", {"whole": features}, held)
     apart = photos.collection == "elsewhere"
     features[apart] = 1e6
-    again = frozen.frozen_logits(photos, "balcony", {"whole": features}, fold, without="elsewhere")
+    again = frozen.frozen_logits(photos, "balcony", {"whole": features}, held)
     np.testing.assert_array_equal(whole, again)
     assert np.isnan(whole[apart]).all()
     assert np.isfinite(whole[~apart & (fold >= 0) & (photos.labels["balcony"] >= 0)]).all()
@@ -60,8 +62,8 @@ def test_a_collection_left_out_is_not_learnt_from(photos: PhotoSet, fold: np.nda
 def test_every_choice_is_measured_in_the_same_folds(
     photos: PhotoSet, fold: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "load_backbone", untrained)
-    found = frozen.ablations(photos, HEADS, fold, tmp_path, Targets(homes="web_homes"))
+    monkeypatch.setattr(ablations, "load_backbone", untrained)
+    found = ablations.ablations(photos, HEADS, fold, tmp_path, Targets(homes="web_homes"))
     assert {"Lite0, whole photo", "without elsewhere", "learning from 4 crops, too"} <= set(found)
     assert "without web_homes" not in found, "the homes are what it is evaluated on"
     for by_head in found.values():
@@ -73,7 +75,7 @@ def test_every_choice_is_measured_in_the_same_folds(
 def test_a_collection_is_evaluated_with_heads_that_never_saw_it(
     photos: PhotoSet, fold: np.ndarray, tmp_path: Path
 ) -> None:
-    found = frozen.cross_source(photos, HEADS, fold, untrained(""), tmp_path)
+    found = ablations.cross_source(photos, HEADS, fold, untrained(""), tmp_path)
     assert set(found) == {"elsewhere", "web_homes"}
     one = found["elsewhere"]["balcony"]
     assert one["with"] == 4

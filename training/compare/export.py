@@ -21,7 +21,6 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors import SafetensorError
-from scipy.special import softmax
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Arithmetic, Faster
@@ -179,8 +178,7 @@ def _faster(
     making = Making(arithmetics, learnt if "int8" in arithmetics else ())
     check_making((), making)
     draft, new = with_arithmetics(bundle, making, bundle.folder / "faster", bundle.folder)
-    pair, empty = pair_of(task, classes), np.full(len(predictions), "")
-    numbers = {pair[0]: 1, pair[1]: 0} if pair else {kind: number for number, kind in enumerate(classes)}
+    empty = np.full(len(predictions), "")
     photos = PhotoSet(
         folder=prepared.folder,
         paths=tuple(predictions["path"]),
@@ -190,7 +188,7 @@ def _faster(
         split=empty,
         collection=empty,
         licence=empty,
-        labels={head.name: predictions["truth"].map(numbers).to_numpy(np.int64)},
+        labels={head.name: _truth(task, classes, predictions)},
         classes={},
     )
 
@@ -203,10 +201,7 @@ def _faster(
         return scored
 
     def fit(here: Bundle, mine: Head, scored: Scored) -> tuple[Entry, str]:
-        logits = scored.logits(here, mine)
-        chances = softmax(np.hstack([logits, np.zeros_like(logits)]) if pair else logits, axis=1)
-        said = {f"p_{kind}": chances[:, number] for number, kind in enumerate(pair or classes)}
-        return fields_of(task, classes, predictions.assign(**said)), ""
+        return fields_of(classes, scored.logits(here, mine), photos.labels[head.name]), ""
 
     manifest = copy.deepcopy(draft.manifest)
     exact = Exact({head.name: score("fp32").logits(draft, head)}, {})
@@ -251,9 +246,28 @@ def make_head(
         raise UsageError(f"the weights of {task} do not fit its run.json; make the run again")
     if not predictions["truth"].isin(classes).all() or predictions.empty:
         raise UsageError(f"predictions.csv of {task} does not fit its run.json; make the run again")
+    logits = np.stack([_log(predictions, kind) for kind in classes], axis=1)
     if pair := pair_of(task, classes):
         having, lacking = map(classes.index, pair)
         weight, bias = (part[[having]] - part[[lacking]] for part in (weight, bias))
-    head = {"name": name, **fields_of(task, classes, predictions)}
+        logits = logits[:, [having]] - logits[:, [lacking]]
+    head = {"name": name, **fields_of(classes, logits, _truth(task, classes, predictions))}
     head["metrics"]["run"] = identity
     return head, {**tensors, f"head.{name}.weight": weight, f"head.{name}.bias": bias}
+
+
+def _truth(task: str, classes: Sequence[str], predictions: pd.DataFrame) -> NDArray[np.int64]:
+    """Labels of the photos: 1 where a pair's photo has it, else numbers of classes."""
+    pair = pair_of(task, classes)
+    numbers = {name: number for number, name in enumerate(reversed(pair) if pair else classes)}
+    labels: NDArray[np.int64] = predictions["truth"].map(numbers).to_numpy(np.int64)
+    return labels
+
+
+def _log(predictions: pd.DataFrame, kind: str) -> NDArray[np.float64]:
+    """Log of the probabilities of a class, which are written with six digits."""
+    column = f"p_{kind}"
+    if column not in predictions.columns:
+        raise UsageError(f"predictions.csv lacks the column {column}; make the run again")
+    shares: NDArray[np.float64] = predictions[column].to_numpy(dtype=np.float64)
+    return np.log(np.clip(shares, 1e-7, 1.0))

@@ -1,20 +1,19 @@
-"""From predictions of single validation photos to a head: its temperature, and careful thresholds."""
+"""From what single validation photos come out as to a head: its temperature, and careful thresholds."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from enrich.errors import UsageError
-from training.evaluate.adjust import fit_temperature
 from training.thresholds.calibrate import (
     Counts,
-    Share,
+    Floats,
     calibrate_classes,
-    choose_class_threshold,
+    choose_classes,
     choose_true,
+    class_chances,
+    fit_temperature,
 )
 
 Entry = dict[str, Any]
@@ -37,19 +36,13 @@ def pair_of(task: str, classes: Sequence[str]) -> tuple[str, str] | None:
     return task, classes[1 - classes.index(task)]
 
 
-def fields_of(task: str, classes: Sequence[str], predictions: pd.DataFrame) -> Entry:
-    """A head's manifest entry but for its name. `predictions`: truth, and the probabilities `p_<class>`.
-
-    Raises:
-        UsageError: a column is missing.
-    """
-    pair = pair_of(task, classes)
-    return _multiclass(classes, predictions) if pair is None else _binary(*pair, predictions)
+def fields_of(classes: Sequence[str], logits: Floats, truth: NDArray[np.int64]) -> Entry:
+    """A head's manifest entry but for its name. `logits` [photos, outputs]: one output of a binary head, or
+    one a class; `truth` [photos]: 1 where a photo shows it, or numbers of `classes`."""
+    return _binary(logits[:, 0], truth == 1) if logits.shape[1] == 1 else _multiclass(classes, logits, truth)
 
 
-def _binary(having: str, lacking: str, predictions: pd.DataFrame) -> Entry:
-    truth = (predictions["truth"] == having).to_numpy(dtype=bool)
-    logits = _log(predictions, having) - _log(predictions, lacking)
+def _binary(logits: Floats, truth: NDArray[np.bool_]) -> Entry:
     # A network that has learnt its few photos by heart is never too unsure of itself.
     temperature = max(1.0, fit_temperature(logits, truth, np.ones(len(truth))))
     chance = np.exp(-np.logaddexp(0.0, -logits / temperature))
@@ -72,41 +65,22 @@ def _binary(having: str, lacking: str, predictions: pd.DataFrame) -> Entry:
     }
 
 
-def _multiclass(classes: Sequence[str], predictions: pd.DataFrame) -> Entry:
-    logits = np.stack([_log(predictions, kind) for kind in classes], axis=1)
-    truth = predictions["truth"].map({kind: number for number, kind in enumerate(classes)}).to_numpy(np.int64)
+def _multiclass(classes: Sequence[str], logits: Floats, truth: NDArray[np.int64]) -> Entry:
     temperature = max(1.0, calibrate_classes(logits, truth, np.ones(len(truth))))
-    scaled = logits / temperature
-    chances = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
-    answer = chances.argmax(axis=1)
-    entries, figures = [], {}
-    for number, kind in enumerate(classes):
-        mine = answer == number
-        right = truth[mine] == number
-        chosen, _ = choose_class_threshold(chances[mine, number], right, CLASS_PRECISION)
-        threshold = max(chosen, LEAST_CERTAIN)
-        over = right[chances[mine, number] >= threshold]
-        entries.append({"name": kind, "publish": bool(over.any()), "threshold": threshold})
-        figures[kind] = {
-            "precision": Share(int(over.sum()), len(over)).as_json(),
-            "recall": Share(int(over.sum()), int((truth == number).sum())).as_json(),
-        }
+    chosen = choose_classes(class_chances(logits, temperature), truth, CLASS_PRECISION, LEAST_CERTAIN)
     return {
         "kind": "multiclass",
         "temperature": temperature,
-        "classes": entries,
+        "classes": [
+            {"name": kind, "publish": one.precision.hits > 0, "threshold": one.threshold}
+            for kind, one in zip(classes, chosen, strict=True)
+        ],
         "metrics": {
             "note": NOTE,
             "photos": {"photos": len(truth), "target": CLASS_PRECISION},
-            "classes": figures,
+            "classes": {
+                kind: {"precision": one.precision.as_json(), "recall": one.recall.as_json()}
+                for kind, one in zip(classes, chosen, strict=True)
+            },
         },
     }
-
-
-def _log(predictions: pd.DataFrame, kind: str) -> NDArray[np.float64]:
-    """Log of the probabilities of a class, which are written with six digits."""
-    column = f"p_{kind}"
-    if column not in predictions.columns:
-        raise UsageError(f"predictions.csv lacks the column {column}; make the run again")
-    shares: NDArray[np.float64] = predictions[column].to_numpy(dtype=np.float64)
-    return np.log(np.clip(shares, 1e-7, 1.0))

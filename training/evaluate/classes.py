@@ -12,13 +12,12 @@ from enrich.model.head import Head
 from training.data.photos import UNLABELLED, PhotoSet
 from training.evaluate.measure import (
     Answers,
-    Truth,
     by_collection,
     find_homes,
     reliability,
 )
 from training.evaluate.scored import Rows, Scored
-from training.thresholds.calibrate import Counts, Share, rounded
+from training.thresholds.calibrate import Counts, Share, Truth, rounded
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from training.evaluate.faster import Making, calibration_paths, check_making, na
 from training.evaluate.labelled import Chosen, Labelled, load_labelled
 from training.evaluate.measure import BinaryMeasured, measure_binary
 from training.evaluate.plots import draw_confusion, draw_precision_recall, draw_reliability
-from training.evaluate.report import number, write_report
+from training.evaluate.report import write_report
 from training.evaluate.rethreshold import Asked, Seen, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
+from training.markdown import number
 
 SHOWN = 24
 """Mistakes of each kind on a contact sheet."""

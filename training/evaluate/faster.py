@@ -18,11 +18,11 @@ from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data.photos import UNLABELLED, read_manifest
 from training.evaluate.labelled import Labelled
-from training.evaluate.measure import Floats
 from training.evaluate.scored import Scored
 from training.evaluate.trained_on import digest
 from training.models.heads import macro_average_precision
 from training.models.quantize import installed, quantize, sampled
+from training.thresholds.calibrate import Floats
 
 Entry = dict[str, Any]
 Fit = Callable[[Bundle, Head, Scored], tuple[Entry, str]]

@@ -17,13 +17,10 @@ from enrich.model.head import Head
 from training.data.homes import MIN_PHOTOS
 from training.data.photos import UNLABELLED, PhotoSet
 from training.evaluate.scored import Rows, Scored
-from training.thresholds.calibrate import Counts, Share, rounded
-
-Floats = NDArray[np.float64]
-Truth = NDArray[np.bool_]
+from training.thresholds.calibrate import Counts, Floats, Share, Truth, rounded
+from training.thresholds.rules import PREVALENCES
 
 BINS = 10
-PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 MAX_COLLECTIONS = 20
 """With more first folders than this (a folder a home), they are no collections to tell apart."""
 
@@ -136,14 +133,7 @@ def _listing_figures(
         "prevalence": round(float(having.mean()), 3),
         **_ranking(having, highest),
         "confidence": _ranking(having, confidence),
-        "outcomes": {
-            words: {
-                "true": int((said_true & kind).sum()),
-                "unknown": int((~said_true & ~said_false & kind).sum()),
-                "false": int((said_false & kind).sum()),
-            }
-            for words, kind in (("with", having), ("without", ~having))
-        },
+        "outcomes": outcomes(having, has),
         "precision": found.precision.as_json(),
         "recall": found.recall.as_json(),
         "negative_precision": not_ruled_out.negative_precision.as_json(),
@@ -157,6 +147,17 @@ def _listing_figures(
         "calibration_error": rounded(reliability(confidence, having).error),
     }
     return figures, answers
+
+
+def outcomes(having: Truth, answers: Sequence[object]) -> dict[str, dict[str, int]]:
+    """Homes by truth and answer; `answers`: the field `has_X` of each home's document."""
+    return {
+        words: {
+            said: sum(answer is value for answer, counts in zip(answers, kind, strict=True) if counts)
+            for said, value in (("true", True), ("unknown", None), ("false", False))
+        }
+        for words, kind in (("with", having), ("without", ~having))
+    }
 
 
 def _ranking(truth: Truth, score: Floats) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
 
 from enrich.looks import colour
 from training.evaluate.classes import ClassesMeasured
@@ -98,19 +98,14 @@ def draw_confusion(measured: ClassesMeasured, path: Path) -> None:
     side = 2.5 + 0.62 * len(names)
     figure = Figure(figsize=(side + 1.0, side), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(len(names)):
-        for column in range(len(names)):
-            if counts[row, column]:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(
-                    column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9
-                )
+    shown = ConfusionMatrixDisplay(shares, display_labels=names)
+    shown.plot(ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1}, xticks_rotation=45)
+    for cell, count in zip(shown.text_.flat, counts.flat, strict=True):
+        cell.set(text=str(count) if count else "", fontsize=9)
     accuracy = [
         f"{name}  {share:.1%}" if total else f"{name}  –"
         for name, share, total in zip(names, shares.diagonal(), totals[:, 0], strict=True)
     ]
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), accuracy)
     axes.set(xlabel="answer", ylabel="truth, and the share of it that was right")
     right = counts.trace() / max(counts.sum(), 1)

@@ -14,103 +14,84 @@ from training.evaluate.faster import FASTER, named, offered
 from training.fit.card import write_card
 from training.fit.fit import FitOptions, fit
 from training.models.features import VIEWS
-from training.thresholds.choose import Targets, in_words
+from training.thresholds.choose import Targets
+from training.thresholds.rules import in_words
 from training.trainer.finetune import Recipe
-
-Photos = Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")]
-Out = Annotated[Path, typer.Option(help="Folder of the bundle to write")]
-Weights = Annotated[str, typer.Option(help="package: from pip; hub: timm's; none: untrained, for tests")]
-Size = Annotated[
-    int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
-]
-Pooling = Annotated[
-    str | None, typer.Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
-]
-Seed = Annotated[int, typer.Option(help="Seed of the folds and of what is drawn")]
-Heads = Annotated[
-    list[str] | None,
-    typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
-]
-Excluded = Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")]
-Shares = Annotated[
-    list[str] | None,
-    typer.Option(help="How much photos of a first folder count in finetuning: FOLDER=NUMBER; default 1"),
-]
-Finetuned = Annotated[
-    Literal["top", "all", "none"],
-    typer.Option(help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"),
-]
-FrozenOn = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of a bundle: fit heads on its backbone, as it is; `enrich rescore` rolls it out"
-    ),
-]
-Samples = Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")]
-Ablations = Annotated[
-    bool, typer.Option("--ablations", help="Measure what photos, crops and backbones are worth, too")
-]
-Runs = Annotated[
-    int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
-]
-Device = Annotated[str, typer.Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")]
-Jobs = Annotated[int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")]
-Viewed = Annotated[
-    list[str] | None,
-    typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
-]
-Arithmetics = Annotated[
-    list[str] | None,
-    typer.Option(help="bf16 or int8: make it, with thresholds of its own on held-out photos (repeatable)"),
-]
-Homes = Annotated[
-    str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
-]
-Prevalence = Annotated[
-    float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
-]
-PerListing = Annotated[
-    int, typer.Option(min=1, max=200, help="Size of the simulated listings that thresholds must hold on")
-]
-Precision = Annotated[
-    float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
-]
-Cache = Annotated[Path, typer.Option(help="Folder of cached features and checkpoints")]
-Name = Annotated[str, typer.Option(help="Name of the bundle")]
-Notice = Annotated[
-    str, typer.Option(help="What each run of the bundle on a real database says once, such as its limits")
-]
-Card = Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")]
 
 
 def fit_command(
-    photos: Photos,
-    out: Out,
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write")],
     backbone: Annotated[str, typer.Option(help="timm:MODEL")] = FitOptions.backbone,
-    weights: Weights = FitOptions.weights,
-    size: Size = FitOptions.size,
-    pool: Pooling = FitOptions.pool,
-    seed: Seed = FitOptions.seed,
-    head: Heads = None,
-    exclude: Excluded = None,
-    share: Shares = None,
-    finetune: Finetuned = FitOptions.finetune,
-    frozen_on: FrozenOn = None,
-    samples: Samples = Recipe.samples,
-    ablations: Ablations = FitOptions.ablations,
-    runs: Runs = FitOptions.runs,
-    device: Device = FitOptions.device,
-    jobs: Jobs = FitOptions.jobs,
-    view: Viewed = None,
-    arithmetic: Arithmetics = None,
-    homes: Homes = Targets.homes,
-    prevalence: Prevalence = Targets.prevalence,
-    photos_per_listing: PerListing = Targets.photos,
-    precision: Precision = Targets.true_precision,
-    cache: Cache = FitOptions.cache,
-    name: Name = FitOptions.name,
-    notice: Notice = FitOptions.notice,
-    card: Card = None,
+    weights: Annotated[
+        str, typer.Option(help="package: from pip; hub: timm's; none: untrained, for tests")
+    ] = FitOptions.weights,
+    size: Annotated[
+        int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
+    ] = FitOptions.size,
+    pool: Annotated[
+        str | None, typer.Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
+    ] = FitOptions.pool,
+    seed: Annotated[int, typer.Option(help="Seed of the folds and of what is drawn")] = FitOptions.seed,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="How much photos of a first folder count in finetuning: FOLDER=NUMBER; default 1"),
+    ] = None,
+    finetune: Annotated[
+        Literal["top", "all", "none"],
+        typer.Option(
+            help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"
+        ),
+    ] = FitOptions.finetune,
+    frozen_on: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a bundle: fit heads on its backbone, as it is; `enrich rescore` rolls it out"
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
+    runs: Annotated[
+        int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
+    ] = FitOptions.runs,
+    device: Annotated[
+        str, typer.Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")
+    ] = FitOptions.device,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")
+    ] = FitOptions.jobs,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
+    ] = None,
+    arithmetic: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="bf16 or int8: make it, with thresholds of its own on held-out photos (repeatable)"
+        ),
+    ] = None,
+    homes: Annotated[
+        str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
+    ] = Targets.homes,
+    prevalence: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
+    ] = Targets.prevalence,
+    photos_per_listing: Annotated[
+        int, typer.Option(min=1, max=200, help="Size of the simulated listings that thresholds must hold on")
+    ] = Targets.photos,
+    precision: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
+    ] = Targets.true_precision,
+    cache: Annotated[Path, typer.Option(help="Folder of cached features and checkpoints")] = FitOptions.cache,
+    name: Annotated[str, typer.Option(help="Name of the bundle")] = FitOptions.name,
+    notice: Annotated[
+        str, typer.Option(help="What each run of the bundle on a real database says once, such as its limits")
+    ] = FitOptions.notice,
+    card: Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")] = None,
 ) -> None:
     """Fit one backbone for all heads, choose thresholds on held-out homes, write the bundle."""
     bundle = fit(
@@ -128,7 +109,6 @@ def fit_command(
             finetune=finetune,
             frozen_on=frozen_on,
             recipe=Recipe(samples=samples),
-            ablations=ablations,
             runs=runs,
             device=device,
             jobs=jobs,

@@ -24,7 +24,6 @@ from training.data.photos import ROOM, PhotoSet, load_photos, without_rare_class
 from training.evaluate import trained_on
 from training.evaluate.faster import Making
 from training.fit.arithmetics import add_held_out, plan_making
-from training.fit.frozen import ablations, cross_source
 from training.fit.multitask import FOLDS as FINETUNE_FOLDS
 from training.fit.multitask import Plan, fit_multitask
 from training.fit.serve import listing_figures
@@ -70,8 +69,6 @@ class FitOptions:
     recipe: Recipe = field(default_factory=Recipe)
     shares: Mapping[str, float] = field(default_factory=dict)
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
-    ablations: bool = False
-    """Whether to measure, beside finetuning, what photos, crops and backbones are worth."""
     device: str = "auto"
     """Where to finetune and to score: auto, cpu, cuda or cuda:N."""
     runs: int = 1
@@ -129,9 +126,6 @@ def fit(options: FitOptions) -> Bundle:
         )
         made = fit_multitask(photos, names, backbone, plan, options.targets)
         fitted, comparison = made.heads, made.comparison
-        if options.ablations:
-            comparison["ablations"] = ablations(photos, binary, made.fold, options.cache, options.targets)
-            comparison["cross_source"] = cross_source(photos, binary, made.fold, backbone, options.cache)
         backbone, by_fold = made.backbone, made.by_fold
     else:
         fitted = _on_frozen(options, photos, names, backbone)
@@ -254,7 +248,6 @@ def command(options: FitOptions) -> str:
     if options.recipe.samples != default.recipe.samples:
         parts.append(f"--samples {options.recipe.samples}")
     parts += [f"--arithmetic {name}" for name in options.arithmetics]
-    parts += ["--ablations"] if options.ablations else []
     parts += [f"--runs {options.runs}"] if options.runs > 1 else []
     parts += [f"--head {name}=LABELS.csv" for name in options.heads]
     parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]

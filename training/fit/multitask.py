@@ -56,8 +56,6 @@ class Together:
     backbone: Backbone
     heads: tuple[FittedHead, ...]
     comparison: dict[str, Any]
-    fold: NDArray[np.int64]
-    """Fold in which a photo was held out; -1: not for training."""
     by_fold: tuple[Backbone, ...]
     """The backbones that did not learn from a fold."""
 
@@ -77,8 +75,7 @@ def fit_multitask(
         known = rows[task.labels[rows] != UNLABELLED]
         classes = photos.classes.get(task.name, ("0", "1"))
         check_classes(task.name, task.labels[known], classes, photos.site[known])
-    fold = np.full(len(photos), -1, dtype=np.int64)
-    fold[rows] = site_folds(strata(photos, names)[rows], photos.site[rows], plan.seed, FOLDS)
+    fold = site_fold(photos, names, plan.seed)
     weight = _weights(photos, tasks, rows, plan.shares)
     held = [rows[fold[rows] == number] for number in range(FOLDS)]
     work = [
@@ -105,7 +102,7 @@ def fit_multitask(
         for head in binary
     }
     backbones = tuple(rounded(backbone, one.tensors) for one in learnt)
-    return Together(rounded(backbone, final.tensors), heads, comparison, fold, backbones)
+    return Together(rounded(backbone, final.tensors), heads, comparison, backbones)
 
 
 @dataclass(frozen=True)
@@ -170,6 +167,13 @@ def _weights(
         total[known] += photo_weights(task.labels[known], photos.group[known])
     weight: NDArray[np.float64] = total * share
     return weight
+
+
+def site_fold(photos: PhotoSet, names: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """[photos]: the fold of whole sites in which a training photo is held out; -1 for all others."""
+    fold, rows = np.full(len(photos), -1, dtype=np.int64), np.flatnonzero(photos.split == "train")
+    fold[rows] = site_folds(strata(photos, names)[rows], photos.site[rows], seed, FOLDS)
+    return fold
 
 
 def strata(photos: PhotoSet, names: Sequence[str]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from enrich.model.bundle import Bundle
 from training.data.photos import PhotoSet
+from training.evaluate.measure import outcomes
 from training.evaluate.scored import score_all
 
 
@@ -29,20 +30,15 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) 
     for head in bundle.heads:
         labels = photos.labels[head.name]
         if head.kind == "binary":
-            figures[head.name] = {
-                words: {"true": 0, "unknown": 0, "false": 0} for words in ("with", "without")
-            }
-            for home, answer in zip(homes, answers, strict=True):
-                truth = "with" if (labels[home] == 1).any() else "without"
-                said = {True: "true", False: "false", None: "unknown"}[answer[f"has_{head.name}"]]
-                figures[head.name][truth][said] += 1
+            having = np.array([(labels[home] == 1).any() for home in homes])
+            figures[head.name] = outcomes(having, [answer[f"has_{head.name}"] for answer in answers])
             continue
         figures[head.name] = {}
         for number, kind in enumerate(head.classes):
-            having = [
+            showing = [
                 answer for home, answer in zip(homes, answers, strict=True) if (labels[home] == number).any()
             ]
-            if kind.publish and having:
-                found = sum(kind.name in answer[f"{head.name}_types"] for answer in having)
-                figures[head.name][kind.name] = {"homes": len(having), "found": found}
+            if kind.publish and showing:
+                found = sum(kind.name in answer[f"{head.name}_types"] for answer in showing)
+                figures[head.name][kind.name] = {"homes": len(showing), "found": found}
     return figures

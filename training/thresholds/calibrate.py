@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss
 
 from enrich.model.binary import listing_probability
 from enrich.model.head import Aggregation
+from enrich.model.multiclass import Multiclass
 
 Floats = NDArray[np.float64]
 Truth = NDArray[np.bool_]
@@ -135,12 +136,34 @@ def calibrate_binary(logits: Floats, labels: NDArray[np.int64], weight: Floats) 
 def calibrate_classes(logits: Floats, labels: NDArray[np.int64], weight: Floats) -> float:
     """The temperature, 0.1 to 10, that makes weighted log loss least; `logits` [photos, classes]."""
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        each = np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(labels)), labels]
-        return float(np.average(each, weights=weight))
+    def losses(scaled: Floats) -> Floats:
+        return np.asarray(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(labels)), labels])
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.1, 10.0]), method="bounded").x))
+    return _least_loss(losses, logits, weight)
+
+
+def fit_temperature(logits: Floats, having: Truth, weight: Floats) -> float:
+    """The temperature, 0.1 to 10, of a binary head with the least weighted log loss; `logits` [photos].
+
+    Towards targets a little short of 0 and 1 (Platt 1999), so that few, cleanly told photos do not make the
+    model sure of everything. No shift as in `calibrate_binary`: that would be another bias, hence another
+    model.
+    """
+    target = np.where(having, (having.sum() + 1) / (having.sum() + 2), 1 / ((~having).sum() + 2))
+
+    def losses(scaled: Floats) -> Floats:
+        return np.asarray(target * np.logaddexp(0.0, -scaled) + (1 - target) * np.logaddexp(0.0, scaled))
+
+    return _least_loss(losses, logits, weight)
+
+
+def _least_loss(losses: Callable[[Floats], Floats], logits: Floats, weight: Floats) -> float:
+    found = minimize_scalar(
+        lambda log_temperature: np.average(losses(logits / np.exp(log_temperature)), weights=weight),
+        bounds=np.log([0.1, 10.0]),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
 
 
 def choose_true(scores: Floats, truth: Truth, prevalence: float, target: float) -> float:
@@ -237,3 +260,34 @@ def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tupl
             return chance, precision(chance)
     best = max(tried, key=lambda chance: precision(chance).value)
     return best, precision(best)
+
+
+@dataclass(frozen=True)
+class ChosenClass:
+    """Of the photos whose most probable class it is, those at or above `threshold` are given the class."""
+
+    threshold: float
+    precision: Share
+    recall: Share
+
+
+def choose_classes(
+    chances: Floats, truth: NDArray[np.int64], target: float, least: float = 0.0
+) -> list[ChosenClass]:
+    """As `choose_class_threshold` for every class, but no threshold below `least`.
+
+    `chances`: calibrated probabilities [photos, classes]; `truth` [photos]: numbers of classes.
+    """
+    top, chosen = chances.argmax(axis=1), []
+    for number in range(chances.shape[1]):
+        mine, having = top == number, truth == number
+        threshold = max(choose_class_threshold(chances[mine, number], having[mine], target)[0], least)
+        given = mine & (chances[:, number] >= threshold)
+        right = int((given & having).sum())
+        chosen.append(ChosenClass(threshold, Share(right, int(given.sum())), Share(right, int(having.sum()))))
+    return chosen
+
+
+def class_chances(logits: Floats, temperature: float) -> Floats:
+    """Probabilities [photos, classes] of logits; to the last digit what serving compares with thresholds."""
+    return Multiclass().chances(logits / temperature)

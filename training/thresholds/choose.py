@@ -1,34 +1,35 @@
 """From a fitted head to its entry in the manifest: calibration, thresholds, and the figures behind them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.special import expit
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from enrich.model.head import MIN_BACKING
 from training.data.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE, Homes, whole_homes
 from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
 from training.thresholds import simulate
 from training.thresholds.calibrate import (
     Counts,
+    Floats,
     Share,
+    Truth,
     calibrate_binary,
-    calibrate_classes,
-    choose_aggregation,
-    choose_class_threshold,
     choose_false,
     choose_true,
-    cross_fitted,
     rounded,
 )
-
-OTHER_PREVALENCES = (0.1, 0.2, 0.3, 0.5)
-"""Where the precision of `true` is stated, too: the rarer an attribute, the more of the finds are wrong."""
+from training.thresholds.rules import (
+    Entry,
+    aggregation,
+    class_fields,
+    false_threshold,
+    true_threshold,
+)
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ def calibrated_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) ->
     scaled = (fitted.held_out[:, 0] + shift) / temperature
     chances = expit(scaled)
     thresholds, decided = _thresholds(photos, fitted, homes, chances, targets)
-    aggregation, losses = choose_aggregation(
-        [scaled[rows] for rows in homes.rows], homes.truth, homes.fold, targets.prevalence
-    )
+    pooling, losses = aggregation(homes, [scaled[rows] for rows in homes.rows], targets.prevalence)
     highest = homes.highest(chances)
     metrics = {
         "strength": fitted.strength,
@@ -84,30 +83,24 @@ def calibrated_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) ->
             "average_precision": round(float(average_precision_score(homes.truth, highest)), 3),
         },
         **decided,
-        "aggregation_log_loss": {name: round(loss, 4) for name, loss in losses.items()},
+        "aggregation_log_loss": losses,
     }
     entry = {
         "name": fitted.name,
         "kind": "binary",
         "temperature": temperature,
         "thresholds": thresholds,
-        "aggregation": asdict(aggregation),
+        "aggregation": pooling,
         "metrics": metrics,
     }
     return CalibratedHead(fitted.shifted(shift), entry)
 
 
-def in_words(true: float, false: float) -> str:
-    """A binary head's thresholds for people; a `false` threshold of 0 is never undercut."""
-    no = f"no below {false:.3f}" if false else "never says *no*"
-    return f"yes from {true:.3f}, {no}"
-
-
 def _thresholds(
-    photos: PhotoSet, fitted: FittedHead, homes: Homes, chances: NDArray[np.float64], targets: Targets
-) -> tuple[dict[str, float], dict[str, Any]]:
+    photos: PhotoSet, fitted: FittedHead, homes: Homes, chances: Floats, targets: Targets
+) -> tuple[dict[str, float], Entry]:
     """The thresholds that hold both on whole homes and on simulated listings, and their figures."""
-    expected, highest = targets.prevalence, homes.highest(chances)
+    expected = targets.prevalence
     drawn = simulate.pool(photos, fitted.name, fitted.fold)
     listings = {
         size: simulate.simulate(drawn, chances, size, expected, seed=0)
@@ -116,12 +109,12 @@ def _thresholds(
     of_size = listings[targets.photos]
     least = choose_true(of_size.highest, of_size.truth, expected, targets.true_precision)
 
-    def choose(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-        return max(_on_homes(scores, truth, targets), least)
+    def on_homes(scores: Floats, truth: Truth) -> float:
+        # As the homes come: weighed to a lower prevalence, one odd home among the few without the attribute
+        # would decide alone. That is what simulated listings are for.
+        return choose_true(scores, truth, float(truth.mean()), targets.true_precision)
 
-    true = choose(highest, homes.truth)
-    held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
-    backing = held_out.precision.total
+    true, _, true_figures = true_threshold(homes, chances, on_homes, least, targets.true_precision, expected)
     most = min(
         [true]
         + [
@@ -130,58 +123,21 @@ def _thresholds(
             if size >= MIN_PHOTOS_FALSE
         ]
     )
-    false, false_figures = _false(homes.with_photos(MIN_PHOTOS_FALSE), chances, most, targets)
-    figures = {
-        "true": {
-            "target": targets.true_precision,
-            "prevalence": round(expected, 3),
-            "basis": "homes" if backing >= MIN_BACKING else "simulated",
-            "on_homes_alone": _on_homes(highest, homes.truth, targets),
-            "on_simulated_alone": least,
-            "at_threshold": Counts.at(highest, homes.truth, true).as_json(expected),
-            "cross_fitted": held_out.as_json(expected),
-            "precision_elsewhere": {
-                str(share): rounded(held_out.precision_at(share)) for share in OTHER_PREVALENCES
-            },
-        },
+
+    def ruled_out(scores: Floats, truth: Truth) -> float:
+        return min(choose_false(scores, truth, expected, targets.false_precision), most)
+
+    false, false_figures = false_threshold(homes, chances, ruled_out, most, targets.false_precision, expected)
+    return {"true": true, "false": false}, {
+        "true": true_figures,
         "false": false_figures,
         "simulated": _simulated(drawn, chances, listings, true, false, targets),
     }
-    return {"true": true, "false": false}, figures
-
-
-def _on_homes(scores: NDArray[np.float64], truth: NDArray[np.bool_], targets: Targets) -> float:
-    """The threshold that homes ask for as they come: weighed to a lower prevalence, one odd home among the
-    few without the attribute would decide alone. That is what simulated listings are for."""
-    return choose_true(scores, truth, float(truth.mean()), targets.true_precision)
-
-
-def _false(
-    homes: Homes, chances: NDArray[np.float64], ceiling: float, targets: Targets
-) -> tuple[float, dict[str, Any]]:
-    figures: dict[str, Any] = {
-        "target": targets.false_precision,
-        "homes": len(homes.rows),
-        "photos": MIN_PHOTOS_FALSE,
-    }
-    if not len(homes.rows):
-        return 0.0, figures
-    expected = targets.prevalence
-
-    def choose(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-        return min(choose_false(scores, truth, expected, targets.false_precision), ceiling)
-
-    highest = homes.highest(chances)
-    threshold = choose(highest, homes.truth)
-    held_out = cross_fitted(choose, highest, homes.truth, homes.fold)
-    figures["at_threshold"] = Counts.at(highest, homes.truth, threshold).as_json(expected)
-    figures["cross_fitted"] = held_out.as_json(expected)
-    return threshold, figures
 
 
 def _simulated(
     drawn: simulate.Pool,
-    chances: NDArray[np.float64],
+    chances: Floats,
     listings: Mapping[int, simulate.Simulated],
     true: float,
     false: float,
@@ -209,9 +165,7 @@ def _simulated(
     }
 
 
-def _photo_figures(
-    photos: PhotoSet, fitted: FittedHead, chances: NDArray[np.float64], threshold: float
-) -> dict[str, Any]:
+def _photo_figures(photos: PhotoSet, fitted: FittedHead, chances: Floats, threshold: float) -> dict[str, Any]:
     labels = photos.labels[fitted.name]
     figures: dict[str, Any] = {}
     for collection in [None, *np.unique(photos.collection[fitted.fold >= 0])]:
@@ -238,41 +192,19 @@ def calibrated_classes(
     `publish` maps every class, in the order of the head's outputs, to whether it may be published; a class
     that cannot reach the precision asked for is not.
     """
-    labels = photos.labels[fitted.name]
     rows = _photos_of_homes(photos, fitted)
-    logits, truth = fitted.held_out[rows], labels[rows]
+    logits, truth = fitted.held_out[rows], photos.labels[fitted.name][rows]
     groups, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
-    temperature = calibrate_classes(logits, truth, 1 / sizes[inverse])
-    chances = np.exp(log_softmax(logits / temperature, axis=1))
-    top = chances.argmax(axis=1)
-    classes, by_class = [], {}
-    for number, (name, shown) in enumerate(publish.items()):
-        mine = top == number
-        threshold, precision = choose_class_threshold(
-            chances[mine, number], truth[mine] == number, targets.class_precision
-        )
-        found = mine & (chances[:, number] >= threshold)
-        recall = Share(int((found & (truth == number)).sum()), int((truth == number).sum()))
-        reached = precision.total > 0 and precision.value >= targets.class_precision
-        classes.append({"name": name, "publish": shown and reached, "threshold": threshold})
-        by_class[name] = {"precision": precision.as_json(), "recall": recall.as_json()}
+    fields = class_fields(logits, truth, 1 / sizes[inverse], publish, targets.class_precision)
+    confusion = confusion_matrix(truth, logits.argmax(axis=1), labels=np.arange(len(publish)))
     metrics = {
         "strength": fitted.strength,
         "photos": {"photos": len(rows), "homes": len(groups), "target": targets.class_precision},
         "accuracy": _accuracy(photos, fitted),
-        "classes": by_class,
-        "confusion": [
-            [int(((truth == a) & (top == b)).sum()) for b in range(len(publish))] for a in range(len(publish))
-        ],
+        **fields.pop("metrics"),
+        "confusion": confusion.tolist(),
     }
-    entry = {
-        "name": fitted.name,
-        "kind": "multiclass",
-        "classes": classes,
-        "temperature": temperature,
-        "metrics": metrics,
-    }
-    return CalibratedHead(fitted, entry)
+    return CalibratedHead(fitted, {"name": fitted.name, "kind": "multiclass", **fields, "metrics": metrics})
 
 
 def _photos_of_homes(photos: PhotoSet, fitted: FittedHead) -> NDArray[np.int64]:
