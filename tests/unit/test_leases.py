@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from enrich.pipeline.leases import Leases
+from tests.support.cancelling import ends_or_is_cancelled
 
 UNUSED: Any = None
 
@@ -19,12 +20,7 @@ def test_a_wait_is_cancelled_even_where_a_claim_leaves_at_that_moment(turns: int
         waiting = asyncio.create_task(leases.change(60))
         await asyncio.sleep(0.01)
         leases.wake()
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        ended = waiting.done()
-        waiting.cancel()
-        await asyncio.wait([waiting], timeout=10)
-        assert ended or waiting.cancelled()
+        assert await ends_or_is_cancelled(waiting, turns)
 
     asyncio.run(go())
 

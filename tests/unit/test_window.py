@@ -6,6 +6,7 @@ import pytest
 
 from enrich.pipeline.window import Window
 from enrich.records import Claim
+from tests.support.cancelling import ends_or_is_cancelled
 
 FIRST, SECOND = (Claim(id, "token", 1, False) for id in "ab")
 
@@ -76,11 +77,6 @@ def test_a_pause_is_cancelled_even_where_the_claim_leaves_at_that_moment(turns: 
         (pause,) = await parked(window, FIRST)
         await asyncio.sleep(0.01)
         window.leave(FIRST)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        ended = pause.done()
-        pause.cancel()
-        await asyncio.wait([pause], timeout=10)
-        assert ended or pause.cancelled()
+        assert await ends_or_is_cancelled(pause, turns)
 
     asyncio.run(go())

@@ -44,9 +44,9 @@ from training.evaluate.faster import (
 from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Scored, score_all
 from training.models.architectures import MODES, backbone_name
+from training.thresholds.rules import Entry
 
 HEAD_NAMES = {"rooms": "room"}
-Entry = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]
 
 

@@ -194,11 +194,9 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
     path = folder / next(name for name, known in _TABLES.items() if known is row_class)
     added = pd.DataFrame([{name: _text(value) for name, value in asdict(row).items()} for row in rows])
     with locked(folder):
-        if path.is_file():
-            kept = _read_text(path, row_class)
-            _typed(kept, path, row_class)  # refuses a table that was damaged
-            added = pd.concat([kept, added])
-        table = added.drop_duplicates(list(row_class.KEY), keep="last")
+        kept = _read_text(path, row_class)
+        _typed(kept, path, row_class)  # refuses a table that was damaged
+        table = pd.concat([kept, added]).drop_duplicates(list(row_class.KEY), keep="last")
         write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 

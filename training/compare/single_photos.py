@@ -1,11 +1,11 @@
 """From what single validation photos come out as to a head: its temperature, and careful thresholds."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from enrich.model.binary import Binary
 from training.thresholds.calibrate import (
     Counts,
     Floats,
@@ -15,8 +15,8 @@ from training.thresholds.calibrate import (
     class_chances,
     fit_temperature,
 )
+from training.thresholds.rules import Entry
 
-Entry = dict[str, Any]
 PRECISION, PREVALENCE = 0.95, 0.1
 """Of validation photos at the `true` threshold, were a tenth of the photos to show it: a listing has many."""
 CLASS_PRECISION = 0.9
@@ -45,7 +45,7 @@ def fields_of(classes: Sequence[str], logits: Floats, truth: NDArray[np.int64]) 
 def _binary(logits: Floats, truth: NDArray[np.bool_]) -> Entry:
     # A network that has learnt its few photos by heart is never too unsure of itself.
     temperature = max(1.0, fit_temperature(logits, truth, np.ones(len(truth))))
-    chance = np.exp(-np.logaddexp(0.0, -logits / temperature))
+    chance = Binary().chances(logits / temperature)  # as serving has them
     threshold = max(LEAST_CERTAIN, choose_true(chance, truth, PREVALENCE, PRECISION))
     counts = Counts.at(chance, truth, threshold)
     photos = {
@@ -78,9 +78,6 @@ def _multiclass(classes: Sequence[str], logits: Floats, truth: NDArray[np.int64]
         "metrics": {
             "note": NOTE,
             "photos": {"photos": len(truth), "target": CLASS_PRECISION},
-            "classes": {
-                kind: {"precision": one.precision.as_json(), "recall": one.recall.as_json()}
-                for kind, one in zip(classes, chosen, strict=True)
-            },
+            "classes": {kind: one.as_json() for kind, one in zip(classes, chosen, strict=True)},
         },
     }

@@ -50,6 +50,11 @@ class Decision:
         """The rows of `table` that are on a side."""
         return _left(self.table)
 
+    @property
+    def dropped(self) -> pd.DataFrame:
+        """The other rows."""
+        return self.table[self.table["reason"] != ""]
+
 
 def decide(
     candidates: Sequence[Candidate], photos: Mapping[str, Inspected | Refused], rules: Rules
@@ -60,10 +65,10 @@ def decide(
         UsageError: a class has too few usable photos, or too few homes to split by.
     """
     looked = [photos[candidate.source] for candidate in candidates]
-    table = pd.DataFrame(map(asdict, candidates)).assign(photo=looked, reason="", detail="", side="")
-    for i, photo in enumerate(looked):
-        if isinstance(photo, Refused):
-            _drop(table, [i], photo.reason, photo.detail)
+    table = pd.DataFrame(map(asdict, candidates)).assign(photo=looked, side="")
+    table[["reason", "detail"]] = [
+        (photo.reason, photo.detail) if isinstance(photo, Refused) else ("", "") for photo in looked
+    ]
     usable = _left(table)
     pairs = find_pairs(usable["photo"].to_dict(), rules.near + DOUBT)
     near = [pair for pair in pairs if pair.distance <= rules.near]

@@ -114,8 +114,8 @@ def check_out(options: PrepareOptions) -> None:
 def _write(options: PrepareOptions, decisions: Sequence[Decision], watch: Watch) -> Outcome:
     """Write everything into a sibling of `options.out`, then put it in place."""
     out = options.out.resolve()
-    table = pd.concat([decision.table for decision in decisions])
-    kept, left_out = table[table["reason"] == ""], table[table["reason"] != ""]
+    kept = pd.concat([decision.kept for decision in decisions])
+    left_out = pd.concat([decision.dropped for decision in decisions])
     _check_disk(out, sum(photo.size for photo in kept["photo"]))
     columns = ["task", "label", "source", "reason", "detail"]
     dropped = tuple(Dropped(*row) for row in left_out[columns].itertuples(index=False))

@@ -22,7 +22,6 @@ from training.thresholds.calibrate import (
     Truth,
     choose_false,
     choose_true,
-    cross_fitted,
     fit_temperature,
     rounded,
 )
@@ -82,9 +81,10 @@ def adjust_binary(
         chances = head.rules.chances(scaled)  # to the last digit what serving compares with the thresholds
     expected = float(truth.mean()) if aim.prevalence is None else aim.prevalence
     choose = partial(choose_true, prevalence=expected, target=aim.precision)
-    backing = cross_fitted(choose, homes.highest(chances), truth, fold).precision.total
-    least = 0.0 if backing >= MIN_BACKING else _on_simulated(photos, head, homes, chances, expected, aim)
-    true, fair, true_figures = true_threshold(homes, chances, choose, least, aim.precision, expected)
+    true, fair, true_figures = true_threshold(homes, chances, choose, 0.0, aim.precision, expected)
+    if fair.precision.total < MIN_BACKING:
+        least = _on_simulated(photos, head, homes, chances, expected, aim)
+        true, fair, true_figures = true_threshold(homes, chances, choose, least, aim.precision, expected)
     rule_out = partial(choose_false, prevalence=expected, target=aim.false_precision)
     false, false_figures = false_threshold(
         homes, chances, rule_out, true, aim.false_precision, expected, FEWEST_HOMES

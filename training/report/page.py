@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-
-from training import thesis
-from training.markdown import table
+from training import markdown, thesis
 from training.report.confusion import Confusion, class_tables
 from training.report.findings import Finding, accuracy_findings, time_findings
 from training.report.gathered import KINDS, SCRATCH, UNSTATED, Gathered
@@ -14,12 +11,7 @@ from training.report.provenance import commands, missing, option_table, photo_ta
 from training.report.ratios import epoch_table, ratio_tables, times_of
 from training.report.tables import best_models, result_tables
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    keep_trailing_newline=True,
-)
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 
 def page(
@@ -34,7 +26,8 @@ def page(
     `reference`: the thesis's runs, set beside ours; None where `gathered` is the thesis itself. `curves` and
     `matrices`: title of each figure -> its link.
     """
-    return _TEMPLATES.get_template("report.md.jinja").render(
+    return markdown.page(
+        TEMPLATE,
         thesis=thesis,
         gathered=gathered,
         runs=gathered.runs,
@@ -57,7 +50,7 @@ def page(
 def findings_table(findings: Sequence[Finding]) -> str:
     """The findings as Markdown."""
     rows = [finding._replace(verdict=f"**{finding.verdict}**") for finding in findings]
-    return table(["finding", "thesis says", "figures say", "verdict"], rows)
+    return markdown.table(["finding", "thesis says", "figures say", "verdict"], rows)
 
 
 _FUNCTIONS = {

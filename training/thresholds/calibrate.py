@@ -270,6 +270,10 @@ class ChosenClass:
     precision: Share
     recall: Share
 
+    def as_json(self) -> dict[str, Any]:
+        """Its figures, with exact intervals."""
+        return {"precision": self.precision.as_json(), "recall": self.recall.as_json()}
+
 
 def choose_classes(
     chances: Floats, truth: NDArray[np.int64], target: float, least: float = 0.0

@@ -48,7 +48,8 @@ def true_threshold(
     def careful(scores: Floats, truth: Truth) -> float:
         return max(choose(scores, truth), least)
 
-    threshold = careful(highest, homes.truth)
+    alone = choose(highest, homes.truth)
+    threshold = max(alone, least)
     fair = cross_fitted(careful, highest, homes.truth, homes.fold)
     return (
         threshold,
@@ -57,7 +58,7 @@ def true_threshold(
             "target": target,
             "prevalence": round(expected, 3),
             "basis": "homes" if fair.precision.total >= MIN_BACKING else "simulated",
-            "on_homes_alone": choose(highest, homes.truth),
+            "on_homes_alone": alone,
             "on_simulated_alone": least or None,
             "at_threshold": Counts.at(highest, homes.truth, threshold).as_json(expected),
             "cross_fitted": fair.as_json(expected),
@@ -112,9 +113,6 @@ def class_fields(
             for (name, shown), one in zip(publish.items(), chosen, strict=True)
         ],
         "metrics": {
-            "classes": {
-                name: {"precision": one.precision.as_json(), "recall": one.recall.as_json()}
-                for name, one in zip(publish, chosen, strict=True)
-            }
+            "classes": {name: one.as_json() for name, one in zip(publish, chosen, strict=True)},
         },
     }
