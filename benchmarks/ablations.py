@@ -24,7 +24,7 @@ from training.markdown import table
 from training.models.backbones import PACKAGED, Backbone, load_backbone
 from training.models.features import extract
 from training.models.heads import Views
-from training.thresholds.choose import Targets
+from training.thresholds.rules import Targets
 
 CROPS = ("whole", "crop0", "crop1", "crop2", "crop3")
 CENTRE = 0.875
@@ -32,12 +32,12 @@ CENTRE = 0.875
 
 
 def ablations(
-    photos: PhotoSet, heads: Sequence[str], fold: NDArray[np.int64], cache: Path, targets: Targets
+    photos: PhotoSet, heads: Sequence[str], fold: NDArray[np.int64], cache: Path, homes_in: str
 ) -> dict[str, dict[str, Any]]:
     """What a choice is worth, with linear heads on frozen EfficientNet-Lites: choice -> head -> `figures`."""
     lite0, *others = (load_backbone(name) for name in PACKAGED)
     whole = extract(lite0, photos, ("whole",), cache)
-    collections = [str(name) for name in np.unique(photos.collection) if str(name) != targets.homes]
+    collections = [str(name) for name in np.unique(photos.collection) if str(name) != homes_in]
     made: dict[str, tuple[Views, NDArray[np.int64]]] = {"Lite0, whole photo": (whole, fold)}
     made |= {f"without {name}": (whole, without(photos, fold, name)) for name in collections}
     made["learning from 4 crops, too"] = (extract(lite0, photos, CROPS, cache), fold)
@@ -47,7 +47,9 @@ def ablations(
         made[label] = (extract(backbone, photos, ("whole",), cache), fold)
     return {
         label: {
-            head: figures(photos, head, frozen_logits(photos, head, views, learnt), fold, targets)
+            head: figures(
+                photos, head, frozen_logits(photos, head, views, learnt), fold, homes_in, Targets.precision
+            )
             for head in heads
         }
         for label, (views, learnt) in made.items()
@@ -107,11 +109,11 @@ def main() -> None:
     parser.add_argument("--pool", default="catavgmax")
     parser.add_argument("--cache", type=Path, default=Path("runs/features"))
     options = parser.parse_args()
-    photos, targets = load_photos(options.photos, BINARY, ROOM), Targets(homes=options.homes)
+    photos = load_photos(options.photos, BINARY, ROOM)
     fold = site_fold(photos, BINARY, seed=0)
     rows = [
         [label, *(cell for head in BINARY for cell in _cells(by_head[head]))]
-        for label, by_head in ablations(photos, BINARY, fold, options.cache, targets).items()
+        for label, by_head in ablations(photos, BINARY, fold, options.cache, options.homes).items()
     ]
     columns = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
     print(table(["heads learnt from", *columns], rows))

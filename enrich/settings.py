@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto", description="auto: the fastest that the bundle's held-out figures show to be as good as fp32"
     )
+    precision_target: float | None = Field(
+        None, gt=0, lt=1, description="Precision of homes that yes is to have; default: the bundle's own"
+    )
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: OpenVINO on a CPU, PyTorch on CUDA"
     )

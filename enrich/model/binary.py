@@ -1,6 +1,7 @@
 """Yes-or-no heads: `has_X` and `X_confidence`."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,10 +28,13 @@ class Binary(Overridable, word="binary"):
         return 1
 
     def problems(self, head: Head, thresholds: set[str]) -> Iterator[str]:
-        if thresholds != {"true", "false"}:
+        if thresholds - {"true_at"} != {"true", "false"}:
             yield f"head {head.name!r} is binary: give it the thresholds 'true' and 'false', and no others"
         if head.classes:
             yield f"head {head.name!r} is binary but has classes; leave them out"
+        for target in head.true_at:
+            if not re.fullmatch(r"0\.\d{1,4}", target):
+                yield f"head {head.name!r}: true_at names precisions such as '0.9', not {target!r}"
         if head.false_threshold > head.true_threshold:
             yield f"head {head.name!r}: threshold false is above true; swap them"
 

@@ -4,7 +4,8 @@ A head's *kind* is one object that knows all that depends on it, from logits to 
 kinds are `binary.py` and `multiclass.py`; another one is a subclass of `Kind` in a file of its own.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 MIN_BACKING = 59
 """With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot
-show it. A claim that fewer predicted homes back is called simulated."""
+show it. A claim that fewer predicted homes back is called an estimate."""
 CLOSED = ConfigDict(extra="forbid")
 
 
@@ -65,6 +66,10 @@ class Head:
     temperature: Positive = 1.0
     true_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "true"))] = 1.0
     false_threshold: Annotated[Share, Field(validation_alias=AliasPath("thresholds", "false"))] = 0.0
+    true_at: Annotated[Mapping[str, Share], Field(validation_alias=AliasPath("thresholds", "true_at"))] = (
+        field(default_factory=dict, hash=False)
+    )
+    """Precision of homes -> the `true` threshold for it, where the bundle has others than its own."""
     aggregation: Aggregation = Aggregation()
     metrics: dict[str, Any] = field(default_factory=dict, hash=False)
 
@@ -84,7 +89,7 @@ class Head:
 
     @property
     def precision_basis(self) -> str:
-        """What backs the precision of `true`: `homes`, `simulated` (too few real homes), or `not stated`."""
+        """What backs the precision of `true`: `homes`, `estimate` (too few homes), or `not stated`."""
         basis = self._stated("true", "basis")
         return basis if isinstance(basis, str) else "not stated"
 
@@ -99,6 +104,27 @@ class Head:
         """Held-out homes that came out as *yes*, right or wrong; None where not stated."""
         homes = self._stated("true", "cross_fitted", "precision", "of")
         return homes if isinstance(homes, int) else None
+
+    def at_precision(self, target: float) -> "Head | None":
+        """The head with the `true` threshold for this precision of homes, and what is stated of it; None
+        where the bundle has no such threshold. A head that does not answer yes or no stays as it is."""
+        if not self.rules.is_yes_or_no or target == self.precision_target:
+            return self
+        name = f"{target:g}"
+        if name not in self.true_at:
+            return None
+        true = {**self._at("true"), **self._at("true", "by_target", name), "target": target}
+        threshold = self.true_at[name]
+        return replace(
+            self,
+            true_threshold=threshold,
+            false_threshold=min(self.false_threshold, threshold),
+            metrics={**self.metrics, "true": true},
+        )
+
+    def _at(self, *path: str) -> dict[str, Any]:
+        found = self._stated(*path)
+        return found if isinstance(found, dict) else {}
 
     def _stated(self, *path: str) -> Any:
         """What the metrics, which may hold anything, have at this path; None where there is nothing."""

@@ -9,6 +9,7 @@ from enrich.errors import SettingsError
 from enrich.model.arithmetic import NEEDED, Arithmetic, cpu_has
 from enrich.model.bundle import Bundle
 from enrich.model.engine import Engine, Pixels
+from enrich.model.precision import at_precision
 from enrich.records import Output
 from enrich.settings import Settings
 
@@ -28,12 +29,16 @@ class Choice:
 
 
 def choose(bundle: Bundle, settings: Settings) -> Choice:
-    """The bundle in the arithmetic that `ENRICH_PRECISION` asks for; `auto`: in the fastest that this engine
+    """The bundle with the thresholds that `ENRICH_PRECISION_TARGET` asks for, in the arithmetic that
+    `ENRICH_PRECISION` asks for; `auto`: in the fastest that this engine
     and this machine have and that the bundle's held-out figures show to be as good as fp32.
 
     Raises:
         SettingsError: what is asked for is not in the bundle, or not possible here.
+        BundleError: it has no thresholds for the precision of homes that is asked for.
     """
+    if settings.precision_target is not None:
+        bundle = at_precision(bundle, settings.precision_target)
     wanted = settings.precision
     if wanted != "auto":
         if reason := _missing(wanted, bundle, settings):

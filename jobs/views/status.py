@@ -118,12 +118,12 @@ def _claims(bundle: Bundle) -> list[str]:
 def _claim(head: Head) -> str:
     if head.precision_basis == "homes":
         return "backed by real homes"
-    if head.precision_basis != "simulated":
+    if head.precision_basis == "not stated":
         return "not stated"
     if head.precision_target is None or head.backing_homes is None:
-        return "simulated (too few real homes back it)"
+        return "an estimate (too few real homes back it)"
     return (
-        f"simulated (precision {head.precision_target:g} is an estimate: {MIN_BACKING} held-out homes with "
+        f"an estimate (precision {head.precision_target:g}: {MIN_BACKING} held-out homes with "
         f"yes, none of them wrong, would confirm it, there are {head.backing_homes})"
     )
 

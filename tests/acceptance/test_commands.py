@@ -133,7 +133,7 @@ def test_a_bundle_says_its_limits_once_a_run_and_what_backs_its_precision(
     enrich: Command, enrich_here: Enrich, world: World, tmp_path: Path
 ) -> None:
     heads = [binary_head("balcony"), binary_head("fireplace"), room_head()]
-    heads[0]["metrics"] = {"true": {"basis": "simulated"}}
+    heads[0]["metrics"] = {"true": {"basis": "estimate"}}
     heads[1]["metrics"] = {"true": {"basis": "homes"}}
     made = make_bundle(tmp_path / "bundle", heads=heads)
     manifest = {**made.manifest, "notice": "trained on research-only photos"}
@@ -143,7 +143,7 @@ def test_a_bundle_says_its_limits_once_a_run_and_what_backs_its_precision(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("trained on research-only photos") == 1
     told = enrich_here(environment, "status").stdout
-    assert "balcony: simulated" in told
+    assert "balcony: an estimate" in told
     assert "fireplace: backed by real homes" in told
 
 

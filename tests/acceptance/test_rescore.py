@@ -79,6 +79,25 @@ def test_the_documents_are_those_of_a_full_run_and_no_photo_is_asked_for(
     assert_same(found, enriched.documents())
 
 
+def test_another_precision_of_homes_is_rolled_out_without_asking_for_a_photo(
+    enriched: World, tmp_path: Path
+) -> None:
+    heads = [binary_head("balcony"), binary_head("fireplace"), room_head()]
+    for head in heads[:2]:
+        head["thresholds"] |= {"true_at": {"0.9": head["thresholds"]["true"], "0.99": 1.0}}
+    enriched.fixed["bundle"] = make_bundle(tmp_path / "bundle", heads=heads).folder
+    rescored(enriched, precision_target=0.9)
+    assert enriched.documents()["00"]["has_balcony"] is True
+    report = rescored(enriched, precision_target=0.99)
+    assert report.figures.listings == LISTINGS
+    assert (report.figures.scored, enriched.requests()) == (0, 0)
+    found = enriched.documents()
+    assert not any(document.get("has_balcony") for document in found.values())
+    assert found["00"]["balcony_confidence"] > 0.5
+    again = rescored(enriched, precision_target=0.99)
+    assert again.figures.listings == 0
+
+
 @pytest.mark.timeout(900)  # it learns heads: minutes where cores are few and busy
 @pytest.mark.skipif(
     not (cpu_has("bf16") and cpu_has("int8")), reason="needs a CPU with bf16 and int8 instructions"

@@ -77,6 +77,7 @@ def test_figures_and_conditions_are_in_the_manifest_and_on_the_card(made: tuple[
         "homes": HOMES,
         "with": HOMES // 2,
         "sites": HOMES // 2,
+        "photos": HOMES * 17 // 2,
         "median_photos": 8.5,
         "prevalence": 0.5,
         "average_precision": balcony.metrics["homes"]["average_precision"],
@@ -91,7 +92,7 @@ def test_figures_and_conditions_are_in_the_manifest_and_on_the_card(made: tuple[
     text = card.read_text()
     for said in (
         f"({fair['precision']['hits']} of {fair['precision']['of']})",
-        "**Simulated**: only",
+        "**An estimate**: only",
         f"--backbone {BACKBONE} --weights none",
         f"{balcony.true_threshold:.4f}",
     ):
@@ -259,9 +260,7 @@ def test_bad_options_end_in_one_line(
 def test_the_command_on_the_card_names_every_option_that_differs() -> None:
     plain = FitOptions(Path("photos"), Path("out"))
     assert command(plain) == "enrich-train fit PHOTOS_DIR --out DIR"
-    chosen = replace(
-        plain, seed=3, exclude=("web_catalog",), targets=replace(plain.targets, true_precision=0.9)
-    )
+    chosen = replace(plain, seed=3, exclude=("web_catalog",), targets=replace(plain.targets, precision=0.9))
     assert command(chosen).endswith("--seed 3 --exclude web_catalog --precision 0.9")
 
 
@@ -272,10 +271,8 @@ def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
     for head in bundle.heads[:2]:
         chosen = head.metrics["true"]["at_threshold"]
         assert chosen["precision"]["value"] >= 0.95
-        simulated = head.metrics["simulated"]
-        assert simulated["by_photos"][str(simulated["chosen_at"])]["precision"] >= 0.95
         backing = head.metrics["true"]["cross_fitted"]["precision"]["of"]
-        assert head.precision_basis == ("homes" if backing >= 59 else "simulated")
+        assert head.precision_basis == ("homes" if backing >= 59 else "estimate")
         assert set(head.metrics["true"]["cross_fitted"]["precision"]) == {
             "hits",
             "of",

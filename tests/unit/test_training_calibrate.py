@@ -43,27 +43,55 @@ def test_precision_at_another_prevalence() -> None:
     assert counts.negative_precision_at(0.3) == pytest.approx(0.63 / (0.63 + 0.06))
 
 
-def test_true_threshold_is_the_lowest_that_reaches_the_target() -> None:
-    # Precision by threshold: .8 3/3, .7 3/4, .6 4/5, .5 4/6, .4 5/7, .3 5/8 …
-    assert choose_true(SCORES, TRUTH, prevalence=0.5, target=0.95) == 0.8
-    assert choose_true(SCORES, TRUTH, prevalence=0.5, target=0.8) == 0.6
-    assert choose_true(SCORES, TRUTH, prevalence=0.5, target=0.70) == 0.4
+def town(homes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Homes whose chance of having it is exactly what their score says."""
+    draw = np.random.default_rng(seed)
+    scores = expit(draw.normal(0, 2.5, homes))
+    return scores, draw.random(homes) < scores
 
 
-def test_true_threshold_must_hold_at_the_expected_prevalence_too() -> None:
-    # At .6: 4 of 5 found, 1 of 5 wrong: .8 at even odds, but .24 / (.24 + .14) = .63 at .3.
-    assert choose_true(SCORES, TRUTH, prevalence=0.3, target=0.8) == 0.8
+def test_yes_is_as_precise_as_asked_on_homes_that_did_not_choose_the_threshold() -> None:
+    elsewhere, truth = town(100_000)
+    for target in (0.85, 0.9, 0.95):
+        threshold = choose_true(*town(30_000, seed=1), prevalence=0.5, target=target)
+        assert Counts.at(elsewhere, truth, threshold).precision.value == pytest.approx(target, abs=0.01)
+    below = elsewhere < choose_false(*town(30_000, seed=1), prevalence=0.5, target=0.9)
+    assert (~truth[below]).mean() == pytest.approx(0.9, abs=0.01)
 
 
-def test_no_true_threshold_where_none_is_good_enough() -> None:
+def test_one_odd_home_moves_the_threshold_little() -> None:
+    scores, truth = town(300)
+    before = choose_true(scores, truth, prevalence=0.5, target=0.95)
+    odd = truth.copy()
+    odd[np.argmax(scores)] = False  # counted, precision at the highest score would be 0
+    assert choose_true(scores, odd, prevalence=0.5, target=0.95) - before < 0.1
+
+
+def test_few_homes_claim_less_than_many_of_the_same_kind() -> None:
+    few = np.array([0.2, 0.3, 0.4, 0.45, 0.6, 0.7, 0.8, 0.9]), np.array([0, 0, 1, 0, 0, 1, 1, 1], dtype=bool)
+    many = np.tile(few[0], 40), np.tile(few[1], 40)
+    assert choose_true(*few, prevalence=0.5, target=0.9) > choose_true(*many, prevalence=0.5, target=0.9)
+
+
+def test_rarer_attributes_ask_for_more() -> None:
+    scores, truth = town(30_000)
+    at = [choose_true(scores, truth, prevalence=share, target=0.9) for share in (0.5, 0.3, 0.1)]
+    assert at == sorted(at) and at[0] < at[2]
+    elsewhere, there = town(100_000, seed=1)
+    assert Counts.at(elsewhere, there, at[1]).precision_at(0.3) == pytest.approx(0.9, abs=0.015)
+
+
+def test_yes_begins_above_and_no_ends_below_a_home_as_likely_to_have_it_as_not() -> None:
+    apart = np.array([0.01] * 40 + [0.99] * 40), np.arange(80) >= 40
+    assert choose_true(*apart, prevalence=0.5, target=0.6) == 0.99
+    assert choose_false(*apart, prevalence=0.5, target=0.6) == 0.99
+
+
+def test_nothing_is_claimed_where_no_threshold_is_good_enough() -> None:
     assert choose_true(SCORES, ~TRUTH, prevalence=0.3, target=0.95) == 1.0
-
-
-def test_false_threshold_is_the_highest_that_reaches_the_target() -> None:
-    # Below .4 are three homes without it, below .6 four of five, below .8 five of seven.
-    assert choose_false(SCORES, TRUTH, prevalence=0.5, target=0.9) == 0.4
-    assert choose_false(SCORES, TRUTH, prevalence=0.5, target=0.8) == 0.6
     assert choose_false(SCORES, ~TRUTH, prevalence=0.5, target=0.9) == 0.0
+    assert choose_true(SCORES, np.ones(10, dtype=bool), prevalence=0.5, target=0.95) == 1.0
+    assert choose_false(SCORES, np.zeros(10, dtype=bool), prevalence=0.5, target=0.9) == 0.0
 
 
 def test_cross_fitting_evaluates_each_fold_at_the_others_threshold() -> None:

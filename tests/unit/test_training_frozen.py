@@ -13,7 +13,6 @@ from training.fit import frozen
 from training.models import backbones
 from training.models.backbones import Backbone, load_backbone
 from training.models.heads import site_folds
-from training.thresholds.choose import Targets
 
 HEADS = ("balcony", "fireplace")
 
@@ -63,7 +62,7 @@ def test_every_choice_is_measured_in_the_same_folds(
     photos: PhotoSet, fold: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ablations, "load_backbone", untrained)
-    found = ablations.ablations(photos, HEADS, fold, tmp_path, Targets(homes="web_homes"))
+    found = ablations.ablations(photos, HEADS, fold, tmp_path, "web_homes")
     assert {"Lite0, whole photo", "without elsewhere", "learning from 4 crops, too"} <= set(found)
     assert "without web_homes" not in found, "the homes are what it is evaluated on"
     for by_head in found.values():

@@ -106,12 +106,14 @@ def load_photos(
     multiclass: MulticlassColumn = ROOM,
     exclude: Sequence[str] = (),
     more: Mapping[str, Path] = MappingProxyType({}),
+    fixes: Path | None = None,
 ) -> PhotoSet:
     """Read `folder/manifest.csv` and check that every row can be used.
 
     `exclude` holds path prefixes (`web_catalog`) whose rows are left out. `more`: heads beside those of the
     manifest, by name, each with a CSV file of `path,label`: binary where labels are 1 and 0, else of the
-    classes that the labels name. What it does not name is not labelled.
+    classes that the labels name. What it does not name is not labelled. `fixes`: a CSV file of corrected
+    labels, `path,label,why` with labels such as `balcony=1` (or `balcony=`: cannot be told).
 
     Raises:
         UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
@@ -122,6 +124,8 @@ def load_photos(
     missing = [column for column in needed if column not in table.columns]
     if missing:
         raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    if fixes:
+        table = _fixed(table, fixes, (*binary, multiclass.column))
     if exclude:
         table = table[~table["path"].str.startswith(tuple(exclude))].reset_index(drop=True)
     if table.empty:
@@ -202,6 +206,28 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
+
+
+def _fixed(table: pd.DataFrame, fixes: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The manifest with the labels that `fixes` corrects."""
+    if not fixes.is_file():
+        raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
+    stated = read_table(fixes)
+    if not {"path", "label", "why"} <= set(stated.columns):
+        raise UsageError(f"{fixes} needs the columns path, label, why; it has {', '.join(stated.columns)}")
+    place = pd.Series(table.index, index=table["path"])
+    fixed = table.copy()
+    for path, label in zip(stated["path"], stated["label"], strict=True):
+        column, equals, value = label.partition("=")
+        if path not in place.index:
+            raise UsageError(f"{fixes}: {path} is not in manifest.csv; take its row out")
+        if not equals or column not in columns:
+            raise UsageError(
+                f"{fixes}: {path} has the label {label!r}; write COLUMN=LABEL, with one of "
+                f"{', '.join(columns)}"
+            )
+        fixed.loc[place[path], column] = value
+    return fixed
 
 
 def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -1,11 +1,9 @@
 """From whole homes that a bundle has not seen to the temperature, thresholds and aggregation of a head."""
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import MIN_BACKING, Head
@@ -15,55 +13,35 @@ from training.data.photos import UNLABELLED, PhotoSet
 from training.evaluate.measure import find_homes
 from training.evaluate.scored import Rows, Scored
 from training.models.heads import FOLDS, site_folds
-from training.thresholds import simulate
-from training.thresholds.calibrate import (
-    Counts,
-    Floats,
-    Truth,
-    choose_false,
-    choose_true,
-    fit_temperature,
-    rounded,
-)
+from training.thresholds.calibrate import Floats, Truth, fit_temperature
 from training.thresholds.rules import (
+    FEWEST_HOMES,
     Entry,
-    aggregation,
+    Targets,
+    binary_fields,
     class_fields,
-    false_threshold,
     in_words,
-    true_threshold,
 )
 
-FEWEST_HOMES = 10
-"""With it and without it, each: fewer homes cannot carry a threshold."""
 FEWEST_PHOTOS = 20
 """Of each published class of a multiclass head."""
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What the new thresholds must reach, on which homes."""
-
-    precision: float = 0.95
-    prevalence: float | None = None
-    """Share of homes with an attribute; None: as among the homes here."""
-    false_precision: float = 0.9
-    class_precision: float = 0.9
-    homes: tuple[str, ...] = ()
-    """Path prefixes of whole homes; empty: every group with enough photos."""
-
-
-def adjust(bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim) -> tuple[Entry, str]:
-    """As `adjust_binary` or `adjust_classes`, by the head's kind."""
-    return (adjust_binary if head.kind == "binary" else adjust_classes)(bundle, photos, scored, head, aim)
+def adjust(
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
+) -> tuple[Entry, str]:
+    """Fields of a head's manifest entry, none where there is too little to choose them on, and a line for
+    people. `prefixes`: how paths of whole homes start; none: every group with photos enough is a home."""
+    by_kind = adjust_binary if head.kind == "binary" else adjust_classes
+    return by_kind(bundle, photos, scored, head, targets, prefixes)
 
 
 def adjust_binary(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
 ) -> tuple[Entry, str]:
-    """Fields of a binary head's manifest entry, none where there are too few homes, and a line for people."""
+    """As `adjust`, for a binary head."""
     labels = photos.labels[head.name]
-    rows = find_homes(photos, (labels != UNLABELLED) & scored.readable, aim.homes)
+    rows = find_homes(photos, (labels != UNLABELLED) & scored.readable, prefixes)
     truth = np.array([(labels[home] == 1).any() for home in rows], dtype=bool)
     having, lacking = int(truth.sum()), int((~truth).sum())
     if min(having, lacking) < FEWEST_HOMES:
@@ -79,55 +57,22 @@ def adjust_binary(
     scaled = logits / temperature
     with np.errstate(invalid="ignore"):  # NaN where a photo was not read, or not held out
         chances = head.rules.chances(scaled)  # to the last digit what serving compares with the thresholds
-    expected = float(truth.mean()) if aim.prevalence is None else aim.prevalence
-    choose = partial(choose_true, prevalence=expected, target=aim.precision)
-    true, fair, true_figures = true_threshold(homes, chances, choose, 0.0, aim.precision, expected)
-    if fair.precision.total < MIN_BACKING:
-        least = _on_simulated(photos, head, homes, chances, expected, aim)
-        true, fair, true_figures = true_threshold(homes, chances, choose, least, aim.precision, expected)
-    rule_out = partial(choose_false, prevalence=expected, target=aim.false_precision)
-    false, false_figures = false_threshold(
-        homes, chances, rule_out, true, aim.false_precision, expected, FEWEST_HOMES
-    )
-    pooling, losses = aggregation(homes, [_views(scored, scaled, home) for home in rows], expected)
-    fields = {
-        "temperature": temperature,
-        "thresholds": {"true": true, "false": false},
-        "aggregation": pooling,
-        "metrics": {
-            "homes": _described(homes, folds_of, homes.highest(chances)),
-            "true": true_figures,
-            "false": false_figures,
-            "aggregation_log_loss": losses,
-        },
-    }
-    return fields, _line(head, true, false, fair)
+    fields = binary_fields(homes, chances, [_views(scored, scaled, home) for home in rows], targets)
+    fields["temperature"] = temperature
+    fields["metrics"]["homes"]["folds_of"] = folds_of
+    return fields, _line(head, fields)
 
 
-def _on_simulated(
-    photos: PhotoSet, head: Head, homes: Homes, chances: Floats, expected: float, aim: Aim
-) -> float:
-    """The `true` threshold of listings simulated from photos of these homes, as many a listing as
-    the homes have in the median."""
-    drawn_from = np.full(len(photos), -1, dtype=np.int64)
-    drawn_from[np.concatenate(homes.rows)] = 0
-    pool = simulate.pool(photos, head.name, drawn_from)
-    size = int(np.median(homes.sizes))
-    listings = simulate.simulate(pool, chances, size, expected, seed=0)
-    return choose_true(listings.highest, listings.truth, expected, aim.precision)
-
-
-def _line(head: Head, true_threshold: float, false_threshold: float, fair: Counts) -> str:
-    proof = (
-        ""
-        if fair.precision.total >= MIN_BACKING
-        else f" (simulated: fewer than {MIN_BACKING} homes were found)"
-    )
+def _line(head: Head, fields: Entry) -> str:
+    thresholds, fair = fields["thresholds"], fields["metrics"]["true"]["cross_fitted"]
+    found, proof = fair["precision"]["of"], ""
+    if found < MIN_BACKING:
+        proof = f" (an estimate: fewer than {MIN_BACKING} homes were found)"
     return (
-        f"{in_words(true_threshold, false_threshold)} "
+        f"{in_words(thresholds['true'], thresholds['false'])} "
         f"(before: {in_words(head.true_threshold, head.false_threshold)}); "
-        f"cross-fitted precision {fair.precision.hits} of {fair.precision.total}, "
-        f"recall {fair.recall.hits} of {fair.recall.total}{proof}"
+        f"cross-fitted precision {fair['precision']['hits']} of {found}, "
+        f"recall {fair['recall']['hits']} of {fair['recall']['of']}{proof}"
     )
 
 
@@ -154,28 +99,12 @@ def _each_home_alike(homes: list[Rows]) -> Floats:
     return np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in homes])
 
 
-def _described(homes: Homes, folds_of: str, highest: Floats) -> Entry:
-    sizes = homes.sizes
-    return {
-        "homes": len(sizes),
-        "with": int(homes.truth.sum()),
-        "sites": len(np.unique(homes.site)),
-        "folds_of": folds_of,
-        "photos": int(sizes.sum()),
-        "median_photos": float(np.median(sizes)),
-        "fewest_photos": int(sizes.min()),
-        "most_photos": int(sizes.max()),
-        "prevalence": round(float(homes.truth.mean()), 3),
-        "average_precision": rounded(average_precision_score(homes.truth, highest)),
-    }
-
-
 def adjust_classes(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, aim: Aim
+    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
 ) -> tuple[Entry, str]:
-    """As `adjust_binary`, for a multiclass head: its temperature, and thresholds of its classes."""
+    """As `adjust`, for a multiclass head: its temperature, and thresholds of its classes."""
     labels = photos.labels[head.name]
-    homes = find_homes(photos, (labels != UNLABELLED) & scored.readable, aim.homes)
+    homes = find_homes(photos, (labels != UNLABELLED) & scored.readable, prefixes)
     rows = np.concatenate(homes) if homes else np.empty(0, np.int64)
     for number, kind in enumerate(head.classes):
         count = int((labels[rows] == number).sum())
@@ -186,8 +115,12 @@ def adjust_classes(
         labels[rows],
         _each_home_alike(homes),
         {kind.name: kind.publish for kind in head.classes},
-        aim.class_precision,
+        targets.class_precision,
     )
-    fields["metrics"]["photos"] = {"photos": len(rows), "homes": len(homes), "target": aim.class_precision}
+    fields["metrics"]["photos"] = {
+        "photos": len(rows),
+        "homes": len(homes),
+        "target": targets.class_precision,
+    }
     published = ", ".join(kind["name"] for kind in fields["classes"] if kind["publish"])
     return fields, f"{len(rows)} photos of {len(homes)} homes; published: {published or 'none'}"

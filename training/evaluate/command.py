@@ -19,7 +19,6 @@ from enrich.model.bundle import Bundle, load_bundle
 from training.data.homes import MIN_PHOTOS
 from training.data.sheet import contact_sheet
 from training.evaluate import trained_on
-from training.evaluate.adjust import Aim
 from training.evaluate.classes import ClassesMeasured, measure_classes
 from training.evaluate.faster import Making, calibration_paths, check_making, named
 from training.evaluate.labelled import Chosen, Labelled, load_labelled
@@ -29,6 +28,7 @@ from training.evaluate.report import write_report
 from training.evaluate.rethreshold import Asked, Seen, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
 from training.markdown import number
+from training.thresholds.rules import Targets
 
 SHOWN = 24
 """Mistakes of each kind on a contact sheet."""
@@ -57,7 +57,7 @@ def evaluate_command(
     ] = None,
     precision: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="With --rethreshold: precision of homes that are true")
-    ] = Aim.precision,
+    ] = Targets.precision,
     prevalence: Annotated[
         float | None,
         typer.Option(min=0.01, max=0.99, help="With --rethreshold: share of homes with it; default: as here"),
@@ -118,9 +118,9 @@ def evaluate_command(
         )
         if rethreshold_to is None:
             return
-        aim = Aim(precision=precision, prevalence=prevalence, homes=prefixes)
+        asked = Asked(Targets(precision, prevalence), prefixes, making, keep_thresholds)
         seen = Seen(labelled, scored, measured, device, console, Path(scratch))
-        for line in rethreshold(loaded, seen, Asked(aim, making, keep_thresholds), rethreshold_to):
+        for line in rethreshold(loaded, seen, asked, rethreshold_to):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -20,22 +20,25 @@ from enrich.errors import UsageError
 from enrich.model.arithmetic import Counted
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.writing import write_manifest
-from training.evaluate.adjust import Aim, adjust
+from training.evaluate.adjust import adjust
 from training.evaluate.classes import ClassesMeasured
 from training.evaluate.faster import Exact, Making, fit_each, of_homes, offered, with_arithmetics
 from training.evaluate.labelled import Labelled
 from training.evaluate.measure import BinaryMeasured
 from training.evaluate.scored import Scored, score_all
 from training.evaluate.trained_on import digest
+from training.thresholds.rules import Targets
 
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the new bundle is to be. `keep_thresholds`: fp32's thresholds stay as they are."""
+    """What the new bundle is to be. `homes`: how paths of whole homes start; none: every group is one.
+    `keep_thresholds`: fp32's thresholds stay as they are."""
 
-    aim: Aim = field(default_factory=Aim)
+    targets: Targets = field(default_factory=Targets)
+    homes: tuple[str, ...] = ()
     making: Making = field(default_factory=Making)
     keep_thresholds: bool = False
 
@@ -75,7 +78,7 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
     lines: list[str] = []
     changed: list[str] = []
     if not asked.keep_thresholds:
-        homes |= _fit_exact(draft, manifest, seen, asked.aim, changed, lines)
+        homes |= _fit_exact(draft, manifest, seen, asked, changed, lines)
     exact = Exact({head.name: seen.scored.logits(bundle, head) for head in bundle.heads}, homes)
     fitted, more = fit_each(
         draft,
@@ -84,7 +87,9 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
         seen.labelled,
         exact,
         lambda name: score_all(draft.at(name), seen.labelled.photos, seen.device, seen.console, seen.scratch),
-        lambda here, head, scored: adjust(here, seen.labelled.photos, scored, head, asked.aim),
+        lambda here, head, scored: adjust(
+            here, seen.labelled.photos, scored, head, asked.targets, asked.homes
+        ),
     )
     lines += more
     if not changed and not fitted:
@@ -94,7 +99,7 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
         "date": datetime.now(UTC).date().isoformat(),
         "heads": changed,
         "arithmetics": fitted,
-        "aim": {**asdict(asked.aim), "homes": list(asked.aim.homes)},
+        "targets": {**asdict(asked.targets), "homes": list(asked.homes)},
         "photos": len(seen.labelled.photos),
         "photos_sha256": digest(seen.labelled.photos.sha256),
     }
@@ -111,13 +116,13 @@ def _tried(measured: BinaryMeasured | ClassesMeasured) -> bool:
 
 
 def _fit_exact(
-    bundle: Bundle, manifest: Entry, seen: Seen, aim: Aim, changed: list[str], lines: list[str]
+    bundle: Bundle, manifest: Entry, seen: Seen, asked: Asked, changed: list[str], lines: list[str]
 ) -> dict[str, tuple[Counted, Counted]]:
     """Choose fp32's thresholds anew; returns cross-fitted precision and recall of homes by binary head."""
     entries = {entry["name"]: entry for member in manifest["members"] for entry in member["heads"]}
     fair = {}
     for head in seen.labelled.heads:
-        fields, line = adjust(bundle, seen.labelled.photos, seen.scored, head, aim)
+        fields, line = adjust(bundle, seen.labelled.photos, seen.scored, head, asked.targets, asked.homes)
         entries[head.name].update(fields)
         lines.append(f"{head.name}: {line}")
         if fields:

@@ -18,13 +18,13 @@ from enrich.model.bundle import Bundle
 from enrich.model.writing import write_bundle
 from enrich.records import Output, PhotoResult, Scores
 from training.data.photos import PhotoSet
-from training.evaluate.adjust import Aim, adjust
+from training.evaluate.adjust import adjust
 from training.evaluate.faster import Exact, Making, check_making, fit_each, of_homes, with_arithmetics
 from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Judge, Rows, Scored, score_all
 from training.models.backbones import Backbone
 from training.models.heads import FittedHead, held_out_logits
-from training.thresholds.choose import Targets
+from training.thresholds.rules import Targets
 
 
 def plan_making(
@@ -56,11 +56,12 @@ def add_held_out(
     photos: PhotoSet,
     making: Making,
     targets: Targets,
+    homes_in: str,
     device: str,
     scratch: Path,
 ) -> tuple[Bundle, dict[str, Any], list[str]]:
     """A copy of `bundle` in `scratch`, its manifest with the arithmetics of `making` fitted, and lines for
-    people.
+    people. `homes_in`: the collection of whole homes; empty: every group is one.
 
     `heads`: those of the bundle, with what they and their likes said in fp32. `by_fold`: fold -> the backbone
     that did not learn from it; none: the bundle's own learnt from no photo.
@@ -97,13 +98,7 @@ def add_held_out(
             if head.kind == "binary"
         },
     )
-    aim = Aim(
-        targets.true_precision,
-        targets.prevalence,
-        targets.false_precision,
-        targets.class_precision,
-        (f"{targets.homes}/",) if targets.homes else (),
-    )
+    prefixes = (f"{homes_in}/",) if homes_in else ()
     seen = photos.of(rows)
     _, lines = fit_each(
         draft,
@@ -112,7 +107,7 @@ def add_held_out(
         Labelled(seen, bundle.heads),
         exact,
         score,
-        lambda here, head, scored: adjust(here, seen, scored, head, aim),
+        lambda here, head, scored: adjust(here, seen, scored, head, targets, prefixes),
     )
     return draft, manifest, lines
 

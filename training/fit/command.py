@@ -14,8 +14,7 @@ from training.evaluate.faster import FASTER, named, offered
 from training.fit.card import write_card
 from training.fit.fit import FitOptions, fit
 from training.models.features import VIEWS
-from training.thresholds.choose import Targets
-from training.thresholds.rules import in_words
+from training.thresholds.rules import Targets, in_words
 from training.trainer.finetune import Recipe
 
 
@@ -36,6 +35,9 @@ def fit_command(
     head: Annotated[
         list[str] | None,
         typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
+    ] = None,
+    label_fixes: Annotated[
+        Path | None, typer.Option(help="CSV file of corrected labels: path, label (balcony=1), why")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
     share: Annotated[
@@ -76,16 +78,16 @@ def fit_command(
     ] = None,
     homes: Annotated[
         str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
-    ] = Targets.homes,
+    ] = FitOptions.homes,
     prevalence: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Share of listings expected to have an attribute")
+        float | None,
+        typer.Option(
+            min=0.01, max=0.99, help="Share of listings expected to have an attribute; default: as the homes"
+        ),
     ] = Targets.prevalence,
-    photos_per_listing: Annotated[
-        int, typer.Option(min=1, max=200, help="Size of the simulated listings that thresholds must hold on")
-    ] = Targets.photos,
     precision: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
-    ] = Targets.true_precision,
+    ] = Targets.precision,
     cache: Annotated[Path, typer.Option(help="Folder of cached features and checkpoints")] = FitOptions.cache,
     name: Annotated[str, typer.Option(help="Name of the bundle")] = FitOptions.name,
     notice: Annotated[
@@ -104,6 +106,7 @@ def fit_command(
             pool=_pool(pool),
             seed=seed,
             heads={name: Path(path) for name, path in _pairs("--head", head or ())},
+            label_fixes=label_fixes,
             exclude=tuple(exclude or ()),
             shares={name: _number(name, value) for name, value in _pairs("--share", share or ())},
             finetune=finetune,
@@ -115,7 +118,8 @@ def fit_command(
             views=tuple(view or FitOptions.views),
             arithmetics=named(arithmetic or ()),
             cache=cache,
-            targets=Targets(homes, prevalence, photos_per_listing, precision),
+            homes=homes,
+            targets=Targets(precision, prevalence),
             name=name,
             notice=notice,
         )

@@ -30,17 +30,12 @@ from training.fit.serve import listing_figures
 from training.models.backbones import Backbone, backbone_of, load_backbone
 from training.models.features import extract
 from training.models.heads import FOLDS, FittedHead, fit_head
-from training.thresholds.choose import CalibratedHead, Targets, calibrated_binary, calibrated_classes
+from training.thresholds.choose import CalibratedHead, calibrated_binary, calibrated_classes
+from training.thresholds.rules import Targets
 from training.trainer.devices import find_device
 from training.trainer.finetune import Recipe
 
 BINARY = ("balcony", "fireplace")
-TARGET_FLAGS = {
-    "homes": "homes",
-    "prevalence": "prevalence",
-    "photos": "photos-per-listing",
-    "true_precision": "precision",
-}
 UNPUBLISHED = frozenset({"exterior", "balcony", "floor_plan", "other"})
 """Room classes that keep photos out of the published ones; as answers they would help nobody."""
 
@@ -63,6 +58,8 @@ class FitOptions:
     """How the backbone pools its last feature map; None: its own way."""
     heads: Mapping[str, Path] = field(default_factory=dict)
     """Heads beside those of the manifest: name -> file of labels."""
+    label_fixes: Path | None = None
+    """A file of corrected labels."""
     frozen_on: Path | None = None
     """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
     finetune: Literal["top", "all", "none"] = "none"
@@ -78,6 +75,8 @@ class FitOptions:
     cache: Path = Path("runs/features")
     arithmetics: tuple[Faster, ...] = ()
     """What the bundle is to have beside fp32, and beside what that of `frozen_on` has."""
+    homes: str = ""
+    """Collection (first folder of the paths) of whole homes; empty: every group is one."""
     targets: Targets = field(default_factory=Targets)
     name: str = "listing photos"
     notice: str = ""
@@ -92,11 +91,11 @@ def fit(options: FitOptions) -> Bundle:
         BundleError: `options.out` holds something that is not a bundle.
     """
     base = None if options.frozen_on is None else _base(options, options.frozen_on)
-    photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads)
+    photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads, options.label_fixes)
     photos, rare = without_rare_classes(photos, ROOM.column)
-    if options.targets.homes and not photos.within(options.targets.homes).any():
+    if options.homes and not photos.within(options.homes).any():
         raise UsageError(
-            f"--homes {options.targets.homes}: no photo's path begins with that folder; name the folder of "
+            f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
             'whole homes, or "" where every group is one'
         )
     backbone = (
@@ -108,7 +107,7 @@ def fit(options: FitOptions) -> Bundle:
     binary = [name for name in names if name not in photos.classes]
     held_out = np.where(photos.split == "train", 0, -1)
     for name in binary:
-        whole_homes(photos, name, held_out, options.targets.homes)  # refused before hours are spent
+        whole_homes(photos, name, held_out, options.homes)  # refused before hours are spent
     making, told = plan_making(options.arithmetics, base, photos, options.seed)
     comparison: dict[str, Any] = {}
     fitted: Sequence[FittedHead]
@@ -124,7 +123,7 @@ def fit(options: FitOptions) -> Bundle:
             options.jobs,
             find_device(options.device),
         )
-        made = fit_multitask(photos, names, backbone, plan, options.targets)
+        made = fit_multitask(photos, names, backbone, plan, options.homes, options.targets.precision)
         fitted, comparison = made.heads, made.comparison
         backbone, by_fold = made.backbone, made.by_fold
     else:
@@ -133,7 +132,7 @@ def fit(options: FitOptions) -> Bundle:
     for head in fitted:
         classes = photos.classes.get(head.name)
         if classes is None:
-            calibrated.append(calibrated_binary(photos, head, options.targets))
+            calibrated.append(calibrated_binary(photos, head, options.homes, options.targets))
         else:
             kept = UNPUBLISHED if head.name == ROOM.column else ()
             publish = {label: label not in kept for label in classes}
@@ -212,7 +211,15 @@ def _write(
         if making.arithmetics:
             heads = [one.fitted for one in calibrated]
             draft, made, lines = add_held_out(
-                bundle, heads, by_fold, photos, making, options.targets, options.device, scratch
+                bundle,
+                heads,
+                by_fold,
+                photos,
+                making,
+                options.targets,
+                options.homes,
+                options.device,
+                scratch,
             )
             manifest["members"] = made["members"]
             training["arithmetics"] += lines
@@ -232,7 +239,7 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
         "excluded": list(options.exclude),
         "collections": _collections(photos),
         "licences": _counted(photos.licence),
-        "targets": asdict(options.targets),
+        "targets": {"homes": options.homes, **asdict(options.targets)},
         "binary": [name for name in photos.labels if name not in photos.classes],
     }
 
@@ -250,14 +257,16 @@ def command(options: FitOptions) -> str:
     parts += [f"--arithmetic {name}" for name in options.arithmetics]
     parts += [f"--runs {options.runs}"] if options.runs > 1 else []
     parts += [f"--head {name}=LABELS.csv" for name in options.heads]
+    parts += [f"--label-fixes {options.label_fixes}"] if options.label_fixes else []
     parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
     parts += [f"--exclude {prefix}" for prefix in options.exclude]
     if options.views != default.views:
         parts += [f"--view {view}" for view in options.views]
-    for option, flag in TARGET_FLAGS.items():
+    parts += [f"--homes {options.homes}"] if options.homes else []
+    for option in ("prevalence", "precision"):
         value = getattr(options.targets, option)
         if value != getattr(default.targets, option):
-            parts.append(f"--{flag} {value}")
+            parts.append(f"--{option} {value}")
     parts += [
         f'--{option} "{getattr(options, option)}"'
         for option in ("name", "notice")

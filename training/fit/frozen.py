@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from training.data.homes import whole_homes
 from training.data.photos import UNLABELLED, PhotoSet
 from training.models.heads import Views, fold_heads, held_out_logits, photo_weights
 from training.thresholds.calibrate import Counts, choose_true
-from training.thresholds.choose import Targets
 
 STRENGTH = 1e-3
 """Inverse L2 penalty: the one that `fit` mostly chooses for frozen features."""
@@ -27,17 +27,22 @@ def frozen_logits(photos: PhotoSet, name: str, views: Views, fold: NDArray[np.in
 
 
 def figures(
-    photos: PhotoSet, name: str, logits: NDArray[np.float64], fold: NDArray[np.int64], targets: Targets
+    photos: PhotoSet,
+    name: str,
+    logits: NDArray[np.float64],
+    fold: NDArray[np.int64],
+    homes_in: str,
+    precision: float,
 ) -> dict[str, Any]:
     """Average precision of the held-out photos of whole homes, and of the homes by their highest photo; the
-    homes found at the precision asked for, with the threshold chosen on these homes."""
+    homes found at the precision asked for, with the threshold chosen on these homes. `homes_in`: the
+    collection of whole homes; empty: every group is one."""
     known = (photos.labels[name] != UNLABELLED) & (fold >= 0)
-    in_homes = known & photos.within(targets.homes)
-    homes = whole_homes(photos, name, np.where(known, fold, -1), targets.homes)
-    highest = homes.highest(logits[:, 0])
-    threshold = choose_true(highest, homes.truth, float(homes.truth.mean()), targets.true_precision)
-    # No threshold reaches the precision: choose_true's answer is a probability, these are logits.
-    counts = Counts.at(highest, homes.truth, threshold if threshold in highest else np.inf)
+    in_homes = known & photos.within(homes_in)
+    homes = whole_homes(photos, name, np.where(known, fold, -1), homes_in)
+    highest = expit(homes.highest(logits[:, 0]))
+    threshold = choose_true(highest, homes.truth, float(homes.truth.mean()), precision)
+    counts = Counts.at(highest, homes.truth, threshold)
     by_photo = average_precision_score(photos.labels[name][in_homes], logits[in_homes, 0])
     return {
         "photos": round(float(by_photo), 3),

@@ -21,7 +21,6 @@ from training.fit.frozen import figures, frozen_logits
 from training.models.backbones import Backbone, rounded
 from training.models.features import extract
 from training.models.heads import FittedHead, check_classes, photo_weights, site_folds
-from training.thresholds.choose import Targets
 from training.trainer import trainable
 from training.trainer.finetune import CPU, Finetuned, Recipe, Task, averaged, finetune, predict
 from training.trainer.memory import keep_memory
@@ -61,9 +60,11 @@ class Together:
 
 
 def fit_multitask(
-    photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, targets: Targets
+    photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, homes_in: str, precision: float
 ) -> Together:
     """Finetune once per fold for held-out logits of the heads `names`, then once on all training photos.
+
+    `homes_in`, `precision`: as of `frozen.figures`, for the comparison.
 
     Raises:
         UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites.
@@ -95,9 +96,9 @@ def fit_multitask(
     comparison = {
         head.name: {
             "frozen": figures(
-                photos, head.name, frozen_logits(photos, head.name, vectors, fold), fold, targets
+                photos, head.name, frozen_logits(photos, head.name, vectors, fold), fold, homes_in, precision
             ),
-            "finetuned": figures(photos, head.name, head.held_out, fold, targets),
+            "finetuned": figures(photos, head.name, head.held_out, fold, homes_in, precision),
         }
         for head in binary
     }

@@ -9,42 +9,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from training.data.homes import MIN_PHOTOS, MIN_PHOTOS_FALSE, Homes, whole_homes
+from training.data.homes import MIN_PHOTOS, whole_homes
 from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
-from training.thresholds import simulate
-from training.thresholds.calibrate import (
-    Counts,
-    Floats,
-    Share,
-    Truth,
-    calibrate_binary,
-    choose_false,
-    choose_true,
-    rounded,
-)
-from training.thresholds.rules import (
-    Entry,
-    aggregation,
-    class_fields,
-    false_threshold,
-    true_threshold,
-)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the thresholds must reach, and where."""
-
-    homes: str = ""
-    """Collection (first folder of the paths) of whole homes; empty: every group is one."""
-    prevalence: float = 0.3
-    """Share of listings expected to have an attribute."""
-    photos: int = 25
-    """Photos per listing, for simulated listings that thresholds must hold on."""
-    true_precision: float = 0.95
-    false_precision: float = 0.9
-    class_precision: float = 0.9
+from training.thresholds.calibrate import Floats, Share, calibrate_binary
+from training.thresholds.rules import Targets, binary_fields, class_fields, of_three_rooms
 
 
 @dataclass(frozen=True)
@@ -55,114 +24,30 @@ class CalibratedHead:
     entry: dict[str, Any]
 
 
-def calibrated_binary(photos: PhotoSet, fitted: FittedHead, targets: Targets) -> CalibratedHead:
-    """Calibrate a binary head on held-out photos of whole homes and choose its thresholds.
+def calibrated_binary(
+    photos: PhotoSet, fitted: FittedHead, homes_in: str, targets: Targets
+) -> CalibratedHead:
+    """Calibrate a binary head on held-out photos of whole homes and choose its thresholds. `homes_in`: the
+    collection of whole homes; empty: every group is one.
 
     Raises:
         UsageError: too few homes with or without the attribute.
     """
     labels = photos.labels[fitted.name]
-    homes = whole_homes(photos, fitted.name, fitted.fold, targets.homes)
+    homes = whole_homes(photos, fitted.name, fitted.fold, homes_in)
     in_homes = np.concatenate(homes.rows)
     weight = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in homes.rows])
     shift, temperature = calibrate_binary(fitted.held_out[in_homes], labels[in_homes], weight)
     scaled = (fitted.held_out[:, 0] + shift) / temperature
     chances = expit(scaled)
-    thresholds, decided = _thresholds(photos, fitted, homes, chances, targets)
-    pooling, losses = aggregation(homes, [scaled[rows] for rows in homes.rows], targets.prevalence)
-    highest = homes.highest(chances)
+    fields = binary_fields(homes, chances, [scaled[rows] for rows in homes.rows], targets)
     metrics = {
         "strength": fitted.strength,
-        "photos": _photo_figures(photos, fitted, chances, thresholds["true"]),
-        "homes": {
-            "homes": len(homes.rows),
-            "with": int(homes.truth.sum()),
-            "sites": len(np.unique(homes.site)),
-            "median_photos": float(np.median(homes.sizes)),
-            "prevalence": round(float(homes.truth.mean()), 3),
-            "average_precision": round(float(average_precision_score(homes.truth, highest)), 3),
-        },
-        **decided,
-        "aggregation_log_loss": losses,
+        "photos": _photo_figures(photos, fitted, chances, fields["thresholds"]["true"]),
+        **fields.pop("metrics"),
     }
-    entry = {
-        "name": fitted.name,
-        "kind": "binary",
-        "temperature": temperature,
-        "thresholds": thresholds,
-        "aggregation": pooling,
-        "metrics": metrics,
-    }
+    entry = {"name": fitted.name, "kind": "binary", "temperature": temperature, **fields, "metrics": metrics}
     return CalibratedHead(fitted.shifted(shift), entry)
-
-
-def _thresholds(
-    photos: PhotoSet, fitted: FittedHead, homes: Homes, chances: Floats, targets: Targets
-) -> tuple[dict[str, float], Entry]:
-    """The thresholds that hold both on whole homes and on simulated listings, and their figures."""
-    expected = targets.prevalence
-    drawn = simulate.pool(photos, fitted.name, fitted.fold)
-    listings = {
-        size: simulate.simulate(drawn, chances, size, expected, seed=0)
-        for size in sorted({*simulate.SIZES, targets.photos})
-    }
-    of_size = listings[targets.photos]
-    least = choose_true(of_size.highest, of_size.truth, expected, targets.true_precision)
-
-    def on_homes(scores: Floats, truth: Truth) -> float:
-        # As the homes come: weighed to a lower prevalence, one odd home among the few without the attribute
-        # would decide alone. That is what simulated listings are for.
-        return choose_true(scores, truth, float(truth.mean()), targets.true_precision)
-
-    true, _, true_figures = true_threshold(homes, chances, on_homes, least, targets.true_precision, expected)
-    most = min(
-        [true]
-        + [
-            choose_false(one.highest, one.truth, expected, targets.false_precision)
-            for size, one in listings.items()
-            if size >= MIN_PHOTOS_FALSE
-        ]
-    )
-
-    def ruled_out(scores: Floats, truth: Truth) -> float:
-        return min(choose_false(scores, truth, expected, targets.false_precision), most)
-
-    false, false_figures = false_threshold(homes, chances, ruled_out, most, targets.false_precision, expected)
-    return {"true": true, "false": false}, {
-        "true": true_figures,
-        "false": false_figures,
-        "simulated": _simulated(drawn, chances, listings, true, false, targets),
-    }
-
-
-def _simulated(
-    drawn: simulate.Pool,
-    chances: Floats,
-    listings: Mapping[int, simulate.Simulated],
-    true: float,
-    false: float,
-    targets: Targets,
-) -> dict[str, Any]:
-    """Figures of simulated listings, and of the independent homes behind them: thousands of listings drawn
-    from a hundred homes know no more than the hundred."""
-    by_size = {}
-    for size, one in listings.items():
-        found, ruled_out = (Counts.at(one.highest, one.truth, threshold) for threshold in (true, false))
-        by_size[str(size)] = {
-            "precision": rounded(found.precision.value),
-            "recall": rounded(found.recall.value),
-            "negative_precision": rounded(ruled_out.negative_precision.value),
-        }
-    found_homes = sum(bool((chances[rows] >= true).any()) for rows in drawn.positive)
-    fooled = sum(bool((chances[rows] >= true).any()) for rows in drawn.negative)
-    return {
-        "prevalence": targets.prevalence,
-        "listings": simulate.LISTINGS,
-        "chosen_at": targets.photos,
-        "by_photos": by_size,
-        "positive_homes": Share(found_homes, len(drawn.positive)).as_json(),
-        "negative_homes_over": Share(fooled, len(drawn.negative)).as_json(),
-    }
 
 
 def _photo_figures(photos: PhotoSet, fitted: FittedHead, chances: Floats, threshold: float) -> dict[str, Any]:
@@ -196,11 +81,13 @@ def calibrated_classes(
     logits, truth = fitted.held_out[rows], photos.labels[fitted.name][rows]
     groups, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
     fields = class_fields(logits, truth, 1 / sizes[inverse], publish, targets.class_precision)
+    three = of_three_rooms(logits, truth, list(publish))
     confusion = confusion_matrix(truth, logits.argmax(axis=1), labels=np.arange(len(publish)))
     metrics = {
         "strength": fitted.strength,
         "photos": {"photos": len(rows), "homes": len(groups), "target": targets.class_precision},
         "accuracy": _accuracy(photos, fitted),
+        "three_rooms": three.as_json() if three else None,
         **fields.pop("metrics"),
         "confusion": confusion.tolist(),
     }
@@ -215,6 +102,7 @@ def _photos_of_homes(photos: PhotoSet, fitted: FittedHead) -> NDArray[np.int64]:
 
 
 def _accuracy(photos: PhotoSet, fitted: FittedHead) -> dict[str, Any]:
+    """Of the most probable class, by collection."""
     held = fitted.fold >= 0
     right = np.zeros(len(photos), dtype=bool)
     right[held] = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]

@@ -1,35 +1,59 @@
 """The one way to thresholds, from held-out logits of photos of homes to what a head's entry holds.
 
-`fit`, re-thresholding and the faster arithmetics call it; they differ in their homes and in what `choose`
-asks.
+`fit`, re-thresholding and the faster arithmetics call it; they differ in their homes only.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from enrich.model.head import MIN_BACKING
 from training.data.homes import MIN_PHOTOS_FALSE, Homes
 from training.thresholds.calibrate import (
     Counts,
     Floats,
-    Truth,
+    Share,
     calibrate_classes,
     choose_aggregation,
     choose_classes,
+    choose_false,
+    choose_true,
     class_chances,
     cross_fitted,
     rounded,
 )
 
 Entry = dict[str, Any]
-Choose = Callable[[Floats, Truth], float]
-"""A threshold from homes: their highest photos' probabilities, and whether they have the attribute."""
 PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 """Where the precision of `true` is stated, too: the rarer an attribute, the more of the finds are wrong."""
+PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
+"""What `ENRICH_PRECISION_TARGET` may ask for, beside the precision that was asked for."""
+FEWEST_HOMES = 10
+"""With it and without it, each: fewer homes cannot carry a threshold of `false`."""
+THREE_ROOMS = ("kitchen", "bathroom", "bedroom")
+"""The classes of the study's task *rooms*."""
+CURVE = 24
+"""Points at which the figures of `true` are kept for drawing, at most."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What thresholds must reach on homes that nobody learnt from."""
+
+    precision: float = 0.95
+    prevalence: float | None = None
+    """Share of homes with an attribute; None: as among the homes here."""
+    false_precision: float = 0.9
+    class_precision: float = 0.9
+
+    def expected(self, homes: Homes) -> float:
+        """The share of homes with it."""
+        return float(homes.truth.mean()) if self.prevalence is None else self.prevalence
 
 
 def in_words(true: float, false: float) -> str:
@@ -38,61 +62,99 @@ def in_words(true: float, false: float) -> str:
     return f"yes from {true:.3f}, {no}"
 
 
-def true_threshold(
-    homes: Homes, chances: Floats, choose: Choose, least: float, target: float, expected: float
-) -> tuple[float, Counts, Entry]:
-    """The threshold `true` that `choose` takes on these homes, but `least` or more (what simulated listings
-    ask for; 0: nobody asked them); its cross-fitted counts, and the figures for the manifest."""
+def binary_fields(homes: Homes, chances: Floats, views: list[Floats], targets: Targets) -> Entry:
+    """Thresholds, pooling and the figures behind them for a binary head's entry.
+
+    `chances`: each photo's probability, in the order of the photo set; `views`: each home's logits after
+    temperature, one a view.
+    """
+    expected = targets.expected(homes)
     highest = homes.highest(chances)
+    true, true_at, true_figures = true_thresholds(homes, highest, targets, expected)
+    false, false_figures = false_threshold(homes, chances, true, targets, expected)
+    rule, losses = choose_aggregation(views, homes.truth, homes.fold, expected)
+    return {
+        "thresholds": {"true": true, "false": false, "true_at": true_at},
+        "aggregation": asdict(rule),
+        "metrics": {
+            "homes": {
+                "homes": len(homes.rows),
+                "with": int(homes.truth.sum()),
+                "sites": len(np.unique(homes.site)),
+                "photos": int(homes.sizes.sum()),
+                "median_photos": float(np.median(homes.sizes)),
+                "prevalence": round(float(homes.truth.mean()), 3),
+                "average_precision": rounded(average_precision_score(homes.truth, highest)),
+            },
+            "true": true_figures,
+            "false": false_figures,
+            "aggregation_log_loss": {name: round(loss, 4) for name, loss in losses.items()},
+        },
+    }
 
-    def careful(scores: Floats, truth: Truth) -> float:
-        return max(choose(scores, truth), least)
 
-    alone = choose(highest, homes.truth)
-    threshold = max(alone, least)
-    fair = cross_fitted(careful, highest, homes.truth, homes.fold)
+def true_thresholds(
+    homes: Homes, highest: Floats, targets: Targets, expected: float
+) -> tuple[float, dict[str, float], Entry]:
+    """The threshold `true` for the precision asked for, those for other precisions by their names, and
+    figures for the manifest. `highest` [homes]: each home's highest probability."""
+    found: dict[str, tuple[float, Entry]] = {}
+    for target in sorted({*PRECISIONS, targets.precision}):
+        choose = partial(choose_true, prevalence=expected, target=target)
+        threshold = choose(highest, homes.truth)
+        fair = cross_fitted(choose, highest, homes.truth, homes.fold)
+        found[f"{target:g}"] = (
+            threshold,
+            {
+                "basis": "homes" if fair.precision.total >= MIN_BACKING else "estimate",
+                "at_threshold": Counts.at(highest, homes.truth, threshold).as_json(expected),
+                "cross_fitted": fair.as_json(expected),
+                "precision_elsewhere": {
+                    str(share): rounded(fair.precision_at(share)) for share in PREVALENCES
+                },
+            },
+        )
+    true, figures = found[f"{targets.precision:g}"]
     return (
-        threshold,
-        fair,
+        true,
+        {name: threshold for name, (threshold, _) in found.items()},
         {
-            "target": target,
+            "target": targets.precision,
             "prevalence": round(expected, 3),
-            "basis": "homes" if fair.precision.total >= MIN_BACKING else "simulated",
-            "on_homes_alone": alone,
-            "on_simulated_alone": least or None,
-            "at_threshold": Counts.at(highest, homes.truth, threshold).as_json(expected),
-            "cross_fitted": fair.as_json(expected),
-            "precision_elsewhere": {str(share): rounded(fair.precision_at(share)) for share in PREVALENCES},
+            **figures,
+            "by_target": {name: one for name, (_, one) in found.items()},
+            "curve": _curve(homes, highest),
         },
     )
 
 
+def _curve(homes: Homes, highest: Floats) -> list[list[float]]:
+    """Threshold, homes with it and homes without it that reach it: from the highest threshold down."""
+    having = np.sort(highest[homes.truth])[::-1]
+    places = np.unique(np.linspace(0, len(having) - 1, min(CURVE, len(having))).astype(int))
+    counts = [(float(at), Counts.at(highest, homes.truth, at)) for at in having[places]]
+    return [[at, one.tp, one.fp] for at, one in counts]
+
+
 def false_threshold(
-    homes: Homes,
-    chances: Floats,
-    choose: Choose,
-    most: float,
-    target: float,
-    expected: float,
-    fewest: int = 0,
+    homes: Homes, chances: Floats, most: float, targets: Targets, expected: float
 ) -> tuple[float, Entry]:
-    """The threshold `false` that `choose` takes on homes with photos enough, but `most` or less; 0 where
-    fewer than `fewest` of these have the attribute, or lack it. With the figures for the manifest."""
+    """The threshold `false` on homes with photos enough, but `most` or less; 0 where fewer than
+    `FEWEST_HOMES` of these have the attribute, or lack it. With the figures for the manifest."""
     homes = homes.with_photos(MIN_PHOTOS_FALSE)
+    target = targets.false_precision
     figures: Entry = {"target": target, "homes": len(homes.rows), "photos": MIN_PHOTOS_FALSE}
-    if not homes.rows or min(homes.truth.sum(), (~homes.truth).sum()) < fewest:
+    if not homes.rows or min(homes.truth.sum(), (~homes.truth).sum()) < FEWEST_HOMES:
         return 0.0, figures
+
+    def choose(scores: Floats, truth: NDArray[np.bool_]) -> float:
+        return min(choose_false(scores, truth, expected, target), most)
+
     highest = homes.highest(chances)
-    threshold = min(choose(highest, homes.truth), most)
+    threshold = choose(highest, homes.truth)
     figures["at_threshold"] = Counts.at(highest, homes.truth, threshold).as_json(expected)
     figures["cross_fitted"] = cross_fitted(choose, highest, homes.truth, homes.fold).as_json(expected)
     return threshold, figures
-
-
-def aggregation(homes: Homes, scaled: list[Floats], expected: float) -> tuple[Entry, dict[str, float]]:
-    """The pooling for the manifest, and the log loss of what was tried. `scaled`: each home's logits."""
-    rule, losses = choose_aggregation(scaled, homes.truth, homes.fold, expected)
-    return asdict(rule), {name: round(loss, 4) for name, loss in losses.items()}
 
 
 def class_fields(
@@ -116,3 +178,18 @@ def class_fields(
             "classes": {name: one.as_json() for name, one in zip(publish, chosen, strict=True)},
         },
     }
+
+
+def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:
+    """Of the kitchens, bathrooms and bedrooms those for which, among just these three, the right one is the
+    most probable; None where a head has not all three.
+
+    `scores` [photos, classes]: logits or probabilities; `truth` [photos]: numbers of classes; `names`: of all
+    classes, in the order of the scores.
+    """
+    if not set(THREE_ROOMS) <= set(names):
+        return None
+    three = np.array([names.index(name) for name in THREE_ROOMS])
+    rows = np.isin(truth, three)
+    answer = three[scores[rows][:, three].argmax(axis=1)]
+    return Share(int((answer == truth[rows]).sum()), int(rows.sum()))
