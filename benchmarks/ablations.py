@@ -56,6 +56,32 @@ def ablations(
     }
 
 
+SHARES = (0.25, 0.5, 1.0)
+DRAWS = 3
+
+
+def learning_curve(
+    photos: PhotoSet, heads: Sequence[str], fold: NDArray[np.int64], views: Views, homes_in: str
+) -> dict[float, dict[str, dict[str, float]]]:
+    """Share of the sites that is learnt from -> head -> `figures`, the mean of `DRAWS` draws of sites."""
+    sites, draw = np.unique(photos.site), np.random.default_rng(0)
+    found: dict[float, dict[str, list[dict[str, Any]]]] = {}
+    for share in SHARES:
+        for _ in range(DRAWS if share < 1 else 1):
+            learn = np.isin(photos.site, draw.permutation(sites)[: round(len(sites) * share)])
+            for head in heads:
+                logits = frozen_logits(photos, head, views, fold, learn)
+                made = figures(photos, head, logits, fold, homes_in, Targets.precision)
+                found.setdefault(share, {}).setdefault(head, []).append(made)
+    return {
+        share: {
+            head: {name: float(np.mean([one[name] for one in made])) for name in made[0]}
+            for head, made in by_head.items()
+        }
+        for share, by_head in found.items()
+    }
+
+
 def without(photos: PhotoSet, fold: NDArray[np.int64], collection: str) -> NDArray[np.int64]:
     """The folds with this collection in none of them: neither learnt from nor evaluated."""
     return np.where(photos.collection == collection, -1, fold)
@@ -117,8 +143,21 @@ def main() -> None:
     ]
     columns = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
     print(table(["heads learnt from", *columns], rows))
-    print("\nLearnt without a whole collection and evaluated on it, beside folds with other sites of it:\n")
     lite = load_backbone(next(iter(PACKAGED)), size=options.size, pool=options.pool)
+    curve = learning_curve(
+        photos, BINARY, fold, extract(lite, photos, ("whole",), options.cache), options.homes
+    )
+    print(f"\nLearnt from a share of the sites (Lite0 at {options.size} px, mean of {DRAWS} draws):\n")
+    print(
+        table(
+            ["sites", *columns],
+            [
+                [f"{share:.0%}", *(cell for head in BINARY for cell in _cells(by_head[head]))]
+                for share, by_head in curve.items()
+            ],
+        )
+    )
+    print("\nLearnt without a whole collection and evaluated on it, beside folds with other sites of it:\n")
     apart = [
         [
             collection,
@@ -134,7 +173,11 @@ def main() -> None:
 
 
 def _cells(figure: dict[str, Any]) -> list[str]:
-    return [f"{figure['photos']:.3f}", f"{figure['homes']:.3f}", f"{figure['found']} of {figure['of']}"]
+    return [
+        f"{figure['photos']:.3f}",
+        f"{figure['homes']:.3f}",
+        f"{figure['found']:.0f} of {figure['of']:.0f}",
+    ]
 
 
 if __name__ == "__main__":

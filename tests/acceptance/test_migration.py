@@ -1,5 +1,7 @@
 """A database that an earlier version filled, carried over: up, worked on, down, and up again."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import pytest
 
 import migrations
-from enrich.model.bundle import load_bundle
+from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.writing import write_bundle
 from enrich.settings import STARTER_BUNDLE, load_settings
 from enrich.state.database import Database
 from enrich.state.listings import Listings
@@ -22,18 +25,31 @@ from tests.support.enriched import expire
 from tests.support.postgres import Portal
 
 DUMP = Path(__file__).parents[1] / "data" / "demo-r0001.sql"
+HEADS = DUMP.with_name("demo-r0001-heads.json")
+"""How the bundle of then reads its models' answers."""
 MADE_WITH = "80a5b94f5d40a468b8d3c71ba805c0a33c34c83f94fc6b5ab276fa9c94892158"
-"""The starter bundle of then: in fp32 the model of now, whose manifest says more."""
+SCORED_BY = "f0cf3dc46d39abbe8b71a29b961294e07a5a910474e75f17df769b8bf2d4da01"
 HELD, LEFT, RETRIED = "listing-03", "listing-05", "listing-07"
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = :schema ORDER BY tablename"
 
 
 @pytest.fixture
-def demo(database_url: str) -> Iterator[Portal]:
+def bundle(tmp_path: Path) -> Bundle:
+    """It reads scores as the bundle of then did, on other weights: no photo is scored here."""
+    starter = load_bundle(STARTER_BUNDLE)
+    member = {**starter.manifest["members"][0], "heads": json.loads(HEADS.read_text())}
+    del member["arithmetics"]
+    tensors = {member["weights"]: starter.tensors(starter.members[0])}
+    return write_bundle(tmp_path / "bundle", {"name": "of then", "members": [member]}, tensors)
+
+
+@pytest.fixture
+def demo(database_url: str, bundle: Bundle) -> Iterator[Portal]:
     """What `enrich demo --keep` left at 0001, with one home in a live worker's hands, one in a dead one's."""
     portal = Portal(database_url)
     connection = portal.engine.raw_connection()
-    connection.cursor().execute(DUMP.read_text().replace(MADE_WITH, load_bundle(STARTER_BUNDLE).bundle_id))
+    now = {MADE_WITH: bundle.bundle_id, SCORED_BY: bundle.members[0].model_id}
+    connection.cursor().execute(re.sub("|".join(now), lambda then: now[then[0]], DUMP.read_text()))
     connection.commit()
     connection.close()
     portal.engine.dispose()  # the dump has changed the session's settings
@@ -59,10 +75,11 @@ def content(portal: Portal, *besides: str) -> dict[str, list[Any]]:
     return found
 
 
-def enrich(portal: Portal, home: Path) -> RunReport:
+def enrich(portal: Portal, home: Path, bundle: Bundle) -> RunReport:
     settings = load_settings(
         database_url=portal.url,
         home=home,
+        bundle=bundle.folder,
         index_columns=COLUMNS,
         allowed_private_hosts=("127.0.0.1",),
         precision="fp32",
@@ -90,12 +107,12 @@ def test_leases_and_photos_are_carried_over(demo: Portal) -> None:
     database.close()
 
 
-def test_nothing_is_fetched_scored_or_published_again(demo: Portal, tmp_path: Path) -> None:
+def test_nothing_is_fetched_scored_or_published_again(demo: Portal, bundle: Bundle, tmp_path: Path) -> None:
     documents = content(demo)["document"]
     assert len(documents) == 12
     migrations.upgrade(demo.url)
     expire(demo)
-    report = enrich(demo, tmp_path)
+    report = enrich(demo, tmp_path, bundle)
     assert report.discovery is not None and report.discovery.unchanged == 12
     assert (report.figures.listings, report.figures.bytes, report.figures.scored) == (2, 0, 0)
     assert report.published.written == report.published.removed == 0

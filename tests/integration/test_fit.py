@@ -90,6 +90,7 @@ def test_figures_and_conditions_are_in_the_manifest_and_on_the_card(made: tuple[
     listing = bundle.manifest["training"]["listing_split"]
     assert (listing["homes"], listing["room"]["kitchen"]["homes"]) == (LISTINGS, LISTINGS)
     text = card.read_text()
+    assert "](card-thresholds.png)" in text and (card.parent / "card-thresholds.png").stat().st_size > 10_000
     for said in (
         f"({fair['precision']['hits']} of {fair['precision']['of']})",
         "**An estimate**: only",

@@ -292,5 +292,5 @@ def test_the_starter_bundle_is_as_good_in_int8_and_bf16() -> None:
     starter = load_bundle(STARTER_BUNDLE)
     assert starter.arithmetics == ("fp32", "bf16", "int8")
     assert starter.flaw("int8") is None and starter.flaw("bf16") is None
-    # What it has scored before stays known: fp32 is the same model as ever.
-    assert starter.members[0].model_id.startswith("f0cf3dc46d39abbe")
+    # Other weights are another model, which asks every portal for all photos again: CHANGELOG.md says so.
+    assert starter.members[0].model_id.startswith("1f8beb17a9c8f1a8")

@@ -9,13 +9,15 @@ from typing import Any
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import MIN_BACKING
+from training.fit.curves import draw_thresholds
 from training.markdown import number, page
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def write_card(bundle: Bundle, path: Path) -> None:
-    """Write the model card of a bundle that `fit` made, as Markdown."""
+    """Write the model card of a bundle that `fit` made, as Markdown, and beside it its picture."""
+    picture = path.with_name(f"{path.stem}-thresholds.png")
     text = page(
         TEMPLATE,
         bundle=bundle,
@@ -23,8 +25,10 @@ def write_card(bundle: Bundle, path: Path) -> None:
         arithmetics=_arithmetics(bundle),
         share=_share,
         least_backing=MIN_BACKING,
+        picture=picture.name,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
+    draw_thresholds(bundle, picture)
     path.write_text(text, encoding="utf-8")
 
 

@@ -16,10 +16,17 @@ STRENGTH = 1e-3
 """Inverse L2 penalty: the one that `fit` mostly chooses for frozen features."""
 
 
-def frozen_logits(photos: PhotoSet, name: str, views: Views, fold: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Held-out logits [photos, 1] of a binary head; NaN where a photo is not labelled or in no fold."""
+def frozen_logits(
+    photos: PhotoSet,
+    name: str,
+    views: Views,
+    fold: NDArray[np.int64],
+    learn: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Held-out logits [photos, 1] of a binary head; NaN where a photo is not labelled or in no fold. `learn`
+    [photos]: which photos may be learnt from, beside not being held out; None: all."""
     usable = (photos.labels[name] != UNLABELLED) & (fold >= 0)
-    used = np.flatnonzero(usable)
+    used = np.flatnonzero(usable if learn is None else usable & learn)
     labels = photos.labels[name][used]
     weight = photo_weights(labels, photos.group[used])
     heads = fold_heads(views, used, labels, weight, fold[used], STRENGTH, 1)
