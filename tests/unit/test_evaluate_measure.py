@@ -8,10 +8,12 @@ import pytest
 from enrich.errors import UsageError
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import home_rows, write_manifest
-from training.data.photos import UNLABELLED
+from training.data.labels import UNLABELLED
+from training.evaluate.classes import of_three_rooms
 from training.evaluate.labelled import Chosen, load_labelled
 from training.evaluate.measure import find_homes, reliability
 from training.evaluate.trained_on import digest, warnings
+from training.thresholds.calibrate import Share
 
 SIX = ["kitchen", "bathroom", "bedroom", "other", "balcony", "fireplace"]
 
@@ -35,6 +37,21 @@ def test_reliability_bins_and_expected_calibration_error() -> None:
 
 def test_nothing_to_calibrate_has_no_error_figure() -> None:
     assert np.isnan(reliability(np.empty(0), np.empty(0, dtype=bool)).error)
+
+
+def test_three_rooms_are_told_from_each_other_alone() -> None:
+    names = ["other", "kitchen", "bedroom", "bathroom"]
+    scores = np.array(
+        [
+            [9.0, 2.0, 1.0, 0.0],  # a kitchen, more like `other`: right among the three
+            [0.0, 3.0, 2.0, 1.0],  # a bedroom, taken for a kitchen
+            [0.0, 0.0, 0.0, 5.0],  # a bathroom
+            [0.0, 7.0, 0.0, 0.0],  # no room of the three: not asked
+        ]
+    )
+    truth = np.array([1, 2, 3, 0])
+    assert of_three_rooms(scores, truth, names) == Share(2, 3)
+    assert of_three_rooms(scores[:, :3], truth[:2], names[:3]) is None
 
 
 def test_manifest_columns_become_labels_of_the_bundles_heads(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import UsageError
-from training.data.photos import ROOM, UNLABELLED, load_photos
+from training.data.labels import ROOM, UNLABELLED
+from training.data.photos import load_photos
 
 HEADER = "path,group,split,room,balcony,fireplace,source"
 ROWS = [

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.photos import ROOM, PhotoSet
+from training.data.labels import ROOM
+from training.data.photos import PhotoSet
 from training.thresholds.calibrate import choose_true
 from training.thresholds.simulate import Pool, pool, simulate
 

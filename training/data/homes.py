@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.errors import UsageError
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 
 MIN_PHOTOS_FALSE = 8
 """`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is evaluated on such homes."""

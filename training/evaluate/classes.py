@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
+from training.data.prepared import THESIS_CLASSES
 from training.evaluate.measure import (
     Answers,
     by_collection,
@@ -17,7 +19,9 @@ from training.evaluate.measure import (
     reliability,
 )
 from training.evaluate.scored import Rows, Scored
-from training.thresholds.calibrate import Counts, Share, Truth, rounded
+from training.thresholds.calibrate import Counts, Floats, Share, Truth, rounded
+
+THREE_ROOMS = THESIS_CLASSES["rooms"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ def measure_classes(
     confusion = np.zeros((head.outputs, head.outputs), dtype=np.int64)
     np.add.at(confusion, (labels[rows], answer), 1)
     thresholds = np.array([kind.threshold for kind in head.classes])
+    three = of_three_rooms(chance, labels[rows], [kind.name for kind in head.classes])
     figures: dict[str, Any] = {
         "kind": "multiclass",
         "photos": len(rows),
         "accuracy": Share(int(right.sum()), len(rows)).as_json(),
+        "three_rooms": three.as_json() if three else None,
         "calibration_error": rounded(reliability(highest, right).error),
         "classes": _class_figures(head, labels[rows], answer, highest >= thresholds[answer]),
         "confusion": confusion.tolist(),
@@ -58,6 +64,21 @@ def measure_classes(
         "listings": _named(bundle, scored, head, labels, find_homes(photos, labels != UNLABELLED, prefixes)),
     }
     return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
+
+
+def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:
+    """Of the kitchens, bathrooms and bedrooms those for which, among just these three, the right one is the
+    most probable; None where a head has not all three.
+
+    `scores` [photos, classes]: logits or probabilities; `truth` [photos]: numbers of classes; `names`: of all
+    classes, in the order of the scores.
+    """
+    if not set(THREE_ROOMS) <= set(names):
+        return None
+    three = np.array([names.index(name) for name in THREE_ROOMS])
+    rows = np.isin(truth, three)
+    answer = three[scores[rows][:, three].argmax(axis=1)]
+    return Share(int((answer == truth[rows]).sum()), int(rows.sum()))
 
 
 def _class_figures(

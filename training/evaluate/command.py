@@ -17,6 +17,7 @@ from rich.table import Table
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
 from training.data.homes import MIN_PHOTOS
+from training.data.labels import pairs
 from training.data.sheet import contact_sheet
 from training.evaluate import trained_on
 from training.evaluate.adjust import Aim
@@ -46,6 +47,10 @@ def evaluate_command(
         typer.Option(
             help="Only photos whose path starts so make whole homes; default: all groups of 4 or more"
         ),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels of a head of your own, in a file: NAME=LABELS.csv (path, label)"),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
@@ -91,7 +96,9 @@ def evaluate_command(
         raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
     else:
         loaded = _in(loaded, making)
-    labelled = load_labelled(photos, loaded, Chosen(split, tuple(exclude or ())))
+    files = {name: Path(file) for name, file in pairs("--head", head or ())}
+    chosen = Chosen(split, tuple(exclude or ()), files)
+    labelled = load_labelled(photos, loaded, chosen)
     _check_out(out)
     prefixes = tuple(homes or ())
     for prefix in prefixes:
@@ -237,8 +244,10 @@ def _summary(measured: Sequence[Measured]) -> Table:
     for one in measured:
         figures = one.figures
         if isinstance(one, ClassesMeasured):
-            right = figures["accuracy"]["value"]
-            told = "" if right is None else f"{right:.1%} right"
+            right, three = figures["accuracy"], figures["three_rooms"]
+            told = f"{right['value']:.1%} right" if right["of"] else ""
+            if three and three["of"]:
+                told += f"; {three['value']:.1%} as kitchen, bathroom or bedroom"
             table.add_row(one.head.name, str(figures["photos"]), "", "", "", told)
             continue
         photos, listings = figures["photos"], figures["listings"]

@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
 from training.data.homes import MIN_PHOTOS
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 from training.evaluate.scored import Rows, Scored
 from training.thresholds.calibrate import Counts, Floats, Share, Truth, rounded
 from training.thresholds.rules import PREVALENCES
@@ -187,4 +188,4 @@ def by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:
     names = np.unique(photos.collection[rows])
     if not 1 < len(names) <= MAX_COLLECTIONS:
         return []
-    return [(str(name) or "(no folder)", rows[photos.collection[rows] == name]) for name in names]
+    return [(str(name), rows[photos.collection[rows] == name]) for name in names]
