@@ -20,7 +20,7 @@ from training.data import prepare as prepare_module
 from training.data.decide import Rules
 from training.data.prepare import Outcome, PrepareOptions, prepare
 from training.data.prepare_command import prepare_command
-from training.data.prepared import read_prepared
+from training.data.prepared import PreparedPhoto, read_prepared
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def options(tmp_path: Path) -> PrepareOptions:
 
 
 def reasons(outcome: Outcome) -> dict[str, str]:
-    return {dropped.source: dropped.reason for dropped in outcome.dropped}
+    """Source -> reason of what was left out."""
+    dropped = outcome.table[outcome.table["reason"] != ""]
+    return dict(zip(dropped["source"], dropped["reason"], strict=True))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -41,7 +43,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_what_it_writes_is_what_compare_reads(options: PrepareOptions) -> None:
     outcome = prepare(options)
     prepared = read_prepared(options.out)
-    assert prepared.photos == outcome.photos
+    kept = outcome.table[[*PreparedPhoto.__dataclass_fields__]]
+    assert prepared.photos == tuple(PreparedPhoto(*row) for row in kept.itertuples(index=False, name=None))
     assert prepared.classes == {"t": ("a", "b")}
     assert Counter((photo.label, photo.split) for photo in prepared.photos) == {
         ("a", "train"): 8,
@@ -90,7 +93,7 @@ def test_every_photo_left_out_is_listed_with_its_reason(options: PrepareOptions)
         rows = list(csv.DictReader(file))
     assert {row["source"]: row["reason"] for row in rows} == reasons(outcome)
     assert next(row["detail"] for row in rows if "copy" in row["source"]) == "equal to t/a/00.jpg"
-    found = [photo.source for photo in outcome.photos] + [dropped.source for dropped in outcome.dropped]
+    found = [photo.source for photo in read_prepared(options.out).photos] + [row["source"] for row in rows]
     assert len(found) == len(set(found)) == 25
 
 
@@ -125,7 +128,8 @@ def test_of_a_doubtful_pair_on_both_sides_the_validation_photo_goes(
     alike |= {"a/01.jpg": 0, "a/09.jpg": (1 << 26) - 1}  # 26 bits apart
     outcome = prepare(options)
     assert reasons(outcome) == {"t/a/09.jpg": "straddles"}
-    assert outcome.dropped[0].detail == "26 of 128 bits from t/a/01.jpg, which trains"
+    dropped = outcome.table[outcome.table["reason"] != ""]
+    assert dropped["detail"].item() == "26 of 128 bits from t/a/01.jpg, which trains"
 
 
 def test_a_doubtful_pair_on_one_side_stays_and_is_shown(
@@ -135,7 +139,7 @@ def test_a_doubtful_pair_on_one_side_stays_and_is_shown(
     empty = Image.open(options.out / "doubtful.png").height
     alike |= {"a/01.jpg": 0, "b/02.jpg": (1 << 26) - 1, "a/03.jpg": (1 << 64) - 1}
     outcome = prepare(replace(options, overwrite=True))
-    assert outcome.dropped == ()
+    assert reasons(outcome) == {}
     assert any("1 doubtful pairs kept" in note for note in outcome.notes)
     assert Image.open(options.out / "doubtful.png").height > empty
     text = (options.out / "prepared.json").read_text()

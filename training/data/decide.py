@@ -4,16 +4,14 @@ In this order: unusable files, duplicates, the cap per home, the draw, the split
 while what may be another copy of it trains.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from enrich.errors import UsageError
-from training.data.clean import Inspected, Refused
-from training.data.duplicates import DOUBT, NEAR, Pair, classify_pairs, find_pairs
-from training.data.sources import Candidate
+from training.data.duplicates import DOUBT, NEAR, copies, find_pairs
 from training.data.split import cap, draw, group_split, thesis_split
 
 DOUBTFUL, STRADDLES = "doubtful", "straddles"
@@ -32,63 +30,38 @@ class Rules:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What becomes of the photos of one task."""
+def decide(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+    """Decide over the photos of one task. `table` has the columns of `find_candidates` and of `Looked`, and
+    `split`; what is dropped gets a `reason` and `detail` there, what is kept the `split` that it is on.
 
-    task: str
-    table: pd.DataFrame
-    """A row a candidate, with `photo` (`Inspected` or `Refused`), `reason` and `detail` of what is dropped,
-    and `side` of what is kept; "" where there is none."""
-    pairs: list[tuple[str, Pair]]
-    """Pairs of like photos with what came of it: the reason of the drop, or `DOUBTFUL` where both stay."""
-    straddling_uncleaned: int
-    """Near-duplicate pairs that one split of all usable photos, duplicates and all, has on both its sides."""
-
-    @property
-    def kept(self) -> pd.DataFrame:
-        """The rows of `table` that are on a side."""
-        return _left(self.table)
-
-    @property
-    def dropped(self) -> pd.DataFrame:
-        """The other rows."""
-        return self.table[self.table["reason"] != ""]
-
-
-def decide(
-    candidates: Sequence[Candidate], photos: Mapping[str, Inspected | Refused], rules: Rules
-) -> Decision:
-    """Decide over the candidates of one task; `photos` holds what each source file is.
+    Returns the pairs of like photos, as `find_pairs`, with their `task` and `photos` (the two sources).
+    `decision` is what came of it: the reason of the drop, or `DOUBTFUL` where both stay. `straddling` are
+    near-duplicates that one split of all usable photos, duplicates and all, has on both its sides.
 
     Raises:
         UsageError: a class has too few usable photos, or too few homes to split by.
     """
-    looked = [photos[candidate.source] for candidate in candidates]
-    table = pd.DataFrame(map(asdict, candidates)).assign(photo=looked, side="")
-    table[["reason", "detail"]] = [
-        (photo.reason, photo.detail) if isinstance(photo, Refused) else ("", "") for photo in looked
-    ]
     usable = _left(table)
-    pairs = find_pairs(usable["photo"].to_dict(), rules.near + DOUBT)
-    near = [pair for pair in pairs if pair.distance <= rules.near]
-    sides = thesis_split(usable)
-    straddling = sum(sides[pair.first] != sides[pair.second] for pair in near)
-    for i, (reason, detail) in classify_pairs(candidates, near).items():
-        _drop(table, [i], reason, detail)
-    came = [(table.at[p.second, "reason"] if p.distance <= rules.near else "") or DOUBTFUL for p in pairs]
+    pairs = find_pairs(usable, rules.near + DOUBT)
+    near, ends = pairs["distance"] <= rules.near, (pairs["first"], pairs["second"])
+    pairs["task"] = table["task"].iloc[0]
+    pairs["photos"] = list(zip(*(end.map(table["source"]) for end in ends), strict=True))
+    sides = [end.map(thesis_split(usable)) for end in ends]
+    pairs["straddling"] = near & (sides[0] != sides[1])
+    for row, (reason, detail) in copies(usable, pairs[near]).items():
+        _drop(table, [row], reason, detail)
+    pairs["decision"] = pairs["second"].map(table["reason"]).where(near, "").replace("", DOUBTFUL)
     if rules.cap:
         _drop(table, cap(_left(table), rules.cap), "over_cap", f"--cap {rules.cap}")
     if rules.sizes == "thesis":
         _drop(table, draw(_left(table), rules.seed), "not_drawn", "--sizes thesis")
     _check_classes(table)
     left = _left(table)
-    table.loc[left.index, "side"] = (
-        thesis_split(left) if rules.split == "thesis" else group_split(left, rules.seed)
-    )
-    shown = _drop_straddling(table, list(zip(came, pairs, strict=True)))
+    split = thesis_split(left) if rules.split == "thesis" else group_split(left, rules.seed)
+    table.loc[left.index, "split"] = split
+    pairs = _drop_straddling(table, pairs)
     _check_validation(table)
-    return Decision(candidates[0].task, table, shown, straddling)
+    return pairs
 
 
 def _left(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,33 +69,30 @@ def _left(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _drop(table: pd.DataFrame, rows: Sequence[int], reason: str, detail: str) -> None:
-    table.loc[list(rows), ["reason", "detail", "side"]] = [reason, detail, ""]
+    table.loc[list(rows), ["reason", "detail", "split"]] = [reason, detail, ""]
 
 
-def _drop_straddling(table: pd.DataFrame, pairs: Sequence[tuple[str, Pair]]) -> list[tuple[str, Pair]]:
+def _drop_straddling(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Of a doubtful pair on both sides the validation photo goes; one without both photos is left out."""
-    shown = []
-    for reason, pair in pairs:
-        if reason == DOUBTFUL:
-            sides = {table.at[pair.first, "side"]: pair.first, table.at[pair.second, "side"]: pair.second}
-            if "" in sides:
-                continue
-            if len(sides) == 2:
-                other = table.at[sides["train"], "source"]
-                _drop(table, [sides["val"]], STRADDLES, f"{pair.how} {other}, which trains")
-                reason = STRADDLES
-        shown.append((reason, pair))
-    return shown
+    for pair in pairs[pairs["decision"] == DOUBTFUL].itertuples():
+        sides = {table.at[row, "split"]: row for row in (pair.first, pair.second)}
+        if "" in sides:
+            pairs = pairs.drop(index=pair.Index)
+        elif len(sides) == 2:
+            other = table.at[sides["train"], "source"]
+            _drop(table, [sides["val"]], STRADDLES, f"{pair.how} {other}, which trains")
+            pairs.at[pair.Index, "decision"] = STRADDLES
+    return pairs
 
 
 def _check_classes(table: pd.DataFrame) -> None:
-    for (task, label), own in table.groupby(["task", "label"], sort=False):
-        reasons = own.loc[own["reason"] != "", "reason"].tolist()
-        usable = len(own) - len(reasons)
+    for (task, label), reasons in table.groupby(["task", "label"], sort=False)["reason"]:
+        dropped = reasons[reasons != ""].value_counts(sort=False)
+        usable = len(reasons) - dropped.sum()
         if usable >= 2:
             continue
-        why = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
-        advice = "add photos, or lower --min-width" if "too_small" in reasons else "add photos"
+        why = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        advice = "add photos, or lower --min-width" if "too_small" in dropped else "add photos"
         raise UsageError(
             f"class {label} of task {task} has {usable} usable photos, two are the least "
             f"(dropped: {why or 'none'}); {advice}"
@@ -130,8 +100,8 @@ def _check_classes(table: pd.DataFrame) -> None:
 
 
 def _check_validation(table: pd.DataFrame) -> None:
-    for (task, label), own in table.groupby(["task", "label"], sort=False):
-        if not (own["side"] == "val").any():
+    for (task, label), split in table.groupby(["task", "label"], sort=False)["split"]:
+        if not (split == "val").any():
             raise UsageError(
                 f"class {label} of task {task} has no photo left to validate with: those it had are "
                 "perhaps copies of others that train; add photos, or lower --near"

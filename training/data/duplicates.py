@@ -6,13 +6,8 @@ the same photo long before it has found all copies. The limit of 24 bits was cho
 homes: up to 25 bits all 15 pairs were the same view, at 26 to 28 four of 18.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-
-from training.data.clean import Inspected
-from training.data.sources import Candidate
+import pandas as pd
 
 NEAR = 24
 """Up to this distance two photos count as the same."""
@@ -20,54 +15,40 @@ DOUBT = 4
 """Pairs up to this much farther apart are shown to people."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two photos of a task, by their position among its candidates; `first` comes before `second`."""
+def find_pairs(photos: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """All pairs of photos that differ in at most `limit` of 128 bits, in order; `photos` has the columns
+    `fingerprint` and `sha256` of `Looked`.
 
-    first: int
-    second: int
-    distance: int
-    """Differing bits of 128."""
-    exact: bool
-    """The two files are equal byte by byte."""
-
-    @property
-    def how(self) -> str:
-        """The likeness in words."""
-        return "equal to" if self.exact else f"{self.distance} of 128 bits from"
-
-
-def find_pairs(photos: Mapping[int, Inspected], limit: int) -> list[Pair]:
-    """All pairs of photos (position -> photo) that differ in at most `limit` of 128 bits, in order."""
-    positions, looked = list(photos), list(photos.values())
-    perceptual, difference = (
-        np.asarray([photo.fingerprint[k] for photo in looked], dtype=np.uint64) for k in (0, 1)
-    )
+    Columns: `first` and `second` (rows of `photos`), `distance` (differing bits of 128), `exact` (the files
+    are equal byte by byte), `how` (the likeness in words).
+    """
+    rows, sha256 = photos.index.tolist(), photos["sha256"].tolist()
+    bits = np.array(photos["fingerprint"].tolist(), dtype=np.uint64).reshape(-1, 2)
     pairs = []
-    for i in range(len(looked) - 1):
-        distance = np.bitwise_count(perceptual[i] ^ perceptual[i + 1 :]).astype(int)
-        distance += np.bitwise_count(difference[i] ^ difference[i + 1 :])
-        for offset in np.flatnonzero(distance <= limit):
-            j = i + 1 + int(offset)
-            exact = looked[i].sha256 == looked[j].sha256
-            pairs.append(Pair(positions[i], positions[j], int(distance[offset]), exact))
-    return pairs
+    for i, mine in enumerate(bits):
+        distance = np.bitwise_count(bits[i + 1 :] ^ mine).sum(axis=1, dtype=int)
+        for j in np.flatnonzero(distance <= limit) + i + 1:
+            far, exact = int(distance[j - i - 1]), sha256[i] == sha256[j]
+            how = "equal to" if exact else f"{far} of 128 bits from"
+            pairs.append((rows[i], rows[j], far, exact, how))
+    return pd.DataFrame(pairs, columns=["first", "second", "distance", "exact", "how"])
 
 
-def classify_pairs(candidates: Sequence[Candidate], near: Sequence[Pair]) -> dict[int, tuple[str, str]]:
-    """Position -> (reason, detail) of the candidates of one task that near-duplicate pairs lead to drop.
+def copies(photos: pd.DataFrame, near: pd.DataFrame) -> dict[int, tuple[str, str]]:
+    """Row -> (reason, detail) of the photos of one task that near-duplicate pairs lead to drop; `photos` has
+    the columns `label` and `source`.
 
     The same photo in two classes has contradicting labels: both go. Within a class the first stays.
     """
+    label, source = photos["label"], photos["source"]
     dropped: dict[int, tuple[str, str]] = {}
-    for pair in near:
-        a, b = candidates[pair.first], candidates[pair.second]
-        if a.label != b.label:
-            dropped.setdefault(pair.first, ("contradicting", f"{pair.how} {b.source} of class {b.label}"))
-            dropped.setdefault(pair.second, ("contradicting", f"{pair.how} {a.source} of class {a.label}"))
-    for pair in near:  # in the order of `first`, so that what stays is settled before its copies are
-        if pair.first in dropped or pair.second in dropped:
-            continue
-        reason = "duplicate" if pair.exact else "near_duplicate"
-        dropped[pair.second] = (reason, f"{pair.how} {candidates[pair.first].source}")
+    for pair in near.itertuples():
+        if label[pair.first] != label[pair.second]:
+            for mine, other in ((pair.first, pair.second), (pair.second, pair.first)):
+                words = f"{pair.how} {source[other]} of class {label[other]}"
+                dropped.setdefault(mine, ("contradicting", words))
+    for pair in near.itertuples():  # in the order of `first`: what stays is settled before its copies are
+        if pair.first not in dropped and pair.second not in dropped:
+            reason = "duplicate" if pair.exact else "near_duplicate"
+            dropped[pair.second] = (reason, f"{pair.how} {source[pair.first]}")
     return dropped

@@ -4,7 +4,7 @@ Everything is decided before a file is written, and written beside its place bef
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,13 @@ import pandas as pd
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
 from training.data.clean import inspect_all, write_photo
-from training.data.decide import Decision, Rules, decide
-from training.data.prepared import (
-    DROPPED,
-    PHOTOS,
-    SHEET,
-    SUMMARY,
-    TABLE,
-    Dropped,
-    PreparedPhoto,
-    task_order,
-    write_tables,
-)
+from training.data.decide import Rules, decide
+from training.data.prepared import DROPPED, PHOTOS, SHEET, SUMMARY, TABLE, write_tables
 from training.data.review import draw_sheet, notes, remarks
 from training.data.sources import find_candidates
 
+BYTES_PER_PIXEL = 0.6
+"""Of a photo as `write_photo` writes it, at most; for the estimate of the disk space."""
 SPARE_BYTES = 20_000_000
 """For the tables and the contact sheet."""
 
@@ -63,8 +55,8 @@ class PrepareOptions:
 class Outcome:
     """What `prepare` did."""
 
-    photos: tuple[PreparedPhoto, ...]
-    dropped: tuple[Dropped, ...]
+    table: pd.DataFrame
+    """A row a photo of a task (`write_tables`)."""
     notes: tuple[str, ...]
     """Lines for the person at the keyboard."""
 
@@ -77,16 +69,17 @@ def prepare(options: PrepareOptions, watch: Watch = lambda what, total: lambda: 
             something that must not be replaced; nothing was changed.
     """
     check_out(options)
-    found = find_candidates(options.photos, options.tasks, options.exclude, options.rules.seed)
-    sources = list(dict.fromkeys(candidate.source for candidate in found))
+    table = find_candidates(options.photos, options.tasks, options.exclude, options.rules.seed)
+    sources = table["source"].unique()
     files = [options.photos / source for source in sources]
     looked = inspect_all(files, options.width, options.min_width, watch("looking", len(files)))
-    photos = dict(zip(sources, looked, strict=True))
-    decisions = [
-        decide([candidate for candidate in found if candidate.task == task], photos, options.rules)
-        for task in task_order(candidate.task for candidate in found)
-    ]
-    return _write(options, decisions, watch)
+    found = pd.DataFrame(map(asdict, looked), index=sources)
+    table = table.join(found, on="source").assign(split="", path="")
+    tasks = {task: own.copy() for task, own in table.groupby("task", sort=False)}
+    pairs = pd.concat([decide(own, options.rules) for own in tasks.values()])
+    table = pd.concat(tasks.values())
+    _write(options, table, pairs, watch)
+    return Outcome(table, tuple(notes(options.rules, table, pairs)))
 
 
 def check_out(options: PrepareOptions) -> None:
@@ -111,26 +104,25 @@ def check_out(options: PrepareOptions) -> None:
         raise UsageError(f"--out {options.out} is a prepared folder already: add --overwrite to replace it")
 
 
-def _write(options: PrepareOptions, decisions: Sequence[Decision], watch: Watch) -> Outcome:
-    """Write everything into a sibling of `options.out`, then put it in place."""
-    out = options.out.resolve()
-    kept = pd.concat([decision.kept for decision in decisions])
-    left_out = pd.concat([decision.dropped for decision in decisions])
-    _check_disk(out, sum(photo.size for photo in kept["photo"]))
-    columns = ["task", "label", "source", "reason", "detail"]
-    dropped = tuple(Dropped(*row) for row in left_out[columns].itertuples(index=False))
-    advance = watch("writing", len(kept))
-    written = []
+def _write(options: PrepareOptions, table: pd.DataFrame, pairs: pd.DataFrame, watch: Watch) -> None:
+    """Write everything into a sibling of `options.out`, then put it in place; `table` gets the `path` of what
+    is kept, and the `sha256` of the file there."""
+    out, kept = options.out.resolve(), table[table["reason"] == ""]
+    _check_disk(out, int((kept["width"] * kept["height"]).sum() * BYTES_PER_PIXEL))
+    number, advance = table.groupby("task").cumcount(), watch("writing", len(kept))
     try:
         with new_folder(out) as folder:
             for row in kept.itertuples():
-                written.append(_write_photo(options.photos, folder, row))
+                stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
+                path = f"{PHOTOS}/{row.task}/{row.label}/{number[row.Index]:05d}-{stem}.jpg"
+                size = (row.width, row.height)
+                sha256 = write_photo(options.photos / row.source, size, row.as_it_is, folder / path)
+                table.loc[row.Index, ["path", "sha256"]] = [path, sha256]
                 advance()
-            write_tables(folder, written, dropped, options.recorded(), remarks(decisions))
-            draw_sheet(options.photos, folder / SHEET, decisions)
+            write_tables(folder, table, options.recorded(), remarks(table["task"].unique(), pairs))
+            draw_sheet(options.photos, folder / SHEET, table, pairs)
     except OSError as error:
         raise UsageError(f"--out {options.out} cannot be written, nothing was changed: {error}") from None
-    return Outcome(tuple(written), dropped, tuple(notes(options.rules, decisions)))
 
 
 def _check_disk(out: Path, size: int) -> None:
@@ -139,12 +131,3 @@ def _check_disk(out: Path, size: int) -> None:
     if free < needed:
         megabytes = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
         raise UsageError(f"too little disk for --out {out.name}: {megabytes}; name a folder on another disk")
-
-
-def _write_photo(root: Path, folder: Path, row: Any) -> PreparedPhoto:
-    """Write the photo of a row that is kept (`Decision.table`)."""
-    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
-    path = f"{PHOTOS}/{row.task}/{row.label}/{row.Index:05d}-{stem}.jpg"
-    sha256 = write_photo(root / row.source, row.photo, folder / path)
-    size = (row.photo.width, row.photo.height)
-    return PreparedPhoto(row.task, row.label, row.side, path, row.group, row.source, sha256, *size)

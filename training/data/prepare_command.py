@@ -1,6 +1,5 @@
 """The command line of `enrich-train prepare`."""
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from training.data.decide import Rules
 from training.data.prepare import Outcome, PrepareOptions, prepare
-from training.data.prepared import SPLITS
+from training.data.prepared import counted
 
 
 def prepare_command(
@@ -56,11 +55,12 @@ def prepare_command(
         overwrite=overwrite,
     )
     outcome = _with_bars(options)
+    kept = (outcome.table["reason"] == "").sum()
     console = Console()
     console.print(_table(outcome))
     for note in outcome.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{len(outcome.photos)} photos prepared in {out}", soft_wrap=True, markup=False)
+    console.print(f"{kept} photos prepared in {out}", soft_wrap=True, markup=False)
 
 
 def _with_bars(options: PrepareOptions) -> Outcome:
@@ -79,14 +79,10 @@ def _with_bars(options: PrepareOptions) -> Outcome:
 
 def _table(outcome: Outcome) -> Table:
     """Photos kept and dropped per task, class and reason."""
-    kept = Counter((photo.task, photo.label, photo.split) for photo in outcome.photos)
-    dropped = Counter((photo.task, photo.label, photo.reason) for photo in outcome.dropped)
-    reasons = sorted({photo.reason for photo in outcome.dropped})
-    table = Table("task", "class", *SPLITS, *(reason.replace("_", " ") for reason in reasons))
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for task, label in dict.fromkeys((photo.task, photo.label) for photo in outcome.photos):
-        figures = [kept[task, label, side] for side in SPLITS]
-        figures += [dropped[task, label, reason] for reason in reasons]
+    counts = counted(outcome.table)
+    table = Table("task", "class")
+    for name in counts.columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for (task, label), figures in counts.iterrows():
         table.add_row(task, label, *(str(figure) if figure else "-" for figure in figures))
     return table

@@ -1,6 +1,6 @@
 """Who trains and who validates, and how many of each class there are at all.
 
-Photos are tables with the columns of `Candidate`.
+Photos are tables with the columns of `find_candidates`, of one task.
 """
 
 import numpy as np
@@ -38,14 +38,14 @@ def draw(photos: pd.DataFrame, seed: int) -> list[int]:
 
 
 def thesis_split(photos: pd.DataFrame) -> pd.Series:
-    """Side of each row: the first 80 % of each class of one task train, the rest validates."""
+    """Side of each row: the first 80 % of each class train, the rest validates."""
     classes = photos.groupby("label")["label"]
     trains = classes.cumcount() < classes.transform("size") * 8 // 10
     return trains.map({True: "train", False: "val"})
 
 
 def group_split(photos: pd.DataFrame, seed: int) -> pd.Series:
-    """Side of each row: whole homes on one, about 20 % of each class of one task for validation.
+    """Side of each row: whole homes on one, about 20 % of each class for validation.
 
     Raises:
         UsageError: a class has photos of too few homes to have some on both sides.
