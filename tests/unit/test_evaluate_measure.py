@@ -8,10 +8,11 @@ import pytest
 from enrich.errors import UsageError
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import home_rows, write_manifest
+from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
 from training.evaluate.classes import of_three_rooms
 from training.evaluate.labelled import Chosen, load_labelled
-from training.evaluate.measure import find_homes, reliability
+from training.evaluate.measure import reliability
 from training.evaluate.trained_on import digest, warnings
 from training.thresholds.calibrate import Share
 

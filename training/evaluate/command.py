@@ -120,6 +120,10 @@ def evaluate_command(
         }
         write_out(out, metrics, measured, labelled)
         console.print(_summary(measured))
+        for one in measured:
+            if (three := one.figures.get("three_rooms")) and three["of"]:
+                rooms = "kitchens, bathrooms and bedrooms told from each other"
+                console.print(f"{one.head.name}: {_short(three)} {rooms}", markup=False, highlight=False)
         console.print(
             f"report, figures and pictures are in {out}", markup=False, highlight=False, soft_wrap=True
         )
@@ -244,10 +248,8 @@ def _summary(measured: Sequence[Measured]) -> Table:
     for one in measured:
         figures = one.figures
         if isinstance(one, ClassesMeasured):
-            right, three = figures["accuracy"], figures["three_rooms"]
+            right = figures["accuracy"]
             told = f"{right['value']:.1%} right" if right["of"] else ""
-            if three and three["of"]:
-                told += f"; {three['value']:.1%} as kitchen, bathroom or bedroom"
             table.add_row(one.head.name, str(figures["photos"]), "", "", "", told)
             continue
         photos, listings = figures["photos"], figures["listings"]
