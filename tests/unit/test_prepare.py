@@ -4,7 +4,7 @@ import csv
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from enrich.errors import UsageError
 from tests.support.pictures import class_folders, picture, save_picture
 from training.data import prepare as prepare_module
+from training.data.clean import Looked
 from training.data.decide import Rules
 from training.data.prepare import Outcome, PrepareOptions, prepare
 from training.data.prepare_command import prepare_command
@@ -109,16 +110,14 @@ def test_no_near_duplicate_stands_on_both_sides(options: PrepareOptions) -> None
 def alike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """File name -> perceptual hash to give it instead of its own."""
     given: dict[str, int] = {}
-    look = prepare_module.inspect_all
+    look = prepare_module.inspect
 
-    def inspect_all(files: list[Path], *args: Any) -> list[Any]:
-        found = dict(zip(("/".join(file.parts[-2:]) for file in files), look(files, *args), strict=True))
-        return [
-            replace(photo, fingerprint=(given[name], 0)) if name in given else photo
-            for name, photo in found.items()
-        ]
+    def inspect(file: Path, *args: Any) -> Looked:
+        name = "/".join(file.parts[-2:])
+        found = look(file, *args)
+        return replace(found, fingerprint=(given[name], 0)) if name in given else found
 
-    monkeypatch.setattr(prepare_module, "inspect_all", inspect_all)
+    monkeypatch.setattr(prepare_module, "inspect", inspect)
     yield given
 
 
@@ -279,16 +278,22 @@ def test_the_command_prints_what_was_kept_and_dropped(options: PrepareOptions) -
     assert read_prepared(options.out).options["width"] == 60
 
 
-def test_progress_counts_every_photo_looked_at_and_written(options: PrepareOptions) -> None:
+def test_on_a_terminal_progress_counts_every_photo_looked_at_and_written(
+    options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (options.photos / "t/a/corrupt.jpg").write_bytes(b"")
     seen: list[str] = []
     totals = {}
 
-    def watch(what: str, total: int) -> Callable[[], None]:
+    def track(items: Iterable[Any], what: str, total: int, **options: Any) -> Iterator[Any]:
         totals[what] = total
-        return lambda: seen.append(what)
+        for item in items:
+            seen.append(what)
+            yield item
 
-    prepare(options, watch)
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    monkeypatch.setattr(prepare_module, "track", track)
+    prepare(options)
     assert Counter(seen) == totals == {"looking": 21, "writing": 20}
 
 

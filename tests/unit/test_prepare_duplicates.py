@@ -9,7 +9,7 @@ from PIL import ImageEnhance
 
 from tests.support.pictures import picture
 from training.data.clean import Looked, inspect
-from training.data.duplicates import NEAR, copies, find_pairs
+from training.data.decide import NEAR, copies, find_pairs
 
 
 def looked(path: Path) -> Looked:

@@ -8,8 +8,6 @@ import contextlib
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from enrich.photos.decode import decode
 from enrich.records import Decoded, PhotoStatus
 from training.data.photos import MAX_PIXELS
 
-THREADS = 2
 QUALITY = 95
 _ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
 
@@ -43,20 +40,6 @@ class Looked:
     """Of the prepared picture."""
     as_it_is: bool = False
     """The original is a JPEG that needs no change: it is copied, not encoded anew."""
-
-
-def inspect_all(
-    files: Sequence[Path], width: int, min_width: int, advance: Callable[[], None]
-) -> list[Looked]:
-    """Look into every file; `advance` is called after each."""
-
-    def one(file: Path) -> Looked:
-        found = inspect(file, width, min_width)
-        advance()
-        return found
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(one, files))
 
 
 def inspect(file: Path, width: int, min_width: int) -> Looked:

@@ -4,28 +4,30 @@ Everything is decided before a file is written, and written beside its place bef
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
+from rich.console import Console
+from rich.progress import track
 
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
-from training.data.clean import inspect_all, write_photo
+from training.data.clean import Looked, inspect, write_photo
 from training.data.decide import Rules, decide
 from training.data.prepared import DROPPED, PHOTOS, SHEET, SUMMARY, TABLE, write_tables
 from training.data.review import draw_sheet, notes, remarks
 from training.data.sources import find_candidates
 
+THREADS = 2
 BYTES_PER_PIXEL = 0.6
 """Of a photo as `write_photo` writes it, at most; for the estimate of the disk space."""
+Item = TypeVar("Item")
 SPARE_BYTES = 20_000_000
 """For the tables and the contact sheet."""
-
-Watch = Callable[[str, int], Callable[[], None]]
-"""(what, total) -> what is called after each photo."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Outcome:
     """Lines for the person at the keyboard."""
 
 
-def prepare(options: PrepareOptions, watch: Watch = lambda what, total: lambda: None) -> Outcome:
+def prepare(options: PrepareOptions) -> Outcome:
     """Prepare the photos and write the folder `options.out`.
 
     Raises:
@@ -71,15 +73,26 @@ def prepare(options: PrepareOptions, watch: Watch = lambda what, total: lambda: 
     check_out(options)
     table = find_candidates(options.photos, options.tasks, options.exclude, options.rules.seed)
     sources = table["source"].unique()
-    files = [options.photos / source for source in sources]
-    looked = inspect_all(files, options.width, options.min_width, watch("looking", len(files)))
+
+    def look(source: str) -> Looked:
+        return inspect(options.photos / source, options.width, options.min_width)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        looked = list(_with_bar(pool.map(look, sources), "looking", len(sources)))
     found = pd.DataFrame(map(asdict, looked), index=sources)
     table = table.join(found, on="source").assign(split="", path="")
     tasks = {task: own.copy() for task, own in table.groupby("task", sort=False)}
     pairs = pd.concat([decide(own, options.rules) for own in tasks.values()])
     table = pd.concat(tasks.values())
-    _write(options, table, pairs, watch)
+    _write(options, table, pairs)
     return Outcome(table, tuple(notes(options.rules, table, pairs)))
+
+
+def _with_bar(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
+    console = Console(stderr=True)
+    if not console.is_interactive:  # elsewhere a progress bar leaves empty lines
+        return items
+    return track(items, what, total, console=console, transient=True)
 
 
 def check_out(options: PrepareOptions) -> None:
@@ -104,21 +117,20 @@ def check_out(options: PrepareOptions) -> None:
         raise UsageError(f"--out {options.out} is a prepared folder already: add --overwrite to replace it")
 
 
-def _write(options: PrepareOptions, table: pd.DataFrame, pairs: pd.DataFrame, watch: Watch) -> None:
+def _write(options: PrepareOptions, table: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Write everything into a sibling of `options.out`, then put it in place; `table` gets the `path` of what
     is kept, and the `sha256` of the file there."""
     out, kept = options.out.resolve(), table[table["reason"] == ""]
     _check_disk(out, int((kept["width"] * kept["height"]).sum() * BYTES_PER_PIXEL))
-    number, advance = table.groupby("task").cumcount(), watch("writing", len(kept))
+    number = table.groupby("task").cumcount()
     try:
         with new_folder(out) as folder:
-            for row in kept.itertuples():
+            for row in _with_bar(kept.itertuples(), "writing", len(kept)):
                 stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
                 path = f"{PHOTOS}/{row.task}/{row.label}/{number[row.Index]:05d}-{stem}.jpg"
                 size = (row.width, row.height)
                 sha256 = write_photo(options.photos / row.source, size, row.as_it_is, folder / path)
                 table.loc[row.Index, ["path", "sha256"]] = [path, sha256]
-                advance()
             write_tables(folder, table, options.recorded(), remarks(table["task"].unique(), pairs))
             draw_sheet(options.photos, folder / SHEET, table, pairs)
     except OSError as error:

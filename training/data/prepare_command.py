@@ -1,12 +1,10 @@
 """The command line of `enrich-train prepare`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from training.data.decide import Rules
@@ -54,27 +52,13 @@ def prepare_command(
         min_width=width if min_width is None else min_width,
         overwrite=overwrite,
     )
-    outcome = _with_bars(options)
+    outcome = prepare(options)
     kept = (outcome.table["reason"] == "").sum()
     console = Console()
     console.print(_table(outcome))
     for note in outcome.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
     console.print(f"{kept} photos prepared in {out}", soft_wrap=True, markup=False)
-
-
-def _with_bars(options: PrepareOptions) -> Outcome:
-    terminal = Console(stderr=True)
-    if not terminal.is_interactive:  # elsewhere a progress bar leaves empty lines
-        return prepare(options)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=terminal, transient=True) as progress:
-
-        def watch(what: str, total: int) -> Callable[[], None]:
-            bar = progress.add_task(what, total=total)
-            return lambda: progress.advance(bar)
-
-        return prepare(options, watch)
 
 
 def _table(outcome: Outcome) -> Table:

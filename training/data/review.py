@@ -6,10 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from training.data.decide import DOUBTFUL, STRADDLES, Rules
+from training.data.decide import DOUBTFUL, STRADDLES, THESIS_SIZES, Rules
 from training.data.prepared import SHEET, SPLITS, counted
 from training.data.sheet import contact_sheet
-from training.data.split import THESIS_SIZES
 
 BATCH = 32
 """The thesis's; `compare` refuses a class with fewer training photos than its batch."""
