@@ -213,9 +213,9 @@ def test_a_file_may_label_more_photos_than_are_chosen(labelled: Measure, tmp_pat
         (
             "condition",
             "ruined",
-            "label of homes/0/0.jpg is 'ruined'; known are renovated, worn, as_new, unclear",
+            "label of homes/0/0.jpg is 'ruined'; write renovated, worn, as_new, unclear",
         ),
-        ("condition", "1", "label of homes/0/0.jpg is '1'; known are renovated, worn, as_new, unclear"),
+        ("condition", "1", "label of homes/0/0.jpg is '1'; write renovated, worn, as_new, unclear"),
         ("seaview", "worn", "label of homes/0/0.jpg is 'worn'; write 1, 0, or nothing"),
         ("balcony", "1", "--head balcony: a name is made of"),
     ],

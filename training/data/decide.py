@@ -3,10 +3,10 @@
 In this order: unusable files, duplicates, the cap per home, the draw, the split, and last what would validate
 while what may be another copy of it trains.
 
-Duplicates are told by 128 bits: the perceptual hash (Zauner 2010: low frequencies of the cosine transform) and
-the difference hash of `imagehash`, 64 bits each. Either alone takes rooms of a like layout for the same photo
-long before it has found all copies. The limit of 24 bits was chosen by eye on 6,600 photos of homes: up to 25
-bits all 15 pairs were the same view, at 26 to 28 four of 18.
+Duplicates are told by 128 bits: the perceptual hash (Zauner 2010: low frequencies of the cosine transform)
+and the difference hash of `imagehash`, 64 bits each. Either alone takes rooms of a like layout for the same
+photo long before it has found all copies. The limit of 24 bits was chosen by eye on 6,600 photos of homes: up
+to 25 bits all 15 pairs were the same view, at 26 to 28 four of 18.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ THESIS_SIZES = {
 
 @dataclass(frozen=True)
 class Rules:
-    """How a task's photos are chosen and split."""
+    """Which photos are prepared, in which size, and how they are split."""
 
     split: Literal["thesis", "group"] = "thesis"
     sizes: Literal["all", "thesis"] = "all"
@@ -48,6 +48,13 @@ class Rules:
     near: int = NEAR
     """Photos that differ in at most as many of 128 bits are the same."""
     seed: int = 0
+    tasks: tuple[str, ...] = ()
+    """None: all."""
+    exclude: tuple[str, ...] = ()
+    width: int = 500
+    """In pixels, that wider photos become."""
+    min_width: int = 500
+    """Narrower photos are left out."""
 
 
 def decide(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ REQUIRED = ("path", "group", "split")
 TAKEN = (*REQUIRED, "balcony", "fireplace", "room", "source", "licence")
 """Columns with a meaning of their own: no name for a head."""
 HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
-BINARY_LABELS = {"0": 0, "1": 1, "": UNLABELLED, "0.0": 0, "1.0": 1}
+BINARY_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 @dataclass(frozen=True)
@@ -47,54 +48,48 @@ ROOM = MulticlassColumn(
 )
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file, every cell as text.
+def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    """A CSV file with a row a photo, every cell as text.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, lacks a column that is `needed`, or names a photo twice.
     """
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    repeated = table.loc[table["path"].duplicated(), "path"]
+    if not repeated.empty:
+        raise UsageError(f"{path} names {repeated.iloc[0]} more than once; keep one row a photo")
+    return table
 
 
-def binary_labels(table: pd.DataFrame, column: str, where: str) -> NDArray[np.int64]:
-    """Labels [rows] of a column of 1, 0 or nothing. `where`: the file and the column, for the error.
-
-    Raises:
-        UsageError: it holds anything else.
-    """
-    return _numbers(table, column, where, BINARY_LABELS, "write 1, 0, or nothing for not labelled")
-
-
-def class_labels(table: pd.DataFrame, column: str, where: str, index: Mapping[str, int]) -> NDArray[np.int64]:
-    """Labels [rows] of a column of the values in `index`, or nothing. `where`: as of `binary_labels`.
-
-    Raises:
-        UsageError: it holds anything else.
-    """
-    known = f"known are {', '.join(index)}, or nothing"
-    return _numbers(table, column, where, {**index, "": UNLABELLED}, known)
-
-
-def _numbers(
-    table: pd.DataFrame, column: str, where: str, index: Mapping[str, int], advice: str
-) -> NDArray[np.int64]:
-    wrong = table.loc[~table[column].isin(list(index)), ["path", column]]
-    if not wrong.empty:
-        path, value = wrong.iloc[0]
-        raise UsageError(f"{where} of {path} is {value!r}; {advice}")
-    return np.asarray(table[column].map(index), dtype=np.int64)
-
-
-def merged_index(classes: Sequence[str], merged: Mapping[str, str]) -> dict[str, int]:
+def numbered(classes: Sequence[str], merged: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
     """The number of each class, and of each value that counts as one of them, where it is not a class
     itself."""
     index = {name: number for number, name in enumerate(classes)}
-    return index | {
-        value: index[name] for value, name in merged.items() if value not in index and name in index
-    }
+    more = {value: index[name] for value, name in merged.items() if name in index and value not in index}
+    return index | more
+
+
+def labels_of(
+    table: pd.DataFrame, column: str, where: str, index: Mapping[str, int] = BINARY_LABELS
+) -> NDArray[np.int64]:
+    """Labels [rows] of a column: the number that `index` has for a value, `UNLABELLED` where there is none.
+    `where`: the file and the column, for the error.
+
+    Raises:
+        UsageError: it holds a value that is not in `index`.
+    """
+    wrong = table.loc[~table[column].isin(["", *index]), ["path", column]]
+    if not wrong.empty:
+        path, value = wrong.iloc[0]
+        known = "1, 0" if index is BINARY_LABELS else ", ".join(index)
+        raise UsageError(f"{where} of {path} is {value!r}; write {known}, or nothing for not labelled")
+    return np.asarray(table[column].map({**index, "": UNLABELLED}), dtype=np.int64)
 
 
 def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
@@ -112,29 +107,15 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
             )
         if not file.is_file():
             raise UsageError(f"--head {name}: {file} is missing; it needs the columns path, label")
-        stated = read_table(file)
-        if not {"path", "label"} <= set(stated.columns):
-            raise UsageError(f"{file} needs the columns path, label; it has {', '.join(stated.columns)}")
+        stated = read_table(file, ("path", "label"))
         unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
         if not unknown.empty:
             raise UsageError(
                 f"{file}: {len(unknown)} photos are not in manifest.csv, the first is {unknown.iloc[0]}; add "
                 "them there, or take their rows out"
             )
-        refuse_repeated(stated, file)
         table = table.assign(**{name: table["path"].map(stated.set_index("path")["label"]).fillna("")})
     return table
-
-
-def refuse_repeated(table: pd.DataFrame, file: Path) -> None:
-    """A photo has one row.
-
-    Raises:
-        UsageError: one has more.
-    """
-    repeated = table["path"][table["path"].duplicated()]
-    if not repeated.empty:
-        raise UsageError(f"{file} names {repeated.iloc[0]} more than once; keep one row a photo")
 
 
 def classes_named(values: pd.Series, file: Path) -> tuple[str, ...]:

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from training.data.labels import (
+    BINARY_LABELS,
     REQUIRED,
     ROOM,
     UNLABELLED,
     MulticlassColumn,
-    binary_labels,
-    class_labels,
     classes_named,
-    merged_index,
+    labels_of,
+    numbered,
     read_table,
-    refuse_repeated,
     with_files,
 )
 
@@ -99,16 +98,15 @@ def load_photos(
     manifest, room = folder / "manifest.csv", multiclass.column
     table = with_files(read_manifest(folder, (*REQUIRED, *binary, room)), more)
     table = chosen_rows(table, manifest, exclude)
-    labels = {column: binary_labels(table, column, f"{manifest}: {column}") for column in binary}
-    index = merged_index(multiclass.classes, multiclass.merged)
-    labels[room] = class_labels(table, room, f"{manifest}: {room}", index)
+    labels = {column: labels_of(table, column, f"{manifest}: {column}") for column in binary}
+    index = numbered(multiclass.classes, multiclass.merged)
+    labels[room] = labels_of(table, room, f"{manifest}: {room}", index)
     classes = {room: multiclass.classes}
     for name, file in more.items():
         if named := classes_named(table[name], file):
             classes[name] = named
-            labels[name] = class_labels(table, name, f"{file}: label", merged_index(named, {}))
-        else:
-            labels[name] = binary_labels(table, name, f"{file}: label")
+        index = numbered(named) if named else BINARY_LABELS
+        labels[name] = labels_of(table, name, f"{file}: label", index)
     return photo_set(folder, table, labels, classes)
 
 
@@ -141,20 +139,16 @@ def without_rare_classes(photos: PhotoSet, head: str, least: int = 2) -> tuple[P
     return left, tuple(name for number, name in enumerate(names) if number not in kept)
 
 
-def read_manifest(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
+def read_manifest(folder: Path, needed: Sequence[str] = ("path",)) -> pd.DataFrame:
     """The rows of `folder/manifest.csv`, every cell as text.
 
     Raises:
-        UsageError: it is not there, not readable, or lacks a column that is `needed`.
+        UsageError: it is not there, or cannot be used (`read_table`).
     """
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
-    table = read_table(manifest)
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
-    return table
+    return read_table(manifest, needed)
 
 
 def chosen_rows(
@@ -163,7 +157,7 @@ def chosen_rows(
     """The rows of this split (None: of all) whose path starts with no prefix of `exclude`.
 
     Raises:
-        UsageError: there is none, or a photo has two.
+        UsageError: there is none.
     """
     if split is not None:
         if "split" not in table.columns:
@@ -175,7 +169,6 @@ def chosen_rows(
     table = table[~table["path"].str.startswith(tuple(exclude))]
     if table.empty:
         raise UsageError(f"{manifest} holds no photo" + (" outside --exclude" if exclude else ""))
-    refuse_repeated(table, manifest)
     return table.reset_index(drop=True)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
-from training.data.labels import ROOM, binary_labels, class_labels, merged_index, with_files
+from training.data.labels import BINARY_LABELS, ROOM, labels_of, numbered, with_files
 from training.data.photos import PhotoSet, chosen_rows, photo_set, read_manifest
 
 
@@ -67,14 +67,11 @@ def load_labelled(folder: Path, bundle: Bundle, chosen: Chosen) -> Labelled:
     for head in heads:
         file = chosen.files.get(head.name)
         where = f"{file}: label" if file else f"{manifest}: {head.name}"
-        if head.kind == "binary":
-            labels[head.name] = binary_labels(table, head.name, where)
-            continue
         merged = ROOM.merged if head.name == ROOM.column else {}
-        index = merged_index([kind.name for kind in head.classes], merged)
-        if not file:
+        index = numbered([kind.name for kind in head.classes], merged) if head.classes else BINARY_LABELS
+        if head.classes and not file:
             table[head.name] = _masked(table[head.name], index, where, remarks)
-        labels[head.name] = class_labels(table, head.name, where, index)
+        labels[head.name] = labels_of(table, head.name, where, index)
     classes = {head.name: tuple(kind.name for kind in head.classes) for head in heads if head.classes}
     return Labelled(photo_set(folder, table, labels, classes), heads, remarks)
 
