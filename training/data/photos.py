@@ -62,16 +62,13 @@ class PhotoSet:
 
     def of(self, rows: NDArray[np.int64]) -> "PhotoSet":
         """These photos only, in this order."""
+        arrays = ("group", "site", "split", "collection", "licence")
         return replace(
             self,
             paths=tuple(self.paths[row] for row in rows),
             sha256=tuple(self.sha256[row] for row in rows),
-            group=self.group[rows],
-            site=self.site[rows],
-            split=self.split[rows],
-            collection=self.collection[rows],
-            licence=self.licence[rows],
             labels={name: labels[rows] for name, labels in self.labels.items()},
+            **{name: getattr(self, name)[rows] for name in arrays},
         )
 
     def within(self, collection: str) -> NDArray[np.bool_]:

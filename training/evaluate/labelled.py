@@ -1,9 +1,10 @@
 """Photos labelled for the heads of a bundle: which columns and files of labels answer which head."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -17,18 +18,6 @@ from training.data.photos import PhotoSet, chosen_rows, photo_set, read_manifest
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Which rows of a manifest to use, and where labels come from beside its columns."""
-
-    split: str | None = None
-    """Rows of this split only."""
-    exclude: tuple[str, ...] = ()
-    """Rows whose path starts so are left out."""
-    files: Mapping[str, Path] = field(default_factory=dict)
-    """Heads with labels in a file of their own, in place of a column: name -> file."""
-
-
-@dataclass(frozen=True)
 class Labelled:
     """Photos with labels for `heads`; `remarks` say what of the bundle or the manifest was left out."""
 
@@ -37,23 +26,32 @@ class Labelled:
     remarks: list[str] = field(default_factory=list)
 
 
-def load_labelled(folder: Path, bundle: Bundle, chosen: Chosen) -> Labelled:
+def load_labelled(
+    folder: Path,
+    bundle: Bundle,
+    split: str | None = None,
+    exclude: Sequence[str] = (),
+    files: Mapping[str, Path] = MappingProxyType({}),
+) -> Labelled:
     """The photos of `folder/manifest.csv` with labels for the heads that have a column there, or a file.
 
     A binary head X reads the column X (1, 0 or nothing), a multiclass head its class names. Names in the
     manifest that are no class of the bundle are masked, with a remark; a file is for this bundle, and may
-    hold none. `split`, `source` and `licence` may be missing.
+    hold none. The columns `split`, `source` and `licence` may be missing.
+
+    `split`, `exclude`: which rows, as of `chosen_rows`. `files`: heads with labels in a file of their own, in
+    place of a column.
 
     Raises:
         UsageError: no manifest, no rows, labels for no head, or for one that the bundle does not have,
             unusable labels, or missing photo files.
     """
     manifest, names = folder / "manifest.csv", ", ".join(head.name for head in bundle.heads)
-    for name in chosen.files:
+    for name in files:
         if name not in {head.name for head in bundle.heads}:
             raise UsageError(f"--head {name}: the bundle has no such head; it has {names}")
-    table = with_files(read_manifest(folder, ("path", "group")), chosen.files)
-    table = chosen_rows(table, manifest, chosen.exclude, chosen.split)
+    table = with_files(read_manifest(folder, ("path", "group")), files)
+    table = chosen_rows(table, manifest, exclude, split)
     heads = tuple(head for head in bundle.heads if head.name in table.columns)
     if not heads:
         raise UsageError(f"{manifest} has a column for none of the bundle's heads; name one of {names}")
@@ -62,10 +60,10 @@ def load_labelled(folder: Path, bundle: Bundle, chosen: Chosen) -> Labelled:
         for head in bundle.heads
         if head not in heads
     ]
-    remarks += [f"head {name}: its labels are from {file.name}" for name, file in chosen.files.items()]
+    remarks += [f"head {name}: its labels are from {file.name}" for name, file in files.items()]
     labels: dict[str, NDArray[np.int64]] = {}
     for head in heads:
-        file = chosen.files.get(head.name)
+        file = files.get(head.name)
         where = f"{file}: label" if file else f"{manifest}: {head.name}"
         merged = ROOM.merged if head.name == ROOM.column else {}
         index = numbered([kind.name for kind in head.classes], merged) if head.classes else BINARY_LABELS
