@@ -49,10 +49,10 @@ ROOM = MulticlassColumn(
 
 
 def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """A CSV file with a row a photo, every cell as text.
+    """A CSV file, every cell as text.
 
     Raises:
-        UsageError: it is none, lacks a column that is `needed`, or names a photo twice.
+        UsageError: it is none, or lacks a column that is `needed`.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -61,10 +61,18 @@ def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     missing = [column for column in needed if column not in table.columns]
     if missing:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    return table
+
+
+def refuse_repeated(table: pd.DataFrame, file: Path) -> None:
+    """Refuse a photo with two rows.
+
+    Raises:
+        UsageError: there is one.
+    """
     repeated = table.loc[table["path"].duplicated(), "path"]
     if not repeated.empty:
-        raise UsageError(f"{path} names {repeated.iloc[0]} more than once; keep one row a photo")
-    return table
+        raise UsageError(f"{file} names {repeated.iloc[0]} more than once; keep one row a photo")
 
 
 def numbered(classes: Sequence[str], merged: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
@@ -108,6 +116,7 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
         if not file.is_file():
             raise UsageError(f"--head {name}: {file} is missing; it needs the columns path, label")
         stated = read_table(file, ("path", "label"))
+        refuse_repeated(stated, file)
         unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
         if not unknown.empty:
             raise UsageError(

@@ -25,6 +25,7 @@ from training.data.labels import (
     labels_of,
     numbered,
     read_table,
+    refuse_repeated,
     with_files,
 )
 
@@ -154,7 +155,7 @@ def chosen_rows(
     """The rows of this split (None: of all) whose path starts with no prefix of `exclude`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or a photo has two.
     """
     if split is not None:
         if "split" not in table.columns:
@@ -166,6 +167,7 @@ def chosen_rows(
     table = table[~table["path"].str.startswith(tuple(exclude))]
     if table.empty:
         raise UsageError(f"{manifest} holds no photo" + (" outside --exclude" if exclude else ""))
+    refuse_repeated(table, manifest)
     return table.reset_index(drop=True)
 
 
