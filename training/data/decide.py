@@ -120,10 +120,10 @@ def find_pairs(photos: pd.DataFrame, limit: int) -> pd.DataFrame:
     are equal byte by byte), `how` (the likeness in words).
     """
     rows, sha256 = photos.index.tolist(), photos["sha256"].tolist()
-    bits = np.array(photos["fingerprint"].tolist(), dtype=np.uint64).reshape(-1, 2)
+    bits = np.array(photos["fingerprint"].tolist(), dtype=np.uint64).reshape(-1, 2).T.copy()
     pairs = []
-    for i, mine in enumerate(bits):
-        distance = np.bitwise_count(bits[i + 1 :] ^ mine).sum(axis=1, dtype=int)
+    for i in range(len(rows)):
+        distance = np.bitwise_count(bits[:, i + 1 :] ^ bits[:, [i]]).sum(axis=0, dtype=int)
         for j in np.flatnonzero(distance <= limit) + i + 1:
             far, exact = int(distance[j - i - 1]), sha256[i] == sha256[j]
             how = "equal to" if exact else f"{far} of 128 bits from"

@@ -43,6 +43,7 @@ def measure_classes(
     three = of_three_rooms(chance, truth, [kind.name for kind in head.classes])
     confusion = np.zeros((head.outputs, head.outputs), dtype=np.int64)
     np.add.at(confusion, (truth, answer), 1)
+    homes = find_homes(photos, labels != UNLABELLED, prefixes)
     figures: dict[str, Any] = {
         "kind": "multiclass",
         "photos": len(rows),
@@ -55,7 +56,7 @@ def measure_classes(
             name: {"photos": len(part), "accuracy": share_of(right[np.isin(rows, part)])}
             for name, part in by_collection(photos, rows)
         },
-        "listings": _named(bundle, scored, head, labels, find_homes(photos, labels != UNLABELLED, prefixes)),
+        "listings": {"homes": len(homes), **named_classes(bundle, scored, head, labels, homes)},
     }
     return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
 
@@ -96,17 +97,18 @@ def _class_figures(
     return figures
 
 
-def _named(
-    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: list[Rows]
+def named_classes(
+    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: Sequence[Rows]
 ) -> dict[str, Any]:
-    """Per published class: homes that have such a photo against those whose document would name it."""
-    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] for rows in homes]
-    figures: dict[str, Any] = {"homes": len(homes)}
+    """Per published class of a multiclass head: homes that have such a photo against those whose document
+    would name it; nothing where there are no homes."""
+    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] or () for rows in homes]
+    figures = {}
     for number, kind in enumerate(head.classes):
         if not kind.publish or not homes:
             continue
         having = np.array([(labels[rows] == number).any() for rows in homes])
-        said = np.array([isinstance(answer, list) and kind.name in answer for answer in answers])
+        said = np.array([kind.name in answer for answer in answers])
         figures[kind.name] = {
             "homes": int(having.sum()),
             "recall": share_of(said[having]),
