@@ -62,6 +62,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "prepared.json").read_text())
     assert summary["counts"]["rooms"]["kitchen"] == {"train": 1, "val": 1}
     assert summary["dropped"]["rooms"]["kitchen"] == {"unopenable": 1}
+    assert summary["dropped"]["rooms"]["bedroom"] == {}
     assert summary["pairs"] == []
     assert summary["digest"] == prepared.digest
 
