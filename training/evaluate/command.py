@@ -106,9 +106,9 @@ def evaluate_command(
             )
             for one in labelled.heads
         ]
-        described = _described(loaded, labelled, scored, prefixes)
-        described["photos"]["chosen"] = {"split": split, "exclude": exclude or []}
-        write_out(out, described | {"warnings": warnings}, measured, labelled)
+        rows = {"split": split, "exclude": exclude or []}
+        described = {**_described(loaded, labelled, scored, rows, prefixes), "warnings": warnings}
+        write_out(out, described, measured, labelled)
         console.print(_summary(measured))
         for one in measured:
             if (three := one.figures.get("three_rooms")) and three["of"]:
@@ -134,7 +134,9 @@ def _in(bundle: Bundle, making: Making) -> Bundle:
     return bundle.at(name)
 
 
-def _described(bundle: Bundle, labelled: Labelled, scored: Scored, prefixes: Sequence[str]) -> dict[str, Any]:
+def _described(
+    bundle: Bundle, labelled: Labelled, scored: Scored, rows: dict[str, Any], prefixes: Sequence[str]
+) -> dict[str, Any]:
     """What was evaluated on what, for metrics.json."""
     photos = labelled.photos
     unreadable = Counter(result.status.value for result in scored.results if not result.status.ok)
@@ -144,6 +146,7 @@ def _described(bundle: Bundle, labelled: Labelled, scored: Scored, prefixes: Seq
             "photos": len(photos),
             "groups": len(set(photos.group)),
             "sites": len(set(photos.site)),
+            "chosen": rows,
             "homes": list(prefixes),
             "least_photos": MIN_PHOTOS,
             "unreadable": dict(unreadable),
