@@ -48,6 +48,19 @@ def test_exclude_leaves_out_paths_by_prefix(tmp_path: Path) -> None:
     assert photos.paths == ("homes/b/1.jpg",)
 
 
+def test_a_file_of_labels_may_name_photos_that_are_left_out(tmp_path: Path) -> None:
+    folder = write(tmp_path / "photos", ROWS)
+    (tmp_path / "sea.csv").write_text("path,label\nhomes/a/1.jpg,1\nhomes/b/1.jpg,0\n")
+    photos = load_photos(folder, exclude=["homes/a"], more={"seaview": tmp_path / "sea.csv"})
+    assert photos.labels["seaview"].tolist() == [0, UNLABELLED]
+    assert "seaview" not in photos.classes
+
+
+def test_photos_beside_the_manifest_are_one_collection(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,a,train,kitchen,0,0,site-1" for n in range(3)]
+    assert set(load_photos(write(tmp_path, rows)).collection) == {"(no folder)"}
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
