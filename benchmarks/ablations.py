@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.data.photos import ROOM, UNLABELLED, PhotoSet, load_photos
+from training.data.labels import ROOM, UNLABELLED
+from training.data.photos import PhotoSet, load_photos
 from training.fit.fit import BINARY
 from training.fit.frozen import figures, frozen_logits
 from training.fit.multitask import site_fold

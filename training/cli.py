@@ -7,7 +7,7 @@ import typer
 from enrich.errors import EnrichError
 from training.compare.command import compare_command
 from training.compare.export import export_command
-from training.data.prepare_command import prepare_command
+from training.data.prepare import prepare_command
 from training.evaluate.command import evaluate_command
 from training.fit.command import fit_command
 from training.report.command import report_command

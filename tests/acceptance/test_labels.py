@@ -13,7 +13,8 @@ from jobs.labels.export import Exported, export_manifest, export_tasks
 from jobs.labels.reading import Imported, import_labels
 from jobs.run.services import open_records
 from tests.support.harness import World
-from training.data.photos import UNLABELLED, MulticlassColumn, load_photos
+from training.data.labels import UNLABELLED, MulticlassColumn
+from training.data.photos import load_photos
 
 
 @pytest.fixture

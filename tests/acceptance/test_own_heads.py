@@ -5,13 +5,17 @@ Most of it with a bundle made by hand, whose answers are known exactly; then fiv
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from enrich.model.bundle import load_bundle
 from tests.support.bundles import binary_head, bundle_with, make_bundle
 from tests.support.command import Enrich, enrich_here
+from tests.support.evaluating import OTHER, home_rows, run_train
+from tests.support.evaluating import draw_homes as draw_plain_homes
 from tests.support.fitting import HOMES, condition, draw_homes, fitted, seaview
 from tests.support.harness import World
 
@@ -140,3 +144,99 @@ def test_five_heads_that_fit_made(world: World, enrich_here: Enrich, tmp_path: P
     for id in documents:
         shown = said("show", id, "--json")
         assert set(shown["heads"]) == {"balcony", "fireplace", "seaview", "condition", "room"}
+
+    measured = ("--split", "listing", *(word for head in heads for word in ("--head", head)))
+    code, told = run_train("evaluate", bundle.folder, photos, "--out", tmp_path / "evaluation", *measured)
+    assert code == 0, told
+    figures = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["heads"]
+    assert set(figures) == {"balcony", "fireplace", "seaview", "condition", "room"}
+    assert figures["seaview"]["listings"]["homes"] == 3
+    assert set(figures["condition"]["classes"]) == {"renovated", "unclear", "worn"}
+
+
+SEEN = ["balcony", *OTHER, *OTHER[1:]]
+PLAIN = [*OTHER, *OTHER]
+LIKE = dict(zip(OTHER, ("renovated", "worn", "as_new", "unclear"), strict=True))
+Measure = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Measure:
+    """Runs `evaluate` of a bundle with `seaview` and `condition` on 12 homes with a sea view and 12 without;
+    their labels are in files, `sea.csv` and `condition.csv`."""
+    homes = [SEEN] * 12 + [PLAIN] * 12
+    draw_plain_homes(tmp_path / "photos", homes)
+    rows = [row for home, shows in enumerate(homes) for row in home_rows(home, shows)]
+    sea = [f"{row['path']},{row['balcony']}" for row in rows]
+    condition = [f"{row['path']},{LIKE[row['room']]}" for row in rows]
+    (tmp_path / "sea.csv").write_text("\n".join(["path,label", *sea]))
+    (tmp_path / "condition.csv").write_text("\n".join(["path,label", *condition]))
+    bundle = bundle_with(tmp_path / "own", (SEAVIEW, "balcony"), (CONDITION, "room"))
+
+    def measure(*options: object) -> tuple[int, str]:
+        return run_train("evaluate", bundle, tmp_path / "photos", "--out", tmp_path / "out", *options)
+
+    return measure
+
+
+def test_they_are_measured_and_adjusted_on_labels_in_files(labelled: Measure, tmp_path: Path) -> None:
+    files = ("--head", f"seaview={tmp_path / 'sea.csv'}", "--head", f"condition={tmp_path / 'condition.csv'}")
+    code, said = labelled(*files, "--rethreshold", tmp_path / "new")
+    assert code == 0, said
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["heads"]
+    # What they answer, and what their files say, is what `balcony` and `room` answer, and the manifest says.
+    assert figures["seaview"]["photos"] == figures["balcony"]["photos"]
+    assert figures["seaview"]["listings"]["outcomes"]["with"]["true"] == 12
+    assert figures["condition"]["confusion"] == figures["room"]["confusion"]
+    assert "three_rooms" in figures["room"] and figures["condition"]["three_rooms"] is None
+    new = {head.name: head for head in load_bundle(tmp_path / "new").heads}
+    assert new["seaview"].metrics["homes"]["with"] == 12
+    assert new["seaview"].true_threshold == new["balcony"].true_threshold
+    assert new["condition"].temperature == new["room"].temperature
+
+
+def test_a_file_may_label_more_photos_than_are_chosen(labelled: Measure, tmp_path: Path) -> None:
+    sea = f"seaview={tmp_path / 'sea.csv'}"
+    code, said = labelled(
+        "--head", sea, *(w for home in range(10, 24) for w in ("--exclude", f"homes/{home}/"))
+    )
+    assert code == 0, said
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["heads"]
+    assert figures["seaview"]["listings"]["homes"] == 10
+    assert "condition" not in figures and "head condition is not evaluated" in said
+
+
+@pytest.mark.parametrize(
+    ("head", "label", "message"),
+    [
+        ("poolview", "1", "--head poolview: the bundle has no such head; it has balcony, "),
+        (
+            "condition",
+            "ruined",
+            "label of homes/0/0.jpg is 'ruined'; write renovated, worn, as_new, unclear",
+        ),
+        ("condition", "1", "label of homes/0/0.jpg is '1'; write renovated, worn, as_new, unclear"),
+        ("seaview", "worn", "label of homes/0/0.jpg is 'worn'; write 1, 0, or nothing"),
+        ("balcony", "1", "--head balcony: a name is made of"),
+    ],
+)
+def test_labels_that_are_not_for_the_bundle(
+    labelled: Measure, tmp_path: Path, head: str, label: str, message: str
+) -> None:
+    (tmp_path / "wrong.csv").write_text(f"path,label\nhomes/0/0.jpg,{label}\n")
+    code, said = labelled("--head", f"{head}={tmp_path / 'wrong.csv'}")
+    assert (code, said.count("\n")) == (2, 1) and message in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("seaview=none.csv",), "--head seaview: none.csv is missing; it needs the columns path, label"),
+        (("seaview",), "--head seaview: write NAME=VALUE"),
+        (("seaview=a.csv", "seaview=b.csv"), "--head seaview is given twice"),
+    ],
+)
+def test_files_of_labels_that_are_not_there(labelled: Measure, given: tuple[str, ...], message: str) -> None:
+    code, said = labelled(*(word for one in given for word in ("--head", one)))
+    assert (code, said.count("\n")) == (2, 1) and message in said

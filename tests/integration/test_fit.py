@@ -26,7 +26,8 @@ from tests.support.fitting import (
     run_fit,
     seaview,
 )
-from training.data.photos import ROOM, load_photos
+from training.data.labels import ROOM
+from training.data.photos import load_photos
 from training.fit.fit import FitOptions, command
 from training.models.backbones import load_backbone
 from training.models.features import extract

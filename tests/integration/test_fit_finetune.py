@@ -12,7 +12,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
-from training.data.photos import ROOM
+from training.data.labels import ROOM
 from training.models.backbones import load_backbone
 
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -38,7 +39,7 @@ def draw_prepared(
                 photos.append(
                     PreparedPhoto(task, label, split, relative, f"home{number}", relative, digest, 60, 45)
                 )
-    write_tables(folder, photos, [], {"split": "thesis"}, {})
+    write_tables(folder, pd.DataFrame(photos).assign(reason="", detail=""), {"split": "thesis"}, {})
     return folder
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from enrich.model.bundle import Bundle, load_bundle
 from training.cli import main
-from training.data.photos import ROOM
+from training.data.labels import ROOM
 
 HOMES, LISTINGS = 24, 3
 COLUMNS = ("path", "group", "split", "room", "balcony", "fireplace", "source", "licence")

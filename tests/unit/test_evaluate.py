@@ -71,6 +71,8 @@ def test_classes_with_their_confusion(evaluated: tuple[Path, dict[str, Any], str
     room = evaluated[1]["heads"]["room"]
     # A balcony is drawn, or labelled, in place of a kitchen: it counts as `other`.
     assert room["confusion"] == [[7, 0, 0, 1], [0, 11, 0, 0], [0, 0, 11, 0], [2, 0, 0, 12]]
+    assert (room["accuracy"]["hits"], room["accuracy"]["of"]) == (41, 44)
+    assert room["three_rooms"]["of"] == 8 + 11 + 11
     assert room["classes"]["kitchen"]["recall"]["hits"] == 7
     assert room["classes"]["kitchen"]["precision"]["of"] == 9
     assert set(room["listings"]) == {"homes", "kitchen", "bathroom", "bedroom"}  # `other` is not published

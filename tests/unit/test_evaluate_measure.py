@@ -1,6 +1,7 @@
 """Figures of an evaluation against cases worked out by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import pytest
 from enrich.errors import UsageError
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import home_rows, write_manifest
-from training.data.photos import UNLABELLED
-from training.evaluate.labelled import Chosen, load_labelled
-from training.evaluate.measure import find_homes, reliability
+from training.data.homes import find_homes
+from training.data.labels import UNLABELLED
+from training.evaluate.labelled import load_labelled
+from training.evaluate.measure import reliability
 from training.evaluate.trained_on import digest, warnings
+from training.thresholds.calibrate import Share
+from training.thresholds.rules import of_three_rooms
 
 SIX = ["kitchen", "bathroom", "bedroom", "other", "balcony", "fireplace"]
 
@@ -37,13 +41,28 @@ def test_nothing_to_calibrate_has_no_error_figure() -> None:
     assert np.isnan(reliability(np.empty(0), np.empty(0, dtype=bool)).error)
 
 
+def test_three_rooms_are_told_from_each_other_alone() -> None:
+    names = ["other", "kitchen", "bedroom", "bathroom"]
+    scores = np.array(
+        [
+            [9.0, 2.0, 1.0, 0.0],  # a kitchen, more like `other`: right among the three
+            [0.0, 3.0, 2.0, 1.0],  # a bedroom, taken for a kitchen
+            [0.0, 0.0, 0.0, 5.0],  # a bathroom
+            [0.0, 7.0, 0.0, 0.0],  # no room of the three: not asked
+        ]
+    )
+    truth = np.array([1, 2, 3, 0])
+    assert of_three_rooms(scores, truth, names) == Share(2, 3)
+    assert of_three_rooms(scores[:, :3], truth[:2], names[:3]) is None
+
+
 def test_manifest_columns_become_labels_of_the_bundles_heads(tmp_path: Path) -> None:
     rows = home_rows(0, SIX)
     rows[0]["balcony"] = ""
     rows[1]["room"] = "stairs"  # counts as `other`
     rows[2]["room"] = ""
     files(tmp_path, rows)
-    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
     assert [head.name for head in found.heads] == ["balcony", "fireplace", "room"]
     assert found.photos.labels["balcony"].tolist() == [UNLABELLED, 0, 0, 0, 1, 0]
     assert found.photos.labels["room"].tolist() == [0, 3, UNLABELLED, 3, 3, 3]
@@ -54,7 +73,7 @@ def test_classes_that_the_bundle_lacks_are_masked_and_said(tmp_path: Path) -> No
     rows = home_rows(0, SIX)
     rows[3]["room"] = rows[4]["room"] = "cellar"
     files(tmp_path, rows)
-    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
     assert found.photos.labels["room"].tolist() == [0, 1, 2, UNLABELLED, UNLABELLED, 3]
     assert len(found.remarks) == 1 and "cellar (2)" in found.remarks[0]
 
@@ -63,7 +82,7 @@ def test_a_head_without_a_column_is_skipped_and_said(tmp_path: Path) -> None:
     rows = home_rows(0, SIX)
     files(tmp_path, rows)
     write_manifest(tmp_path, rows, ["path", "group", "balcony"])
-    found = load_labelled(tmp_path, make_bundle(tmp_path / "bundle"), Chosen())
+    found = load_labelled(tmp_path, make_bundle(tmp_path / "bundle"))
     assert [head.name for head in found.heads] == ["balcony"]
     assert found.remarks == [
         "head fireplace is not evaluated: the manifest has no column fireplace",
@@ -75,7 +94,7 @@ def test_rows_are_chosen_by_split_and_path(tmp_path: Path) -> None:
     rows = home_rows(0, SIX, split="train") + home_rows(1, SIX) + home_rows(2, SIX)
     files(tmp_path, rows)
     bundle = make_bundle(tmp_path / "bundle")
-    found = load_labelled(write_manifest(tmp_path, rows), bundle, Chosen("own", ("homes/2/",)))
+    found = load_labelled(write_manifest(tmp_path, rows), bundle, "own", ("homes/2/",))
     assert set(found.photos.group) == {"home-1"}
 
 
@@ -92,39 +111,39 @@ def test_unusable_rows_are_one_clear_line(tmp_path: Path, change: dict[str, str]
     files(tmp_path, rows)
     rows[0].update(change)
     with pytest.raises(UsageError, match=says):
-        load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+        load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
 
 
 def test_no_class_in_common_is_an_error_that_names_both_sides(tmp_path: Path) -> None:
     rows = [{**row, "room": "cellar"} for row in home_rows(0, SIX)]
     files(tmp_path, rows)
     with pytest.raises(UsageError, match=r"room holds cellar, none of which .* kitchen, bathroom"):
-        load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen())
+        load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
 
 
 @pytest.mark.parametrize(
     ("columns", "chosen", "says"),
     [
-        (["path", "balcony"], Chosen(), "lacks the column group"),
-        (["path", "group"], Chosen(), "column for none of the bundle's heads; name one of balcony, fire"),
-        (["path", "group", "balcony"], Chosen("own"), "no column split; leave out --split"),
-        (["path", "group", "split", "balcony"], Chosen("test"), "no photo of split 'test'; there are own"),
-        (["path", "group", "balcony"], Chosen(None, ("homes/",)), "holds no photo outside --exclude"),
+        (["path", "balcony"], {}, "lacks the column group"),
+        (["path", "group"], {}, "column for none of the bundle's heads; name one of balcony, fire"),
+        (["path", "group", "balcony"], {"split": "own"}, "no column split; leave out --split"),
+        (["path", "group", "split", "balcony"], {"split": "test"}, "no photo of split 'test'; there are own"),
+        (["path", "group", "balcony"], {"exclude": ["homes/"]}, "holds no photo outside --exclude"),
     ],
 )
 def test_unusable_manifests_are_one_clear_line(
-    tmp_path: Path, columns: list[str], chosen: Chosen, says: str
+    tmp_path: Path, columns: list[str], chosen: dict[str, Any], says: str
 ) -> None:
     rows = home_rows(0, SIX)
     files(tmp_path, rows)
     with pytest.raises(UsageError, match=says):
-        load_labelled(write_manifest(tmp_path, rows, columns), make_bundle(tmp_path / "bundle"), chosen)
+        load_labelled(write_manifest(tmp_path, rows, columns), make_bundle(tmp_path / "bundle"), **chosen)
 
 
 def test_homes_are_groups_of_four_labelled_photos_under_the_prefix(tmp_path: Path) -> None:
     rows = home_rows(0, SIX[:4]) + home_rows(1, SIX[:3]) + home_rows(2, SIX)
     files(tmp_path, rows)
-    photos = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"), Chosen()).photos
+    photos = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle")).photos
     everything = np.ones(len(photos), dtype=bool)
     assert [home.tolist() for home in find_homes(photos, everything, ())] == [
         [0, 1, 2, 3],
@@ -140,12 +159,12 @@ def test_photos_learnt_from_are_warned_of_and_held_out_ones_are_not(tmp_path: Pa
     rows = home_rows(0, SIX, split="train") + home_rows(1, SIX, split="own")
     files(tmp_path, rows)
     bundle = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), bundle, Chosen()).photos
+    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
     assert warnings(bundle, photos) == []
     bundle.manifest["training"] = {"collections": {"homes": {"trained_on": 6}, "scenes": {"trained_on": 9}}}
     assert len(warnings(bundle, photos)) == 1
     assert "learnt from 6 of these 12 photos, by its manifest (homes)" in warnings(bundle, photos)[0]
-    held_out = load_labelled(tmp_path, bundle, Chosen("own")).photos
+    held_out = load_labelled(tmp_path, bundle, "own").photos
     assert warnings(bundle, held_out) == []
     bundle.manifest["rethresholded"] = {"photos_sha256": digest(held_out.sha256[::-1])}
     assert "thresholds were chosen on these very photos" in warnings(bundle, held_out)[0]

@@ -14,7 +14,7 @@ from tests.support.bundles import binary_head, faster, make_bundle, room_head
 from tests.support.evaluating import OTHER, draw_homes
 from training.data.photos import PhotoSet
 from training.evaluate.faster import Making
-from training.evaluate.labelled import Chosen, load_labelled
+from training.evaluate.labelled import load_labelled
 from training.fit.arithmetics import add_held_out, plan_making
 from training.models.backbones import Backbone, backbone_of, load_backbone
 from training.models.heads import FittedHead, LinearHead
@@ -35,7 +35,7 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, PhotoSet]:
     metrics = {"metrics": {"true": {"cross_fitted": COUNTS}}}
     heads = [binary_head("balcony") | metrics, binary_head("fireplace") | metrics, room_head()]
     bundle = make_bundle(folder / "bundle", heads=heads)
-    photos = load_labelled(draw_homes(folder / "photos", HOMES), bundle, Chosen()).photos
+    photos = load_labelled(draw_homes(folder / "photos", HOMES), bundle).photos
     return bundle, replace(photos, split=np.full(len(photos), "train"))
 
 

@@ -4,8 +4,8 @@ import csv
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,31 +17,50 @@ from typer.testing import CliRunner
 from enrich.errors import UsageError
 from tests.support.pictures import class_folders, picture, save_picture
 from training.data import prepare as prepare_module
+from training.data.clean import Looked
 from training.data.decide import Rules
-from training.data.prepare import Outcome, PrepareOptions, prepare
-from training.data.prepare_command import prepare_command
-from training.data.prepared import read_prepared
+from training.data.prepare import Outcome, prepare_command
+from training.data.prepared import PreparedPhoto, read_prepared
+
+SMALL = Rules(width=60, min_width=40)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `prepare` is asked for."""
+
+    photos: Path
+    out: Path
+    rules: Rules = SMALL
+    overwrite: bool = False
+
+
+def prepare(asked: Asked) -> Outcome:
+    return prepare_module.prepare(asked.photos, asked.out, asked.rules, asked.overwrite)
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> PrepareOptions:
+def options(tmp_path: Path) -> Asked:
     """Ten different photos in each of two classes."""
     root = class_folders(tmp_path / "photos", {"t/a": 10, "t/b": 10})
-    return PrepareOptions(root, tmp_path / "out", width=60, min_width=40)
+    return Asked(root, tmp_path / "out")
 
 
 def reasons(outcome: Outcome) -> dict[str, str]:
-    return {dropped.source: dropped.reason for dropped in outcome.dropped}
+    """Source -> reason of what was left out."""
+    dropped = outcome.table[outcome.table["reason"] != ""]
+    return dict(zip(dropped["source"], dropped["reason"], strict=True))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_it_writes_is_what_compare_reads(options: PrepareOptions) -> None:
+def test_what_it_writes_is_what_compare_reads(options: Asked) -> None:
     outcome = prepare(options)
     prepared = read_prepared(options.out)
-    assert prepared.photos == outcome.photos
+    kept = outcome.table[[*PreparedPhoto.__dataclass_fields__]]
+    assert prepared.photos == tuple(PreparedPhoto(*row) for row in kept.itertuples(index=False, name=None))
     assert prepared.classes == {"t": ("a", "b")}
     assert Counter((photo.label, photo.split) for photo in prepared.photos) == {
         ("a", "train"): 8,
@@ -64,13 +83,13 @@ def test_what_it_writes_is_what_compare_reads(options: PrepareOptions) -> None:
     }
 
 
-def test_the_same_photos_make_the_same_folder(options: PrepareOptions, tmp_path: Path) -> None:
+def test_the_same_photos_make_the_same_folder(options: Asked, tmp_path: Path) -> None:
     prepare(options)
     prepare(replace(options, out=tmp_path / "again"))
     assert tree(options.out) == tree(tmp_path / "again")
 
 
-def test_every_photo_left_out_is_listed_with_its_reason(options: PrepareOptions) -> None:
+def test_every_photo_left_out_is_listed_with_its_reason(options: Asked) -> None:
     a, b = options.photos / "t/a", options.photos / "t/b"
     (a / "corrupt.jpg").write_bytes(b"\xff\xd8\xff no photo")
     save_picture(a / "small.jpg", 500, 39, 50)
@@ -90,11 +109,11 @@ def test_every_photo_left_out_is_listed_with_its_reason(options: PrepareOptions)
         rows = list(csv.DictReader(file))
     assert {row["source"]: row["reason"] for row in rows} == reasons(outcome)
     assert next(row["detail"] for row in rows if "copy" in row["source"]) == "equal to t/a/00.jpg"
-    found = [photo.source for photo in outcome.photos] + [dropped.source for dropped in outcome.dropped]
+    found = [photo.source for photo in read_prepared(options.out).photos] + [row["source"] for row in rows]
     assert len(found) == len(set(found)) == 25
 
 
-def test_no_near_duplicate_stands_on_both_sides(options: PrepareOptions) -> None:
+def test_no_near_duplicate_stands_on_both_sides(options: Asked) -> None:
     shutil.copy(options.photos / "t/a/00.jpg", options.photos / "t/a/zz.jpg")
     picture(10).resize((90, 60)).save(options.photos / "t/b/zz.jpg", quality=60)
     outcome = prepare(options)
@@ -106,36 +125,33 @@ def test_no_near_duplicate_stands_on_both_sides(options: PrepareOptions) -> None
 def alike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """File name -> perceptual hash to give it instead of its own."""
     given: dict[str, int] = {}
-    look = prepare_module.inspect_all
+    look = prepare_module.inspect
 
-    def inspect_all(files: list[Path], *args: Any) -> list[Any]:
-        found = dict(zip(("/".join(file.parts[-2:]) for file in files), look(files, *args), strict=True))
-        return [
-            replace(photo, fingerprint=(given[name], 0)) if name in given else photo
-            for name, photo in found.items()
-        ]
+    def inspect(file: Path, *args: Any) -> Looked:
+        name = "/".join(file.parts[-2:])
+        found = look(file, *args)
+        return replace(found, fingerprint=(given[name], 0)) if name in given else found
 
-    monkeypatch.setattr(prepare_module, "inspect_all", inspect_all)
+    monkeypatch.setattr(prepare_module, "inspect", inspect)
     yield given
 
 
 def test_of_a_doubtful_pair_on_both_sides_the_validation_photo_goes(
-    options: PrepareOptions, alike: dict[str, int]
+    options: Asked, alike: dict[str, int]
 ) -> None:
     alike |= {"a/01.jpg": 0, "a/09.jpg": (1 << 26) - 1}  # 26 bits apart
     outcome = prepare(options)
     assert reasons(outcome) == {"t/a/09.jpg": "straddles"}
-    assert outcome.dropped[0].detail == "26 of 128 bits from t/a/01.jpg, which trains"
+    dropped = outcome.table[outcome.table["reason"] != ""]
+    assert dropped["detail"].item() == "26 of 128 bits from t/a/01.jpg, which trains"
 
 
-def test_a_doubtful_pair_on_one_side_stays_and_is_shown(
-    options: PrepareOptions, alike: dict[str, int]
-) -> None:
+def test_a_doubtful_pair_on_one_side_stays_and_is_shown(options: Asked, alike: dict[str, int]) -> None:
     prepare(options)
     empty = Image.open(options.out / "doubtful.png").height
     alike |= {"a/01.jpg": 0, "b/02.jpg": (1 << 26) - 1, "a/03.jpg": (1 << 64) - 1}
     outcome = prepare(replace(options, overwrite=True))
-    assert outcome.dropped == ()
+    assert reasons(outcome) == {}
     assert any("1 doubtful pairs kept" in note for note in outcome.notes)
     assert Image.open(options.out / "doubtful.png").height > empty
     text = (options.out / "prepared.json").read_text()
@@ -145,7 +161,7 @@ def test_a_doubtful_pair_on_one_side_stays_and_is_shown(
 def test_homes_stay_whole_with_split_group(tmp_path: Path) -> None:
     homes = {f"t/{label}/home-{home}": 2 for label in "ab" for home in range(10)}
     root = class_folders(tmp_path / "photos", homes)
-    prepare(PrepareOptions(root, tmp_path / "out", Rules(split="group"), width=60, min_width=40))
+    prepare(Asked(root, tmp_path / "out", replace(SMALL, split="group")))
     prepared = read_prepared(tmp_path / "out")
     train, val = ({photo.group for photo in prepared.of("t", side)} for side in ("train", "val"))
     assert (len(train), len(val), train & val) == (8, 2, set())
@@ -154,8 +170,8 @@ def test_homes_stay_whole_with_split_group(tmp_path: Path) -> None:
 def test_cap_and_thesis_sizes(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "photos", {"rooms/kitchen/villa": 5, "rooms/kitchen": 4})
     class_folders(root, {"rooms/bathroom": 3, "rooms/bedroom": 3, "t/a": 3, "t/b": 3}, seed=50)
-    rules = Rules(cap=2, sizes="thesis")
-    outcome = prepare(PrepareOptions(root, tmp_path / "out", rules, width=60, min_width=40))
+    rules = replace(SMALL, cap=2, sizes="thesis")
+    outcome = prepare(Asked(root, tmp_path / "out", rules))
     assert Counter(reasons(outcome).values()) == {"over_cap": 3}
     assert "rooms/kitchen: 6 photos, the thesis had 320" in outcome.notes
     assert "t/a: the thesis had no such class, all photos are kept" in outcome.notes
@@ -167,7 +183,7 @@ def test_a_class_whose_only_validation_photo_is_doubtful(tmp_path: Path, alike: 
     root = class_folders(tmp_path / "photos", {"t/a": 4, "t/b": 4})
     alike |= {"b/00.jpg": 0, "b/03.jpg": (1 << 26) - 1}
     with pytest.raises(UsageError, match="class b of task t has no photo left to validate with"):
-        prepare(PrepareOptions(root, tmp_path / "out", width=60, min_width=40))
+        prepare(Asked(root, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("split", ["thesis", "group"])
@@ -183,18 +199,18 @@ def test_a_class_without_two_usable_photos(
         r"\(dropped: 1 unopenable, 1 too_small\); add photos, or lower --min-width"
     )
     with pytest.raises(UsageError, match=message):
-        prepare(PrepareOptions(root, tmp_path / "out", Rules(split=split), width=60, min_width=40))
+        prepare(Asked(root, tmp_path / "out", replace(SMALL, split=split)))
     assert not (tmp_path / "out").exists()
 
 
-def test_too_little_disk(options: PrepareOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk(options: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(100, 80, 20_010_000))
     with pytest.raises(UsageError, match=r"too little disk for --out out: 20 MB are needed, 20 MB are free"):
         prepare(options)
     assert not options.out.exists()
 
 
-def fill(out: Path, kind: str, options: PrepareOptions) -> None:
+def fill(out: Path, kind: str, options: Asked) -> None:
     if kind == "file":
         out.write_text("mine")
     elif kind == "prepared":
@@ -216,9 +232,7 @@ def fill(out: Path, kind: str, options: PrepareOptions) -> None:
         ("prepared", False, "is a prepared folder already: add --overwrite"),
     ],
 )
-def test_what_is_there_is_not_overwritten(
-    options: PrepareOptions, kind: str, overwrite: bool, message: str
-) -> None:
+def test_what_is_there_is_not_overwritten(options: Asked, kind: str, overwrite: bool, message: str) -> None:
     fill(options.out, kind, options)
     before = tree(options.out.parent)
     with pytest.raises(UsageError, match=message):
@@ -227,12 +241,12 @@ def test_what_is_there_is_not_overwritten(
 
 
 @pytest.mark.parametrize("out", ["photos", "photos/t/out", "."])
-def test_the_photos_and_the_result_are_kept_apart(options: PrepareOptions, tmp_path: Path, out: str) -> None:
+def test_the_photos_and_the_result_are_kept_apart(options: Asked, tmp_path: Path, out: str) -> None:
     with pytest.raises(UsageError, match="lie in each other"):
         prepare(replace(options, out=tmp_path / out, overwrite=True))
 
 
-def test_an_empty_folder_is_filled_and_a_prepared_one_replaced(options: PrepareOptions) -> None:
+def test_an_empty_folder_is_filled_and_a_prepared_one_replaced(options: Asked) -> None:
     options.out.mkdir()
     prepare(options)
     (options.photos / "t/a/09.jpg").unlink()
@@ -243,7 +257,7 @@ def test_an_empty_folder_is_filled_and_a_prepared_one_replaced(options: PrepareO
 
 @pytest.mark.parametrize("step", ["write_tables", "draw_sheet", "rename"])
 def test_an_error_while_writing_leaves_the_earlier_folder(
-    options: PrepareOptions, monkeypatch: pytest.MonkeyPatch, step: str
+    options: Asked, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     prepare(options)
     before = tree(options.out.parent)
@@ -260,7 +274,7 @@ def test_an_error_while_writing_leaves_the_earlier_folder(
     assert tree(options.out.parent) == before
 
 
-def test_the_command_prints_what_was_kept_and_dropped(options: PrepareOptions) -> None:
+def test_the_command_prints_what_was_kept_and_dropped(options: Asked) -> None:
     (options.photos / "t/a/corrupt.jpg").write_bytes(b"")
     app = typer.Typer()
     app.command()(prepare_command)
@@ -275,20 +289,26 @@ def test_the_command_prints_what_was_kept_and_dropped(options: PrepareOptions) -
     assert read_prepared(options.out).options["width"] == 60
 
 
-def test_progress_counts_every_photo_looked_at_and_written(options: PrepareOptions) -> None:
+def test_on_a_terminal_progress_counts_every_photo_looked_at_and_written(
+    options: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (options.photos / "t/a/corrupt.jpg").write_bytes(b"")
     seen: list[str] = []
     totals = {}
 
-    def watch(what: str, total: int) -> Callable[[], None]:
+    def track(items: Iterable[Any], what: str, total: int, **options: Any) -> Iterator[Any]:
         totals[what] = total
-        return lambda: seen.append(what)
+        for item in items:
+            seen.append(what)
+            yield item
 
-    prepare(options, watch)
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    monkeypatch.setattr(prepare_module, "track", track)
+    prepare(options)
     assert Counter(seen) == totals == {"looking": 21, "writing": 20}
 
 
-def test_photos_narrower_than_the_width_are_dropped_unless_told(options: PrepareOptions) -> None:
+def test_photos_narrower_than_the_width_are_dropped_unless_told(options: Asked) -> None:
     app = typer.Typer()
     app.command()(prepare_command)
     result = CliRunner().invoke(app, [str(options.photos), "--out", str(options.out), "--width", "97"])

@@ -1,24 +1,31 @@
 """Duplicates: copies are found through scaling, brightness and compression, other photos are left alone."""
 
+from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import ImageEnhance
 
 from tests.support.pictures import picture
-from training.data.clean import Inspected, inspect
-from training.data.duplicates import NEAR, Pair, classify_pairs, find_pairs
-from training.data.sources import Candidate
+from training.data.clean import Looked, inspect
+from training.data.decide import NEAR, copies, find_pairs
 
 
-def looked(path: Path) -> Inspected:
+def looked(path: Path) -> Looked:
     found = inspect(path, 500, 1)
-    assert isinstance(found, Inspected)
+    assert not found.reason
     return found
 
 
-def photo(bits: int = 0, difference: int = 0, sha256: str = "") -> Inspected:
-    return Inspected(sha256 or f"{bits}-{difference}", (bits, difference), 500, 333, True, 1)
+def photo(bits: int = 0, difference: int = 0, sha256: str = "") -> Looked:
+    return Looked(sha256=sha256 or f"{bits}-{difference}", fingerprint=(bits, difference))
+
+
+def pairs(photos: dict[int, Looked], limit: int) -> list[tuple[int, int, int, bool]]:
+    """First, second, distance, exact."""
+    table = pd.DataFrame(map(asdict, photos.values()), index=list(photos), columns=[*asdict(photo())])
+    return [pair[:4] for pair in find_pairs(table, limit).itertuples(index=False, name=None)]
 
 
 def test_a_copy_is_found_and_forty_others_are_not(tmp_path: Path) -> None:
@@ -26,12 +33,12 @@ def test_a_copy_is_found_and_forty_others_are_not(tmp_path: Path) -> None:
     original.save(tmp_path / "original.jpg")
     original.resize((240, 160)).save(tmp_path / "smaller.jpg", quality=60)
     ImageEnhance.Brightness(original).enhance(0.8).save(tmp_path / "darker.png")
-    copies = [looked(tmp_path / name) for name in ("original.jpg", "smaller.jpg", "darker.png")]
+    alike = [looked(tmp_path / name) for name in ("original.jpg", "smaller.jpg", "darker.png")]
     for seed in range(1, 41):
         picture(seed, 300, 200).save(tmp_path / f"{seed}.jpg")
     others = [looked(tmp_path / f"{seed}.jpg") for seed in range(1, 41)]
-    pairs = find_pairs(dict(enumerate(copies + others)), NEAR)
-    assert [(pair.first, pair.second, pair.exact) for pair in pairs] == [
+    found = pairs(dict(enumerate(alike + others)), NEAR)
+    assert [(first, second, exact) for first, second, _, exact in found] == [
         (0, 1, False),
         (0, 2, False),
         (1, 2, False),
@@ -40,25 +47,21 @@ def test_a_copy_is_found_and_forty_others_are_not(tmp_path: Path) -> None:
 
 def test_the_distance_counts_the_bits_of_both_hashes() -> None:
     photos = {3: photo(), 5: photo(0b111, 1 << 63), 9: photo((1 << 64) - 1)}
-    assert find_pairs(photos, 4) == [Pair(3, 5, 4, False)]
-    assert find_pairs(photos, 3) == []
+    assert pairs(photos, 4) == [(3, 5, 4, False)]
+    assert pairs(photos, 3) == []
 
 
 def test_equal_files_are_told_from_alike_ones() -> None:
-    pairs = find_pairs({0: photo(sha256="x"), 1: photo(sha256="x"), 2: photo(sha256="y")}, 0)
-    assert [(pair.first, pair.second, pair.exact) for pair in pairs] == [
-        (0, 1, True),
-        (0, 2, False),
-        (1, 2, False),
-    ]
+    found = pairs({0: photo(sha256="x"), 1: photo(sha256="x"), 2: photo(sha256="y")}, 0)
+    assert found == [(0, 1, 0, True), (0, 2, 0, False), (1, 2, 0, False)]
 
 
-def candidates(labels: str) -> list[Candidate]:
-    return [Candidate("t", label, f"{i}.jpg", "") for i, label in enumerate(labels)]
-
-
-def decided(labels: str, *pairs: tuple[int, int, bool]) -> dict[int, tuple[str, str]]:
-    return classify_pairs(candidates(labels), [Pair(a, b, 0 if exact else 7, exact) for a, b, exact in pairs])
+def decided(labels: str, *near: tuple[int, int, bool]) -> dict[int, tuple[str, str]]:
+    photos = pd.DataFrame(
+        [(label, f"{i}.jpg") for i, label in enumerate(labels)], columns=["label", "source"]
+    )
+    like = [(*pair, "equal to" if pair[2] else "7 of 128 bits from") for pair in near]
+    return copies(photos, pd.DataFrame(like, columns=["first", "second", "exact", "how"]))
 
 
 def test_within_a_class_the_first_stays() -> None:
@@ -82,5 +85,5 @@ def test_the_same_photo_in_two_classes_contradicts_itself_and_both_go() -> None:
 
 
 @pytest.mark.parametrize("photos", [{}, {0: photo()}])
-def test_no_pairs_without_two_photos(photos: dict[int, Inspected]) -> None:
-    assert find_pairs(photos, NEAR) == []
+def test_no_pairs_without_two_photos(photos: dict[int, Looked]) -> None:
+    assert pairs(photos, NEAR) == []

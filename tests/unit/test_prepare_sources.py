@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import UsageError
-from training.data.sources import Candidate, find_candidates
+from training.data.sources import find_candidates
 
 HEADER = "path,group,split,room,balcony,fireplace"
 
@@ -27,21 +27,22 @@ def test_class_folders_in_the_order_of_file_names(tmp_path: Path) -> None:
     touch(tmp_path, "rooms/kitchen/b.jpg", "rooms/kitchen/a.png", "rooms/bathroom/a.jpg", "rooms/bedroom/.x")
     touch(tmp_path, "rooms/bedroom/villa/2.jpg", "rooms/kitchen/villa/0.jpg", "rooms/bedroom/hut/1.jpg")
     touch(tmp_path, "readme.txt", ".git/x/y.jpg")
-    assert find_candidates(tmp_path) == (
+    found = find_candidates(tmp_path)
+    assert [*found.itertuples(index=False, name=None)] == [
         # The thesis's order of classes; a folder inside a class is a home.
-        Candidate("rooms", "kitchen", "rooms/kitchen/villa/0.jpg", "villa"),
-        Candidate("rooms", "kitchen", "rooms/kitchen/a.png", "kitchen/a.png"),
-        Candidate("rooms", "kitchen", "rooms/kitchen/b.jpg", "kitchen/b.jpg"),
-        Candidate("rooms", "bathroom", "rooms/bathroom/a.jpg", "bathroom/a.jpg"),
-        Candidate("rooms", "bedroom", "rooms/bedroom/hut/1.jpg", "hut"),
-        Candidate("rooms", "bedroom", "rooms/bedroom/villa/2.jpg", "villa"),
-    )
+        ("rooms", "kitchen", "rooms/kitchen/villa/0.jpg", "villa"),
+        ("rooms", "kitchen", "rooms/kitchen/a.png", "kitchen/a.png"),
+        ("rooms", "kitchen", "rooms/kitchen/b.jpg", "kitchen/b.jpg"),
+        ("rooms", "bathroom", "rooms/bathroom/a.jpg", "bathroom/a.jpg"),
+        ("rooms", "bedroom", "rooms/bedroom/hut/1.jpg", "hut"),
+        ("rooms", "bedroom", "rooms/bedroom/villa/2.jpg", "villa"),
+    ]
 
 
 def test_tasks_and_prefixes_can_be_chosen(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{task}/{label}/{i}.jpg" for task in "st" for label in "ab" for i in range(2)))
     found = find_candidates(tmp_path, tasks=["t"], exclude=["t/a/1"])
-    assert [candidate.source for candidate in found] == ["t/a/0.jpg", "t/b/0.jpg", "t/b/1.jpg"]
+    assert found["source"].tolist() == ["t/a/0.jpg", "t/b/0.jpg", "t/b/1.jpg"]
     with pytest.raises(UsageError, match=r"--task u: .* has the tasks s, t"):
         find_candidates(tmp_path, tasks=["u"])
 
@@ -81,7 +82,7 @@ ROWS = [
 
 def test_the_thesis_tasks_of_a_manifest(tmp_path: Path) -> None:
     found: dict[str, set[str]] = {}
-    for candidate in find_candidates(manifest(tmp_path, ROWS)):
+    for candidate in find_candidates(manifest(tmp_path, ROWS)).itertuples():
         found.setdefault(f"{candidate.task}/{candidate.label}", set()).add(candidate.source)
     # Negatives are indoor rooms only; what is not labelled is in neither class; split `listing` is not used.
     assert found == {
@@ -99,10 +100,7 @@ def test_the_order_of_a_manifest_is_drawn(tmp_path: Path) -> None:
     rows = [f"{i:02d}.jpg,h{i},train,{'kitchen' if i % 2 else 'bathroom'},0,0" for i in range(40)]
     rows += ["bed.jpg,h,train,bedroom,0,0"]
     manifest(tmp_path, rows)
-    drawn = [
-        [candidate.source for candidate in find_candidates(tmp_path, tasks=["rooms"], seed=seed)]
-        for seed in (0, 0, 1)
-    ]
+    drawn = [find_candidates(tmp_path, tasks=["rooms"], seed=seed)["source"].tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] != sorted(drawn[0])
     assert sorted(drawn[0]) == sorted(drawn[2])

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from enrich.errors import UsageError
-from training.data import split
-from training.data.split import cap, draw, group_split, thesis_split
+from training.data import decide
+from training.data.decide import cap, draw, group_split, thesis_split
 
 
 def photos(label: str, count: int, homes: int = 0, task: str = "t") -> pd.DataFrame:
@@ -70,7 +70,7 @@ def test_no_class_may_be_missing_from_validation(monkeypatch: pytest.MonkeyPatch
         def split(self, *args: object) -> list[tuple[None, np.ndarray]]:
             return [(None, np.arange(4))]
 
-    monkeypatch.setattr(split, "StratifiedGroupKFold", AllOfOneClass)
+    monkeypatch.setattr(decide, "StratifiedGroupKFold", AllOfOneClass)
     with pytest.raises(UsageError, match="class b of task t cannot be split by home"):
         group_split(together(photos("a", 20), photos("b", 20)), seed=0)
 

@@ -1,13 +1,14 @@
 """The prepared folder: what is written is what is read, and a changed folder is refused."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from enrich.errors import UsageError
 from training.data.prepared import (
-    Dropped,
     PreparedPhoto,
     Split,
     class_order,
@@ -30,14 +31,23 @@ PHOTOS = (
     photo("floor", "wood", "5"),
     photo("floor", "stone", "6", "val"),
 )
-DROPPED = (Dropped("rooms", "kitchen", "bad.jpg", "unopenable", "empty: the file is empty"),)
+DROPPED = {
+    "task": "rooms",
+    "label": "kitchen",
+    "source": "bad.jpg",
+    "reason": "unopenable",
+    "detail": "empty: the file is empty",
+}
 
 
 def write(folder: Path) -> Path:
     for one in PHOTOS:
         (folder / one.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / one.path).write_bytes(b"jpeg")
-    write_tables(folder, PHOTOS, DROPPED, {"split": "thesis"}, {"pairs": []})
+    table = pd.DataFrame([*map(asdict, PHOTOS), DROPPED]).fillna({"reason": "", "detail": ""})
+    write_tables(
+        folder, table.astype({"width": "Int64", "height": "Int64"}), {"split": "thesis"}, {"pairs": []}
+    )
     return folder
 
 
@@ -52,6 +62,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "prepared.json").read_text())
     assert summary["counts"]["rooms"]["kitchen"] == {"train": 1, "val": 1}
     assert summary["dropped"]["rooms"]["kitchen"] == {"unopenable": 1}
+    assert summary["dropped"]["rooms"]["bedroom"] == {}
     assert summary["pairs"] == []
     assert summary["digest"] == prepared.digest
 

@@ -23,7 +23,7 @@ from tests.unit.test_report import cells, section, written
 from training import thesis
 from training.compare.command import compare_command
 from training.compare.results import RunRow, TimingRow
-from training.data.prepare_command import prepare_command
+from training.data.prepare import prepare_command
 from training.report.command import report_command
 from training.report.gathered import gather
 from training.report.plots import colours, curve_figure

@@ -1,12 +1,16 @@
 """The manifest of labelled photos: read as documented, and refused in one line where it cannot be used."""
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
 
 from enrich.errors import UsageError
-from training.data.photos import ROOM, UNLABELLED, load_photos
+from training.data.labels import ROOM, UNLABELLED
+from training.data.photos import load_photos
 
+FIXES = Path(__file__).parents[2] / "training" / "label_fixes.csv"
 HEADER = "path,group,split,room,balcony,fireplace,source"
 ROWS = [
     "homes/a/1.jpg,a,train,kitchen,0,0,site-1",
@@ -47,6 +51,19 @@ def test_exclude_leaves_out_paths_by_prefix(tmp_path: Path) -> None:
     assert photos.paths == ("homes/b/1.jpg",)
 
 
+def test_a_file_of_labels_may_name_photos_that_are_left_out(tmp_path: Path) -> None:
+    folder = write(tmp_path / "photos", ROWS)
+    (tmp_path / "sea.csv").write_text("path,label\nhomes/a/1.jpg,1\nhomes/b/1.jpg,0\n")
+    photos = load_photos(folder, exclude=["homes/a"], more={"seaview": tmp_path / "sea.csv"})
+    assert photos.labels["seaview"].tolist() == [0, UNLABELLED]
+    assert "seaview" not in photos.classes
+
+
+def test_photos_beside_the_manifest_are_one_collection(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,a,train,kitchen,0,0,site-1" for n in range(3)]
+    assert set(load_photos(write(tmp_path, rows)).collection) == {"(no folder)"}
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
@@ -82,3 +99,48 @@ def test_a_manifest_that_is_no_csv(tmp_path: Path, content: bytes) -> None:
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is missing"):
         load_photos(tmp_path / "nothing")
+
+
+def fixes(folder: Path, *rows: str) -> Path:
+    path = folder / "fixes.csv"
+    path.write_text("\n".join(["path,label,why", *rows]) + "\n")
+    return path
+
+
+def test_labels_are_corrected_and_taken_back(tmp_path: Path) -> None:
+    folder = write(tmp_path, ROWS)
+    before = load_photos(folder)
+    one, other = before.paths[:2]
+    found = load_photos(
+        folder,
+        fixes=fixes(tmp_path, f"{one},balcony=1,seen", f"{one},room=kitchen,x", f"{other},fireplace=,x"),
+    )
+    assert found.labels["balcony"][0] == 1 and found.labels["fireplace"][1] == UNLABELLED
+    assert found.classes["room"][found.labels["room"][0]] == "kitchen"
+    for head, labels in found.labels.items():
+        assert (labels[2:] == before.labels[head][2:]).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "refused"),
+    [
+        ("elsewhere.jpg,balcony=1,x", "elsewhere.jpg is not in manifest.csv"),
+        ("{one},1,x", "write COLUMN=LABEL, with one of balcony, fireplace, room"),
+        ("{one},garden=1,x", "write COLUMN=LABEL"),
+        ("{one},balcony=maybe,x", "balcony of {one} is 'maybe'"),
+    ],
+)
+def test_a_correction_that_says_nothing_is_refused(tmp_path: Path, row: str, refused: str) -> None:
+    folder = write(tmp_path, ROWS)
+    one = load_photos(folder).paths[0]
+    with pytest.raises(UsageError, match=re.escape(refused.format(one=one))):
+        load_photos(folder, fixes=fixes(tmp_path, row.format(one=one)))
+
+
+def test_the_starters_corrections_change_the_labels_of_photos_that_are_there(shared: Path) -> None:
+    with (shared / "photos" / "manifest.csv").open(newline="") as file:
+        manifest = {row["path"]: row for row in csv.DictReader(file)}
+    with FIXES.open(newline="") as file:
+        for fix in csv.DictReader(file):
+            column, _, label = fix["label"].partition("=")
+            assert manifest[fix["path"]][column] != label and fix["why"]

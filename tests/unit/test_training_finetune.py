@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from enrich.errors import UsageError
-from training.data.photos import UNLABELLED
+from training.data.labels import UNLABELLED
 from training.models.backbones import Backbone, load_backbone
 from training.models.features import pixels
 from training.trainer import augment, trainable

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from enrich.errors import UsageError
-from training.data.photos import UNLABELLED
+from training.data.labels import UNLABELLED
 from training.models.heads import (
     GROUP_CAP,
     FittedHead,

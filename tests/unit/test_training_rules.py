@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.data.homes import Homes
-from training.thresholds.rules import PRECISIONS, Targets, false_threshold, of_three_rooms, true_thresholds
+from training.thresholds.rules import PRECISIONS, Targets, false_threshold, true_thresholds
 
 
 def town(homes: int, photos: int = 8) -> tuple[Homes, np.ndarray]:
@@ -42,11 +42,3 @@ def test_no_is_never_said_above_yes_and_not_on_few_homes_or_few_photos() -> None
     assert false_threshold(homes, chances, said / 2, Targets(), 0.5)[0] == said / 2
     assert false_threshold(*town(18), 1.0, Targets(), 0.5)[0] == 0.0
     assert false_threshold(*town(120, photos=7), 1.0, Targets(), 0.5)[0] == 0.0
-
-
-def test_three_rooms_are_judged_among_themselves() -> None:
-    names = ["hall", "kitchen", "bathroom", "bedroom"]
-    scores = np.array([[9, 3, 2, 1], [9, 1, 2, 3], [0, 9, 8, 7], [0, 9, 0, 0]], dtype=float)
-    found = of_three_rooms(scores, np.array([1, 2, 0, 1]), names)
-    assert found is not None and (found.hits, found.total) == (2, 3)
-    assert of_three_rooms(scores, np.array([1, 2, 0, 1]), ["hall", "kitchen", "bathroom", "cellar"]) is None

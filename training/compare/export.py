@@ -29,7 +29,8 @@ from enrich.model.head import Head
 from enrich.model.writing import write_bundle
 from training.compare.results import BEST, RunKey, read_predictions, read_run
 from training.compare.single_photos import NOTE, fields_of, pair_of
-from training.data.photos import HEAD_NAME, PhotoSet
+from training.data.labels import HEAD_NAME
+from training.data.photos import PhotoSet
 from training.data.prepared import Prepared, read_prepared
 from training.evaluate.faster import (
     FASTER,

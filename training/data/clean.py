@@ -8,118 +8,84 @@ import contextlib
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from enrich.model.bundle import Preprocessing
 from enrich.photos.decode import decode
-from enrich.records import PhotoStatus
+from enrich.records import Decoded, PhotoStatus
 from training.data.photos import MAX_PIXELS
 
-THREADS = 2
 QUALITY = 95
-BYTES_PER_PIXEL = 0.6
-"""Of a JPEG of this quality, at most; for the estimate of the disk space."""
 _ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """A photo that can be used."""
+class Looked:
+    """What a file is found to be."""
 
-    sha256: str
+    reason: str = ""
+    """Why it cannot be used; empty where it can."""
+    detail: str = ""
+    sha256: str = ""
     """Of the original file."""
-    fingerprint: tuple[int, int]
+    fingerprint: tuple[int, int] = (0, 0)
     """64-bit perceptual hash and 64-bit difference hash of the prepared picture (`imagehash`)."""
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
     """Of the prepared picture."""
-    as_it_is: bool
+    as_it_is: bool = False
     """The original is a JPEG that needs no change: it is copied, not encoded anew."""
-    size: int
-    """Estimated bytes of the prepared file."""
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A photo that cannot be used, and why."""
-
-    reason: str
-    detail: str
-
-
-def inspect_all(
-    files: Sequence[Path], width: int, min_width: int, advance: Callable[[], None]
-) -> list[Inspected | Refused]:
-    """Look into every file; `advance` is called after each."""
-
-    def one(file: Path) -> Inspected | Refused:
-        found = inspect(file, width, min_width)
-        advance()
-        return found
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(one, files))
-
-
-def inspect(file: Path, width: int, min_width: int) -> Inspected | Refused:
-    """What `file` would become at most `width` pixels wide; refused when narrower than `min_width`."""
+def inspect(file: Path, width: int, min_width: int) -> Looked:
+    """What `file` would become at most `width` pixels wide; of no use when narrower than `min_width`."""
     try:
         data = file.read_bytes()
     except OSError as error:
-        return Refused("unopenable", f"cannot be read: {error.strerror}")
+        return Looked("unopenable", f"cannot be read: {error.strerror}")
     upright, unchanged = _upright_size(data)
     if upright is not None and upright[0] < min_width:
-        return Refused("too_small", f"{upright[0]} px wide, less than {min_width}")
+        return Looked("too_small", f"{upright[0]} px wide, less than {min_width}")
     size = _fitted(upright or (1, 1), width)
-    pixels = _pixels(data, size)
-    if isinstance(pixels, Refused):
-        return pixels
-    picture = Image.fromarray(pixels)
-    as_it_is = unchanged and upright == size
-    return Inspected(
+    decoded = _decoded(data, size)
+    if decoded.status is not PhotoStatus.OK:
+        return Looked("unopenable", f"{decoded.status.value}: {decoded.error}")
+    picture = Image.fromarray(decoded.pixels[0])
+    return Looked(
         sha256=hashlib.sha256(data).hexdigest(),
         fingerprint=(_bits(imagehash.phash(picture)), _bits(imagehash.dhash(picture))),
         width=size[0],
         height=size[1],
-        as_it_is=as_it_is,
-        size=len(data) if as_it_is else int(size[0] * size[1] * BYTES_PER_PIXEL),
+        as_it_is=unchanged and upright == size,
     )
 
 
-def write_photo(file: Path, inspected: Inspected, to: Path) -> str:
-    """Write the prepared JPEG of `file`; returns its sha256.
+def write_photo(file: Path, size: tuple[int, int], as_it_is: bool, to: Path) -> str:
+    """Write the prepared JPEG of `file`, in the size that it was found to become; returns its sha256.
 
     Raises:
         OSError: `file` was changed since it was inspected, or `to` cannot be written.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
-    if inspected.as_it_is:
+    if as_it_is:
         shutil.copyfile(file, to)
-        return hashlib.sha256(to.read_bytes()).hexdigest()
-    pixels = _pixels(file.read_bytes(), (inspected.width, inspected.height))
-    if isinstance(pixels, Refused):
-        raise OSError(f"{file} was changed meanwhile: {pixels.detail}")
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, format="JPEG", quality=QUALITY)
-    to.write_bytes(encoded.getvalue())
-    return hashlib.sha256(encoded.getvalue()).hexdigest()
+    else:
+        decoded = _decoded(file.read_bytes(), size)
+        if decoded.status is not PhotoStatus.OK:
+            raise OSError(f"{file} was changed meanwhile: {decoded.status.value}: {decoded.error}")
+        Image.fromarray(decoded.pixels[0]).save(to, format="JPEG", quality=QUALITY)
+    return hashlib.sha256(to.read_bytes()).hexdigest()
 
 
-def _pixels(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | Refused:
+def _decoded(data: bytes, size: tuple[int, int]) -> Decoded:
     """The upright RGB picture at `size` (width, height): uint8 [height, width, 3]."""
     wanted = Preprocessing((size[1], size[0]), "squash", "lanczos", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    decoded = decode(data, [wanted], MAX_PIXELS)
-    if decoded.status is not PhotoStatus.OK:
-        return Refused("unopenable", f"{decoded.status.value}: {decoded.error}")
-    return decoded.pixels[0]
+    return decode(data, [wanted], MAX_PIXELS)
 
 
 def _upright_size(data: bytes) -> tuple[tuple[int, int] | None, bool]:

@@ -1,12 +1,14 @@
 """Whole homes, held out: what the thresholds are chosen and evaluated on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enrich.errors import UsageError
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 
 MIN_PHOTOS_FALSE = 8
 """`false` needs this many photos by default (ENRICH_MIN_PHOTOS_FALSE), so it is evaluated on such homes."""
@@ -40,6 +42,17 @@ class Homes:
         return Homes(tuple(self.rows[i] for i in keep), self.truth[keep], self.fold[keep], self.site[keep])
 
 
+def find_homes(
+    photos: PhotoSet, usable: NDArray[np.bool_], prefixes: Sequence[str] = ()
+) -> list[NDArray[np.int64]]:
+    """Rows of each home: groups with at least `MIN_PHOTOS` usable photos, of paths that start so."""
+    if prefixes:
+        usable = usable & np.array([path.startswith(tuple(prefixes)) for path in photos.paths])
+    rows = np.flatnonzero(usable)
+    _, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
+    return [rows[inverse == group] for group in np.flatnonzero(sizes >= MIN_PHOTOS)]
+
+
 def whole_homes(photos: PhotoSet, head: str, fold: NDArray[np.int64], collection: str) -> Homes:
     """The held-out homes of `collection` (empty: of all) for a binary head.
 
@@ -48,8 +61,7 @@ def whole_homes(photos: PhotoSet, head: str, fold: NDArray[np.int64], collection
     """
     labels = photos.labels[head]
     usable = photos.within(collection) & (labels != UNLABELLED) & (fold >= 0)
-    groups, counts = np.unique(photos.group[usable], return_counts=True)
-    rows = tuple(np.flatnonzero(usable & (photos.group == group)) for group in groups[counts >= MIN_PHOTOS])
+    rows = tuple(find_homes(photos, usable))
     truth = np.array([bool((labels[index] == 1).any()) for index in rows], dtype=bool)
     for wanted, words in ((True, "with"), (False, "without")):
         if np.count_nonzero(truth == wanted) < 2:

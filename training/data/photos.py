@@ -5,7 +5,6 @@ come from, with one photographer and one style. Everything held out is held out 
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enrich.errors import UsageError
+from training.data.labels import (
+    BINARY_LABELS,
+    REQUIRED,
+    ROOM,
+    UNLABELLED,
+    MulticlassColumn,
+    classes_named,
+    labels_of,
+    numbered,
+    read_table,
+    refuse_repeated,
+    with_files,
+    with_fixes,
+)
 
-UNLABELLED = -1
 MAX_PIXELS = 100_000_000
 """Of a photo; larger ones are not decoded."""
-REQUIRED = ("path", "group", "split")
-TAKEN = (*REQUIRED, "balcony", "fireplace", "room", "source", "licence")
-"""Columns with a meaning of their own: no name for a head."""
-HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
-BINARY_LABELS = {"0": 0, "1": 1, "": UNLABELLED, "0.0": 0, "1.0": 1}
+NO_FOLDER = "(no folder)"
+"""The collection of photos that lie beside the manifest."""
 DATASET_GROUPS = 100
 """A source with as many groups is a data set gathered from many places: there the group is the site."""
 
@@ -44,7 +53,7 @@ class PhotoSet:
     site: NDArray[np.str_]
     split: NDArray[np.str_]
     collection: NDArray[np.str_]
-    """First folder of the path: which collection of photos it comes from."""
+    """First folder of the path: which collection of photos it comes from, or `NO_FOLDER`."""
     licence: NDArray[np.str_]
     labels: dict[str, NDArray[np.int64]]
     classes: dict[str, tuple[str, ...]]
@@ -55,49 +64,18 @@ class PhotoSet:
 
     def of(self, rows: NDArray[np.int64]) -> "PhotoSet":
         """These photos only, in this order."""
+        arrays = ("group", "site", "split", "collection", "licence")
         return replace(
             self,
             paths=tuple(self.paths[row] for row in rows),
             sha256=tuple(self.sha256[row] for row in rows),
-            group=self.group[rows],
-            site=self.site[rows],
-            split=self.split[rows],
-            collection=self.collection[rows],
-            licence=self.licence[rows],
             labels={name: labels[rows] for name, labels in self.labels.items()},
+            **{name: getattr(self, name)[rows] for name in arrays},
         )
 
     def within(self, collection: str) -> NDArray[np.bool_]:
         """Which photos are of `collection`; of all collections, where it is empty."""
         return self.collection == collection if collection else np.ones(len(self), dtype=bool)
-
-
-@dataclass(frozen=True)
-class MulticlassColumn:
-    """A manifest column that holds class names, and how its values become classes."""
-
-    column: str
-    classes: tuple[str, ...]
-    merged: dict[str, str]
-    """Value in the manifest -> class it counts as."""
-
-
-ROOM = MulticlassColumn(
-    column="room",
-    classes=(
-        "bathroom",
-        "bedroom",
-        "kitchen",
-        "living_room",
-        "dining_room",
-        "hallway",
-        "exterior",
-        "balcony",
-        "floor_plan",
-        "other",
-    ),
-    merged={"map": "floor_plan", **dict.fromkeys(("stairs", "office", "pool", "empty_room"), "other")},
-)
 
 
 def load_photos(
@@ -118,41 +96,21 @@ def load_photos(
     Raises:
         UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
     """
-    manifest = folder / "manifest.csv"
-    table = read_manifest(folder)
-    needed = (*REQUIRED, *binary, multiclass.column)
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    manifest, room = folder / "manifest.csv", multiclass.column
+    table = with_files(read_manifest(folder, (*REQUIRED, *binary, room)), more)
     if fixes:
-        table = _fixed(table, fixes, (*binary, multiclass.column))
-    if exclude:
-        table = table[~table["path"].str.startswith(tuple(exclude))].reset_index(drop=True)
-    if table.empty:
-        raise UsageError(f"{manifest} holds no photo" + (" outside --exclude" if exclude else ""))
-    repeated = table["path"][table["path"].duplicated()]
-    if not repeated.empty:
-        raise UsageError(f"{manifest} names {repeated.iloc[0]} more than once; keep one row a photo")
-    labels = {column: binary_labels(table, column, manifest) for column in binary}
-    labels[multiclass.column] = _class_labels(table, multiclass, manifest)
-    classes = {multiclass.column: multiclass.classes}
-    for name, path in more.items():
-        labels[name], named = _labels_beside(table, name, path)
-        if named:
+        table = with_fixes(table, fixes, (*binary, room))
+    table = chosen_rows(table, manifest, exclude)
+    labels = {column: labels_of(table, column, f"{manifest}: {column}") for column in binary}
+    index = numbered(multiclass.classes, multiclass.merged)
+    labels[room] = labels_of(table, room, f"{manifest}: {room}", index)
+    classes = {room: multiclass.classes}
+    for name, file in more.items():
+        if named := classes_named(table[name], file):
             classes[name] = named
-    empty = np.full(len(table), "", dtype=object)
-    return PhotoSet(
-        folder=folder,
-        paths=tuple(table["path"]),
-        sha256=hash_files(folder, tuple(table["path"])),
-        group=table["group"].to_numpy(dtype=str),
-        site=sites(table),
-        split=table["split"].to_numpy(dtype=str),
-        collection=table["path"].str.split("/").str[0].to_numpy(dtype=str),
-        licence=np.asarray(table.get("licence", empty), dtype=str),
-        labels=labels,
-        classes=classes,
-    )
+        index = numbered(named) if named else BINARY_LABELS
+        labels[name] = labels_of(table, name, f"{file}: label", index)
+    return photo_set(folder, table, labels, classes)
 
 
 def without_rare_classes(photos: PhotoSet, head: str, least: int = 2) -> tuple[PhotoSet, tuple[str, ...]]:
@@ -184,114 +142,69 @@ def without_rare_classes(photos: PhotoSet, head: str, least: int = 2) -> tuple[P
     return left, tuple(name for number, name in enumerate(names) if number not in kept)
 
 
-def read_manifest(folder: Path) -> pd.DataFrame:
+def read_manifest(folder: Path, needed: Sequence[str] = ("path",)) -> pd.DataFrame:
     """The rows of `folder/manifest.csv`, every cell as text.
 
     Raises:
-        UsageError: it is not there, or not readable.
+        UsageError: it is not there, or cannot be used (`read_table`).
     """
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
-    return read_table(manifest)
+    return read_table(manifest, needed)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file, every cell as text.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
-
-
-def _fixed(table: pd.DataFrame, fixes: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The manifest with the labels that `fixes` corrects."""
-    if not fixes.is_file():
-        raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
-    stated = read_table(fixes)
-    if not {"path", "label", "why"} <= set(stated.columns):
-        raise UsageError(f"{fixes} needs the columns path, label, why; it has {', '.join(stated.columns)}")
-    place = pd.Series(table.index, index=table["path"])
-    fixed = table.copy()
-    for path, label in zip(stated["path"], stated["label"], strict=True):
-        column, equals, value = label.partition("=")
-        if path not in place.index:
-            raise UsageError(f"{fixes}: {path} is not in manifest.csv; take its row out")
-        if not equals or column not in columns:
-            raise UsageError(
-                f"{fixes}: {path} has the label {label!r}; write COLUMN=LABEL, with one of "
-                f"{', '.join(columns)}"
-            )
-        fixed.loc[place[path], column] = value
-    return fixed
-
-
-def _labels_beside(table: pd.DataFrame, name: str, path: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels from a file of its own, in the order of the manifest's rows, and the classes that they name, if
-    any."""
-    if not re.fullmatch(HEAD_NAME, name) or name in TAKEN:
-        raise UsageError(
-            f"--head {name}: a name is made of a to z, 0 to 9 and _, begins with a letter, and is none of "
-            f"{', '.join(TAKEN)}"
-        )
-    if not path.is_file():
-        raise UsageError(f"--head {name}: {path} is missing; it needs the columns path, label")
-    stated = read_table(path)
-    if not {"path", "label"} <= set(stated.columns):
-        raise UsageError(f"{path} needs the columns path, label; it has {', '.join(stated.columns)}")
-    unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
-    if not unknown.empty:
-        raise UsageError(
-            f"{path}: {len(unknown)} photos are not in manifest.csv, the first is {unknown.iloc[0]}; add "
-            "them there, or take their rows out"
-        )
-    repeated = stated["path"][stated["path"].duplicated()]
-    if not repeated.empty:
-        raise UsageError(f"{path} names {repeated.iloc[0]} more than once; keep one row a photo")
-    by_path = stated.set_index("path")["label"]
-    ordered = table[["path"]].assign(label=table["path"].map(by_path).fillna(""))
-    classes = tuple(sorted(set(stated["label"]) - BINARY_LABELS.keys()))
-    if len(classes) < 2 or len(classes) < len(set(stated["label"]) - {""}):
-        return binary_labels(ordered, "label", path), ()
-    if wrong := [one for one in classes if not re.fullmatch(HEAD_NAME, one)]:
-        raise UsageError(
-            f"{path}: a class cannot be called {wrong[0]!r}; its name is made of a to z, 0 to 9 and _, and "
-            "begins with a letter"
-        )
-    return _class_labels(ordered, MulticlassColumn("label", classes, {}), path), classes
-
-
-def binary_labels(table: pd.DataFrame, column: str, manifest: Path) -> NDArray[np.int64]:
-    """Labels [rows] of a column of 1, 0 or nothing.
+def chosen_rows(
+    table: pd.DataFrame, manifest: Path, exclude: Sequence[str] = (), split: str | None = None
+) -> pd.DataFrame:
+    """The rows of this split (None: of all) whose path starts with no prefix of `exclude`.
 
     Raises:
-        UsageError: it holds anything else.
+        UsageError: there is none, or a photo has two.
     """
-    wrong = table.loc[~table[column].isin(list(BINARY_LABELS)), ["path", column]]
-    if not wrong.empty:
-        path, value = wrong.iloc[0]
-        raise UsageError(
-            f"{manifest}: {column} of {path} is {value!r}; write 1, 0, or nothing for not labelled"
-        )
-    return np.asarray(table[column].map(BINARY_LABELS), dtype=np.int64)
+    if split is not None:
+        if "split" not in table.columns:
+            raise UsageError(f"{manifest} has no column split; leave out --split")
+        known = ", ".join(sorted(set(table["split"])))
+        table = table[table["split"] == split]
+        if table.empty:
+            raise UsageError(f"{manifest} has no photo of split {split!r}; there are {known}")
+    table = table[~table["path"].str.startswith(tuple(exclude))]
+    if table.empty:
+        raise UsageError(f"{manifest} holds no photo" + (" outside --exclude" if exclude else ""))
+    refuse_repeated(table, manifest)
+    return table.reset_index(drop=True)
 
 
-def _class_labels(table: pd.DataFrame, head: MulticlassColumn, manifest: Path) -> NDArray[np.int64]:
-    values = table[head.column].replace(head.merged)
-    wrong = table.loc[~values.isin(["", *head.classes]), ["path", head.column]]
-    if not wrong.empty:
-        path, value = wrong.iloc[0]
-        known = ", ".join((*head.classes, *head.merged))
-        raise UsageError(f"{manifest}: {head.column} of {path} is {value!r}; known are {known}, or nothing")
-    index = {name: number for number, name in enumerate(head.classes)} | {"": UNLABELLED}
-    return np.asarray(values.map(index), dtype=np.int64)
+def photo_set(
+    folder: Path,
+    table: pd.DataFrame,
+    labels: dict[str, NDArray[np.int64]],
+    classes: dict[str, tuple[str, ...]],
+) -> PhotoSet:
+    """The photos of these rows of a manifest, whose columns `split`, `source` and `licence` may be missing.
+
+    Raises:
+        UsageError: files are missing.
+    """
+    paths, nothing = tuple(table["path"]), pd.Series("", table.index)
+    return PhotoSet(
+        folder=folder,
+        paths=paths,
+        sha256=_hash_files(folder, paths),
+        group=table["group"].to_numpy(dtype=str),
+        site=_sites(table),
+        split=table.get("split", nothing).to_numpy(dtype=str),
+        collection=np.array(
+            [path.partition("/")[0] if "/" in path else NO_FOLDER for path in paths], dtype=str
+        ),
+        licence=table.get("licence", nothing).to_numpy(dtype=str),
+        labels=labels,
+        classes=classes,
+    )
 
 
-def sites(table: pd.DataFrame) -> NDArray[np.str_]:
+def _sites(table: pd.DataFrame) -> NDArray[np.str_]:
     """The site of each row of a manifest."""
     if "source" not in table.columns:
         return np.asarray(table["group"], dtype=str)
@@ -300,12 +213,8 @@ def sites(table: pd.DataFrame) -> NDArray[np.str_]:
     return np.asarray(table["source"].where(own_site, table["group"]), dtype=str)
 
 
-def hash_files(folder: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """sha256 of every photo file.
-
-    Raises:
-        UsageError: files are missing.
-    """
+def _hash_files(folder: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """sha256 of every photo file."""
     missing = [path for path in paths if not (folder / path).is_file()]
     if missing:
         raise UsageError(

@@ -4,133 +4,162 @@ Everything is decided before a file is written, and written beside its place bef
 """
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeVar
 
 import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
-from training.data.clean import inspect_all, write_photo
-from training.data.decide import Decision, Rules, decide
-from training.data.prepared import (
-    DROPPED,
-    PHOTOS,
-    SHEET,
-    SUMMARY,
-    TABLE,
-    Dropped,
-    PreparedPhoto,
-    task_order,
-    write_tables,
-)
+from training.data.clean import Looked, inspect, write_photo
+from training.data.decide import Rules, decide
+from training.data.prepared import DROPPED, PHOTOS, SHEET, SUMMARY, TABLE, counted, write_tables
 from training.data.review import draw_sheet, notes, remarks
 from training.data.sources import find_candidates
 
+THREADS = 2
+BYTES_PER_PIXEL = 0.6
+"""Of a photo as `write_photo` writes it, at most; for the estimate of the disk space."""
 SPARE_BYTES = 20_000_000
 """For the tables and the contact sheet."""
-
-Watch = Callable[[str, int], Callable[[], None]]
-"""(what, total) -> what is called after each photo."""
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """What `enrich-train prepare` was asked for."""
-
-    photos: Path
-    out: Path
-    rules: Rules = field(default_factory=Rules)
-    tasks: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    width: int = 500
-    min_width: int = 500
-    overwrite: bool = False
-
-    def recorded(self) -> dict[str, Any]:
-        """What decides over the prepared photos, without anyone's paths."""
-        return asdict(self.rules) | {
-            "tasks": list(self.tasks),
-            "exclude": list(self.exclude),
-            "width": self.width,
-            "min_width": self.min_width,
-        }
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What `prepare` did."""
 
-    photos: tuple[PreparedPhoto, ...]
-    dropped: tuple[Dropped, ...]
+    table: pd.DataFrame
+    """A row a photo of a task (`write_tables`)."""
     notes: tuple[str, ...]
     """Lines for the person at the keyboard."""
 
 
-def prepare(options: PrepareOptions, watch: Watch = lambda what, total: lambda: None) -> Outcome:
-    """Prepare the photos and write the folder `options.out`.
+def prepare_command(
+    photos: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTOS", help="Folder of <task>/<class>/ folders, or with manifest.csv"),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write")],
+    split: Annotated[
+        Literal["thesis", "group"],
+        typer.Option(help="thesis: first 80 % of each class trains; group: whole homes"),
+    ] = "thesis",
+    sizes: Annotated[
+        Literal["all", "thesis"], typer.Option(help="thesis: draw classes down to the thesis's sizes")
+    ] = "all",
+    task: Annotated[list[str] | None, typer.Option(help="Only this task")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    cap: Annotated[int, typer.Option(min=0, help="Photos per home and class at most; 0: all")] = 0,
+    width: Annotated[int, typer.Option(min=32, help="Pixels wide that wider photos become")] = 500,
+    min_width: Annotated[
+        int | None, typer.Option(min=1, help="Narrower photos are dropped; default: --width")
+    ] = None,
+    near: Annotated[
+        int,
+        typer.Option(min=0, max=64, help="Photos that differ in at most as many of 128 bits are the same"),
+    ] = Rules.near,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier prepared folder")
+    ] = False,
+) -> None:
+    """Clean labelled photos, drop duplicates, split them for `compare`."""
+    smallest = width if min_width is None else min_width
+    rules = Rules(split, sizes, cap, near, seed, tuple(task or ()), tuple(exclude or ()), width, smallest)
+    outcome = prepare(photos, out, rules, overwrite)
+    kept = (outcome.table["reason"] == "").sum()
+    console = Console()
+    console.print(_table(outcome))
+    for note in outcome.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{kept} photos prepared in {out}", soft_wrap=True, markup=False)
+
+
+def _table(outcome: Outcome) -> Table:
+    """Photos kept and dropped per task, class and reason."""
+    counts = counted(outcome.table)
+    table = Table("task", "class")
+    for name in counts.columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for (task, label), figures in counts.iterrows():
+        table.add_row(task, label, *(str(figure) if figure else "-" for figure in figures))
+    return table
+
+
+def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> Outcome:
+    """Prepare the photos of the folder `photos` and write the folder `out`; `overwrite`: in place of an
+    earlier one.
 
     Raises:
-        UsageError: nothing to prepare, a class without usable photos, too little disk, or `options.out` holds
+        UsageError: nothing to prepare, a class without usable photos, too little disk, or `out` holds
             something that must not be replaced; nothing was changed.
     """
-    check_out(options)
-    found = find_candidates(options.photos, options.tasks, options.exclude, options.rules.seed)
-    sources = list(dict.fromkeys(candidate.source for candidate in found))
-    files = [options.photos / source for source in sources]
-    looked = inspect_all(files, options.width, options.min_width, watch("looking", len(files)))
-    photos = dict(zip(sources, looked, strict=True))
-    decisions = [
-        decide([candidate for candidate in found if candidate.task == task], photos, options.rules)
-        for task in task_order(candidate.task for candidate in found)
-    ]
-    return _write(options, decisions, watch)
+    _check_out(photos, out, overwrite)
+    table = find_candidates(photos, rules.tasks, rules.exclude, rules.seed)
+    sources = table["source"].unique()
+
+    def look(source: str) -> Looked:
+        return inspect(photos / source, rules.width, rules.min_width)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        looked = list(_with_bar(pool.map(look, sources), "looking", len(sources)))
+    found = pd.DataFrame(map(asdict, looked), index=sources)
+    table = table.join(found, on="source").assign(split="", path="")
+    tasks = {task: own.copy() for task, own in table.groupby("task", sort=False)}
+    pairs = pd.concat([decide(own, rules) for own in tasks.values()])
+    table = pd.concat(tasks.values())
+    try:
+        _write(photos, out.resolve(), table, pairs, rules)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written, nothing was changed: {error}") from None
+    return Outcome(table, tuple(notes(rules, table, pairs)))
 
 
-def check_out(options: PrepareOptions) -> None:
-    """Refuse to write where something else is.
+def _with_bar(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
+    console = Console(stderr=True)
+    if not console.is_interactive:  # elsewhere a progress bar leaves empty lines
+        return items
+    return track(items, what, total, console=console, transient=True)
 
-    Raises:
-        UsageError: there is.
-    """
-    out, photos = options.out.resolve(), options.photos.resolve()
-    if out == photos or photos in out.parents or out in photos.parents:
-        raise UsageError(f"--out {options.out} and {options.photos} lie in each other: name another folder")
+
+def _check_out(photos: Path, out: Path, overwrite: bool) -> None:
+    """Refuse to write where something else is."""
+    place, of_photos = out.resolve(), photos.resolve()
+    if place == of_photos or of_photos in place.parents or place in of_photos.parents:
+        raise UsageError(f"--out {out} and {photos} lie in each other: name another folder")
     if not out.exists():
         return
     if not out.is_dir():
-        raise UsageError(f"--out {options.out} is a file: name a folder")
+        raise UsageError(f"--out {out} is a file: name a folder")
     inside = {file.name for file in out.iterdir()}
-    if not inside:
-        return
-    if not {TABLE, SUMMARY} <= inside <= {TABLE, DROPPED, SUMMARY, SHEET, PHOTOS}:
-        raise UsageError(f"--out {options.out} holds other files: name an empty or a new folder")
-    if not options.overwrite:
-        raise UsageError(f"--out {options.out} is a prepared folder already: add --overwrite to replace it")
+    if inside and not {TABLE, SUMMARY} <= inside <= {TABLE, DROPPED, SUMMARY, SHEET, PHOTOS}:
+        raise UsageError(f"--out {out} holds other files: name an empty or a new folder")
+    if inside and not overwrite:
+        raise UsageError(f"--out {out} is a prepared folder already: add --overwrite to replace it")
 
 
-def _write(options: PrepareOptions, decisions: Sequence[Decision], watch: Watch) -> Outcome:
-    """Write everything into a sibling of `options.out`, then put it in place."""
-    out = options.out.resolve()
-    kept = pd.concat([decision.kept for decision in decisions])
-    left_out = pd.concat([decision.dropped for decision in decisions])
-    _check_disk(out, sum(photo.size for photo in kept["photo"]))
-    columns = ["task", "label", "source", "reason", "detail"]
-    dropped = tuple(Dropped(*row) for row in left_out[columns].itertuples(index=False))
-    advance = watch("writing", len(kept))
-    written = []
-    try:
-        with new_folder(out) as folder:
-            for row in kept.itertuples():
-                written.append(_write_photo(options.photos, folder, row))
-                advance()
-            write_tables(folder, written, dropped, options.recorded(), remarks(decisions))
-            draw_sheet(options.photos, folder / SHEET, decisions)
-    except OSError as error:
-        raise UsageError(f"--out {options.out} cannot be written, nothing was changed: {error}") from None
-    return Outcome(tuple(written), dropped, tuple(notes(options.rules, decisions)))
+def _write(root: Path, out: Path, table: pd.DataFrame, pairs: pd.DataFrame, rules: Rules) -> None:
+    """Write everything into a sibling of `out`, then put it in place; `table` gets the `path` of what is
+    kept, and the `sha256` of the file there."""
+    kept, number = table[table["reason"] == ""], table.groupby("task").cumcount()
+    _check_disk(out, int((kept["width"] * kept["height"]).sum() * BYTES_PER_PIXEL))
+    with new_folder(out) as folder:
+        for row in _with_bar(kept.itertuples(), "writing", len(kept)):
+            stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
+            path = f"{PHOTOS}/{row.task}/{row.label}/{number[row.Index]:05d}-{stem}.jpg"
+            size = (row.width, row.height)
+            sha256 = write_photo(root / row.source, size, row.as_it_is, folder / path)
+            table.loc[row.Index, ["path", "sha256"]] = [path, sha256]
+        write_tables(folder, table, asdict(rules), remarks(table["task"].unique(), pairs))
+        draw_sheet(root, folder / SHEET, table, pairs)
 
 
 def _check_disk(out: Path, size: int) -> None:
@@ -139,12 +168,3 @@ def _check_disk(out: Path, size: int) -> None:
     if free < needed:
         megabytes = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
         raise UsageError(f"too little disk for --out {out.name}: {megabytes}; name a folder on another disk")
-
-
-def _write_photo(root: Path, folder: Path, row: Any) -> PreparedPhoto:
-    """Write the photo of a row that is kept (`Decision.table`)."""
-    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
-    path = f"{PHOTOS}/{row.task}/{row.label}/{row.Index:05d}-{stem}.jpg"
-    sha256 = write_photo(root / row.source, row.photo, folder / path)
-    size = (row.photo.width, row.photo.height)
-    return PreparedPhoto(row.task, row.label, row.side, path, row.group, row.source, sha256, *size)

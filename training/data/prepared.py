@@ -9,15 +9,15 @@
     prepared.json   options, classes in order, counts, and the digest of prepared.csv
 """
 
-import csv
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import pandas as pd
 
 from enrich.errors import UsageError
 
@@ -62,17 +62,6 @@ class PreparedPhoto:
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """One photo of one task that was left out."""
-
-    task: str
-    label: str
-    source: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A prepared folder."""
 
@@ -103,41 +92,40 @@ def task_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=lambda name: (order.index(name) if name in order else 99, name)))
 
 
-def write_tables(
-    folder: Path,
-    photos: Sequence[PreparedPhoto],
-    dropped: Sequence[Dropped],
-    options: dict[str, Any],
-    remarks: dict[str, Any],
-) -> None:
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Photos of each task and class (rows, in order) by what became of them (columns): the split, or the
+    reason why they were left out."""
+    verdict = table["split"].where(table["reason"] == "", table["reason"])
+    counts = pd.crosstab([table["task"], table["label"]], verdict)
+    reasons = [name for name in counts.columns if name not in SPLITS]
+    order = pd.MultiIndex.from_frame(table[["task", "label"]].drop_duplicates())
+    return counts.reindex(index=order, columns=[*SPLITS, *reasons], fill_value=0)
+
+
+def write_tables(folder: Path, table: pd.DataFrame, options: dict[str, Any], remarks: dict[str, Any]) -> None:
     """Write prepared.csv, dropped.csv and prepared.json beside the photos that are in `folder` already.
 
-    `remarks`: more entries of prepared.json, for people.
+    `table`: a row a photo of a task, with the fields of `PreparedPhoto`, and `reason` and `detail` why it was
+    left out, empty where it was not. `remarks`: more entries of prepared.json, for people.
     """
-    table = _csv(COLUMNS, map(astuple, photos))
-    (folder / TABLE).write_bytes(table)
-    (folder / DROPPED).write_bytes(_csv(DROPPED_COLUMNS, map(astuple, dropped)))
-    classes = _classes(photos)
-    counted = Counter((p.task, p.label, p.split) for p in photos)
-    reasons = Counter((d.task, d.label, d.reason) for d in dropped)
-    summary = {
-        "options": options,
-        "classes": {task: list(names) for task, names in classes.items()},
-        "counts": {
-            task: {name: {split: counted[task, name, split] for split in SPLITS} for name in names}
-            for task, names in classes.items()
-        },
-        "dropped": {
-            task: {
-                name: {r: n for (t, c, r), n in sorted(reasons.items()) if (t, c) == (task, name)}
-                for name in names
-            }
-            for task, names in classes.items()
-        },
-        "digest": hashlib.sha256(table).hexdigest(),
-        **remarks,
-    }
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    named = table.rename(columns={"label": "class"})
+    kept = table["reason"] == ""
+    prepared = _csv(named.loc[kept, list(COLUMNS)])
+    (folder / TABLE).write_bytes(prepared)
+    (folder / DROPPED).write_bytes(_csv(named.loc[~kept, list(DROPPED_COLUMNS)]))
+    summary: dict[str, Any] = {"options": options, "classes": {}, "counts": {}, "dropped": {}}
+    counts = counted(table)
+    for task in task_order(table["task"]):
+        of_task = counts.loc[task]
+        names = class_order(task, of_task.index)
+        summary["classes"][task] = list(names)
+        summary["counts"][task] = of_task.loc[list(names), list(SPLITS)].to_dict("index")
+        reasons = of_task.drop(columns=list(SPLITS))
+        summary["dropped"][task] = {
+            name: {why: n for why, n in reasons.loc[name].to_dict().items() if n} for name in names
+        }
+    summary["digest"] = hashlib.sha256(prepared).hexdigest()
+    (folder / SUMMARY).write_text(json.dumps(summary | remarks, indent=1) + "\n")
 
 
 def read_prepared(folder: Path) -> Prepared:
@@ -158,21 +146,9 @@ def read_prepared(folder: Path) -> Prepared:
         raise UsageError(f"{folder / SUMMARY} is damaged; {again}") from None
     if stated != digest:
         raise UsageError(f"{folder / TABLE} was changed after it was made; {again}")
-    rows: Any = csv.DictReader(io.StringIO(table.decode()))
-    photos = tuple(
-        PreparedPhoto(
-            row["task"],
-            row["class"],
-            row["split"],
-            row["path"],
-            row["group"],
-            row["source"],
-            row["sha256"],
-            int(row["width"]),
-            int(row["height"]),
-        )
-        for row in rows
-    )
+    types = dict.fromkeys(COLUMNS, str) | {"width": "int64", "height": "int64"}
+    rows = pd.read_csv(io.BytesIO(table), dtype=types, keep_default_na=False)
+    photos = tuple(PreparedPhoto(*row) for row in rows[list(COLUMNS)].itertuples(index=False, name=None))
     missing = [photo.path for photo in photos if not (folder / photo.path).is_file()]
     if missing:
         raise UsageError(f"{len(missing)} photos of {folder} are missing, the first is {missing[0]}; {again}")
@@ -186,9 +162,5 @@ def _classes(photos: Sequence[PreparedPhoto]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _csv(table: pd.DataFrame) -> bytes:
+    return str(table.to_csv(index=False, lineterminator="\n")).encode()

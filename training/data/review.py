@@ -1,14 +1,14 @@
 """What `prepare` tells people: pairs of like photos, as a list and as pictures, and lines for the prompt."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.decide import DOUBTFUL, STRADDLES, Decision, Rules
-from training.data.prepared import SHEET
+import pandas as pd
+
+from training.data.decide import DOUBTFUL, STRADDLES, THESIS_SIZES, Rules
+from training.data.prepared import SHEET, SPLITS, counted
 from training.data.sheet import contact_sheet
-from training.data.split import THESIS_SIZES
 
 BATCH = 32
 """The thesis's; `compare` refuses a class with fewer training photos than its batch."""
@@ -18,70 +18,57 @@ SHOWN = ("contradicting", STRADDLES, DOUBTFUL, "near_duplicate")
 """What came of the pairs on the contact sheet, the most doubtful first."""
 
 
-def remarks(decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Entries of prepared.json on pairs of like photos."""
-    pairs = [
-        {
-            "task": first.task,
-            "decision": reason,
-            "distance": distance,
-            "photos": [first.source, second.source],
-        }
-        for reason, distance, first, second in _pairs(decisions)
-    ]
-    straddling = {decision.task: decision.straddling_uncleaned for decision in decisions}
-    return {"pairs": pairs, "straddling_pairs_without_cleaning": straddling}
+def remarks(tasks: Sequence[str], pairs: pd.DataFrame) -> dict[str, Any]:
+    """Entries of prepared.json on the `pairs` of like photos that `decide` tells of."""
+    straddling = {task: _straddling(pairs, task) for task in tasks}
+    told = pairs[["task", "decision", "distance", "photos"]].to_dict("records")
+    return {"pairs": told, "straddling_pairs_without_cleaning": straddling}
 
 
-def draw_sheet(root: Path, path: Path, decisions: Sequence[Decision]) -> None:
+def draw_sheet(root: Path, path: Path, table: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """The pairs that people should look at, side by side; of each kind the farthest apart first."""
-    found: dict[tuple[str, str], tuple[str, int, Any, Any]] = {}
-    for reason, distance, first, second in _pairs(decisions):
-        if reason in SHOWN:
-            found.setdefault((first.source, second.source), (reason, distance, first, second))
-    ranked = sorted(found.values(), key=lambda pair: (SHOWN.index(pair[0]), -pair[1]))[:SHEET_PAIRS]
-    cells = [
-        (root / end.source, f"{n}: {reason}, {distance} bits\n{end.task}/{end.label}\n{end.source[-40:]}")
-        for n, (reason, distance, *ends) in enumerate(ranked, start=1)
-        for end in ends
-    ]
+    shown = pairs[pairs["decision"].isin(SHOWN)].drop_duplicates("photos")
+    shown = shown.assign(rank=shown["decision"].map(SHOWN.index))
+    shown = shown.sort_values(["rank", "distance"], ascending=[True, False])[:SHEET_PAIRS]
+    cells = []
+    for number, pair in enumerate(shown.itertuples(), start=1):
+        for end in (table.loc[pair.first], table.loc[pair.second]):
+            what = f"{number}: {pair.decision}, {pair.distance} bits"
+            cells.append((root / end.source, f"{what}\n{end.task}/{end.label}\n{end.source[-40:]}"))
     contact_sheet(path, cells, columns=6, cell=(220, 165))
 
 
-def _pairs(decisions: Sequence[Decision]) -> Iterator[tuple[str, int, Any, Any]]:
-    """What came of each pair, its distance, and its two rows."""
-    for decision in decisions:
-        for reason, pair in decision.pairs:
-            yield reason, pair.distance, decision.table.loc[pair.first], decision.table.loc[pair.second]
-
-
-def notes(rules: Rules, decisions: Sequence[Decision]) -> Iterator[str]:
+def notes(rules: Rules, table: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
     """Lines for the person at the keyboard."""
-    for decision in decisions:
-        yield from _size_notes(rules, decision)
-        found = Counter(reason for reason, _ in decision.pairs)
+    for (task,), own in counted(table).groupby(["task"], sort=False):
+        for (_, label), sides in own[list(SPLITS)].iterrows():
+            yield from _size_notes(rules, task, label, *sides)
+        found = pairs.loc[pairs["task"] == task, "decision"].value_counts()
+        doubtful, straddles = found.get(DOUBTFUL, 0), found.get(STRADDLES, 0)
         if rules.split == "thesis":
             yield (
-                f"{decision.task}: uncleaned, {decision.straddling_uncleaned} pairs of near-duplicates would "
+                f"{task}: uncleaned, {_straddling(pairs, task)} pairs of near-duplicates would "
                 "stand on both sides of the split; now none does"
             )
-        if found[DOUBTFUL] + found[STRADDLES]:
+        if doubtful + straddles:
             yield (
-                f"{decision.task}: {found[DOUBTFUL]} doubtful pairs kept, {found[STRADDLES]} others lost "
+                f"{task}: {doubtful} doubtful pairs kept, {straddles} others lost "
                 f"their validation photo; look at {SHEET}"
             )
 
 
-def _size_notes(rules: Rules, decision: Decision) -> Iterator[str]:
-    for label, own in decision.kept.groupby("label", sort=False):
-        count, training = len(own), int((own["side"] == "train").sum())
-        thesis = THESIS_SIZES.get((decision.task, label))
-        if rules.sizes == "thesis" and thesis is None:
-            yield f"{decision.task}/{label}: the thesis had no such class, all photos are kept"
-        elif rules.sizes == "thesis" and thesis is not None and count < thesis:
-            yield f"{decision.task}/{label}: {count} photos, the thesis had {thesis}"
-        if training < BATCH:
-            yield (
-                f"warning: class {label} of task {decision.task} has {training} training photos, "
-                f"fewer than a batch of {BATCH}; add photos or use a smaller --batch in compare"
-            )
+def _straddling(pairs: pd.DataFrame, task: str) -> int:
+    return int(pairs.loc[pairs["task"] == task, "straddling"].sum())
+
+
+def _size_notes(rules: Rules, task: str, label: str, training: int, validating: int) -> Iterator[str]:
+    thesis, count = THESIS_SIZES.get((task, label)), training + validating
+    if rules.sizes == "thesis" and thesis is None:
+        yield f"{task}/{label}: the thesis had no such class, all photos are kept"
+    elif rules.sizes == "thesis" and thesis is not None and count < thesis:
+        yield f"{task}/{label}: {count} photos, the thesis had {thesis}"
+    if training < BATCH:
+        yield (
+            f"warning: class {label} of task {task} has {training} training photos, "
+            f"fewer than a batch of {BATCH}; add photos or use a smaller --batch in compare"
+        )

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from enrich.model.bundle import Bundle
 from enrich.model.head import MIN_BACKING, Head
 from enrich.model.seen import distinct_views
-from training.data.homes import MIN_PHOTOS, Homes
-from training.data.photos import UNLABELLED, PhotoSet
-from training.evaluate.measure import find_homes
+from training.data.homes import MIN_PHOTOS, Homes, find_homes
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 from training.evaluate.scored import Rows, Scored
 from training.models.heads import FOLDS, site_folds
 from training.thresholds.calibrate import Floats, Truth, fit_temperature

@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
-from training.data.photos import UNLABELLED, PhotoSet
-from training.evaluate.measure import (
-    Answers,
-    by_collection,
-    find_homes,
-    reliability,
-)
+from training.data.homes import find_homes
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
+from training.evaluate.measure import Answers, by_collection, reliability, share_of
 from training.evaluate.scored import Rows, Scored
-from training.thresholds.calibrate import Counts, Share, Truth, rounded
+from training.thresholds.calibrate import Floats, rounded
+from training.thresholds.rules import of_three_rooms
 
 
 @dataclass(frozen=True)
@@ -37,70 +35,66 @@ def measure_classes(
     """Photo and listing figures of a multiclass head."""
     labels = photos.labels[head.name]
     rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
-    chance = scored.chances(bundle, head)[rows]
+    truth, chance = labels[rows], scored.chances(bundle, head)[rows]
     answer, highest = chance.argmax(axis=1), chance.max(axis=1)
-    right = answer == labels[rows]
+    right = answer == truth
+    three = of_three_rooms(chance, truth, [kind.name for kind in head.classes])
     confusion = np.zeros((head.outputs, head.outputs), dtype=np.int64)
-    np.add.at(confusion, (labels[rows], answer), 1)
-    thresholds = np.array([kind.threshold for kind in head.classes])
+    np.add.at(confusion, (truth, answer), 1)
+    homes = find_homes(photos, labels != UNLABELLED, prefixes)
     figures: dict[str, Any] = {
         "kind": "multiclass",
         "photos": len(rows),
-        "accuracy": Share(int(right.sum()), len(rows)).as_json(),
+        "accuracy": share_of(right),
+        "three_rooms": three.as_json() if three else None,
         "calibration_error": rounded(reliability(highest, right).error),
-        "classes": _class_figures(head, labels[rows], answer, highest >= thresholds[answer]),
+        "classes": _class_figures(head, truth, answer, highest),
         "confusion": confusion.tolist(),
         "collections": {
-            name: {"photos": len(part), "accuracy": Share(int(correct.sum()), len(part)).as_json()}
+            name: {"photos": len(part), "accuracy": share_of(right[np.isin(rows, part)])}
             for name, part in by_collection(photos, rows)
-            for correct in [right[np.isin(rows, part)]]
         },
-        "listings": _named(bundle, scored, head, labels, find_homes(photos, labels != UNLABELLED, prefixes)),
+        "listings": {"homes": len(homes), **named_classes(bundle, scored, head, labels, homes)},
     }
     return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
 
 
 def _class_figures(
-    head: Head, labels: NDArray[np.int64], answer: NDArray[np.int64], sure: Truth
+    head: Head, truth: NDArray[np.int64], answer: NDArray[np.int64], highest: Floats
 ) -> dict[str, Any]:
-    """Each class: most probable at all, and at or above the threshold that it counts from."""
+    """Each class: where it is the most probable at all, and where it reaches the threshold that it counts
+    from."""
     figures = {}
     for number, kind in enumerate(head.classes):
-        mine, said = labels == number, answer == number
-        at_all = Counts(
-            int((said & mine).sum()),
-            int((said & ~mine).sum()),
-            int((~said & mine).sum()),
-            int((~said & ~mine).sum()),
-        )
-        over = Share(int((said & sure & mine).sum()), int((said & sure).sum()))
+        having, said = truth == number, answer == number
+        sure = said & (highest >= kind.threshold)
         figures[kind.name] = {
-            "photos": int(mine.sum()),
-            "recall": at_all.recall.as_json(),
-            "precision": at_all.precision.as_json(),
+            "photos": int(having.sum()),
+            "recall": share_of(said[having]),
+            "precision": share_of(having[said]),
             "publish": kind.publish,
             "threshold": kind.threshold,
-            "precision_over_threshold": over.as_json(),
-            "recall_over_threshold": Share(over.hits, int(mine.sum())).as_json(),
+            "precision_over_threshold": share_of(having[sure]),
+            "recall_over_threshold": share_of(sure[having]),
         }
     return figures
 
 
-def _named(
-    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: list[Rows]
+def named_classes(
+    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: Sequence[Rows]
 ) -> dict[str, Any]:
-    """Per published class: homes that have such a photo against those whose document would name it."""
-    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] for rows in homes]
-    figures: dict[str, Any] = {"homes": len(homes)}
+    """Per published class of a multiclass head: homes that have such a photo against those whose document
+    would name it; nothing where there are no homes."""
+    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] or () for rows in homes]
+    figures = {}
     for number, kind in enumerate(head.classes):
         if not kind.publish or not homes:
             continue
         having = np.array([(labels[rows] == number).any() for rows in homes])
-        said = np.array([isinstance(answer, list) and kind.name in answer for answer in answers])
-        counts = Counts.at(said.astype(np.float64), having, 0.5)
+        said = np.array([kind.name in answer for answer in answers])
         figures[kind.name] = {
             "homes": int(having.sum()),
-            "recall": counts.recall.as_json(),
-            "precision": counts.precision.as_json(),
+            "recall": share_of(said[having]),
+            "precision": share_of(having[said]),
         }
     return figures

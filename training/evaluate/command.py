@@ -1,7 +1,5 @@
 """`enrich-train evaluate`: any bundle on any labelled photos, the way it is served."""
 
-import json
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,23 +14,17 @@ from rich.table import Table
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
 from training.data.homes import MIN_PHOTOS
-from training.data.sheet import contact_sheet
+from training.data.labels import pairs
 from training.evaluate import trained_on
 from training.evaluate.classes import ClassesMeasured, measure_classes
 from training.evaluate.faster import Making, calibration_paths, check_making, named
-from training.evaluate.labelled import Chosen, Labelled, load_labelled
-from training.evaluate.measure import BinaryMeasured, measure_binary
-from training.evaluate.plots import draw_confusion, draw_precision_recall, draw_reliability
-from training.evaluate.report import write_report
+from training.evaluate.labelled import Labelled, load_labelled
+from training.evaluate.measure import measure_binary
+from training.evaluate.report import Measured, check_out, write_out
 from training.evaluate.rethreshold import Asked, Seen, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
 from training.markdown import number
 from training.thresholds.rules import Targets
-
-SHOWN = 24
-"""Mistakes of each kind on a contact sheet."""
-
-Measured = BinaryMeasured | ClassesMeasured
 
 
 def evaluate_command(
@@ -46,6 +37,10 @@ def evaluate_command(
         typer.Option(
             help="Only photos whose path starts so make whole homes; default: all groups of 4 or more"
         ),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels of a head of your own, in a file: NAME=LABELS.csv (path, label)"),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
@@ -81,7 +76,7 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
-    console = Console()
+    console = Console(markup=False, highlight=False)
     loaded = load_bundle(bundle)
     making = Making(named(arithmetic or []), calibration_paths(calibrate) if calibrate else ())
     if rethreshold_to is not None:
@@ -91,37 +86,41 @@ def evaluate_command(
         raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
     else:
         loaded = _in(loaded, making)
-    labelled = load_labelled(photos, loaded, Chosen(split, tuple(exclude or ())))
-    _check_out(out)
+    files = {name: Path(file) for name, file in pairs("--head", head or ())}
+    labelled = load_labelled(photos, loaded, split, exclude or (), files)
+    check_out(out)
     prefixes = tuple(homes or ())
     for prefix in prefixes:
         if not any(path.startswith(prefix) for path in labelled.photos.paths):
             raise UsageError(f"--homes {prefix}: no path of the chosen photos starts so")
-    lines = trained_on.warnings(loaded, labelled.photos)
-    for line in lines:
-        console.print(f"Mind: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    warnings = trained_on.warnings(loaded, labelled.photos)
+    for line in warnings:
+        console.print(f"Mind: {line}", style="yellow", soft_wrap=True)
     for line in labelled.remarks:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
         scored = score_all(loaded, labelled.photos, device, console, Path(scratch))
-        measured = measure(loaded, labelled, scored, prefixes)
-        metrics = {
-            **_described(loaded, labelled, scored, {"split": split, "exclude": exclude or []}, prefixes),
-            "warnings": lines,
-            "remarks": labelled.remarks,
-            "heads": {one.head.name: one.figures for one in measured},
-        }
-        write_out(out, metrics, measured, labelled)
+        measured: list[Measured] = [
+            (measure_binary if one.kind == "binary" else measure_classes)(
+                loaded, labelled.photos, scored, one, prefixes
+            )
+            for one in labelled.heads
+        ]
+        rows = {"split": split, "exclude": exclude or []}
+        described = {**_described(loaded, labelled, scored, rows, prefixes), "warnings": warnings}
+        write_out(out, described, measured, labelled)
         console.print(_summary(measured))
-        console.print(
-            f"report, figures and pictures are in {out}", markup=False, highlight=False, soft_wrap=True
-        )
+        for one in measured:
+            if (three := one.figures.get("three_rooms")) and three["of"]:
+                told = f"{_short(three)} kitchens, bathrooms and bedrooms told from each other"
+                console.print(f"{one.head.name}: {told}", soft_wrap=True)
+        console.print(f"report, figures and pictures are in {out}", soft_wrap=True)
         if rethreshold_to is None:
             return
         asked = Asked(Targets(precision, prevalence), prefixes, making, keep_thresholds)
         seen = Seen(labelled, scored, measured, device, console, Path(scratch))
         for line in rethreshold(loaded, seen, asked, rethreshold_to):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def _in(bundle: Bundle, making: Making) -> Bundle:
@@ -135,82 +134,19 @@ def _in(bundle: Bundle, making: Making) -> Bundle:
     return bundle.at(name)
 
 
-def measure(bundle: Bundle, labelled: Labelled, scored: Scored, prefixes: Sequence[str]) -> list[Measured]:
-    """The figures of every head that has labels."""
-    return [
-        measure_binary(bundle, labelled.photos, scored, head, prefixes)
-        if head.kind == "binary"
-        else measure_classes(bundle, labelled.photos, scored, head, prefixes)
-        for head in labelled.heads
-    ]
-
-
-def write_out(out: Path, metrics: dict[str, Any], measured: Sequence[Measured], labelled: Labelled) -> None:
-    """Write the report and its pictures: all made beside `out` first, then put in place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        for one in measured:
-            _draw(one, labelled, scratch)
-        (scratch / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-        (scratch / "report.md").write_text(write_report(metrics, labelled.heads), encoding="utf-8")
-        out.mkdir(exist_ok=True)
-        for file in scratch.iterdir():
-            file.replace(out / file.name)
-    finally:
-        shutil.rmtree(scratch)
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").is_file())):
-        raise UsageError(f"--out {out}: holds something else than an evaluation; choose another folder")
-
-
-def _draw(measured: Measured, labelled: Labelled, folder: Path) -> None:
-    name = measured.head.name
-    if isinstance(measured, ClassesMeasured):
-        draw_confusion(measured, folder / f"{name}_confusion.png")
-        draw_reliability(name, {"photos": measured.photos}, folder / f"{name}_reliability.png")
-        return
-    draw_precision_recall(measured, folder / f"{name}_precision_recall.png")
-    panels = {"photos": measured.photos, "listings": measured.homes}
-    draw_reliability(name, panels, folder / f"{name}_reliability.png")
-    mistakes = worst_mistakes(measured, labelled)
-    contact_sheet(folder / f"{name}_mistakes.png", mistakes, columns=min(6, max(2, len(mistakes))))
-
-
-def worst_mistakes(measured: BinaryMeasured, labelled: Labelled) -> list[tuple[Path, str]]:
-    """The surest mistakes of a binary head: photos labelled 0 with the highest scores, then photos labelled 1
-    with the lowest, `SHOWN` of each at most, on the wrong side of one half."""
-    truth, score = measured.photos.truth, measured.photos.score
-    order = np.argsort(score, kind="stable")
-    wrongly = [int(i) for i in order[::-1] if not truth[i] and score[i] >= 0.5][:SHOWN]
-    missed = [int(i) for i in order if truth[i] and score[i] < 0.5][:SHOWN]
-    shown = []
-    for words, places in ((f"no {measured.head.name}", wrongly), (measured.head.name, missed)):
-        for place in places:
-            path = labelled.photos.paths[measured.rows[place]]
-            short = path if len(path) <= 34 else f"…{path[-33:]}"
-            shown.append((labelled.photos.folder / path, f"labelled {words}: {score[place]:.3f}\n{short}"))
-    return shown
-
-
 def _described(
-    bundle: Bundle,
-    labelled: Labelled,
-    scored: Scored,
-    chosen: dict[str, Any],
-    prefixes: Sequence[str],
+    bundle: Bundle, labelled: Labelled, scored: Scored, rows: dict[str, Any], prefixes: Sequence[str]
 ) -> dict[str, Any]:
+    """What was evaluated on what, for metrics.json."""
     photos = labelled.photos
     unreadable = Counter(result.status.value for result in scored.results if not result.status.ok)
     return {
         "bundle": {"name": bundle.name, "bundle_id": bundle.bundle_id},
         "photos": {
             "photos": len(photos),
-            "groups": len(np.unique(photos.group)),
-            "sites": len(np.unique(photos.site)),
-            "chosen": chosen,
+            "groups": len(set(photos.group)),
+            "sites": len(set(photos.site)),
+            "chosen": rows,
             "homes": list(prefixes),
             "least_photos": MIN_PHOTOS,
             "unreadable": dict(unreadable),
@@ -227,6 +163,7 @@ def _described(
             for head in labelled.heads
             if head.kind == "binary"
         },
+        "remarks": labelled.remarks,
     }
 
 
@@ -237,8 +174,8 @@ def _summary(measured: Sequence[Measured]) -> Table:
     for one in measured:
         figures = one.figures
         if isinstance(one, ClassesMeasured):
-            right = figures["accuracy"]["value"]
-            told = "" if right is None else f"{right:.1%} right"
+            right = figures["accuracy"]
+            told = f"{right['value']:.1%} right" if right["of"] else ""
             table.add_row(one.head.name, str(figures["photos"]), "", "", "", told)
             continue
         photos, listings = figures["photos"], figures["listings"]

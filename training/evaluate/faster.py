@@ -16,7 +16,8 @@ from enrich.model.arithmetic import NEEDED, Counted, Drift, Faster, HeadFigures,
 from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
 from enrich.model.head import Head
 from enrich.model.writing import write_manifest
-from training.data.photos import UNLABELLED, read_manifest
+from training.data.labels import UNLABELLED
+from training.data.photos import read_manifest
 from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Scored
 from training.evaluate.trained_on import digest

@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
-from training.data.homes import MIN_PHOTOS
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.homes import find_homes
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 from training.evaluate.scored import Rows, Scored
 from training.thresholds.calibrate import Counts, Floats, Share, Truth, rounded
 from training.thresholds.rules import PREVALENCES
@@ -62,15 +63,6 @@ class BinaryMeasured:
     homes: Answers
 
 
-def find_homes(photos: PhotoSet, usable: Truth, prefixes: Sequence[str]) -> list[Rows]:
-    """Rows of each home: groups with at least `MIN_PHOTOS` usable photos, of paths that start so."""
-    if prefixes:
-        usable = usable & np.array([path.startswith(tuple(prefixes)) for path in photos.paths])
-    rows = np.flatnonzero(usable)
-    _, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
-    return [rows[inverse == group] for group in np.flatnonzero(sizes >= MIN_PHOTOS)]
-
-
 def measure_binary(
     bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
 ) -> BinaryMeasured:
@@ -79,33 +71,39 @@ def measure_binary(
     rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
     chance = scored.chances(bundle, head)[:, 0]
     truth = labels == 1
-    answers = Answers(truth[rows], chance[rows], chance[rows])
-    figures: dict[str, Any] = {"kind": "binary", "photos": _photo_figures(head, answers)}
-    figures["collections"] = {
-        name: _photo_figures(head, Answers(truth[part], chance[part], chance[part]))
-        for name, part in by_collection(photos, rows)
-    }
     homes = find_homes(photos, labels != UNLABELLED, prefixes)
-    figures["listings"], of_homes = _listing_figures(bundle, scored, head, homes, truth, chance)
-    return BinaryMeasured(head, figures, answers, rows, of_homes)
+    listings, of_homes = _listing_figures(bundle, scored, head, homes, truth, chance)
+    figures = {
+        "kind": "binary",
+        "photos": _photo_figures(head, truth[rows], chance[rows]),
+        "collections": {
+            name: _photo_figures(head, truth[part], chance[part])
+            for name, part in by_collection(photos, rows)
+        },
+        "listings": listings,
+    }
+    return BinaryMeasured(head, figures, Answers(truth[rows], chance[rows], chance[rows]), rows, of_homes)
 
 
-def _photo_figures(head: Head, photos: Answers) -> dict[str, Any]:
-    at_true = Counts.at(photos.score, photos.truth, head.true_threshold)
-    at_half = Counts.at(photos.score, photos.truth, 0.5)
-    below = Counts.at(photos.score, photos.truth, head.false_threshold)
+def share_of(right: Truth) -> dict[str, Any]:
+    """How many are right, with the exact interval."""
+    return Share(int(right.sum()), len(right)).as_json()
+
+
+def _photo_figures(head: Head, truth: Truth, score: Floats) -> dict[str, Any]:
+    over, below = score >= head.true_threshold, score < head.false_threshold
     return {
-        "photos": len(photos.truth),
-        "with": int(photos.truth.sum()),
-        "accuracy": Share(at_true.tp + at_true.tn, len(photos.truth)).as_json(),
-        "accuracy_at_half": Share(at_half.tp + at_half.tn, len(photos.truth)).as_json(),
-        **_ranking(photos.truth, photos.score),
+        "photos": len(truth),
+        "with": int(truth.sum()),
+        "accuracy": share_of(over == truth),
+        "accuracy_at_half": share_of((score >= 0.5) == truth),
+        **_ranking(truth, score),
         "true_threshold": head.true_threshold,
-        "precision": at_true.precision.as_json(),
-        "recall": at_true.recall.as_json(),
+        "precision": share_of(truth[over]),
+        "recall": share_of(over[truth]),
         "false_threshold": head.false_threshold,
-        "negative_precision": below.negative_precision.as_json(),
-        "calibration_error": rounded(reliability(photos.confidence, photos.truth).error),
+        "negative_precision": share_of(~truth[below]),
+        "calibration_error": rounded(reliability(score, truth).error),
     }
 
 
@@ -121,10 +119,8 @@ def _listing_figures(
     if not homes:
         return {"homes": 0}, answers
     has = [one[f"has_{head.name}"] for one in listings]
-    said_true = np.array([answer is True for answer in has])
-    said_false = np.array([answer is False for answer in has])
-    found = Counts.at(said_true.astype(np.float64), having, 0.5)
-    not_ruled_out = Counts.at(1.0 - said_false, having, 0.5)
+    found = Counts.at(np.array([float(answer is True) for answer in has]), having, 0.5)
+    not_ruled_out = Counts.at(np.array([float(answer is not False) for answer in has]), having, 0.5)
     figures: dict[str, Any] = {
         "homes": len(homes),
         "with": int(having.sum()),
@@ -187,4 +183,4 @@ def by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:
     names = np.unique(photos.collection[rows])
     if not 1 < len(names) <= MAX_COLLECTIONS:
         return []
-    return [(str(name) or "(no folder)", rows[photos.collection[rows] == name]) for name in names]
+    return [(str(name), rows[photos.collection[rows] == name]) for name in names]

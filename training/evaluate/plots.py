@@ -6,11 +6,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay, average_precision_score, precision_recall_curve
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay
 
 from enrich.looks import colour
 from training.evaluate.classes import ClassesMeasured
-from training.evaluate.measure import Answers, BinaryMeasured, Reliability, reliability
+from training.evaluate.measure import Answers, BinaryMeasured, reliability
 from training.thresholds.calibrate import Counts, Share
 
 matplotlib.use("Agg")
@@ -31,62 +32,43 @@ def draw_precision_recall(measured: BinaryMeasured, path: Path) -> None:
 
 
 def _precision_recall(axes: Axes, answers: Answers, threshold: float, what: str) -> None:
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    truth, told = answers.truth, f"{len(answers.truth)} {what}, {int(answers.truth.sum())} with it"
+    axes.set_title(told, fontsize=10)
     axes.grid(alpha=0.25)
-    truth = answers.truth
-    if not truth.any() or truth.all():
-        axes.set_title(f"{len(truth)} {what}, {int(truth.sum())} with it: nothing to tell apart", fontsize=10)
-        return
-    precision, recall, _ = precision_recall_curve(truth, answers.score)
-    average = average_precision_score(truth, answers.score)
-    axes.step(recall, precision, where="post", color=COLOUR)
-    axes.axhline(truth.mean(), color=QUIET, linestyle=":", label=f"all called true: {truth.mean():.2f}")
-    counts = Counts.at(answers.score, truth, threshold)
-    if counts.tp + counts.fp:
-        spot = counts.recall.value, counts.precision.value
-        label = f"true from {threshold:.3f}: precision {spot[1]:.2f}, recall {spot[0]:.2f}"
-        axes.plot(*spot, "o", color=WRONG, markersize=8, label=label, clip_on=False)
-    title = f"{len(truth)} {what}, {int(truth.sum())} with it: average precision {average:.3f}"
-    axes.set_title(title, fontsize=10)
-    axes.legend(loc="lower left", fontsize=9)
+    if truth.any() and not truth.all():
+        shown = PrecisionRecallDisplay.from_predictions(
+            truth, answers.score, ax=axes, name="all thresholds", plot_chance_level=True
+        )
+        shown.line_.set_color(COLOUR)
+        shown.chance_level_.set_color(QUIET)
+        counts = Counts.at(answers.score, truth, threshold)
+        if counts.tp + counts.fp:
+            spot = counts.recall.value, counts.precision.value
+            label = f"true from {threshold:.3f}: precision {spot[1]:.2f}, recall {spot[0]:.2f}"
+            axes.plot(*spot, "o", color=WRONG, markersize=8, label=label, clip_on=False)
+        axes.legend(loc="lower left", fontsize=9)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", aspect="auto")
 
 
 def draw_reliability(name: str, panels: dict[str, Answers], path: Path) -> None:
     """A reliability diagram per entry of `panels`, with how many answers are behind each bin."""
     figure = Figure(figsize=(5 * len(panels), 5.6), layout="constrained")
     grid = figure.subplots(2, len(panels), height_ratios=(3, 1), sharex=True, squeeze=False)
-    for (what, answers), upper, lower in zip(panels.items(), grid[0], grid[1], strict=True):
+    for (what, answers), upper, lower in zip(panels.items(), *grid, strict=True):
         bins = reliability(answers.confidence, answers.truth)
-        edges = np.linspace(0, 1, len(bins.count) + 1)
-        width = edges[1]
-        upper.plot([0, 1], [0, 1], color=QUIET, linestyle="--")
-        filled = bins.count > 0
-        upper.bar(edges[:-1][filled], bins.right[filled], width, align="edge", color=COLOUR, alpha=0.35)
-        bounds = (
-            np.array([_interval(bins, place) for place in np.flatnonzero(filled).tolist()]).reshape(-1, 2).T
-        )
-        reach = np.abs(bounds - bins.right[filled])
-        upper.errorbar(
-            bins.confidence[filled],
-            bins.right[filled],
-            reach,
-            fmt="o-",
-            color=COLOUR,
-            markersize=5,
-            capsize=3,
-        )
-        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
+        some = bins.count > 0
+        mean, right = bins.confidence[some], bins.right[some]
+        CalibrationDisplay(right, mean, answers.confidence).plot(ax=upper, color=COLOUR)
+        for x, y, count in zip(mean, right, bins.count[some], strict=True):
+            upper.plot((x, x), Share(round(y * count), int(count)).interval, color=COLOUR)
+        upper.get_legend().remove()
+        upper.set(xlim=(0, 1), ylim=(0, 1.02), aspect="auto", xlabel="", ylabel="share that is right")
         upper.set_title(f"{len(answers.truth)} {what}, calibration error {bins.error:.3f}", fontsize=10)
-        lower.bar(edges[:-1], bins.count, width, align="edge", color=QUIET, edgecolor="white")
+        lower.hist(answers.confidence, len(bins.count), range=(0, 1), color=QUIET, edgecolor="white")
         lower.set_yscale("symlog", linthresh=1)
         lower.set(xlabel="confidence", ylabel="how many (log)", ylim=(0, max(2, bins.count.max() * 2)))
     figure.suptitle(f"{name}: confidence against the truth")
     figure.savefig(path, dpi=DPI)
-
-
-def _interval(bins: Reliability, place: int) -> tuple[float, float]:
-    count = int(bins.count[place])
-    return Share(round(bins.right[place] * count), count).interval
 
 
 def draw_confusion(measured: ClassesMeasured, path: Path) -> None:

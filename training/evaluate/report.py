@@ -1,22 +1,57 @@
-"""The page of an evaluation: what was asked, every figure with its interval, the pictures.
+"""The folder of an evaluation: figures, the page about them, and pictures.
 
-Its words are in `report.md.jinja`.
+The page's words are in `report.md.jinja`.
 """
 
+import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from enrich.model.head import Head
+import numpy as np
+
+from enrich.errors import UsageError
+from training.data.sheet import contact_sheet
+from training.evaluate.classes import ClassesMeasured
+from training.evaluate.labelled import Labelled
+from training.evaluate.measure import BinaryMeasured
+from training.evaluate.plots import draw_confusion, draw_precision_recall, draw_reliability
 from training.markdown import page
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
+SHOWN = 24
+"""Mistakes of each kind on a contact sheet."""
+
+Measured = BinaryMeasured | ClassesMeasured
 
 
-def write_report(metrics: dict[str, Any], heads: Sequence[Head]) -> str:
-    """`report.md` from the content of metrics.json."""
+def check_out(out: Path) -> None:
+    """Refuse a folder that holds something else than an evaluation.
+
+    Raises:
+        UsageError: it does.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").is_file())):
+        raise UsageError(f"--out {out}: holds something else than an evaluation; choose another folder")
+
+
+def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured], labelled: Labelled) -> None:
+    """Write metrics.json (what was evaluated, and the figures of every head), report.md and the pictures: all
+    made beside `out` first, then put in place."""
+    metrics = described | {"heads": {one.head.name: one.figures for one in measured}}
     chosen = [f"{name} {value}" for name, value in metrics["photos"]["chosen"].items() if value]
-    return page(TEMPLATE, metrics=metrics, heads=heads, chosen=chosen, share=_share)
+    text = page(TEMPLATE, metrics=metrics, heads=labelled.heads, chosen=chosen, share=_share)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        made = Path(scratch)
+        for one in measured:
+            _draw(one, labelled, made)
+        (made / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+        (made / "report.md").write_text(text, encoding="utf-8")
+        out.mkdir(exist_ok=True)
+        for file in made.iterdir():
+            file.replace(out / file.name)
 
 
 def _share(figure: dict[str, Any]) -> str:
@@ -25,3 +60,32 @@ def _share(figure: dict[str, Any]) -> str:
         return "0 of 0"
     bounds = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
     return f"{figure['hits']} of {figure['of']}, {figure['value']:.3f} {bounds}"
+
+
+def _draw(measured: Measured, labelled: Labelled, folder: Path) -> None:
+    name = measured.head.name
+    panels = {"photos": measured.photos}
+    if isinstance(measured, ClassesMeasured):
+        draw_confusion(measured, folder / f"{name}_confusion.png")
+    else:
+        draw_precision_recall(measured, folder / f"{name}_precision_recall.png")
+        panels["listings"] = measured.homes
+        mistakes = _worst_mistakes(measured, labelled)
+        contact_sheet(folder / f"{name}_mistakes.png", mistakes, columns=min(6, max(2, len(mistakes))))
+    draw_reliability(name, panels, folder / f"{name}_reliability.png")
+
+
+def _worst_mistakes(measured: BinaryMeasured, labelled: Labelled) -> list[tuple[Path, str]]:
+    """The surest mistakes of a binary head: photos labelled 0 with the highest scores, then photos labelled 1
+    with the lowest, `SHOWN` of each at most, on the wrong side of one half."""
+    name, truth, score = measured.head.name, measured.photos.truth, measured.photos.score
+    order = np.argsort(score, kind="stable")
+    falsely, missed = ~truth & (score >= 0.5), truth & (score < 0.5)
+    surest = {f"no {name}": [i for i in order[::-1] if falsely[i]], name: [i for i in order if missed[i]]}
+    shown = []
+    for words, places in surest.items():
+        for place in places[:SHOWN]:
+            path = labelled.photos.paths[measured.rows[place]]
+            short = path if len(path) <= 34 else f"…{path[-33:]}"
+            shown.append((labelled.photos.folder / path, f"labelled {words}: {score[place]:.3f}\n{short}"))
+    return shown

@@ -1,7 +1,6 @@
 """Photos through the serving path: decode, score, aggregate."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from enrich.model.head import Head
 from enrich.model.openvino_engine import OpenVinoEngine
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
-from enrich.records import Attributes, Output, Photo, PhotoResult, PhotoScore, PhotoStatus, Scores
+from enrich.records import Attributes, Output, Photo, PhotoResult, PhotoScore, Scores
 from training.data.homes import MIN_PHOTOS_FALSE
 from training.data.photos import MAX_PIXELS, PhotoSet
 
@@ -70,16 +69,13 @@ def score_all(
     """Decode and score all photos in the bundle's arithmetic, with a progress bar; a photo that cannot be
     read gets its status. `cache`: folder of converted networks."""
     engine = serving_engine(bundle, device, cache)
+    batches = np.array_split(np.arange(len(photos)), range(engine.batch_size, len(photos), engine.batch_size))
     results: list[PhotoResult] = []
-    size = engine.batch_size
-    starts = range(0, len(photos), size)
-
-    def work(start: int) -> list[PhotoResult]:
-        return _score_batch(bundle, engine, photos, range(start, min(start + size, len(photos))), judge)
-
     with lane_pool(engine) as pool, Progress(console=console, transient=True) as progress:
         bar = progress.add_task("photos", total=len(photos))
-        for done in _ahead([pool.submit(work, start) for start in starts]):
+        for done in pool.map(
+            lambda rows: _score_batch(bundle, engine, photos, rows.tolist(), judge), batches
+        ):
             results += done
             progress.advance(bar, len(done))
     return Scored(tuple(results), str(engine.device) if isinstance(engine, TorchEngine) else "cpu")
@@ -92,15 +88,6 @@ def serving_engine(bundle: Bundle, device: str, cache: Path) -> Engine:
     return TorchEngine(bundle, device, batch_size=BATCH)
 
 
-def _ahead(waiting: list[Future[list[PhotoResult]]]) -> Iterator[list[PhotoResult]]:
-    try:
-        for future in waiting:
-            yield future.result()
-    finally:  # after Ctrl-C or an error: do not score the rest first
-        for future in waiting:
-            future.cancel()
-
-
 def _score_batch(
     bundle: Bundle, engine: Engine, photos: PhotoSet, rows: Sequence[int], judge: Judge
 ) -> list[PhotoResult]:
@@ -111,11 +98,8 @@ def _score_batch(
     answers = iter(engine.score([photo.pixels for photo in decoded if photo.status.ok]))
     results = []
     for row, photo in zip(rows, decoded, strict=True):
-        place = Photo(row, "", photos.sha256[row], photos.paths[row])
         sha = photos.sha256[row]
-        if photo.status is not PhotoStatus.OK:
-            results.append(PhotoResult(place, photo.status, sha, error=photo.error))
-            continue
-        score = PhotoScore(sha, photo.dhash, judge(row, next(answers)))
-        results.append(PhotoResult(place, photo.status, sha, score))
+        score = PhotoScore(sha, photo.dhash, judge(row, next(answers))) if photo.status.ok else None
+        place = Photo(row, "", sha, photos.paths[row])
+        results.append(PhotoResult(place, photo.status, sha, score, error=photo.error))
     return results

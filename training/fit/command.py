@@ -1,6 +1,5 @@
 """The command `enrich-train fit`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle, Pool
+from training.data.labels import pairs
 from training.evaluate.faster import FASTER, named, offered
 from training.fit.card import write_card
 from training.fit.fit import FitOptions, fit
@@ -105,10 +105,10 @@ def fit_command(
             size=size,
             pool=_pool(pool),
             seed=seed,
-            heads={name: Path(path) for name, path in _pairs("--head", head or ())},
+            heads={name: Path(path) for name, path in pairs("--head", head or ())},
             label_fixes=label_fixes,
             exclude=tuple(exclude or ()),
-            shares={name: _number(name, value) for name, value in _pairs("--share", share or ())},
+            shares={name: _number(name, value) for name, value in pairs("--share", share or ())},
             finetune=finetune,
             frozen_on=frozen_on,
             recipe=Recipe(samples=samples),
@@ -136,18 +136,6 @@ def _pool(name: str | None) -> Pool | None:
     if name is not None:
         raise UsageError(f"--pool {name}: use one of {', '.join(get_args(Pool))}, or leave it out")
     return None
-
-
-def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"{option} {one}: write NAME=VALUE")
-        if name in dict(pairs):
-            raise UsageError(f"{option} {name} is given twice; keep one")
-        pairs.append((name, value))
-    return pairs
 
 
 def _number(name: str, value: str) -> float:

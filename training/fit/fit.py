@@ -20,7 +20,8 @@ from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle, Pool, load_bundle
 from enrich.model.writing import write_bundle
 from training.data.homes import whole_homes
-from training.data.photos import ROOM, PhotoSet, load_photos, without_rare_classes
+from training.data.labels import ROOM
+from training.data.photos import PhotoSet, load_photos, without_rare_classes
 from training.evaluate import trained_on
 from training.evaluate.faster import Making
 from training.fit.arithmetics import add_held_out, plan_making

@@ -8,7 +8,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from training.data.homes import whole_homes
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 from training.models.heads import Views, fold_heads, held_out_logits, photo_weights
 from training.thresholds.calibrate import Counts, choose_true
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from enrich.cores import usable_cores
-from training.data.photos import UNLABELLED, PhotoSet
+from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
 from training.models.backbones import Backbone, rounded
 from training.models.features import extract

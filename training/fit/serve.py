@@ -8,6 +8,7 @@ from rich.console import Console
 
 from enrich.model.bundle import Bundle
 from training.data.photos import PhotoSet
+from training.evaluate.classes import named_classes
 from training.evaluate.measure import outcomes
 from training.evaluate.scored import score_all
 
@@ -25,20 +26,18 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) 
     photos = photos.of(rows)
     scored = score_all(bundle, photos, device, Console(), cache)
     homes = [np.flatnonzero(photos.group == group) for group in np.unique(photos.group)]
-    answers = [scored.listing(bundle, home).fields for home in homes]
     figures: dict[str, Any] = {"homes": len(homes), "photos": len(rows)}
     for head in bundle.heads:
         labels = photos.labels[head.name]
         if head.kind == "binary":
             having = np.array([(labels[home] == 1).any() for home in homes])
-            figures[head.name] = outcomes(having, [answer[f"has_{head.name}"] for answer in answers])
+            answers = [scored.listing(bundle, home).fields[f"has_{head.name}"] for home in homes]
+            figures[head.name] = outcomes(having, answers)
             continue
-        figures[head.name] = {}
-        for number, kind in enumerate(head.classes):
-            showing = [
-                answer for home, answer in zip(homes, answers, strict=True) if (labels[home] == number).any()
-            ]
-            if kind.publish and showing:
-                found = sum(kind.name in answer[f"{head.name}_types"] for answer in showing)
-                figures[head.name][kind.name] = {"homes": len(showing), "found": found}
+        named = named_classes(bundle, scored, head, labels, homes)
+        figures[head.name] = {
+            name: {"homes": one["homes"], "found": one["recall"]["hits"]}
+            for name, one in named.items()
+            if one["homes"]
+        }
     return figures

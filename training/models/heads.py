@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from enrich.errors import UsageError
-from training.data.photos import UNLABELLED
+from training.data.labels import UNLABELLED
 
 FOLDS = 5
 GROUP_CAP = 8

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from enrich.model.head import MIN_BACKING
 from training.data.homes import MIN_PHOTOS_FALSE, Homes
+from training.data.prepared import THESIS_CLASSES
 from training.thresholds.calibrate import (
     Counts,
     Floats,
@@ -35,8 +36,7 @@ PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
 """What `ENRICH_PRECISION_TARGET` may ask for, beside the precision that was asked for."""
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold of `false`."""
-THREE_ROOMS = ("kitchen", "bathroom", "bedroom")
-"""The classes of the study's task *rooms*."""
+THREE_ROOMS = THESIS_CLASSES["rooms"]
 CURVE = 24
 """Points at which the figures of `true` are kept for drawing, at most."""
 

@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from enrich.atomic import new_file
-from training.data.photos import UNLABELLED
+from training.data.labels import UNLABELLED
 from training.models.backbones import Backbone
 from training.models.features import normalised, pixels
 from training.models.heads import LinearHead
