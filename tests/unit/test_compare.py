@@ -17,11 +17,13 @@ from enrich.model.bundle import Preprocessing
 from tests.support.comparing import draw_prepared, run_train
 from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import EpochRow, RunKey, RunRow, add_rows, read_results
-from training.compare.run import Run
+from training.compare.run import Run, build
 from training.compare.timing import thesis_photos
 from training.data.prepared import read_prepared
 from training.models.weights import WeightSource
-from training.trainer.loading import Batch, Loader, _crop, augmented, side_of
+from training.trainer import loop
+from training.trainer.augment import _crop, augmented
+from training.trainer.loading import Batch, Loader, side_of, steps
 
 CPU = torch.device("cpu")
 SEEN = Preprocessing((32, 32), "crop", "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -56,7 +58,6 @@ def test_batches_do_not_depend_on_threads_nor_on_where_one_starts(prepared: Path
     assert same(iter(later), threaded.training(side, 0, 1, start=1))
     assert not same(alone.training(side, 0, 1), alone.training(side, 0, 2))
     assert not same(alone.training(side, 0, 1), alone.training(side, 1, 1))
-    threaded.close()
 
 
 def test_an_epoch_sees_every_photo_once(prepared: Path) -> None:
@@ -69,7 +70,7 @@ def test_an_epoch_sees_every_photo_once(prepared: Path) -> None:
 
 
 def test_a_last_batch_of_one_photo_is_left_out() -> None:
-    assert [Loader(SEEN, 8, 0, CPU).steps(count) for count in (16, 17, 18)] == [2, 2, 3]
+    assert [steps(count, 8) for count in (16, 17, 18)] == [2, 2, 3]
 
 
 def test_crops_are_those_of_torchvision() -> None:
@@ -115,23 +116,23 @@ def test_features_kept_of_a_frozen_backbone_give_the_same_result(prepared: Path,
     choice = Choice(("timm:test_resnet",), ("feature_extraction",), ("balcony",), size=32)
     plan = make_plans(data, choice, WeightSource("none"), Recipe(epochs=3, batch=8, rate=0.1))[0]
     loader = Loader(plan.preprocessing, 8, 0, CPU)
-    loaded = []
+    loaded, losses = [], set()
 
     def counted(side: object) -> Iterator[Batch]:
         loaded.append(side)
         return Loader.validation(loader, side)  # type: ignore[arg-type]
 
-    loader.validation = counted  # type: ignore[method-assign]
-    validation = side_of(data, "balcony", "val")
-    run = Run(plan, side_of(data, "balcony", "train"), validation, loader, CPU, tmp_path, 60)
-    losses = set()
-    for row in run.epochs(lambda step: None):
-        run.network.learn(False)
+    def ended(row: EpochRow) -> None:
         with torch.inference_mode():
             batches = Loader.validation(loader, validation)
-            logits = torch.cat([run.network(batch.pictures).logits for batch in batches])
+            logits = torch.cat([network(batch.pictures).logits for batch in batches])
         assert row.val_loss == float(functional.cross_entropy(logits, validation.labels))
         losses.add(row.val_loss)
+
+    loader.validation = counted  # type: ignore[method-assign]
+    network, validation = build(plan, CPU), side_of(data, "balcony", "val")
+    run = Run(plan, network, side_of(data, "balcony", "train"), validation, loader, ended)
+    assert len(list(loop.learn(run, tmp_path / "checkpoint.pt", 60))) == 9
     assert len(loaded) == 1 and len(losses) == 3
 
 

@@ -105,22 +105,22 @@ def test_unlabelled_photos_have_no_say(backbone: Backbone, drawn_photos: list[Pa
 def test_a_killed_run_ends_as_an_undisturbed_one(
     backbone: Backbone, drawn_photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuning, "CHECKPOINT_STEPS", 3)
+    monkeypatch.setattr(finetuning, "SAVE_SECONDS", 0.0)
     labels = np.tile([0, 1], PHOTOS // 2)
     whole = fit(backbone, drawn_photos, labels, tmp_path / "whole")
     real, done = finetuning._Run.step, []
 
-    def dies(run: finetuning._Run, step: int, *given: object) -> float:
-        done.append(step)
+    def dies(run: finetuning._Run, batch: finetuning.Pictures) -> float:
+        done.append(run.done)
         if len(done) == 8:
             raise KeyboardInterrupt
-        return real(run, step, *given)  # type: ignore[arg-type]
+        return real(run, batch)
 
     monkeypatch.setattr(finetuning._Run, "step", dies)
     with pytest.raises(KeyboardInterrupt):
         fit(backbone, drawn_photos, labels, tmp_path / "killed")
     again = fit(backbone, drawn_photos, labels, tmp_path / "killed")
-    assert done[8] == 6, "goes on behind the last checkpoint, not from the start"
+    assert done[8] == 7, "goes on behind the last checkpoint, not from the start"
     for name, tensor in whole.tensors.items():
         torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-5, atol=1e-6)
     assert (

@@ -16,9 +16,9 @@ takes the old one's place, so that a reader never meets half a row.
 
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -71,6 +71,9 @@ class RunRow:
     trainable_parameters: int | None
     precision: str | None
     device: str | None
+    cache_features: int | None = None
+    """Fixed draws of a photo, of which features were kept; None: a new draw every epoch, as by the protocol.
+    Results of earlier versions lack this column."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +209,22 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """The same, of JSON."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Have the folder to oneself; without `wait`: whether one has. A kill gives it back."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, by a kill too
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _text(value: object) -> str:
@@ -222,6 +235,7 @@ def _text(value: object) -> str:
 
 def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
     """The columns of a table as text; of a file that is nowhere they are empty."""
+    needed = [field.name for field in fields(row) if field.default is MISSING]
     names = [field.name for field in fields(row)]
     if not path.is_file():
         return pd.DataFrame(columns=names, dtype=str)
@@ -229,10 +243,10 @@ def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
-    missing = [name for name in names if name not in table.columns]
+    missing = [name for name in needed if name not in table.columns]
     if missing:
-        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(names)}")
-    return table[names]
+        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    return table.reindex(columns=names, fill_value="")
 
 
 def _typed(table: pd.DataFrame, path: Path, row: type[Row]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from enrich.errors import UsageError
 from training.compare.compare import Machine
 from training.compare.plan import Choice, Plan, Recipe, check_photos, make_plans
 from training.compare.results import TIMINGS, TimingRow, add_rows
-from training.compare.run import build, train_step
+from training.compare.run import build, optimiser_of, train_step
 from training.data.prepared import Prepared, read_prepared
 from training.models.weights import WeightSource
 from training.trainer.loading import Batch, Loader, side_of
@@ -65,24 +65,20 @@ def _measure(plan: Plan, prepared: Prepared, machine: Machine, steps: int, numbe
     train, validation = side_of(prepared, key.task, "train"), side_of(prepared, key.task, "val")
     loader = Loader(plan.preprocessing, recipe.batch, machine.workers, machine.device)
     network = build(plan, machine.device)
-    learning = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(learning, recipe.rate, recipe.momentum)
+    optimiser = optimiser_of(plan, network)
 
     def learn(batch: Batch) -> None:
-        train_step(network, optimiser, batch.pictures, batch.labels)
+        train_step(network, optimiser, batch)
 
     def look(batch: Batch) -> None:
         with torch.inference_mode():
             network(batch.pictures).logits.argmax().item()
 
-    try:
-        network.learn(True)
-        epochs = (loader.training(train, key.seed, epoch) for epoch in count(1))
-        train_rate = _rate(chain.from_iterable(epochs), steps, learn)
-        network.learn(False)
-        val_rate = _rate(chain.from_iterable(loader.validation(validation) for _ in count()), steps, look)
-    finally:
-        loader.close()
+    network.learn(True)
+    epochs = (loader.training(train, key.seed, epoch) for epoch in count(1))
+    train_rate = _rate(chain.from_iterable(epochs), steps, learn)
+    network.learn(False)
+    val_rate = _rate(chain.from_iterable(loader.validation(validation) for _ in count()), steps, look)
     photos = thesis_photos(key.task) or (len(train), len(validation))
     return TimingRow(
         *(key.task, key.architecture, key.mode, number, steps, recipe.batch, train_rate, val_rate),

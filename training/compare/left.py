@@ -1,0 +1,99 @@
+"""How long a comparison still takes, reckoned from what was measured of it so far."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from training.compare.plan import Plan
+from training.compare.results import Results
+from training.models.architectures import MODES, Network
+
+Kind = tuple[str, str]
+"""Architecture and mode: what has a speed of its own."""
+BACKWARD = 2
+"""Forward passes that a backward pass costs."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run multiplies. `forward`: multiplications for one photo; photos of both sides of the task."""
+
+    plan: Plan
+    forward: float
+    train: int
+    validation: int
+
+    @property
+    def kind(self) -> Kind:
+        return self.plan.key.architecture, self.plan.key.mode
+
+    def until(self, epochs: int, seen: int = 0) -> float:
+        """Multiplications of so many whole epochs and of training on `seen` photos of the next.
+
+        What a frozen backbone makes of a photo that comes again is kept."""
+        finetuned, recipe = self.plan.key.mode == MODES[1], self.plan.recipe
+        new = min(epochs, recipe.cache_features or recipe.epochs)
+        learnt = self.train * new + (seen if new == epochs else 0)
+        looked = self.validation * (epochs if finetuned else min(epochs, 1))
+        return self.forward * (learnt * (1 + BACKWARD * finetuned) + looked)
+
+    @property
+    def whole(self) -> float:
+        return self.until(self.plan.recipe.epochs)
+
+
+def seconds_left(work: Iterable[tuple[Kind, float]], pace: Mapping[Kind, float]) -> float | None:
+    """Seconds for these multiplications, at the `pace` (seconds for one) of each kind; a kind that was not
+    measured is taken for as fast as the median of the others. None: nothing was measured."""
+    if not pace:
+        return None
+    usual = median(pace.values())
+    return sum(count * pace.get(kind, usual) for kind, count in work)
+
+
+def known_pace(costs: Iterable[Cost], found: Results, device: str) -> dict[Kind, float]:
+    """The pace of runs that were finished, or timed, on this device."""
+    pace = {}
+    timed = found.timings[found.timings["device"] == device]
+    runs = found.runs[found.runs["device"] == device]
+    for cost in costs:
+        key = cost.plan.key
+        for row in timed[
+            (timed["architecture"] == key.architecture) & (timed["mode"] == key.mode)
+        ].itertuples():
+            step = cost.forward * (1 + BACKWARD * (key.mode == MODES[1]))
+            pace[cost.kind] = 1 / (row.train_images_per_second * step)
+        own = (runs["task"] == key.task) & (runs["architecture"] == key.architecture)
+        for row in runs[own & (runs["mode"] == key.mode) & (runs["seed"] == key.seed)].itertuples():
+            pace[cost.kind] = row.seconds / cost.whole
+    return pace
+
+
+def multiplications(network: Network, size: tuple[int, int]) -> float:
+    """Of the network's convolutions and linear layers, for one photo of `size`; without weights, on meta."""
+    counted = 0
+
+    def count(layer: nn.Module, _: object, made: Tensor) -> None:
+        nonlocal counted
+        counted += made.numel() * layer.weight[0].numel()  # type: ignore[index]
+
+    layers = (layer for layer in network.backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    network.learn(False)
+    network.backbone(torch.zeros(1, 3, *size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return float(counted)
+
+
+def in_words(seconds: float | None) -> str:
+    """`40s`, `12min`, `3h05min`, or `measuring`."""
+    if seconds is None:
+        return "measuring"
+    if seconds < 90:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    return f"{minutes}min" if minutes < 90 else f"{minutes // 60}h{minutes % 60:02d}min"
