@@ -35,8 +35,8 @@ class Cost:
 
         What a frozen backbone makes of a photo that comes again is kept."""
         finetuned, recipe = self.plan.key.mode == MODES[1], self.plan.recipe
-        new = min(epochs, recipe.cache_features or recipe.epochs)
-        learnt = self.train * new + (seen if new == epochs else 0)
+        draws = recipe.cache_features or recipe.epochs
+        learnt = self.train * min(epochs, draws) + (seen if epochs < draws else 0)
         looked = self.validation * (epochs if finetuned else min(epochs, 1))
         return self.forward * (learnt * (1 + BACKWARD * finetuned) + looked)
 

@@ -9,6 +9,7 @@
         best.safetensors   weights of the best validation epoch, by a bundle's names
         predictions.csv    validation photos at that epoch: path, group, truth, predicted, p_<class>…
         checkpoint.pt      only while the run is unfinished
+    RESULTS/features/      what frozen backbones made of photos, by `compare --cache-features`
 
 Several processes may write to one folder: rows are added under a lock, each time to a new file that then
 takes the old one's place, so that a reader never meets half a row.

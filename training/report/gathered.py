@@ -1,7 +1,8 @@
 """Results folders of `compare`, checked and merged, as the report reads them.
 
 Two runs stand in one row of a table only if they differ in nothing but the seed: `label` names the row. Runs
-are compared with each other only if weights, epochs and split are the same: `peers` names those runs.
+are compared with each other only if weights, epochs, split and augmentation are the same: `peers` names those
+runs.
 """
 
 import json
@@ -56,7 +57,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     parts = [_read(folder) for folder in folders]
     runs = pd.concat([part.runs for part in parts], ignore_index=True)
     timings = pd.concat([part.timings for part in parts], ignore_index=True)
-    _refuse_twice(runs, [*RUN, "weights", "epochs", "split"], "run")
+    _refuse_twice(runs, [*RUN, "weights", "epochs", "split", "cache_features"], "run")
     _refuse_twice(timings, TIMED, "timing")
     return Gathered(
         runs=_sorted(runs),
@@ -173,11 +174,16 @@ def _label(run: Any) -> str:
         parts.append(f"{run.epochs} epochs")
     if run.split not in ("", "thesis"):
         parts.append(f"split by {run.split}")
-    return ", ".join(parts)
+    return ", ".join(parts + _draws(run))
+
+
+def _draws(run: Any) -> list[str]:
+    """What the augmentation was, where it was not the protocol's."""
+    return [] if pd.isna(run.cache_features) else [f"{run.cache_features} fixed draws a photo"]
 
 
 def _peers(run: Any) -> str:
     parts = [run.kind, "epochs not stated" if pd.isna(run.epochs) else f"{run.epochs} epochs"]
     if run.split:
         parts.append("the thesis's split" if run.split == "thesis" else f"split by {run.split}")
-    return ", ".join(parts)
+    return ", ".join(parts + _draws(run))
