@@ -12,9 +12,8 @@ from enrich.errors import UsageError
 from tests.support.compared import RUN_ROW, TIMING_ROW, add_settings, results_folder, thesis_rows
 from training import thesis
 from training.compare.results import RunRow
-from training.report.command import report_command
+from training.report.command import page, report_command
 from training.report.gathered import gather
-from training.report.page import page
 
 # As the thesis prints them: training time and highest validation accuracy in %.
 SIX_TABLES = """

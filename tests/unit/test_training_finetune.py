@@ -58,17 +58,19 @@ def fit(
 
 def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torch.Tensor) -> None:
     with torch.inference_mode():
-        ours = trainable.features(backbone.module, trainable.front(backbone.module, pictures))
+        top = trainable.LiteTop(backbone.module, backbone.name)
+        ours = top.features(top.front(pictures))
         theirs = backbone.module(pictures)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_gradients_are_those_of_torch(backbone: Backbone, pictures: torch.Tensor) -> None:
     module: Any = backbone.module
-    start = trainable.front(module, pictures).detach()
+    top = trainable.LiteTop(module, backbone.name)
+    start = top.front(pictures).detach()
     one, other = (start.clone().requires_grad_(True) for _ in range(2))
     upper = torch.nn.Sequential(*module.blocks[trainable.START :], module.conv_head, module.bn2)
-    trainable.features(module, one).pow(2).sum().backward()  # type: ignore[no-untyped-call]
+    top.features(one).pow(2).sum().backward()  # type: ignore[no-untyped-call]
     upper(other).mean((2, 3)).pow(2).sum().backward()
     assert one.grad is not None and other.grad is not None
     assert other.grad.abs().max() > 0

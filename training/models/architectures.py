@@ -2,9 +2,8 @@
 
 In `feature_extraction` only the new layer learns (of Inception v3 the auxiliary head's last layer, too) and
 the frozen part stays in eval mode, batch norm statistics and dropout included: what it makes of a picture is
-the same in every epoch, so features of validation photos are made once; training photos are augmented, so
-theirs are not, unless they have fixed draws. (PyTorch's tutorials leave the frozen part in train mode, where its batch norm statistics
-drift.) In `finetuning` all weights learn.
+the same in every epoch. (PyTorch's tutorials leave the frozen part in train mode, where its batch norm
+statistics drift.) In `finetuning` all weights learn.
 """
 
 from collections.abc import Mapping

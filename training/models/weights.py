@@ -4,7 +4,6 @@ Files are checked against the sha256 prefix in their name and read without unpic
 """
 
 import hashlib
-import logging
 import pickle
 import re
 import socket
@@ -12,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import timm
 import torch
 import torchvision
 from torch import Tensor
 
 from enrich.errors import UsageError, reason
 from training.models.architectures import backbone_name
-from training.models.backbones import load_backbone
+from training.models.backbones import hub_weights, load_backbone
 
 CONNECT_SECONDS = 20.0
 _OLD_DENSENET = re.compile(r"\b(norm|relu|conv)\.([12])\.")
@@ -45,7 +43,7 @@ def check_weights(architecture: str, source: WeightSource) -> None:
     elif source.kind == "imagenet" and backbone_name(architecture).startswith("torchvision:"):
         _file(architecture, source)
     elif source.kind == "imagenet":
-        _from_timm(architecture)
+        hub_weights(architecture)
 
 
 def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tensor], str] | None:
@@ -59,11 +57,10 @@ def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tenso
     if source.kind == "none":
         return None
     if source.kind == "package":
-        return dict(
-            load_backbone(architecture, "package").module.state_dict()
-        ), f"the package of {architecture}"
+        state = dict(load_backbone(architecture, "package").module.state_dict())
+        return state, f"the package of {architecture}"
     if not backbone_name(architecture).startswith("torchvision:"):
-        return _from_timm(architecture), architecture
+        return hub_weights(architecture)[0], architecture
     path = _file(architecture, source)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -86,14 +83,11 @@ def _file(architecture: str, source: WeightSource) -> Path:
         if not path.is_file():
             _download(url, path)
     stated = re.search(r"-([0-9a-f]{8,})\.", name)
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    if stated and not found.hexdigest().startswith(stated[1]):
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if stated and not found.startswith(stated[1]):
         raise UsageError(
-            f"{path} is broken: its sha256 begins with {found.hexdigest()[:8]}, not with {stated[1]}; "
-            f"fetch {url} again"
+            f"{path} is broken: its sha256 begins with {found[:8]}, not with {stated[1]}; fetch {url} again"
         )
     return path
 
@@ -111,15 +105,3 @@ def _download(url: str, path: Path) -> None:
         ) from None
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _from_timm(architecture: str) -> dict[str, Tensor]:
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it tells of every try
-    try:
-        model = timm.create_model(architecture.removeprefix("timm:"), pretrained=True, num_classes=0)
-    except Exception as error:  # timm's hub client raises errors of many libraries
-        raise UsageError(
-            f"the weights of {architecture} cannot be had from timm's hub ({reason(error)}); "
-            "run once where it can be reached and copy its cache (HF_HOME), or use --weights package"
-        ) from None
-    return dict(model.state_dict())
