@@ -1,6 +1,7 @@
 """Parts of `enrich-train compare`: photos, frozen features, checks before the first run, timings, results."""
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,14 @@ def test_options_that_do_not_do_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(prepared: Path, tmp_path: Path) -> None:
+    options = (*TINY, "--task", "balcony", "--batch", "8", "--rate", "1e38")
+    code, said = run_train("compare", prepared, "--out", tmp_path / "out", *options)
+    name = "balcony__timm-test_resnet__feature_extraction__s0"
+    last = rf"enrich-train: {name}, epoch \d: the loss is (inf|nan); use a lower --rate"
+    assert code == 2 and re.fullmatch(last, said.splitlines()[-1])
+
+
 def test_too_little_disk_is_refused(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     said = refused(prepared, "--out", tmp_path / "out", *TINY, "--batch", "8")
@@ -224,12 +233,11 @@ def test_rows_of_the_same_key_give_way(tmp_path: Path) -> None:
 
 def test_results_of_others_may_leave_fields_empty(tmp_path: Path) -> None:
     row = RunRow("balcony", "resnet18", "finetuning", None, None, None, 366.0, None, 0.9656, *[None] * 7)
-    add_rows(tmp_path / "theirs", [row])
-    add_rows(tmp_path / "ours", [dataclasses.replace(row, seed=0, best_val_accuracy=0.97)])
-    results = read_results(tmp_path / "theirs", tmp_path / "ours")
+    add_rows(tmp_path, [row])
+    add_rows(tmp_path, [dataclasses.replace(row, seed=0, best_val_accuracy=0.97)])
+    results = read_results(tmp_path)
     assert results.runs.best_val_accuracy.tolist() == [0.9656, 0.97]
     assert results.runs.seed.isna().tolist() == [True, False] and results.epochs.empty
-    assert results.run_folder(RunKey("balcony", "resnet18", "finetuning")) is None
 
 
 def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Finetuning: the upper stages are timm's own, what learns is what should, and a killed run goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,26 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         fit(backbone, drawn_photos, labels, tmp_path / "killed", seed=1).heads["balcony"].bias
         != whole.heads["balcony"].bias
     )
+
+
+def test_a_loss_that_is_not_finite_ends_it(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path
+) -> None:
+    labels, recipe = np.tile([0, 1], PHOTOS // 2), replace(RECIPE, head_rate=1e30)
+    with pytest.raises(UsageError, match=r"step \d+ of 12: the loss is (inf|nan); .*--finetune none"):
+        fit(backbone, drawn_photos, labels, tmp_path, recipe=recipe)
+
+
+def test_a_damaged_checkpoint_is_refused_and_kept(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path
+) -> None:
+    labels = np.tile([0, 1], PHOTOS // 2)
+    fit(backbone, drawn_photos, labels, tmp_path, recipe=Recipe(samples=8, batch=8))
+    (checkpoint,) = tmp_path.iterdir()
+    checkpoint.write_bytes(b"PK no checkpoint")
+    with pytest.raises(UsageError, match=r"is not a readable checkpoint .* delete it to start the run over"):
+        fit(backbone, drawn_photos, labels, tmp_path, recipe=Recipe(samples=8, batch=8))
+    assert checkpoint.read_bytes() == b"PK no checkpoint"
 
 
 def test_each_step_draws_anew_by_weight() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import pandas as pd
 
@@ -118,41 +118,28 @@ Row = RunRow | EpochRow | TimingRow
 _TABLES: dict[str, type[Row]] = {RUNS: RunRow, EPOCHS: EpochRow, TIMINGS: TimingRow}
 
 
-@dataclass(frozen=True)
-class Results:
-    """The tables of one or several results folders, with the columns of their row classes.
+class Results(NamedTuple):
+    """The tables of a results folder, with the columns of their row classes.
 
-    A table whose file is nowhere is empty, with its columns. Whole numbers that may be empty are `Int64`.
+    A table whose file is not there is empty, with its columns. Whole numbers that may be empty are `Int64`.
     """
 
-    folders: tuple[Path, ...]
     runs: pd.DataFrame
     epochs: pd.DataFrame
     timings: pd.DataFrame
 
-    def run_folder(self, key: RunKey) -> Path | None:
-        """Where the run's own files are; None: in none of the folders."""
-        for folder in self.folders:
-            if (folder / "runs" / key.folder / RUN).is_file():
-                return folder / "runs" / key.folder
-        return None
 
-
-def read_results(*folders: Path) -> Results:
-    """Read the tables of all `folders` as one; of rows with the same key the last folder's counts.
+def read_results(folder: Path) -> Results:
+    """Read the tables of `folder`.
 
     Raises:
         UsageError: no results there, or a table that is not readable or lacks a column.
     """
-    for folder in folders:
-        if not any((folder / name).is_file() for name in _TABLES):
-            raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
-    tables = {}
-    for name, row in _TABLES.items():
-        parts = [_typed(_read_text(folder / name, row), folder / name, row) for folder in folders]
-        table = pd.concat(parts, ignore_index=True)
-        tables[name] = table.drop_duplicates(list(row.KEY), keep="last", ignore_index=True)
-    return Results(tuple(folders), tables[RUNS], tables[EPOCHS], tables[TIMINGS])
+    if not any((folder / name).is_file() for name in _TABLES):
+        raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
+    return Results(
+        *(_typed(_read_text(folder / name, row), folder / name, row) for name, row in _TABLES.items())
+    )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -161,16 +148,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: missing, or not JSON.
     """
-    path = folder / RUN
+    if not (folder / RUN).is_file():
+        raise UsageError(f"{folder / RUN} is missing: name a folder within RESULTS/runs")
+    return read_json(folder / RUN)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in JSON.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path} is missing: name a folder within RESULTS/runs") from None
-    except ValueError as error:
-        raise UsageError(
-            f"{path} is not JSON ({error}); delete the run's folder and make the run again"
-        ) from None
-    return dict(content)
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is not JSON ({error}): take it out, and make the run again") from None
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:

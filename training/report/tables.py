@@ -4,7 +4,7 @@ import pandas as pd
 
 from training import thesis
 from training.markdown import table
-from training.report.gathered import SCRATCH, Gathered, in_order
+from training.report.gathered import SCRATCH, Gathered, in_order, of
 
 NONE = "–"
 
@@ -40,14 +40,10 @@ def result_tables(ours: Gathered, reference: Gathered | None) -> dict[str, str]:
     tables = {}
     for task in ours.tasks():
         for mode, name in thesis.MODES.items():
-            runs = _of(ours.runs, task, mode)
-            theirs = None if reference is None else _of(reference.runs, task, mode)
+            runs = of(ours.runs, task, mode)
+            theirs = None if reference is None else of(reference.runs, task, mode)
             tables[f"{task.capitalize()}, {name}"] = "Not run." if runs.empty else _table(runs, theirs)
     return tables
-
-
-def _of(runs: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
-    return runs[(runs["task"] == task) & (runs["mode"] == mode)]
 
 
 def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:

@@ -140,7 +140,7 @@ class _Run:
     """Model, optimiser and averaged weights of one finetuning."""
 
     identity = None
-    remedy = "photos or labels are odd, or fit again with --finetune none"
+    remedy = "look at the photos and their labels, or fit again with --finetune none"
 
     def __init__(
         self,
