@@ -16,10 +16,10 @@ from torch.nn import functional
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from tests.support.comparing import draw_prepared, run_train
+from training import thesis
 from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import EpochRow, RunKey, RunRow, add_rows, read_results
 from training.compare.run import Run, build
-from training.compare.timing import thesis_photos
 from training.data.prepared import read_prepared
 from training.models.weights import WeightSource
 from training.trainer import loop
@@ -214,8 +214,7 @@ def test_timings_take_turns_and_reckon_with_the_thesis_photos(prepared: Path, tm
     timings = read_results(out).timings
     assert timings["round"].tolist() == [1, 1, 2, 2]
     assert timings["mode"].tolist() == ["feature_extraction", "finetuning"] * 2
-    photos = thesis_photos("balcony")
-    assert photos == (1043, 262)
+    photos = thesis.PHOTOS["balcony"]
     expected = photos[0] / timings.train_images_per_second + photos[1] / timings.val_images_per_second
     assert timings.epoch_seconds.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
     assert not (out / "runs").exists()

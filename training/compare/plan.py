@@ -16,7 +16,7 @@ from training import thesis
 from training.compare.results import RunKey
 from training.data.prepared import SPLITS, Prepared
 from training.models.architectures import MODES, Network, architecture_name, preprocessing_of
-from training.models.weights import WeightSource, check_weights
+from training.models.weights import WeightSource, pretrained
 
 
 @dataclass(frozen=True)
@@ -154,20 +154,20 @@ def check_resources(
     networks: dict[str, Network] = {}
     for plan in plans:
         if plan.key.architecture not in networks:
-            if plan in todo:
-                check_weights(plan.key.architecture, plan.weights)
             with torch.device("meta"):
                 networks[plan.key.architecture] = Network(
                     plan.key.architecture, len(plan.classes), plan.key.mode, plan.preprocessing
                 )
+    for architecture, weights in {plan.key.architecture: plan.weights for plan in todo}.items():
+        pretrained(architecture, weights)
     kept = largest = 0
     for plan in todo:
         network = networks[plan.key.architecture]
-        weights = 4 * network.parameter_counts()[0]
+        size = 4 * network.parameter_counts()[0]
         draws, photos = plan.recipe.cache_features, len(prepared.of(plan.key.task, "train"))
-        kept += weights + 4 * network.head.in_features * photos * (draws + 1 if draws else 0)
+        kept += size + 4 * network.head.in_features * photos * (draws + 1 if draws else 0)
         # A checkpoint holds weights, momentum and the best epoch's weights; the last one stays meanwhile.
-        largest = max(largest, 2 * 3 * weights)
+        largest = max(largest, 2 * 3 * size)
     folder = next(path for path in (out, *out.absolute().parents) if path.exists())
     free, needed = shutil.disk_usage(folder).free, kept + largest
     if free < needed:

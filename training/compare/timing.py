@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from enrich.errors import UsageError
+from training import thesis
 from training.compare.compare import Machine
 from training.compare.plan import Choice, Plan, Recipe, check_photos, make_plans
 from training.compare.results import TIMINGS, TimingRow, add_rows
@@ -22,9 +23,6 @@ from training.data.prepared import Prepared, read_prepared
 from training.models.weights import WeightSource
 from training.trainer.loading import Batch, Loader, side_of
 
-THESIS_PHOTOS = {"balcony": (697, 608), "fireplace": (478, 256), "rooms": (320, 260, 364)}
-"""Photos per class; the first 80 % of each train, the rest validate."""
-TRAIN_SHARE = 0.8
 WARM_UP = 1
 """Steps before the clock starts: libraries choose their kernels and take memory in the first."""
 
@@ -51,15 +49,6 @@ def measure(
             yield row
 
 
-def thesis_photos(task: str) -> tuple[int, int] | None:
-    """Training and validation photos that the thesis had for a task; None: not one of its tasks."""
-    classes = THESIS_PHOTOS.get(task)
-    if classes is None:
-        return None
-    train = sum(int(count * TRAIN_SHARE) for count in classes)
-    return train, sum(classes) - train
-
-
 def _measure(plan: Plan, prepared: Prepared, machine: Machine, steps: int, number: int) -> TimingRow:
     key, recipe = plan.key, plan.recipe
     train, validation = side_of(prepared, key.task, "train"), side_of(prepared, key.task, "val")
@@ -79,7 +68,7 @@ def _measure(plan: Plan, prepared: Prepared, machine: Machine, steps: int, numbe
     train_rate = _rate(chain.from_iterable(epochs), steps, learn)
     network.learn(False)
     val_rate = _rate(chain.from_iterable(loader.validation(validation) for _ in count()), steps, look)
-    photos = thesis_photos(key.task) or (len(train), len(validation))
+    photos = thesis.PHOTOS.get(key.task, (len(train), len(validation)))
     return TimingRow(
         *(key.task, key.architecture, key.mode, number, steps, recipe.batch, train_rate, val_rate),
         *(photos[0] / train_rate + photos[1] / val_rate, machine.name, torch.get_num_threads()),

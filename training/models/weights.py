@@ -32,20 +32,6 @@ class WeightSource:
     folder: Path | None = None
 
 
-def check_weights(architecture: str, source: WeightSource) -> None:
-    """See to it that the weights are here, downloading them if need be, before hours are spent on others.
-
-    Raises:
-        UsageError: they are not, or not the ones published.
-    """
-    if source.kind == "package":
-        load_backbone(architecture, "package")
-    elif source.kind == "imagenet" and backbone_name(architecture).startswith("torchvision:"):
-        _file(architecture, source)
-    elif source.kind == "imagenet":
-        hub_weights(architecture)
-
-
 def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tensor], str] | None:
     """The weights by the names of the model, and where they are from; None where the source is `none`.
 

@@ -124,6 +124,7 @@ def commands(gathered: Gathered) -> str:
         for (weights, epochs, precision), runs in own.groupby(["weights", "epochs", "precision"], sort=False):
             options = _chosen(runs) | settings.get("recipe", {})
             options |= {"epochs": epochs, "precision": precision, "weights": weights}
+            options["cache_features"] = sorted(set(runs["cache_features"].dropna()))
             options["input_size"] = settings.get("choice", {}).get("size")
             lines.append(_line(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
         for (steps, batch), rounds in timings.groupby(["steps", "batch"], sort=False):
