@@ -1,6 +1,7 @@
 """`compare --cache-features`: fixed draws of a photo, seen once by the backbone, and results that say so."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,14 @@ import torch
 
 from tests.integration.test_compare import kill_during
 from tests.support.comparing import draw_prepared, run_train
+from training.compare.kept import kept_of
+from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import BEST, RunKey, read_predictions, read_results, read_run
+from training.compare.run import build
+from training.data.prepared import read_prepared
 from training.models.architectures import MODES, Network
+from training.models.weights import WeightSource
+from training.trainer.loading import Loader
 
 ARCHITECTURE = "timm:test_resnet"
 OPTIONS = (
@@ -106,3 +113,33 @@ def test_where_all_weights_learn_no_features_can_be_kept(prepared: Path, tmp_pat
     options = (*OPTIONS[:-1], MODES[1], "--cache-features", "2")
     code, said = run_train("compare", prepared, "--out", tmp_path / "results", *options)
     assert (code, said.count("\n")) == (2, 1) and "--cache-features is for --mode feature_extraction" in said
+
+
+def test_features_are_kept_by_network_weights_and_photos(prepared: Path, tmp_path: Path) -> None:
+    """And by the seed that their draws come from; what learns from them does not matter."""
+    cpu = torch.device("cpu")
+
+    def kept_in(folder: Path = prepared, seed: int = 0, rate: float = 0.1, **choice: Any) -> Path:
+        own = {
+            "architectures": (ARCHITECTURE,),
+            "modes": (MODES[0],),
+            "tasks": ("balcony",),
+            "size": 32,
+        } | choice
+        recipe = Recipe(rate=rate, cache_features=2)
+        plan = make_plans(read_prepared(folder), Choice(**own, seeds=(seed,)), WeightSource("none"), recipe)[
+            0
+        ]
+        network = build(plan, cpu)
+        return kept_of(plan, network, Loader(plan.preprocessing, 7, 0, cpu), tmp_path).folder
+
+    other = draw_prepared(tmp_path / "other", train=11)
+    changed = [
+        {"folder": other},
+        {"seed": 1},
+        {"size": 64},
+        {"tasks": ("rooms",)},
+        {"architectures": ("timm:test_efficientnet",)},
+    ]
+    assert kept_in(rate=0.01) == kept_in()
+    assert len({kept_in(), *(kept_in(**one) for one in changed)}) == 1 + len(changed)
