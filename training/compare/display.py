@@ -25,13 +25,13 @@ class Display:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
         self._bars = Progress(
             *columns,
-            TextColumn("{task.fields[left]} left"),
+            TextColumn("left: {task.fields[left]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._runs = self._bars.add_task("runs", total=total, completed=total - len(todo), left="")
-        self._steps = self._bars.add_task("", total=1, visible=False, left="")
-        self._todo, self._pace = list(todo), dict(pace)
+        self._runs = self._bars.add_task("runs", total=total, completed=total - len(todo), left="measuring")
+        self._steps = self._bars.add_task("", total=1, visible=False, left="measuring")
+        self._todo, self._pace, self._known = list(todo), dict(pace), set(pace)
         self._begun = self._told = self._done = self._start = 0.0
 
     def __enter__(self) -> "Display":
@@ -48,7 +48,7 @@ class Display:
         cost = self._todo[0]
         key, recipe = cost.plan.key, cost.plan.recipe
         self._done = self._start = cost.until(at.epoch - 1, at.seen)
-        self._begun, self._told = time.monotonic(), 0.0
+        self._begun, self._told = time.monotonic(), float("-inf")
         name = f"{key.task} · {key.architecture} · {key.mode}"
         count = recipe.epochs * steps(cost.train, recipe.batch)
         self._bars.reset(self._steps, total=count, description=name, visible=True)
@@ -57,19 +57,16 @@ class Display:
     def stepped(self, at: At) -> None:
         """The run is here now."""
         cost, now = self._todo[0], time.monotonic()
-        key, recipe = cost.plan.key, cost.plan.recipe
+        recipe = cost.plan.recipe
         of_epoch = steps(cost.train, recipe.batch)
         self._done = cost.until(at.epoch - 1, at.seen)
-        if self._done > self._start and (now - self._begun > SECONDS or cost.kind not in self._pace):
+        if self._done > self._start and (now - self._begun > SECONDS or cost.kind not in self._known):
             self._pace[cost.kind] = (now - self._begun) / (self._done - self._start)
         run, every = self._left()
         self._bars.update(self._steps, completed=(at.epoch - 1) * of_epoch + at.step, left=run)
         self._bars.update(self._runs, left=every)
         if now - self._told > SECONDS:
-            self._line(
-                f"task={key.task} architecture={key.architecture} mode={key.mode} seed={key.seed} "
-                f"epoch={at.epoch}/{recipe.epochs} step={at.step}/{of_epoch}"
-            )
+            self._line(f"epoch={at.epoch}/{recipe.epochs} step={at.step}/{of_epoch}")
 
     def epoch(self, row: EpochRow) -> None:
         """An epoch is over."""
@@ -81,7 +78,6 @@ class Display:
         )
         self._done = self._todo[0].until(row.epoch)
         self._line(
-            f"task={row.task} architecture={row.architecture} mode={row.mode} seed={row.seed} "
             f"epoch={row.epoch}/{epochs} train_loss={row.train_loss:.4f} "
             f"train_accuracy={row.train_accuracy:.4f} val_loss={row.val_loss:.4f} "
             f"val_accuracy={row.val_accuracy:.4f} seconds={row.seconds:.1f} "
@@ -91,6 +87,7 @@ class Display:
     def finished(self) -> None:
         """The next run is done, here or elsewhere."""
         self._todo.pop(0)
+        self._known = set(self._pace)
         self._bars.advance(self._runs)
 
     def _left(self) -> tuple[str, str]:
@@ -104,6 +101,7 @@ class Display:
     def _line(self, text: str) -> None:
         self._told = time.monotonic()
         if not self._console.is_terminal:
-            run, every = self._left()
-            line = f"{text} left={run} left_of_all={every}"
+            key, (run, every) = self._todo[0].plan.key, self._left()
+            name = f"task={key.task} architecture={key.architecture} mode={key.mode} seed={key.seed}"
+            line = f"{name} {text} left={run} left_of_all={every}"
             self._console.print(line, soft_wrap=True, markup=False, highlight=False)
