@@ -1,5 +1,6 @@
 """`compare --cache-features`: fixed draws of a photo, seen once by the backbone, and results that say so."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from tests.integration.test_compare import kill_during
 from tests.support.comparing import draw_prepared, run_train
+from training.compare import display
 from training.compare.kept import kept_of
 from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import BEST, RunKey, read_predictions, read_results, read_run
@@ -71,6 +73,17 @@ def test_results_say_how_many_draws_there_were(kept: Path) -> None:
     assert len(read_predictions(run_folder(kept))) == 10
     files = sorted(path.name for path in (kept / "features").glob("*/*.npy"))
     assert files == ["draw1.npy", "draw2.npy", "validation.npy"]
+
+
+def test_what_is_left_is_said_while_the_first_draw_is_made(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "SECONDS", 0.0)
+    out = tmp_path / "results"
+    code, said = run_train("compare", prepared, "--out", out, *OPTIONS, "--cache-features", "2")
+    first, second, *_ = said.splitlines()
+    assert code == 0 and first.endswith("step=0/3 left=measuring left_of_all=measuring")
+    assert re.search(r"step=0/3 left=\d+s left_of_all=\d+s$", second)
 
 
 def test_with_kept_features_no_photo_is_seen_again(

@@ -29,6 +29,7 @@ def test_a_run_costs_its_forward_and_backward_passes() -> None:
     assert cost(TUNED).until(1, seen=32) == 5 * (3 * 132 + 10)
     assert cost(FROZEN).whole == 5 * (3 * 100 + 10), "what it makes of validation photos is kept"
     assert cost(FROZEN, draws=2).whole == 5 * (2 * 100 + 10), "and of training photos, with fixed draws"
+    assert cost(FROZEN, draws=2).until(1, seen=32) == cost(FROZEN, draws=2).until(2), "before its first step"
     assert cost(FROZEN, draws=2).until(2, seen=32) == cost(FROZEN, draws=2).whole
     assert cost(FROZEN, draws=8).whole == cost(FROZEN).whole, "more draws than epochs are not made"
 

@@ -131,12 +131,15 @@ def _run(plan: Plan, prepared: Prepared, out: Path, machine: Machine, display: D
     train, validation = side_of(prepared, key.task, "train"), side_of(prepared, key.task, "val")
     network = build(plan, machine.device)
     loader = Loader(plan.preprocessing, recipe.batch, machine.workers, machine.device)
-    source = kept_of(plan, network, loader, out) if recipe.cache_features else loader
 
     def ended(row: EpochRow) -> None:
         add_rows(out, [row])
         display.epoch(row)
 
+    def making(photos: int) -> None:
+        display.stepped(run.progress, photos)
+
+    source = kept_of(plan, network, loader, out, making) if recipe.cache_features else loader
     run = Run(plan, network, train, validation, source, ended)
     loop.resume(run, folder / CHECKPOINT)
     write_json(folder / RUN, plan.identity())

@@ -54,12 +54,12 @@ class Display:
         self._bars.reset(self._steps, total=count, description=name, visible=True)
         self.stepped(at)
 
-    def stepped(self, at: At) -> None:
-        """The run is here now."""
+    def stepped(self, at: At, making: int = 0) -> None:
+        """The run is here now, `making` so many photos of the features it goes on with."""
         cost, now = self._todo[0], time.monotonic()
         recipe = cost.plan.recipe
         of_epoch = steps(cost.train, recipe.batch)
-        self._done = cost.until(at.epoch - 1, at.seen)
+        self._done = min(cost.until(at.epoch - 1, at.seen) + cost.step * making, cost.whole)
         if self._done > self._start and (now - self._begun > SECONDS or cost.kind not in self._known):
             self._pace[cost.kind] = (now - self._begun) / (self._done - self._start)
         run, every = self._left()

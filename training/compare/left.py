@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.compare.plan import Plan
-from training.compare.results import Results
+from training.compare.results import Results, RunKey
 from training.models.architectures import MODES, Network
 
 Kind = tuple[str, str]
@@ -30,15 +30,23 @@ class Cost:
     def kind(self) -> Kind:
         return self.plan.key.architecture, self.plan.key.mode
 
+    @property
+    def finetuned(self) -> bool:
+        return self.plan.key.mode == MODES[1]
+
+    @property
+    def step(self) -> float:
+        """For learning from one photo."""
+        return self.forward * (1 + BACKWARD * self.finetuned)
+
     def until(self, epochs: int, seen: int = 0) -> float:
         """Multiplications of so many whole epochs and of training on `seen` photos of the next.
 
-        What a frozen backbone makes of a photo that comes again is kept."""
-        finetuned, recipe = self.plan.key.mode == MODES[1], self.plan.recipe
-        draws = recipe.cache_features or recipe.epochs
-        learnt = self.train * min(epochs, draws) + (seen if epochs < draws else 0)
-        looked = self.validation * (epochs if finetuned else min(epochs, 1))
-        return self.forward * (learnt * (1 + BACKWARD * finetuned) + looked)
+        What a frozen backbone makes of a photo that comes again is kept; a draw before its first step."""
+        draws = self.plan.recipe.cache_features
+        learnt = self.train * min(epochs + (seen > 0), draws) if draws else self.train * epochs + seen
+        looked = self.validation * (epochs if self.finetuned else min(epochs, 1))
+        return self.step * learnt + self.forward * looked
 
     @property
     def whole(self) -> float:
@@ -56,19 +64,16 @@ def seconds_left(work: Iterable[tuple[Kind, float]], pace: Mapping[Kind, float])
 
 def known_pace(costs: Iterable[Cost], found: Results, device: str) -> dict[Kind, float]:
     """The pace of runs that were finished, or timed, on this device."""
+    timed = found.timings[found.timings["device"] == device].itertuples()
+    rates = {(row.architecture, row.mode): row.train_images_per_second for row in timed}
+    finished = found.runs[found.runs["device"] == device].itertuples()
+    seconds = {RunKey(row.task, row.architecture, row.mode, row.seed): row.seconds for row in finished}
     pace = {}
-    timed = found.timings[found.timings["device"] == device]
-    runs = found.runs[found.runs["device"] == device]
     for cost in costs:
-        key = cost.plan.key
-        for row in timed[
-            (timed["architecture"] == key.architecture) & (timed["mode"] == key.mode)
-        ].itertuples():
-            step = cost.forward * (1 + BACKWARD * (key.mode == MODES[1]))
-            pace[cost.kind] = 1 / (row.train_images_per_second * step)
-        own = (runs["task"] == key.task) & (runs["architecture"] == key.architecture)
-        for row in runs[own & (runs["mode"] == key.mode) & (runs["seed"] == key.seed)].itertuples():
-            pace[cost.kind] = row.seconds / cost.whole
+        if cost.kind in rates:
+            pace[cost.kind] = 1 / (rates[cost.kind] * cost.step)
+        if cost.plan.key in seconds:
+            pace[cost.kind] = seconds[cost.plan.key] / cost.whole
     return pace
 
 
