@@ -23,7 +23,8 @@ LAST = 6
 class _Depthwise(torch.autograd.Function):
     """Depthwise convolution of a padded input with a fixed kernel.
 
-    Its gradient is again a depthwise convolution, which is many times faster here than torch's own backward.
+    Its gradient is again a depthwise convolution. With torch's own backward a step takes 1.4 times as
+    long (Lite0 at 320 px, batch 32, one thread in bf16).
     """
 
     @staticmethod
