@@ -95,3 +95,8 @@ class SignalError(EnrichError):
     def __init__(self, message: str, exit_code: int = 143) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def reason(error: BaseException) -> str:
+    """What a library's error says, in one line: its first one, or the name of its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from enrich.errors import BundleError
+from enrich.errors import BundleError, reason
 from enrich.model.backbones import build_backbone, load_weights
 from enrich.model.bundle import Bundle, Member
 
@@ -39,10 +39,9 @@ class Network(nn.Module):
         try:
             self(torch.zeros(1, height, width, 3, dtype=torch.uint8))
         except (RuntimeError, AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BundleError(
                 f"{path}: {member.backbone} with these heads cannot score a picture of {height}x{width} "
-                f"({reason}); correct the size or the head weights"
+                f"({reason(error)}); correct the size or the head weights"
             ) from error
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,17 @@ def test_finished_runs_are_skipped_and_rows_stay(
     monkeypatch.setattr(run_module, "train_step", None)
     assert run_train("compare", prepared, "--out", undisturbed, *OPTIONS, "--resume") == (0, "")
     assert (undisturbed / "runs.csv").read_bytes() == before
+
+
+def test_what_is_left_is_said_from_the_first_line_on(prepared: Path, tmp_path: Path) -> None:
+    """Of the run and of all; `measuring` before there is anything to reckon with."""
+    code, said = run_train("compare", prepared, "--out", tmp_path / "results", *OPTIONS)
+    first, *later = said.splitlines()
+    assert code == 0 and first.endswith("epoch=1/3 step=0/5 left=measuring left_of_all=measuring")
+    assert all(re.search(r" left=\d+\w+ left_of_all=\d+\w+$", line) for line in later)
+    frozen, tuned = ([line for line in later if f"mode={mode}" in line] for mode in MODES)
+    assert " left=0s " in frozen[-1] and not frozen[-1].endswith("=0s"), "the run is over, not all"
+    assert tuned[-1].endswith(" left=0s left_of_all=0s")
 
 
 def test_results_are_not_touched_without_resume(prepared: Path, undisturbed: Path) -> None:

@@ -1,6 +1,7 @@
 """Parts of `enrich-train compare`: photos, frozen features, checks before the first run, timings, results."""
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,15 @@ from torch.nn import functional
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from tests.support.comparing import draw_prepared, run_train
+from training import thesis
 from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import EpochRow, RunKey, RunRow, add_rows, read_results
-from training.compare.run import Run
-from training.compare.timing import thesis_photos
+from training.compare.run import Run, build
 from training.data.prepared import read_prepared
 from training.models.weights import WeightSource
-from training.trainer.loading import Batch, Loader, _crop, augmented, side_of
+from training.trainer import loop
+from training.trainer.augment import _crop, augmented
+from training.trainer.loading import Batch, Loader, side_of, steps
 
 CPU = torch.device("cpu")
 SEEN = Preprocessing((32, 32), "crop", "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -56,7 +59,6 @@ def test_batches_do_not_depend_on_threads_nor_on_where_one_starts(prepared: Path
     assert same(iter(later), threaded.training(side, 0, 1, start=1))
     assert not same(alone.training(side, 0, 1), alone.training(side, 0, 2))
     assert not same(alone.training(side, 0, 1), alone.training(side, 1, 1))
-    threaded.close()
 
 
 def test_an_epoch_sees_every_photo_once(prepared: Path) -> None:
@@ -69,7 +71,7 @@ def test_an_epoch_sees_every_photo_once(prepared: Path) -> None:
 
 
 def test_a_last_batch_of_one_photo_is_left_out() -> None:
-    assert [Loader(SEEN, 8, 0, CPU).steps(count) for count in (16, 17, 18)] == [2, 2, 3]
+    assert [steps(count, 8) for count in (16, 17, 18)] == [2, 2, 3]
 
 
 def test_crops_are_those_of_torchvision() -> None:
@@ -115,23 +117,23 @@ def test_features_kept_of_a_frozen_backbone_give_the_same_result(prepared: Path,
     choice = Choice(("timm:test_resnet",), ("feature_extraction",), ("balcony",), size=32)
     plan = make_plans(data, choice, WeightSource("none"), Recipe(epochs=3, batch=8, rate=0.1))[0]
     loader = Loader(plan.preprocessing, 8, 0, CPU)
-    loaded = []
+    loaded, losses = [], set()
 
     def counted(side: object) -> Iterator[Batch]:
         loaded.append(side)
         return Loader.validation(loader, side)  # type: ignore[arg-type]
 
-    loader.validation = counted  # type: ignore[method-assign]
-    validation = side_of(data, "balcony", "val")
-    run = Run(plan, side_of(data, "balcony", "train"), validation, loader, CPU, tmp_path, 60)
-    losses = set()
-    for row in run.epochs(lambda step: None):
-        run.network.learn(False)
+    def ended(row: EpochRow) -> None:
         with torch.inference_mode():
             batches = Loader.validation(loader, validation)
-            logits = torch.cat([run.network(batch.pictures).logits for batch in batches])
+            logits = torch.cat([network(batch.pictures).logits for batch in batches])
         assert row.val_loss == float(functional.cross_entropy(logits, validation.labels))
         losses.add(row.val_loss)
+
+    loader.validation = counted  # type: ignore[method-assign]
+    network, validation = build(plan, CPU), side_of(data, "balcony", "val")
+    run = Run(plan, network, side_of(data, "balcony", "train"), validation, loader, ended)
+    assert len(list(loop.learn(run, tmp_path / "checkpoint.pt", 60))) == 9
     assert len(loaded) == 1 and len(losses) == 3
 
 
@@ -180,6 +182,14 @@ def test_options_that_do_not_do_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(prepared: Path, tmp_path: Path) -> None:
+    options = (*TINY, "--task", "balcony", "--batch", "8", "--rate", "1e38")
+    code, said = run_train("compare", prepared, "--out", tmp_path / "out", *options)
+    name = "balcony__timm-test_resnet__feature_extraction__s0"
+    last = rf"enrich-train: {name}, epoch \d: the loss is (inf|nan); use a lower --rate"
+    assert code == 2 and re.fullmatch(last, said.splitlines()[-1])
+
+
 def test_too_little_disk_is_refused(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     said = refused(prepared, "--out", tmp_path / "out", *TINY, "--batch", "8")
@@ -204,8 +214,7 @@ def test_timings_take_turns_and_reckon_with_the_thesis_photos(prepared: Path, tm
     timings = read_results(out).timings
     assert timings["round"].tolist() == [1, 1, 2, 2]
     assert timings["mode"].tolist() == ["feature_extraction", "finetuning"] * 2
-    photos = thesis_photos("balcony")
-    assert photos == (1043, 262)
+    photos = thesis.PHOTOS["balcony"]
     expected = photos[0] / timings.train_images_per_second + photos[1] / timings.val_images_per_second
     assert timings.epoch_seconds.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
     assert not (out / "runs").exists()
@@ -223,12 +232,11 @@ def test_rows_of_the_same_key_give_way(tmp_path: Path) -> None:
 
 def test_results_of_others_may_leave_fields_empty(tmp_path: Path) -> None:
     row = RunRow("balcony", "resnet18", "finetuning", None, None, None, 366.0, None, 0.9656, *[None] * 7)
-    add_rows(tmp_path / "theirs", [row])
-    add_rows(tmp_path / "ours", [dataclasses.replace(row, seed=0, best_val_accuracy=0.97)])
-    results = read_results(tmp_path / "theirs", tmp_path / "ours")
+    add_rows(tmp_path, [row])
+    add_rows(tmp_path, [dataclasses.replace(row, seed=0, best_val_accuracy=0.97)])
+    results = read_results(tmp_path)
     assert results.runs.best_val_accuracy.tolist() == [0.9656, 0.97]
     assert results.runs.seed.isna().tolist() == [True, False] and results.epochs.empty
-    assert results.run_folder(RunKey("balcony", "resnet18", "finetuning")) is None
 
 
 def test_tables_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from training.models.architectures import (
     backbone_name,
     preprocessing_of,
 )
-from training.models.weights import WeightSource, check_weights, pretrained
+from training.models.weights import WeightSource, pretrained
 
 PUBLISHED = {
     "resnet18": (11_689_512, 512),
@@ -135,7 +135,7 @@ def test_a_hub_out_of_reach_is_one_line_with_file_address_and_folder(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     with pytest.raises(UsageError) as error:
-        check_weights("vgg11_bn", WeightSource())
+        pretrained("vgg11_bn", WeightSource())
     said = str(error.value)
     assert "\n" not in said and "://" in said and "--weights-dir" in said
     assert said.count("vgg11_bn-6002323d.pth") == 2 and str(tmp_path / "checkpoints") in said
@@ -150,20 +150,20 @@ def test_timms_hub_out_of_reach_is_one_line(
 
     monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(UsageError, match=r"timm:resnet18 cannot be had from timm's hub \(no connection\)"):
-        check_weights("timm:resnet18", WeightSource())
+        pretrained("timm:resnet18", WeightSource())
     assert not caplog.records
 
 
 def test_a_missing_local_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"resnet18-f37072fd\.pth is missing: fetch .*://"):
-        check_weights("resnet18", WeightSource(folder=tmp_path))
+        pretrained("resnet18", WeightSource(folder=tmp_path))
 
 
 def test_a_local_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"not these")
     begins = hashlib.sha256(b"not these").hexdigest()[:8]
     with pytest.raises(UsageError, match=f"its sha256 begins with {begins}, not with f37072fd"):
-        check_weights("resnet18", WeightSource(folder=tmp_path))
+        pretrained("resnet18", WeightSource(folder=tmp_path))
 
 
 def test_old_names_in_a_densenet_file_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

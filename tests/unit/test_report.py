@@ -12,9 +12,8 @@ from enrich.errors import UsageError
 from tests.support.compared import RUN_ROW, TIMING_ROW, add_settings, results_folder, thesis_rows
 from training import thesis
 from training.compare.results import RunRow
-from training.report.command import report_command
+from training.report.command import page, report_command
 from training.report.gathered import gather
-from training.report.page import page
 
 # As the thesis prints them: training time and highest validation accuracy in %.
 SIX_TABLES = """
@@ -333,3 +332,23 @@ def test_settings_that_are_no_json_are_refused(tmp_path: Path) -> None:
 def test_either_results_or_the_thesis(results: list[Path] | None, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name the results folders, or --thesis"):
         report_command(results, out=tmp_path, of_thesis=results is not None)
+
+
+def test_fixed_draws_are_called_so_and_stand_beside_nothing_of_the_thesis(tmp_path: Path) -> None:
+    frozen = replace(RUN_ROW, mode="feature_extraction", best_val_accuracy=0.95)
+    kept = results_folder(tmp_path / "kept", [replace(frozen, cache_features=8, best_val_accuracy=0.96)])
+    text = page(gather([results_folder(tmp_path / "results", [frozen]), kept]), gather([thesis.FOLDER]))
+    rows = cells(section(text, "Balcony, feature extraction"))
+    assert ["ResNet-18, 8 fixed draws a photo", "3m37", "1m40", "–", "–", "96.00", "–"] in rows
+    assert ["ResNet-18", "3m37", "1m40", "−1m57", "94.63", "95.00", "+0.37"] in rows
+    assert "augmentation is 8 fixed draws a photo" in text
+    assert "pretrained, 30 epochs (runs: 1)" in text
+    assert "pretrained, 30 epochs, 8 fixed draws a photo (runs: 1)" in text
+
+
+def test_results_of_earlier_versions_say_nothing_of_fixed_draws(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    lines = (folder / "runs.csv").read_text().splitlines()
+    assert all(line.rpartition(",")[2] in ("cache_features", "") for line in lines)
+    (folder / "runs.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    assert "fixed draws" not in page(gather([folder]), gather([thesis.FOLDER]))

@@ -213,6 +213,16 @@ def test_the_commands_that_repeat_it_are_commands(tmp_path: Path) -> None:
     assert (steps["timing_steps"], steps["rounds"], steps["out"]) == (20, 1, Path("results"))
 
 
+def test_the_command_says_how_many_draws_were_fixed(tmp_path: Path) -> None:
+    run = replace(RUN_ROW, mode="feature_extraction", cache_features=8)
+    folder = results_folder(tmp_path / "results", [run])
+    add_settings(folder)
+    add_predictions(folder, run, COUNTS)
+    assert re.search(
+        r"^enrich-train compare PREPARED .*--cache-features 8\b", written(tmp_path, folder), re.M
+    )
+
+
 def test_nothing_is_replaced_when_predictions_do_not_fit(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results", [RUN_ROW])
     add_epochs(folder, RUN_ROW)

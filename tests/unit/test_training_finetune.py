@@ -1,5 +1,6 @@
 """Finetuning: the upper stages are timm's own, what learns is what should, and a killed run goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,19 @@ def fit(
 
 def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torch.Tensor) -> None:
     with torch.inference_mode():
-        ours = trainable.features(backbone.module, trainable.front(backbone.module, pictures))
+        top = trainable.LiteTop(backbone.module, backbone.name)
+        ours = top.features(top.front(pictures))
         theirs = backbone.module(pictures)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_gradients_are_those_of_torch(backbone: Backbone, pictures: torch.Tensor) -> None:
     module: Any = backbone.module
-    start = trainable.front(module, pictures).detach()
+    top = trainable.LiteTop(module, backbone.name)
+    start = top.front(pictures).detach()
     one, other = (start.clone().requires_grad_(True) for _ in range(2))
     upper = torch.nn.Sequential(*module.blocks[trainable.START :], module.conv_head, module.bn2)
-    trainable.features(module, one).pow(2).sum().backward()  # type: ignore[no-untyped-call]
+    top.features(one).pow(2).sum().backward()  # type: ignore[no-untyped-call]
     upper(other).mean((2, 3)).pow(2).sum().backward()
     assert one.grad is not None and other.grad is not None
     assert other.grad.abs().max() > 0
@@ -105,28 +108,48 @@ def test_unlabelled_photos_have_no_say(backbone: Backbone, drawn_photos: list[Pa
 def test_a_killed_run_ends_as_an_undisturbed_one(
     backbone: Backbone, drawn_photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuning, "CHECKPOINT_STEPS", 3)
+    monkeypatch.setattr(finetuning, "SAVE_SECONDS", 0.0)
     labels = np.tile([0, 1], PHOTOS // 2)
     whole = fit(backbone, drawn_photos, labels, tmp_path / "whole")
     real, done = finetuning._Run.step, []
 
-    def dies(run: finetuning._Run, step: int, *given: object) -> float:
-        done.append(step)
+    def dies(run: finetuning._Run, batch: finetuning.Pictures) -> float:
+        done.append(run.done)
         if len(done) == 8:
             raise KeyboardInterrupt
-        return real(run, step, *given)  # type: ignore[arg-type]
+        return real(run, batch)
 
     monkeypatch.setattr(finetuning._Run, "step", dies)
     with pytest.raises(KeyboardInterrupt):
         fit(backbone, drawn_photos, labels, tmp_path / "killed")
     again = fit(backbone, drawn_photos, labels, tmp_path / "killed")
-    assert done[8] == 6, "goes on behind the last checkpoint, not from the start"
+    assert done[8] == 7, "goes on behind the last checkpoint, not from the start"
     for name, tensor in whole.tensors.items():
         torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-5, atol=1e-6)
     assert (
         fit(backbone, drawn_photos, labels, tmp_path / "killed", seed=1).heads["balcony"].bias
         != whole.heads["balcony"].bias
     )
+
+
+def test_a_loss_that_is_not_finite_ends_it(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path
+) -> None:
+    labels, recipe = np.tile([0, 1], PHOTOS // 2), replace(RECIPE, head_rate=1e30)
+    with pytest.raises(UsageError, match=r"step \d+ of 12: the loss is (inf|nan); .*--finetune none"):
+        fit(backbone, drawn_photos, labels, tmp_path, recipe=recipe)
+
+
+def test_a_damaged_checkpoint_is_refused_and_kept(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path
+) -> None:
+    labels = np.tile([0, 1], PHOTOS // 2)
+    fit(backbone, drawn_photos, labels, tmp_path, recipe=Recipe(samples=8, batch=8))
+    (checkpoint,) = tmp_path.iterdir()
+    checkpoint.write_bytes(b"PK no checkpoint")
+    with pytest.raises(UsageError, match=r"is not a readable checkpoint .* delete it to start the run over"):
+        fit(backbone, drawn_photos, labels, tmp_path, recipe=Recipe(samples=8, batch=8))
+    assert checkpoint.read_bytes() == b"PK no checkpoint"
 
 
 def test_each_step_draws_anew_by_weight() -> None:

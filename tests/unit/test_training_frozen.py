@@ -90,5 +90,5 @@ def test_a_hub_out_of_reach_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) ->
         return real(name, pretrained=False, **options)
 
     monkeypatch.setattr(backbones.timm, "create_model", offline)
-    with pytest.raises(UsageError, match=r"test_resnet cannot be fetched .*\(no route to host\); fetch them"):
+    with pytest.raises(UsageError, match=r"test_resnet cannot be had .*\(no route to host\); run once where"):
         load_backbone("timm:test_resnet", "hub")

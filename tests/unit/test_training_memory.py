@@ -9,7 +9,7 @@ import pytest
 TAKEN_AGAIN = """
 import resource, sys
 import torch
-from training.trainer.memory import keep_memory
+from training.trainer.devices import keep_memory
 kept = keep_memory() if sys.argv[1] == "keep" else True
 for step in range(40):
     if step == 34:  # by then the heap has grown as far as it needs to

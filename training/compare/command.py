@@ -13,8 +13,7 @@ from training.compare.plan import Choice, Recipe
 from training.compare.results import TimingRow
 from training.compare.timing import measure
 from training.models.weights import WeightSource
-from training.trainer.devices import find_device
-from training.trainer.memory import keep_memory
+from training.trainer.devices import find_device, keep_memory
 
 
 def compare_command(
@@ -46,6 +45,14 @@ def compare_command(
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on CUDA; fp32 repeats exactly")
     ] = "auto",
+    cache_features: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="In feature extraction: so many fixed draws of a photo, seen once by the backbone; results "
+            "say so. Default: a new draw every epoch",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     workers: Annotated[int, typer.Option(min=-1, max=64, help="Threads that load photos; -1: to suit")] = -1,
     save_seconds: Annotated[float, typer.Option(min=0, help="Time between checkpoints")] = 60.0,
@@ -63,7 +70,7 @@ def compare_command(
     if machine.device.type == "cpu":
         keep_memory()
     chosen = "bf16" if precision == "auto" and machine.device.type == "cuda" else precision
-    recipe = Recipe(epochs, batch, rate, momentum, "fp32" if chosen == "auto" else chosen)
+    recipe = Recipe(epochs, batch, rate, momentum, "fp32" if chosen == "auto" else chosen, cache_features)
     choice = Choice(
         tuple(architecture or ()), tuple(mode or ()), tuple(task or ()), tuple(seed or (0,)), input_size
     )

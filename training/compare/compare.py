@@ -1,10 +1,6 @@
 """`compare`: all runs one after another, into a results folder that may be taken up again at any time."""
 
-import fcntl
-import json
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +13,8 @@ import torchvision
 from enrich.atomic import new_file
 from enrich.errors import UsageError
 from training.compare.display import Display
+from training.compare.kept import kept_of
+from training.compare.left import Cost, known_pace, multiplications
 from training.compare.plan import Choice, Plan, Recipe, check_photos, check_resources, make_plans
 from training.compare.results import (
     BEST,
@@ -27,16 +25,19 @@ from training.compare.results import (
     RUNS,
     SETTINGS,
     TIMINGS,
+    EpochRow,
     RunRow,
     add_rows,
     locked,
     read_results,
     read_run,
+    write_json,
     write_text,
 )
-from training.compare.run import Run
-from training.data.prepared import Prepared, read_prepared
+from training.compare.run import Run, build
+from training.data.prepared import SPLITS, Prepared, read_prepared
 from training.models.weights import WeightSource
+from training.trainer import loop
 from training.trainer.loading import Loader, Side, side_of
 
 
@@ -75,15 +76,23 @@ def compare(
     prepared = read_prepared(folder)
     plans = make_plans(prepared, choice, weights, recipe)
     check_photos(prepared, list(dict.fromkeys(plan.key.task for plan in plans)), recipe.batch)
-    if not resume and any((out / name).exists() for name in (RUNS, EPOCHS, TIMINGS, "runs")):
+    there = [name for name in (RUNS, EPOCHS, TIMINGS, "runs") if (out / name).exists()]
+    if there and not resume:
         raise UsageError(f"{out} holds results already: go on with --resume, or name another --out")
     todo = [plan for plan in plans if not _finished(plan, out)]
-    check_resources(todo, out)
+    networks = check_resources(plans, todo, prepared, out)
+    costs = {}
+    for plan in plans:
+        forward = multiplications(networks[plan.key.architecture], plan.preprocessing.size)
+        train, validation = (len(prepared.of(plan.key.task, split)) for split in SPLITS)
+        costs[plan.key] = Cost(plan, forward, train, validation)
     _write_settings(out, prepared, choice, weights, recipe, machine)
+    tables = set(there) & {RUNS, TIMINGS}
+    pace = known_pace(costs.values(), read_results(out), machine.name) if tables else {}
     left = 0
-    with Display(len(plans), len(plans) - len(todo)) as display:
+    with Display([costs[plan.key] for plan in todo], len(plans), pace) as display:
         for plan in todo:
-            with _taken(out / "runs" / plan.key.folder) as mine:
+            with locked(out / "runs" / plan.key.folder, wait=False) as mine:
                 if not mine:
                     left += 1
                 elif not _finished(plan, out):
@@ -96,12 +105,11 @@ def _finished(plan: Plan, out: Path) -> bool:
     folder = out / "runs" / plan.key.folder
     if not (folder / RUN).exists():
         return False
-    found, wanted = read_run(folder), plan.identity()
-    flat, other = _flat(wanted), _flat(found)
-    for name, value in flat.items():
-        if other.get(name) != value:
+    wanted, found = _flat(plan.identity()), _flat(read_run(folder))
+    for name in (*wanted, "cache_features"):
+        if found.get(name) != wanted.get(name):
             raise UsageError(
-                f"{folder} is a run with another {name} ({other.get(name)}, here {value}); "
+                f"{folder} is a run with another {name} ({found.get(name)}, here {wanted.get(name)}); "
                 "name another --out or use the same options"
             )
     if not (out / RUNS).is_file():
@@ -118,38 +126,32 @@ def _flat(identity: dict[str, object]) -> dict[str, object]:
     return flat
 
 
-@contextmanager
-def _taken(folder: Path) -> Iterator[bool]:
-    """Whether this process has the run to itself; a kill gives it back."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def _run(plan: Plan, prepared: Prepared, out: Path, machine: Machine, display: Display) -> None:
     folder, key, recipe = out / "runs" / plan.key.folder, plan.key, plan.recipe
     train, validation = side_of(prepared, key.task, "train"), side_of(prepared, key.task, "val")
+    network = build(plan, machine.device)
     loader = Loader(plan.preprocessing, recipe.batch, machine.workers, machine.device)
-    try:
-        run = Run(plan, train, validation, loader, machine.device, folder, machine.save_seconds)
-        write_text(folder / RUN, _json(plan.identity()))
-        display.started(key, recipe.epochs, loader.steps(len(train)), run.progress.epoch, run.progress.step)
-        for row in run.epochs(display.stepped):
-            add_rows(out, [row])
-            display.epoch(row)
-    finally:
-        loader.close()
+
+    def ended(row: EpochRow) -> None:
+        add_rows(out, [row])
+        display.epoch(row)
+
+    def making(photos: int) -> None:
+        display.stepped(run.progress, photos)
+
+    source = kept_of(plan, network, loader, out, making) if recipe.cache_features else loader
+    run = Run(plan, network, train, validation, source, ended)
+    loop.resume(run, folder / CHECKPOINT)
+    write_json(folder / RUN, plan.identity())
+    display.started(run.progress)
+    for _ in loop.learn(run, folder / CHECKPOINT, machine.save_seconds):
+        display.stepped(run.progress)
     _keep_best(run, folder, validation)
-    total, learning = run.network.parameter_counts()
     finished = RunRow(
         *(key.task, key.architecture, key.mode, key.seed, plan.weights.kind, recipe.epochs),
         *(run.progress.seconds, run.best.epoch, run.best.accuracy, len(train), len(validation)),
-        *(plan.preprocessing.size[0], total, learning, recipe.precision, machine.name),
+        *(plan.preprocessing.size[0], *network.parameter_counts(), recipe.precision, machine.name),
+        recipe.cache_features,
     )
     add_rows(out, [finished])
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -161,15 +163,14 @@ def _keep_best(run: Run, folder: Path, validation: Side) -> None:
     tensors = {name: t.cpu().contiguous() for name, t in run.network.exported(plan.key.task).items()}
     with new_file(folder / BEST) as part:
         safetensors.torch.save_file(tensors, part)
-    names = [f"p_{name}" for name in plan.classes]
-    shares = pd.DataFrame(best.logits.double().softmax(1).numpy(), columns=names)
     told = pd.DataFrame([(photo.path, photo.group, photo.label) for photo in validation.photos])
     told.columns = ["path", "group", "truth"]
-    told["predicted"] = [plan.classes[place] for place in shares.to_numpy().argmax(axis=1)]
-    table = pd.concat([told, shares], axis="columns")
-    write_text(folder / PREDICTIONS, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    shares = best.logits.double().softmax(1).numpy()
+    told["predicted"] = [plan.classes[place] for place in shares.argmax(axis=1)]
+    told[[f"p_{name}" for name in plan.classes]] = shares
+    write_text(folder / PREDICTIONS, told.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     found = {"best_epoch": best.epoch, "best_val_accuracy": best.accuracy}
-    write_text(folder / RUN, _json({**plan.identity(), **found}))
+    write_json(folder / RUN, {**plan.identity(), **found})
 
 
 def _write_settings(
@@ -184,10 +185,5 @@ def _write_settings(
         "device": machine.name,
         "versions": {"python": platform.python_version(), **versions},
     }
-    out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        write_text(out / SETTINGS, _json(settings))
-
-
-def _json(content: Mapping[str, object]) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        write_json(out / SETTINGS, settings)

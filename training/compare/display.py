@@ -1,30 +1,38 @@
-"""How a comparison shows where it is: bars on a terminal, one line an epoch elsewhere; on stderr."""
+"""How a comparison shows where it is and what is left: bars on a terminal, else a line an epoch and a line
+every half minute; on stderr."""
 
+import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from training.compare.results import EpochRow, RunKey
+from training.compare.left import Cost, Kind, in_words, seconds_left
+from training.compare.results import EpochRow
+from training.compare.run import Progress as At
+from training.trainer.loading import steps
+
+SECONDS = 30.0
+"""Between two lines; and after so long a run's own pace replaces that of earlier ones."""
 
 
 class Display:
-    """`total` runs, of which `done` were finished before."""
+    """The runs `todo`, of `total`. `pace`: what is known of it before, by kind."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, todo: Sequence[Cost], total: int, pace: dict[Kind, float]) -> None:
         self._console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            *columns,
+            TextColumn("left: {task.fields[left]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._runs: TaskID = self._bars.add_task("runs", total=total, completed=done)
-        self._steps: TaskID = self._bars.add_task("", total=1, visible=False)
-        self._of = (0, 0, 0)
-        """Epochs, steps an epoch, steps done in whole epochs."""
+        self._runs = self._bars.add_task("runs", total=total, completed=total - len(todo), left="measuring")
+        self._steps = self._bars.add_task("", total=1, visible=False, left="measuring")
+        self._todo, self._pace, self._known = list(todo), dict(pace), set(pace)
+        self._begun = self._told = self._done = self._start = 0.0
 
     def __enter__(self) -> "Display":
         self._bars.start()
@@ -35,33 +43,65 @@ class Display:
     ) -> None:
         self._bars.stop()
 
-    def started(self, key: RunKey, epochs: int, steps: int, epoch: int, step: int) -> None:
-        """A run begins, or goes on at this step of this epoch."""
-        self._of = (epochs, steps, (epoch - 1) * steps)
+    def started(self, at: At) -> None:
+        """The next run begins, or goes on, here."""
+        cost = self._todo[0]
+        key, recipe = cost.plan.key, cost.plan.recipe
+        self._done = self._start = cost.until(at.epoch - 1, at.seen)
+        self._begun, self._told = time.monotonic(), float("-inf")
         name = f"{key.task} · {key.architecture} · {key.mode}"
-        self._bars.reset(self._steps, total=epochs * steps, description=name, visible=True)
-        self._bars.update(self._steps, completed=self._of[2] + step)
+        count = recipe.epochs * steps(cost.train, recipe.batch)
+        self._bars.reset(self._steps, total=count, description=name, visible=True)
+        self.stepped(at)
 
-    def stepped(self, step: int) -> None:
-        """So many steps of this epoch are done."""
-        self._bars.update(self._steps, completed=self._of[2] + step)
+    def stepped(self, at: At, making: int = 0) -> None:
+        """The run is here now, `making` so many photos of the features it goes on with."""
+        cost, now = self._todo[0], time.monotonic()
+        recipe = cost.plan.recipe
+        of_epoch = steps(cost.train, recipe.batch)
+        self._done = min(cost.until(at.epoch - 1, at.seen) + cost.step * making, cost.whole)
+        if self._done > self._start and (now - self._begun > SECONDS or cost.kind not in self._known):
+            self._pace[cost.kind] = (now - self._begun) / (self._done - self._start)
+        run, every = self._left()
+        self._bars.update(self._steps, completed=(at.epoch - 1) * of_epoch + at.step, left=run)
+        self._bars.update(self._runs, left=every)
+        if now - self._told > SECONDS:
+            self._line(f"epoch={at.epoch}/{recipe.epochs} step={at.step}/{of_epoch}")
 
     def epoch(self, row: EpochRow) -> None:
         """An epoch is over."""
-        self._of = (self._of[0], self._of[1], row.epoch * self._of[1])
-        line = (
-            f"task={row.task} architecture={row.architecture} mode={row.mode} seed={row.seed} "
-            f"epoch={row.epoch}/{self._of[0]} train_loss={row.train_loss:.4f} "
+        epochs = self._todo[0].plan.recipe.epochs
+        self._bars.update(
+            self._steps,
+            description=f"{row.task} · {row.architecture} · epoch {row.epoch}/{epochs}, "
+            f"validation {row.val_accuracy:.1%}",
+        )
+        self._done = self._todo[0].until(row.epoch)
+        self._line(
+            f"epoch={row.epoch}/{epochs} train_loss={row.train_loss:.4f} "
             f"train_accuracy={row.train_accuracy:.4f} val_loss={row.val_loss:.4f} "
             f"val_accuracy={row.val_accuracy:.4f} seconds={row.seconds:.1f} "
             f"images_per_second={row.images_per_second or 0:.1f}"
         )
-        if self._console.is_terminal:
-            best = f"epoch {row.epoch}/{self._of[0]}, validation {row.val_accuracy:.1%}"
-            self._bars.update(self._steps, description=f"{row.task} · {row.architecture} · {best}")
-        else:
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def finished(self) -> None:
-        """A run is done, here or elsewhere."""
+        """The next run is done, here or elsewhere."""
+        self._todo.pop(0)
+        self._known = set(self._pace)
         self._bars.advance(self._runs)
+
+    def _left(self) -> tuple[str, str]:
+        """Of this run, and of all; runs of other processes count as ours."""
+        first, *others = self._todo
+        own = first.kind, first.whole - self._done
+        later = [(cost.kind, cost.whole) for cost in others]
+        run, every = (seconds_left(work, self._pace) for work in ([own], [own, *later]))
+        return in_words(run), in_words(every)
+
+    def _line(self, text: str) -> None:
+        self._told = time.monotonic()
+        if not self._console.is_terminal:
+            key, (run, every) = self._todo[0].plan.key, self._left()
+            name = f"task={key.task} architecture={key.architecture} mode={key.mode} seed={key.seed}"
+            line = f"{name} {text} left={run} left_of_all={every}"
+            self._console.print(line, soft_wrap=True, markup=False, highlight=False)

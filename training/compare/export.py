@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,22 +76,17 @@ def export_command(
         raise UsageError("--arithmetic and --photos PREPARED belong together; give both, or neither")
     prepared = read_prepared(photos) if photos else None
     bundle = export(results, [parse_run(given) for given in run], out, name, faster, prepared)
-    console = Console()
+    say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
     for member in bundle.members:
         for head in member.heads:
-            counts = (
-                f"true from {head.true_threshold:.3f}" if head.kind == "binary" else "classes published: "
-            )
-            counts += ", ".join(kind.name for kind in head.classes if kind.publish)
-            console.print(
-                f"{head.name} ({member.backbone}): {counts}", markup=False, highlight=False, soft_wrap=True
-            )
-    console.print(
-        f"bundle {bundle.bundle_id[:12]} written to {out}", markup=False, highlight=False, soft_wrap=True
-    )
-    console.print(f"Mind: {NOTE}", markup=False, highlight=False, soft_wrap=True)
+            published = ", ".join(kind.name for kind in head.classes if kind.publish)
+            binary = head.kind == "binary"
+            counts = f"true from {head.true_threshold:.3f}" if binary else f"classes published: {published}"
+            say(f"{head.name} ({member.backbone}): {counts}")
+    say(f"bundle {bundle.bundle_id[:12]} written to {out}")
+    say(f"Mind: {NOTE}")
     for line in offered(bundle, faster) or [FASTER]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def parse_run(given: str) -> RunKey:

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,20 @@ from training import thesis
 from training.compare.results import RunKey
 from training.data.prepared import SPLITS, Prepared
 from training.models.architectures import MODES, Network, architecture_name, preprocessing_of
-from training.models.weights import WeightSource, check_weights
+from training.models.weights import WeightSource, pretrained
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run learns: the thesis's SGD. `precision`: fp32 (an exact repeat) or bf16."""
+    """How a run learns: the thesis's SGD. `precision`: fp32 (an exact repeat) or bf16. `cache_features`:
+    fixed draws of a photo, of which features are kept; None: a new draw every epoch."""
 
     epochs: int = thesis.EPOCHS
     batch: int = 32
     rate: float = 0.001
     momentum: float = 0.9
     precision: str = "fp32"
+    cache_features: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """All that its figures depend on; two runs with the same one are the same run."""
+        recipe = {name: value for name, value in asdict(self.recipe).items() if value is not None}
         return {
             **asdict(self.key),
             "classes": list(self.classes),
@@ -64,7 +67,7 @@ class Plan:
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in asdict(self.preprocessing).items()
             },
-            "hyperparameters": {**asdict(self.recipe), "optimiser": "sgd", "auxiliary_weight": 0.4},
+            "hyperparameters": {**recipe, "optimiser": "sgd", "auxiliary_weight": 0.4},
             "dataset_digest": self.digest,
         }
 
@@ -72,8 +75,10 @@ class Plan:
 def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe: Recipe) -> list[Plan]:
     """The runs in order: by seed, mode, architecture and task.
 
+    Features are kept in feature extraction only.
+
     Raises:
-        UsageError: an unknown task or architecture.
+        UsageError: an unknown task or architecture, or features are to be kept where all weights learn.
     """
     names = choice.architectures or tuple(thesis.ARCHITECTURES)
     architectures = tuple(dict.fromkeys(architecture_name(given) for given in names))
@@ -86,6 +91,9 @@ def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe
         if task not in prepared.classes:
             known = ", ".join(prepared.classes)
             raise UsageError(f"--task {task}: {prepared.folder} has {known}; prepare that task, too")
+    if recipe.cache_features and MODES[0] not in modes:
+        raise UsageError(f"--cache-features is for --mode {MODES[0]}, where the backbone stays as it is")
+    recipes = {MODES[0]: recipe, MODES[1]: replace(recipe, cache_features=None)}
     seen = {name: preprocessing_of(name, weights.kind, choice.size) for name in architectures}
     return [
         Plan(
@@ -93,7 +101,7 @@ def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe
             prepared.classes[task],
             seen[architecture],
             weights,
-            recipe,
+            recipes[mode],
             prepared.digest,
         )
         for seed in choice.seeds
@@ -132,28 +140,39 @@ def check_photos(prepared: Prepared, tasks: Sequence[str], batch: int) -> None:
                 )
 
 
-def check_resources(plans: Sequence[Plan], out: Path) -> None:
-    """Weights are here, every network can be built, and the disk holds their checkpoints and weights.
+def check_resources(
+    plans: Sequence[Plan], todo: Sequence[Plan], prepared: Prepared, out: Path
+) -> dict[str, Network]:
+    """Weights are here, every network can be built, and the disk holds what the runs `todo` keep.
+
+    Returns:
+        Architecture -> the network, without memory for its weights, of all `plans`.
 
     Raises:
         UsageError: one of these is not so.
     """
-    kept = largest = 0
-    sizes: dict[str, int] = {}
+    networks: dict[str, Network] = {}
     for plan in plans:
-        name = plan.key.architecture
-        if name not in sizes:
-            check_weights(name, plan.weights)
+        if plan.key.architecture not in networks:
             with torch.device("meta"):
-                network = Network(name, len(plan.classes), plan.key.mode, plan.preprocessing)
-            sizes[name] = 4 * network.parameter_counts()[0]
-        kept += sizes[name]
+                networks[plan.key.architecture] = Network(
+                    plan.key.architecture, len(plan.classes), plan.key.mode, plan.preprocessing
+                )
+    for architecture, weights in {plan.key.architecture: plan.weights for plan in todo}.items():
+        pretrained(architecture, weights)
+    kept = largest = 0
+    for plan in todo:
+        network = networks[plan.key.architecture]
+        size = 4 * network.parameter_counts()[0]
+        draws, photos = plan.recipe.cache_features, len(prepared.of(plan.key.task, "train"))
+        kept += size + 4 * network.head.in_features * photos * (draws + 1 if draws else 0)
         # A checkpoint holds weights, momentum and the best epoch's weights; the last one stays meanwhile.
-        largest = max(largest, 2 * 3 * sizes[name])
+        largest = max(largest, 2 * 3 * size)
     folder = next(path for path in (out, *out.absolute().parents) if path.exists())
     free, needed = shutil.disk_usage(folder).free, kept + largest
     if free < needed:
         raise UsageError(
-            f"{out} has {free / 1e9:.1f} GB free, and {len(plans)} runs need up to {needed / 1e9:.1f} GB for "
+            f"{out} has {free / 1e9:.1f} GB free, and {len(todo)} runs need up to {needed / 1e9:.1f} GB for "
             "weights and checkpoints; free some, or name another --out"
         )
+    return networks

@@ -9,6 +9,7 @@
         best.safetensors   weights of the best validation epoch, by a bundle's names
         predictions.csv    validation photos at that epoch: path, group, truth, predicted, p_<class>…
         checkpoint.pt      only while the run is unfinished
+    RESULTS/features/      what frozen backbones made of photos, by `compare --cache-features`
 
 Several processes may write to one folder: rows are added under a lock, each time to a new file that then
 takes the old one's place, so that a reader never meets half a row.
@@ -16,11 +17,11 @@ takes the old one's place, so that a reader never meets half a row.
 
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import pandas as pd
 
@@ -71,6 +72,9 @@ class RunRow:
     trainable_parameters: int | None
     precision: str | None
     device: str | None
+    cache_features: int | None = None
+    """Fixed draws of a photo, of which features were kept; None: a new draw every epoch, as by the protocol.
+    Results of earlier versions lack this column."""
 
 
 @dataclass(frozen=True)
@@ -114,41 +118,28 @@ Row = RunRow | EpochRow | TimingRow
 _TABLES: dict[str, type[Row]] = {RUNS: RunRow, EPOCHS: EpochRow, TIMINGS: TimingRow}
 
 
-@dataclass(frozen=True)
-class Results:
-    """The tables of one or several results folders, with the columns of their row classes.
+class Results(NamedTuple):
+    """The tables of a results folder, with the columns of their row classes.
 
-    A table whose file is nowhere is empty, with its columns. Whole numbers that may be empty are `Int64`.
+    A table whose file is not there is empty, with its columns. Whole numbers that may be empty are `Int64`.
     """
 
-    folders: tuple[Path, ...]
     runs: pd.DataFrame
     epochs: pd.DataFrame
     timings: pd.DataFrame
 
-    def run_folder(self, key: RunKey) -> Path | None:
-        """Where the run's own files are; None: in none of the folders."""
-        for folder in self.folders:
-            if (folder / "runs" / key.folder / RUN).is_file():
-                return folder / "runs" / key.folder
-        return None
 
-
-def read_results(*folders: Path) -> Results:
-    """Read the tables of all `folders` as one; of rows with the same key the last folder's counts.
+def read_results(folder: Path) -> Results:
+    """Read the tables of `folder`.
 
     Raises:
         UsageError: no results there, or a table that is not readable or lacks a column.
     """
-    for folder in folders:
-        if not any((folder / name).is_file() for name in _TABLES):
-            raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
-    tables = {}
-    for name, row in _TABLES.items():
-        parts = [_typed(_read_text(folder / name, row), folder / name, row) for folder in folders]
-        table = pd.concat(parts, ignore_index=True)
-        tables[name] = table.drop_duplicates(list(row.KEY), keep="last", ignore_index=True)
-    return Results(tuple(folders), tables[RUNS], tables[EPOCHS], tables[TIMINGS])
+    if not any((folder / name).is_file() for name in _TABLES):
+        raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
+    return Results(
+        *(_typed(_read_text(folder / name, row), folder / name, row) for name, row in _TABLES.items())
+    )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -157,16 +148,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: missing, or not JSON.
     """
-    path = folder / RUN
+    if not (folder / RUN).is_file():
+        raise UsageError(f"{folder / RUN} is missing: name a folder within RESULTS/runs")
+    return read_json(folder / RUN)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in JSON.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path} is missing: name a folder within RESULTS/runs") from None
-    except ValueError as error:
-        raise UsageError(
-            f"{path} is not JSON ({error}); delete the run's folder and make the run again"
-        ) from None
-    return dict(content)
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is not JSON ({error}): take it out, and make the run again") from None
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
@@ -206,12 +202,22 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """The same, of JSON."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Have the folder to oneself; without `wait`: whether one has. A kill gives it back."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, by a kill too
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _text(value: object) -> str:
@@ -222,6 +228,7 @@ def _text(value: object) -> str:
 
 def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
     """The columns of a table as text; of a file that is nowhere they are empty."""
+    needed = [field.name for field in fields(row) if field.default is MISSING]
     names = [field.name for field in fields(row)]
     if not path.is_file():
         return pd.DataFrame(columns=names, dtype=str)
@@ -229,10 +236,10 @@ def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
-    missing = [name for name in names if name not in table.columns]
+    missing = [name for name in needed if name not in table.columns]
     if missing:
-        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(names)}")
-    return table[names]
+        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    return table.reindex(columns=names, fill_value="")
 
 
 def _typed(table: pd.DataFrame, path: Path, row: type[Row]) -> pd.DataFrame:

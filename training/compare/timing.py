@@ -14,17 +14,15 @@ from pathlib import Path
 import torch
 
 from enrich.errors import UsageError
+from training import thesis
 from training.compare.compare import Machine
 from training.compare.plan import Choice, Plan, Recipe, check_photos, make_plans
 from training.compare.results import TIMINGS, TimingRow, add_rows
-from training.compare.run import build, train_step
+from training.compare.run import build, optimiser_of, train_step
 from training.data.prepared import Prepared, read_prepared
 from training.models.weights import WeightSource
 from training.trainer.loading import Batch, Loader, side_of
 
-THESIS_PHOTOS = {"balcony": (697, 608), "fireplace": (478, 256), "rooms": (320, 260, 364)}
-"""Photos per class; the first 80 % of each train, the rest validate."""
-TRAIN_SHARE = 0.8
 WARM_UP = 1
 """Steps before the clock starts: libraries choose their kernels and take memory in the first."""
 
@@ -51,39 +49,26 @@ def measure(
             yield row
 
 
-def thesis_photos(task: str) -> tuple[int, int] | None:
-    """Training and validation photos that the thesis had for a task; None: not one of its tasks."""
-    classes = THESIS_PHOTOS.get(task)
-    if classes is None:
-        return None
-    train = sum(int(count * TRAIN_SHARE) for count in classes)
-    return train, sum(classes) - train
-
-
 def _measure(plan: Plan, prepared: Prepared, machine: Machine, steps: int, number: int) -> TimingRow:
     key, recipe = plan.key, plan.recipe
     train, validation = side_of(prepared, key.task, "train"), side_of(prepared, key.task, "val")
     loader = Loader(plan.preprocessing, recipe.batch, machine.workers, machine.device)
     network = build(plan, machine.device)
-    learning = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(learning, recipe.rate, recipe.momentum)
+    optimiser = optimiser_of(plan, network)
 
     def learn(batch: Batch) -> None:
-        train_step(network, optimiser, batch.pictures, batch.labels)
+        train_step(network, optimiser, batch)
 
     def look(batch: Batch) -> None:
         with torch.inference_mode():
             network(batch.pictures).logits.argmax().item()
 
-    try:
-        network.learn(True)
-        epochs = (loader.training(train, key.seed, epoch) for epoch in count(1))
-        train_rate = _rate(chain.from_iterable(epochs), steps, learn)
-        network.learn(False)
-        val_rate = _rate(chain.from_iterable(loader.validation(validation) for _ in count()), steps, look)
-    finally:
-        loader.close()
-    photos = thesis_photos(key.task) or (len(train), len(validation))
+    network.learn(True)
+    epochs = (loader.training(train, key.seed, epoch) for epoch in count(1))
+    train_rate = _rate(chain.from_iterable(epochs), steps, learn)
+    network.learn(False)
+    val_rate = _rate(chain.from_iterable(loader.validation(validation) for _ in count()), steps, look)
+    photos = thesis.PHOTOS.get(key.task, (len(train), len(validation)))
     return TimingRow(
         *(key.task, key.architecture, key.mode, number, steps, recipe.batch, train_rate, val_rate),
         *(photos[0] / train_rate + photos[1] / val_rate, machine.name, torch.get_num_threads()),

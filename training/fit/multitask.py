@@ -23,8 +23,8 @@ from training.models.backbones import Backbone, rounded
 from training.models.features import extract
 from training.models.heads import FittedHead, check_classes, photo_weights, site_folds
 from training.trainer import trainable
+from training.trainer.devices import keep_memory
 from training.trainer.finetune import CPU, Finetuned, Recipe, Task, averaged, finetune, predict
-from training.trainer.memory import keep_memory
 
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""

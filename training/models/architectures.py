@@ -2,9 +2,8 @@
 
 In `feature_extraction` only the new layer learns (of Inception v3 the auxiliary head's last layer, too) and
 the frozen part stays in eval mode, batch norm statistics and dropout included: what it makes of a picture is
-the same in every epoch, so features of validation photos are made once; training photos are augmented, so
-theirs are not. (PyTorch's tutorials leave the frozen part in train mode, where its batch norm statistics
-drift.) In `finetuning` all weights learn.
+the same in every epoch. (PyTorch's tutorials leave the frozen part in train mode, where its batch norm
+statistics drift.) In `finetuning` all weights learn.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.inception import InceptionAux
 
-from enrich.errors import UsageError
+from enrich.errors import UsageError, reason
 from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Preprocessing
 from training import thesis
@@ -87,7 +86,7 @@ class Outputs:
 
 
 class Network(nn.Module):
-    """Backbone and new last layer(s). Pictures: uint8 [n, 3, h, w]."""
+    """Backbone and new last layer(s). Pictures: uint8 [n, 3, h, w], or what `features` made of them."""
 
     mean: Tensor
     std: Tensor
@@ -135,6 +134,8 @@ class Network(nn.Module):
 
     def features(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
         """float32 [n, width] that the last layer gets, and the auxiliary logits."""
+        if pictures.ndim == 2:
+            return pictures, None
         x = ((pictures.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             made = self.backbone(x)
@@ -171,9 +172,9 @@ class Network(nn.Module):
             with torch.no_grad():
                 made = self.backbone(picture)
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"{architecture} cannot see a picture of {height}x{width} ({reason}); correct --input-size"
+                f"{architecture} cannot see a picture of {height}x{width} ({reason(error)}); "
+                "correct --input-size"
             ) from None
         return int((made.logits if self.has_auxiliary else made).flatten(1).shape[1])
 

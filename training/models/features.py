@@ -5,11 +5,14 @@ A *view* is one way of looking at a photo: `whole` is exactly what serving sees;
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +25,11 @@ from enrich.photos.decode import decode
 from training.data.photos import MAX_PIXELS, PhotoSet
 from training.models.backbones import Backbone
 
-VIEWS = ("whole", "flip", "crop0", "crop1", "crop2", "crop3", "crop4")
+Pixels = NDArray[np.uint8]
+"""A picture, uint8 [h, w, 3]."""
+REMEDY = "take its row out of manifest.csv, or make the prepared folder again"
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 BATCH = 32
 _CROPS = {
     "crop0": (0.0, 0.0),
@@ -31,6 +38,7 @@ _CROPS = {
     "crop3": (1.0, 1.0),
     "crop4": (0.5, 0.5),
 }
+VIEWS = ("whole", "flip", *_CROPS)
 
 
 def extract(
@@ -55,7 +63,26 @@ def extract(
         return {view: _read(store, photos, view) for view in views}
 
 
-def pixels(path: Path, preprocessing: Preprocessing, views: Sequence[str]) -> list[NDArray[np.uint8]]:
+def made_ahead(
+    batches: Iterable[Sequence[Item]], make: Callable[[Item], Made], threads: int, ahead: int = 1
+) -> Iterator[tuple[Sequence[Item], list[Made]]]:
+    """Each batch with what `make` makes of its items, made in `threads` while the caller works on the
+    batch before (on the `ahead` batches before). Without threads: in the caller's own, one by one."""
+    pool = ThreadPoolExecutor(threads, "photos") if threads else None
+    try:
+        making = ((batch, (pool.map if pool else map)(make, batch)) for batch in batches)
+        waiting = deque(islice(making, ahead))
+        while waiting:
+            batch, made = waiting.popleft()
+            done = list(made)
+            waiting.extend(islice(making, 1))
+            yield batch, done
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+
+
+def pixels(path: Path, preprocessing: Preprocessing, views: Sequence[str]) -> list[Pixels]:
     """The photo as the model sees it, one uint8 [h, w, 3] per view, through the decoder that serving uses.
 
     Raises:
@@ -66,14 +93,11 @@ def pixels(path: Path, preprocessing: Preprocessing, views: Sequence[str]) -> li
     wanted = (preprocessing, larger) if any(view in _CROPS for view in views) else (preprocessing,)
     decoded = decode(path.read_bytes(), wanted, MAX_PIXELS)
     if not decoded.status.ok:
-        raise UsageError(
-            f"{path} cannot be used ({decoded.status.value}: {decoded.error}); "
-            "take its row out of manifest.csv"
-        )
+        raise UsageError(f"{path} cannot be used ({decoded.status.value}: {decoded.error}); {REMEDY}")
     return [_view(decoded.pixels, view, height, width) for view in views]
 
 
-def _view(arrays: Sequence[NDArray[np.uint8]], view: str, height: int, width: int) -> NDArray[np.uint8]:
+def _view(arrays: Sequence[Pixels], view: str, height: int, width: int) -> Pixels:
     if view == "whole":
         return arrays[0]
     if view == "flip":
@@ -93,52 +117,32 @@ def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> tor
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def run_backbone(backbone: Backbone, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def run_backbone(backbone: Backbone, images: Sequence[Pixels]) -> NDArray[np.float32]:
     """Features float32 [n, features] of uint8 images [h, w, 3]."""
     with torch.inference_mode():
         made = backbone.module(normalised(np.stack(images), backbone.preprocessing))
-        result: NDArray[np.float32] = made.numpy()
-    return result
+    return np.asarray(made.numpy())
 
 
 def _fill(
     store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views: Sequence[str], threads: int
 ) -> None:
     have: set[tuple[str, str]] = set(store.execute("SELECT sha256, view FROM feature"))
-    todo = {
-        sha: path
-        for path, sha in zip(photos.paths, photos.sha256, strict=True)
-        if any((sha, view) not in have for view in views)
-    }
+    pairs = dict(zip(photos.sha256, photos.paths, strict=True)).items()
+    todo = [(sha, path) for sha, path in pairs if any((sha, view) not in have for view in views)]
     if not todo:
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in track(
-            _prefetched(todo, backbone, photos.folder, views, pool), "features", len(todo) // BATCH + 1
-        ):
-            for number, view in enumerate(views):
-                vectors = run_backbone(backbone, [images[number] for _, images in batch])
-                rows = [
-                    (sha, view, vector.tobytes()) for (sha, _), vector in zip(batch, vectors, strict=True)
-                ]
-                store.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows)
-            store.commit()
+    batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
 
+    def seen(photo: tuple[str, str]) -> list[Pixels]:
+        return pixels(photos.folder / photo[1], backbone.preprocessing, views)
 
-def _prefetched(
-    todo: dict[str, str], backbone: Backbone, folder: Path, views: Sequence[str], pool: ThreadPoolExecutor
-) -> Iterator[list[tuple[str, list[NDArray[np.uint8]]]]]:
-    """Batches of (sha256, views); the next batch is decoded while the model works on this one."""
-
-    def submit(start: int) -> list[tuple[str, Future[list[NDArray[np.uint8]]]]]:
-        shas = list(todo)[start : start + BATCH]
-        return [(sha, pool.submit(pixels, folder / todo[sha], backbone.preprocessing, views)) for sha in shas]
-
-    waiting = submit(0)
-    for start in range(BATCH, len(todo) + BATCH, BATCH):
-        following = submit(start)
-        yield [(sha, future.result()) for sha, future in waiting]
-        waiting = following
+    for batch, pictures in track(made_ahead(batches, seen, threads), "features", len(batches)):
+        for number, view in enumerate(views):
+            vectors = run_backbone(backbone, [images[number] for images in pictures])
+            rows = [(sha, view, vector.tobytes()) for (sha, _), vector in zip(batch, vectors, strict=True)]
+            store.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows)
+        store.commit()
 
 
 def _read(store: sqlite3.Connection, photos: PhotoSet, view: str) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ Files are checked against the sha256 prefix in their name and read without unpic
 """
 
 import hashlib
-import logging
 import pickle
 import re
 import socket
@@ -12,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import timm
 import torch
 import torchvision
 from torch import Tensor
 
-from enrich.errors import UsageError
+from enrich.errors import UsageError, reason
 from training.models.architectures import backbone_name
-from training.models.backbones import load_backbone
+from training.models.backbones import hub_weights, load_backbone
 
 CONNECT_SECONDS = 20.0
 _OLD_DENSENET = re.compile(r"\b(norm|relu|conv)\.([12])\.")
@@ -34,20 +32,6 @@ class WeightSource:
     folder: Path | None = None
 
 
-def check_weights(architecture: str, source: WeightSource) -> None:
-    """See to it that the weights are here, downloading them if need be, before hours are spent on others.
-
-    Raises:
-        UsageError: they are not, or not the ones published.
-    """
-    if source.kind == "package":
-        load_backbone(architecture, "package")
-    elif source.kind == "imagenet" and backbone_name(architecture).startswith("torchvision:"):
-        _file(architecture, source)
-    elif source.kind == "imagenet":
-        _from_timm(architecture)
-
-
 def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tensor], str] | None:
     """The weights by the names of the model, and where they are from; None where the source is `none`.
 
@@ -59,18 +43,16 @@ def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tenso
     if source.kind == "none":
         return None
     if source.kind == "package":
-        return dict(
-            load_backbone(architecture, "package").module.state_dict()
-        ), f"the package of {architecture}"
+        state = dict(load_backbone(architecture, "package").module.state_dict())
+        return state, f"the package of {architecture}"
     if not backbone_name(architecture).startswith("torchvision:"):
-        return _from_timm(architecture), architecture
+        return hub_weights(architecture)[0], architecture
     path = _file(architecture, source)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}, str(path)
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} is not a file of weights ({reason}); fetch it again") from None
+        raise UsageError(f"{path} is not a file of weights ({reason(error)}); fetch it again") from None
 
 
 def _file(architecture: str, source: WeightSource) -> Path:
@@ -87,14 +69,11 @@ def _file(architecture: str, source: WeightSource) -> Path:
         if not path.is_file():
             _download(url, path)
     stated = re.search(r"-([0-9a-f]{8,})\.", name)
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    if stated and not found.hexdigest().startswith(stated[1]):
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if stated and not found.startswith(stated[1]):
         raise UsageError(
-            f"{path} is broken: its sha256 begins with {found.hexdigest()[:8]}, not with {stated[1]}; "
-            f"fetch {url} again"
+            f"{path} is broken: its sha256 begins with {found[:8]}, not with {stated[1]}; fetch {url} again"
         )
     return path
 
@@ -106,23 +85,9 @@ def _download(url: str, path: Path) -> None:
     try:
         torch.hub.download_url_to_file(url, str(path), progress=False)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{path.name} cannot be downloaded ({reason}): fetch {url} on another machine and put it into "
-            f"{path.parent}, or into a folder that --weights-dir names"
+            f"{path.name} cannot be downloaded ({reason(error)}): fetch {url} on another machine and put it "
+            f"into {path.parent}, or into a folder that --weights-dir names"
         ) from None
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _from_timm(architecture: str) -> dict[str, Tensor]:
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it tells of every try
-    try:
-        model = timm.create_model(architecture.removeprefix("timm:"), pretrained=True, num_classes=0)
-    except Exception as error:  # timm's hub client raises errors of many libraries
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"the weights of {architecture} cannot be had from timm's hub ({reason}); "
-            "run once where it can be reached and copy its cache (HF_HOME), or use --weights package"
-        ) from None
-    return dict(model.state_dict())

@@ -5,6 +5,7 @@ Every figure and every verdict is computed from the results folders: the page ca
 
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,12 @@ import typer
 from rich.console import Console
 
 from enrich.errors import UsageError
-from training import thesis
-from training.report.confusion import confusions
+from training import markdown, thesis
+from training.report import confusion, findings, gathered, plots, provenance, ratios, tables
+from training.report.confusion import Confusion
 from training.report.gathered import Gathered, gather
-from training.report.page import page
-from training.report.plots import draw_confusions, draw_curves
+
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 
 def report_command(
@@ -30,14 +32,12 @@ def report_command(
     """Write the comparison as a page: tables, figures, time ratios, and which findings of the thesis held."""
     if of_thesis == bool(results):
         raise UsageError("name the results folders, or --thesis for the thesis's own figures, not both")
-    gathered = gather([thesis.FOLDER] if of_thesis else results or [])
-    page = write_report(gathered, out, None if of_thesis else gather([thesis.FOLDER]))
-    Console().print(
-        f"{page} written: {len(gathered.runs)} runs, {len(gathered.timings)} timings", soft_wrap=True
-    )
+    ours = gather([thesis.FOLDER] if of_thesis else results or [])
+    written = write_report(ours, out, None if of_thesis else gather([thesis.FOLDER]))
+    Console().print(f"{written} written: {len(ours.runs)} runs, {len(ours.timings)} timings", soft_wrap=True)
 
 
-def write_report(gathered: Gathered, out: Path, reference: Gathered | None) -> Path:
+def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
     """Write the report and return the path of its page.
 
     `out`: a folder for report.md with its figures beside it, or the page FILE.md, with its figures in a
@@ -50,17 +50,48 @@ def write_report(gathered: Gathered, out: Path, reference: Gathered | None) -> P
     named = out.suffix == ".md"
     target, figures = (out, out.with_suffix("")) if named else (out / "report.md", out)
     link = f"{figures.name}/" if named else ""
-    found = confusions(gathered)
+    found = confusion.confusions(ours)
     try:
         figures.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=figures, prefix=".report-") as made:
-            curves = draw_curves(gathered, Path(made))
-            matrices = draw_confusions(found, Path(made))
-            links = [{title: link + file for file, title in each.items()} for each in (curves, matrices)]
-            (Path(made) / target.name).write_text(page(gathered, reference, found, *links), encoding="utf-8")
+            drawn = plots.draw_curves(ours, Path(made)), plots.draw_confusions(found, Path(made))
+            links = [{title: link + file for file, title in each.items()} for each in drawn]
+            (Path(made) / target.name).write_text(page(ours, reference, found, *links), encoding="utf-8")
             for file in sorted(Path(made).glob("*.png")):
                 os.replace(file, figures / file.name)
             os.replace(Path(made) / target.name, target)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from None
     return target
+
+
+def page(
+    ours: Gathered,
+    reference: Gathered | None,
+    found: Sequence[Confusion] = (),
+    curves: Mapping[str, str] | None = None,
+    matrices: Mapping[str, str] | None = None,
+) -> str:
+    """The whole page, in Markdown.
+
+    `reference`: the thesis's runs, set beside ours; None where `ours` is the thesis itself. `curves` and
+    `matrices`: title of each figure -> its link.
+    """
+    return markdown.page(
+        TEMPLATE,
+        thesis=thesis,
+        ours=ours,
+        runs=ours.runs,
+        reference=reference,
+        found=found,
+        curves=curves or {},
+        matrices=matrices or {},
+        times=ratios.times_of(ours),
+        their_times=ratios.times_of(reference)[0] if reference else None,
+        gathered=gathered,
+        confusion=confusion,
+        findings=findings,
+        provenance=provenance,
+        ratios=ratios,
+        tables=tables,
+    )

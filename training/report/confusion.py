@@ -56,12 +56,10 @@ def confusions(gathered: Gathered) -> list[Confusion]:
 def class_tables(found: Sequence[Confusion]) -> Iterator[tuple[str, str]]:
     """Headings and tables of each task and mode: the accuracy of each class and of all photos."""
     cells: dict[tuple[str, str, tuple[str, ...]], list[list[str]]] = {}
-    for task in dict.fromkeys(one.task for one in found):
-        for mode in thesis.MODES:
-            for one in found:
-                if (one.task, one.mode) == (task, mode):
-                    row = [one.label, *map(_cell, one.of_classes), _cell(one.overall)]
-                    cells.setdefault((task, mode, one.classes), []).append(row)
+    tasks, modes = list(dict.fromkeys(one.task for one in found)), list(thesis.MODES)
+    for one in sorted(found, key=lambda one: (tasks.index(one.task), modes.index(one.mode))):
+        row = [one.label, *map(_cell, one.of_classes), _cell(one.overall)]
+        cells.setdefault((one.task, one.mode, one.classes), []).append(row)
     for (task, mode, classes), rows in cells.items():
         heading = f"{task.capitalize()}, {thesis.MODES[mode]}:"
         yield heading, table(["architecture", *classes, "all"], rows, figures=True)

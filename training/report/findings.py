@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from training import thesis
+from training import markdown, thesis
 from training.report.gathered import SCRATCH
 from training.report.ratios import COST, Times
 from training.report.tables import percent
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
     verdict: str
 
 
-def accuracy_findings(runs: pd.DataFrame) -> list[Finding]:
+def accuracy(runs: pd.DataFrame) -> list[Finding]:
     """Of runs that may be compared with each other (the same `peers`).
 
     The thesis's networks were pretrained, so networks from scratch decide nothing.
@@ -37,9 +37,15 @@ def accuracy_findings(runs: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def time_findings(times: Times) -> list[Finding]:
+def time(times: Times) -> list[Finding]:
     """Of times that may be compared with each other."""
     return [_cost(times), _fastest(times)]
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """The findings as Markdown."""
+    rows = [finding._replace(verdict=f"**{finding.verdict}**") for finding in findings]
+    return markdown.table(["finding", "thesis says", "figures say", "verdict"], rows)
 
 
 def _better(means: pd.DataFrame) -> Finding:
@@ -65,10 +71,10 @@ def _most_accurate(means: pd.DataFrame) -> Finding:
     if five.empty:
         why, shared = _absent(tables, "run"), tables.dropna()
         if len(tables.columns) > 1 and len(shared):
-            why += f"; of what was run: {_accuracies(shared)}"
+            why += f"; of what was run: {_means(shared, 'tables', best_first=True)}"
         return Finding(claim, stated, why, OPEN)
     right = sum(name in thesis.MOST_ACCURATE for name in five.mean().nlargest(2).index)
-    return Finding(claim, stated, _accuracies(five), (FAILED, PARTLY, HELD)[right])
+    return Finding(claim, stated, _means(five, "tables", best_first=True), (FAILED, PARTLY, HELD)[right])
 
 
 def _hardest(means: pd.DataFrame) -> Finding:
@@ -82,10 +88,10 @@ def _hardest(means: pd.DataFrame) -> Finding:
     if five.empty:
         why = "none of the thesis's five was run on all three tasks in one mode"
         if len(shared):
-            why += f"; of what was run: {_difficulties(shared)}"
+            why += f"; of what was run: {_means(shared, 'architectures and modes')}"
         return Finding(claim, stated, why, UNJUDGED)
     verdict = HELD if five.mean().idxmin() == thesis.HARDEST else FAILED
-    return Finding(claim, stated, _difficulties(five), verdict)
+    return Finding(claim, stated, _means(five, "architectures and modes"), verdict)
 
 
 def _cost(times: Times) -> Finding:
@@ -118,18 +124,11 @@ def _absent(tables: pd.DataFrame, done: str) -> str:
     return f"not {done}: {_titles(absent)}" if absent else "no table has all five"
 
 
-def _accuracies(tables: pd.DataFrame) -> str:
-    """Architectures by their mean over `tables` (one row a table, one column an architecture)."""
-    ranked = tables.mean().sort_values(ascending=False, kind="stable")
+def _means(tables: pd.DataFrame, of: str, best_first: bool = False) -> str:
+    """The columns (architectures, or tasks) by their mean, in percent."""
+    ranked = tables.mean().sort_values(ascending=not best_first, kind="stable")
     listed = ", ".join(f"{thesis.title(str(name))} {percent(mean)} %" for name, mean in ranked.items())
-    return f"{listed} (means of {len(tables)} tables)"
-
-
-def _difficulties(shared: pd.DataFrame) -> str:
-    """Tasks by their mean, the hardest first (one row an architecture and mode, one column a task)."""
-    ranked = shared.mean().sort_values(kind="stable")
-    listed = ", ".join(f"{task} {percent(mean)} %" for task, mean in ranked.items())
-    return f"{listed} (means of {len(shared)} architectures and modes)"
+    return f"{listed} (means of {len(tables)} {of})"
 
 
 def _titles(architectures: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
 """Results folders of `compare`, checked and merged, as the report reads them.
 
 Two runs stand in one row of a table only if they differ in nothing but the seed: `label` names the row. Runs
-are compared with each other only if weights, epochs and split are the same: `peers` names those runs.
+are compared with each other only if weights, epochs, split and augmentation are the same: `peers` names those
+runs.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ import pandas as pd
 
 from enrich.errors import UsageError
 from training import thesis
-from training.compare.results import SETTINGS, Results, RunKey, read_results, read_run
+from training.compare.results import RUN as RUN_FILE
+from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
 
 RUN = ["task", "architecture", "mode", "seed"]
 TIMED = ["device", "threads", "task", "architecture", "mode", "round"]
@@ -27,8 +28,8 @@ class Gathered:
     """What several results folders hold in sum.
 
     `runs` and `epochs` have the columns of `RunRow` and `EpochRow`, with architectures by the thesis's names,
-    and `kind` (of the weights), `split`, `label`, `peers`; `runs` has `digest` (of the prepared photos) and
-    `place` (its folder within RESULTS/runs, or None), too.
+    and `kind` (of the weights), `split`, `label`, `peers` ("" where nothing says it); `runs` has `digest` (of
+    the prepared photos) and `place` (its folder within RESULTS/runs, or None), too.
     """
 
     runs: pd.DataFrame
@@ -56,7 +57,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     parts = [_read(folder) for folder in folders]
     runs = pd.concat([part.runs for part in parts], ignore_index=True)
     timings = pd.concat([part.timings for part in parts], ignore_index=True)
-    _refuse_twice(runs, [*RUN, "weights", "epochs", "split"], "run")
+    _refuse_twice(runs, [*RUN, "weights", "epochs", "split", "cache_features"], "run")
     _refuse_twice(timings, TIMED, "timing")
     return Gathered(
         runs=_sorted(runs),
@@ -70,6 +71,11 @@ def in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
     """Each name once: the known ones in their order, then the others by name."""
     there, first = set(found), list(known)
     return [name for name in first if name in there] + sorted(there - set(first))
+
+
+def of(table: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
+    """The rows of a task in a mode."""
+    return table[(table["task"] == task) & (table["mode"] == mode)]
 
 
 def _sorted(runs: pd.DataFrame) -> pd.DataFrame:
@@ -87,17 +93,20 @@ def _read(folder: Path) -> Gathered:
     found = read_results(folder)
     if found.runs.empty and found.timings.empty:
         raise UsageError(f"{folder} holds no finished run: let `enrich-train compare` finish one")
-    settings, name = _settings(folder), folder.name if folder.is_absolute() else str(folder)
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    name = folder.name if folder.is_absolute() else str(folder)
     runs = _plain(found.runs)
     _check(folder, runs, np.isfinite(runs["seconds"]) & (runs["seconds"] > 0), "seconds", "above 0")
     share = runs["best_val_accuracy"].between(0, 1)
     _check(folder, runs, share, "best_val_accuracy", "a share from 0 to 1")
     _check(folder, runs, runs["mode"].isin(thesis.MODES), "mode", " or ".join(thesis.MODES))
-    runs["place"] = [_place(found, run) for run in found.runs.itertuples()]
-    runs["folder"] = name
-    runs["digest"] = [_digest(place) for place in runs["place"]]
-    runs["split"] = _splits(runs, settings)
-    runs["kind"] = [_kind(weights) for weights in runs["weights"]]
+    runs["folder"], dataset = name, settings.get("dataset", {})
+    split = str(dataset.get("options", {}).get("split", ""))
+    runs["place"] = [_place(folder, run) for run in found.runs.itertuples()]
+    digests = [read_run(place).get("dataset_digest", "") if place else "" for place in runs["place"]]
+    runs["digest"] = [str(digest) for digest in digests]
+    runs["split"] = np.where(runs["digest"] == dataset.get("digest", ""), split, "")
+    runs["kind"] = runs["weights"].map({"": UNSTATED, "none": SCRATCH}).fillna(PRETRAINED)
     runs["label"] = [_label(run) for run in runs.itertuples()]
     runs["peers"] = [_peers(run) for run in runs.itertuples()]
     timings = _plain(found.timings).assign(folder=name)
@@ -135,34 +144,11 @@ def _refuse_twice(table: pd.DataFrame, key: list[str], noun: str) -> None:
         )
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / SETTINGS
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}): take it out, or make the run again") from None
-    return found if isinstance(found, dict) else {}
-
-
-def _place(found: Results, run: Any) -> Path | None:
+def _place(folder: Path, run: Any) -> Path | None:
+    """Where the run's own files are, if they are there."""
     seed = 0 if pd.isna(run.seed) else int(run.seed)
-    return found.run_folder(RunKey(run.task, run.architecture, run.mode, seed))
-
-
-def _digest(place: Path | None) -> str:
-    """Which prepared photos a run learnt from ("" where nothing says it)."""
-    return str(read_run(place).get("dataset_digest", "")) if place else ""
-
-
-def _splits(runs: pd.DataFrame, settings: dict[str, Any]) -> list[str]:
-    """How the photos of each run were split ("" where nothing says it)."""
-    dataset = settings.get("dataset", {})
-    split = str(dataset.get("options", {}).get("split", ""))
-    return [split if digest == dataset.get("digest", "") else "" for digest in runs["digest"]]
-
-
-def _kind(weights: str) -> str:
-    return UNSTATED if not weights else SCRATCH if weights == "none" else PRETRAINED
+    own = folder / "runs" / RunKey(run.task, run.architecture, run.mode, seed).folder
+    return own if (own / RUN_FILE).is_file() else None
 
 
 def _label(run: Any) -> str:
@@ -173,11 +159,16 @@ def _label(run: Any) -> str:
         parts.append(f"{run.epochs} epochs")
     if run.split not in ("", "thesis"):
         parts.append(f"split by {run.split}")
-    return ", ".join(parts)
+    return ", ".join(parts + _draws(run))
+
+
+def _draws(run: Any) -> list[str]:
+    """What the augmentation was, where it was not the protocol's."""
+    return [] if pd.isna(run.cache_features) else [f"{run.cache_features} fixed draws a photo"]
 
 
 def _peers(run: Any) -> str:
     parts = [run.kind, "epochs not stated" if pd.isna(run.epochs) else f"{run.epochs} epochs"]
     if run.split:
         parts.append("the thesis's split" if run.split == "thesis" else f"split by {run.split}")
-    return ", ".join(parts)
+    return ", ".join(parts + _draws(run))

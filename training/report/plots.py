@@ -19,7 +19,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from training import thesis
 from training.report.confusion import Confusion
-from training.report.gathered import SCRATCH, Gathered
+from training.report.gathered import SCRATCH, Gathered, of
 
 COLOURS = ("blue", "orange", "green", "red", "purple", "brown", "pink", "gray", "olive", "cyan")
 METRICS = {"loss": "loss (cross-entropy)", "accuracy": "accuracy, %"}
@@ -43,13 +43,13 @@ def draw_curves(gathered: Gathered, folder: Path) -> dict[str, str]:
     """
     colour = colours(gathered.architectures())
     drawn = {}
-    epochs = gathered.epochs
     for task, mode, scratch in product(gathered.tasks(), thesis.MODES, (False, True)):
-        own = (epochs["task"] == task) & (epochs["mode"] == mode) & ((epochs["kind"] == SCRATCH) == scratch)
-        for metric in METRICS if own.any() else ():
+        own = of(gathered.epochs, task, mode)
+        own = own[(own["kind"] == SCRATCH) == scratch]
+        for metric in METRICS if len(own) else ():
             file, title = _names(metric, task, mode, scratch)
             drawn[file] = title
-            _save(curve_figure(epochs[own], metric, title, colour), folder / file)
+            _save(curve_figure(own, metric, title, colour), folder / file)
     return drawn
 
 

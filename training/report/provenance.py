@@ -12,7 +12,7 @@ import pandas as pd
 from training import thesis
 from training.markdown import table
 from training.report.confusion import Confusion
-from training.report.gathered import Gathered, in_order
+from training.report.gathered import Gathered, in_order, of
 from training.report.tables import NONE
 
 CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
@@ -64,15 +64,15 @@ def _classes(counts: Mapping[str, int]) -> str:
 
 def missing(gathered: Gathered, found: Sequence[Confusion]) -> list[str]:
     """Runs, figures and predictions that a whole comparison would have, a line each."""
-    runs, lines = gathered.runs, []
+    lines = []
     for task in gathered.tasks():
         for mode, name in thesis.MODES.items():
-            own = runs[(runs["task"] == task) & (runs["mode"] == mode)]
+            own = of(gathered.runs, task, mode)
             where = f"{task}, {name}"
             if own.empty:
                 lines.append(f"Runs of {where}.")
                 continue
-            drawn = _labels(gathered.epochs, task, mode)
+            drawn = set(of(gathered.epochs, task, mode)["label"])
             predicted = {one.label for one in found if (one.task, one.mode) == (task, mode)}
             labels = list(dict.fromkeys(own["label"]))
             for there, what in ((drawn, CURVES), (predicted, MATRICES)):
@@ -84,10 +84,6 @@ def missing(gathered: Gathered, found: Sequence[Confusion]) -> list[str]:
     if gathered.timings.empty:
         lines.append("Timings by steps (`compare --timing-steps`): the ratios are of whole runs.")
     return lines
-
-
-def _labels(epochs: pd.DataFrame, task: str, mode: str) -> set[str]:
-    return set(epochs.loc[(epochs["task"] == task) & (epochs["mode"] == mode), "label"])
 
 
 def _gaps(epochs: pd.DataFrame) -> list[str]:
@@ -128,6 +124,7 @@ def commands(gathered: Gathered) -> str:
         for (weights, epochs, precision), runs in own.groupby(["weights", "epochs", "precision"], sort=False):
             options = _chosen(runs) | settings.get("recipe", {})
             options |= {"epochs": epochs, "precision": precision, "weights": weights}
+            options["cache_features"] = sorted(set(runs["cache_features"].dropna()))
             options["input_size"] = settings.get("choice", {}).get("size")
             lines.append(_line(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
         for (steps, batch), rounds in timings.groupby(["steps", "batch"], sort=False):

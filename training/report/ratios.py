@@ -58,10 +58,12 @@ def times_of(gathered: Gathered) -> list[Times]:
     if not gathered.timings.empty:
         measured = gathered.timings.assign(seconds=gathered.timings["epoch_seconds"])
         groups = measured.groupby(["device", "threads", "batch"], sort=False)
-        return [
-            Times(f"measured by timing steps on {_with(device, threads)}, batch {batch}", table, True)
-            for (device, threads, batch), table in groups
-        ]
+        found = []
+        for (device, threads, batch), table in groups:
+            fed = "" if "threads" in device else f", {threads} threads"  # a CPU's name says them itself
+            source = f"measured by timing steps on {_named(device)}{fed}, batch {batch}"
+            found.append(Times(source, table, True))
+        return found
     runs = gathered.runs.assign(round=gathered.runs["seed"], device=gathered.runs["device"].map(_named))
     return [
         Times(f"whole runs ({peers}) on {device}{f', {precision}' if precision else ''}", table, False)
@@ -71,10 +73,10 @@ def times_of(gathered: Gathered) -> list[Times]:
 
 def epoch_table(times: Times) -> str:
     """Seconds of an epoch of every task and mode: the median of the rounds."""
-    medians, modes = times.medians(), {"feature_extraction": "FE", "finetuning": "FT"}
+    medians, modes = times.medians().map("{:.1f}".format), {"feature_extraction": "FE", "finetuning": "FT"}
     cells = [(task, mode) for task in times.tasks() for mode in modes]
     rows = [
-        [thesis.title(name), *(_seconds(medians.get((*cell, name))) for cell in cells)]
+        [thesis.title(name), *(medians.get((*cell, name), NONE) for cell in cells)]
         for name in times.architectures()
     ]
     return table(["architecture", *(f"{task} {modes[mode]}" for task, mode in cells)], rows, figures=True)
@@ -105,15 +107,6 @@ def _ratio(ratios: pd.DataFrame, task: str, architecture: str) -> str:
         return NONE
     median, low, high = ratios.loc[(task, architecture)]
     return f"{median:.2f}" + (f" ({low:.2f}–{high:.2f})" if low < high else "")
-
-
-def _seconds(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1f}"
-
-
-def _with(device: str, threads: int) -> str:
-    """A device with the threads it was fed by; the name of a CPU says them itself."""
-    return _named(device) if "threads" in device else f"{_named(device)}, {threads} threads"
 
 
 def _named(device: object) -> str:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from training import thesis
 from training.markdown import table
-from training.report.gathered import SCRATCH, Gathered, in_order
+from training.report.gathered import SCRATCH, Gathered, in_order, of
 
 NONE = "–"
 
@@ -40,14 +40,10 @@ def result_tables(ours: Gathered, reference: Gathered | None) -> dict[str, str]:
     tables = {}
     for task in ours.tasks():
         for mode, name in thesis.MODES.items():
-            runs = _of(ours.runs, task, mode)
-            theirs = None if reference is None else _of(reference.runs, task, mode)
+            runs = of(ours.runs, task, mode)
+            theirs = None if reference is None else of(reference.runs, task, mode)
             tables[f"{task.capitalize()}, {name}"] = "Not run." if runs.empty else _table(runs, theirs)
     return tables
-
-
-def _of(runs: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:
-    return runs[(runs["task"] == task) & (runs["mode"] == mode)]
 
 
 def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
@@ -63,7 +59,7 @@ def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
         own = runs[runs["architecture"] == architecture]
         for _, row in own.groupby("label", sort=False):
             lines.append(_beside(row, reference))
-        if not reference.empty and (own.empty or (own["kind"] == SCRATCH).all()):
+        if not reference.empty and not _comparable(own).any():
             time, accuracy = _figures(reference)
             lines.append([thesis.title(architecture), time, NONE, NONE, accuracy, NONE, NONE])
     return table(header, lines, figures=True)
@@ -72,20 +68,26 @@ def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
 def _beside(own: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
     """A row with the differences that can be given.
 
-    Times of another number of epochs, and accuracies from scratch, are not set off against the thesis's.
+    Times of another number of epochs, and what is not `_comparable`, are not set off against the thesis's.
     """
     time, accuracy = _figures(own)
     their_time, their_accuracy, time_off, accuracy_off = NONE, NONE, NONE, NONE
     run = own.iloc[0]
     if not reference.empty:
         their_time = _figures(reference)[0]
-        if pd.isna(run["epochs"]) or run["epochs"] == thesis.EPOCHS:
+        same_steps = pd.isna(run["epochs"]) or run["epochs"] == thesis.EPOCHS
+        if same_steps and pd.isna(run["cache_features"]):
             time_off = _signed_clock(own["seconds"].mean() - reference["seconds"].mean())
-        if run["kind"] != SCRATCH:
+        if _comparable(own).all():
             their_accuracy = _figures(reference)[1]
             off = own["best_val_accuracy"].mean() - reference["best_val_accuracy"].mean()
             accuracy_off = f"{round(100 * off, 2) + 0:+.2f}".replace("-", "−")
     return [_title(own), their_time, time, time_off, their_accuracy, accuracy, accuracy_off]
+
+
+def _comparable(runs: pd.DataFrame) -> pd.Series:
+    """Of each run: whether its accuracy can stand beside the thesis's."""
+    return (runs["kind"] != SCRATCH) & runs["cache_features"].isna()
 
 
 def _figures(runs: pd.DataFrame) -> tuple[str, str]:

@@ -19,6 +19,8 @@ ARCHITECTURES = {
 TASKS = ("balcony", "fireplace", "rooms")
 MODES = {"feature_extraction": "feature extraction", "finetuning": "finetuning"}
 EPOCHS = 30
+PHOTOS = {"balcony": (1043, 262), "fireplace": (586, 148), "rooms": (755, 189)}
+"""Of each task, those that train (the first 80 % of each class) and those that validate."""
 
 PAIRS_WON, PAIRS = 14, 15
 """In how many pairs finetuning beats feature extraction."""

@@ -1,25 +1,43 @@
-"""Photos as finetuning sees them: in part, mirrored, tilted, in other light, or as serving sees them."""
+"""Photos as training sees them: in part and mirrored, as the study drew them or as `fit --finetune` does.
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+What is drawn depends on the seed alone, not on who draws it or when.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
-from training.models.features import pixels
+from training.models.features import REMEDY, Pixels, pixels
 
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Of torchvision's RandomResizedCrop: share of the picture's area, and width by height."""
 AS_SERVED = 0.25
-"""Share of the photos that are drawn as serving sees them."""
+"""Share of the photos that finetuning draws as serving sees them."""
 
 _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 
-def drawn(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> NDArray[np.uint8]:
-    """One drawing of the photo at `path`: uint8 [height, width, 3]; the same `seed` draws the same.
+def augmented(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> Pixels:
+    """The study's drawing: RandomResizedCrop and horizontal flip, as torchvision draws them; uint8 [h, w, 3].
+
+    Raises:
+        UsageError: the photo cannot be decoded.
+    """
+    draw = np.random.default_rng(seed)
+    picture = _opened(path, None)
+    left, top, width, height = _crop(picture.width, picture.height, draw)
+    high, wide = preprocessing.size
+    part = picture.crop((left, top, left + width, top + height))
+    part = part.resize((wide, high), Image.Resampling[preprocessing.interpolation.upper()])
+    return np.asarray(ImageOps.mirror(part) if draw.random() < 0.5 else part)
+
+
+def drawn(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> Pixels:
+    """Finetuning's: in part, mirrored, tilted, in other light, or as serving sees it; uint8 [h, w, 3].
 
     Raises:
         UsageError: the photo cannot be decoded.
@@ -29,13 +47,32 @@ def drawn(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> NDAr
         whole = pixels(path, preprocessing, ("whole",))[0]
         return np.ascontiguousarray(whole[:, ::-1]) if draw.random() < 0.5 else whole
     height, width = preprocessing.size
+    picture = ImageOps.exif_transpose(_opened(path, (width * 3 // 2, height * 3 // 2)))
+    return _other_light(_part(picture, (width, height), draw), draw)
+
+
+def _opened(path: Path, least: tuple[int, int] | None) -> Image.Image:
+    """The upright photo; of a JPEG a smaller one, where that has `least` pixels (width, height)."""
     try:
         with Image.open(path) as opened:
-            opened.draft("RGB", (width * 3 // 2, height * 3 // 2))
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            if least:
+                opened.draft("RGB", least)
+            return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be used ({error}); take its row out of manifest.csv") from None
-    return _other_light(_part(picture, (width, height), draw), draw)
+        raise UsageError(f"{path} cannot be decoded ({error}); {REMEDY}") from None
+
+
+def _crop(width: int, height: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a random part; after ten misses the largest middle part in `RATIO`."""
+    for _ in range(10):
+        area = width * height * draw.uniform(*SCALE)
+        ratio = np.exp(draw.uniform(np.log(RATIO[0]), np.log(RATIO[1])))
+        wide, high = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            return int(draw.integers(width - wide + 1)), int(draw.integers(height - high + 1)), wide, high
+    shape = min(max(width / height, RATIO[0]), RATIO[1])
+    wide, high = min(width, round(height * shape)), min(height, round(width / shape))
+    return (width - wide) // 2, (height - high) // 2, wide, high
 
 
 def _part(picture: Image.Image, size: tuple[int, int], draw: np.random.Generator) -> Image.Image:
@@ -53,7 +90,7 @@ def _part(picture: Image.Image, size: tuple[int, int], draw: np.random.Generator
     return ImageOps.mirror(part) if draw.random() < 0.5 else part
 
 
-def _other_light(picture: Image.Image, draw: np.random.Generator) -> NDArray[np.uint8]:
+def _other_light(picture: Image.Image, draw: np.random.Generator) -> Pixels:
     if draw.random() < 0.15:
         picture = picture.filter(ImageFilter.GaussianBlur(draw.uniform(0.4, 1.2)))
     if draw.random() < 0.8:
@@ -61,27 +98,3 @@ def _other_light(picture: Image.Image, draw: np.random.Generator) -> NDArray[np.
         picture = ImageEnhance.Color(picture).enhance(draw.uniform(0.2, 1.6))
     light = draw.uniform(0.65, 1.45) * draw.uniform(0.9, 1.1, 3)
     return (np.asarray(picture) * light.astype(np.float32)).clip(0, 255).astype(np.uint8)
-
-
-def batches(
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
-    draws: Iterator[tuple[int, NDArray[np.int64]]],
-    seed: int,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Pictures uint8 [batch, height, width, 3] of each (step, rows) of `draws`, with the rows; one batch is
-    made ahead while the caller works on another."""
-
-    def make(step: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        pictures = (drawn(paths[row], preprocessing, (seed, step, n)) for n, row in enumerate(rows))
-        return np.stack(list(pictures))
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting: tuple[NDArray[np.int64], Future[NDArray[np.uint8]]] | None = None
-        for step, rows in draws:
-            following = rows, pool.submit(make, step, rows)
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
-            waiting = following
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +21,18 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from enrich.atomic import new_file
 from training.data.labels import UNLABELLED
 from training.models.backbones import Backbone
-from training.models.features import normalised, pixels
+from training.models.features import Pixels, made_ahead, normalised, pixels
 from training.models.heads import LinearHead
 from training.trainer import augment, trainable
+from training.trainer.loop import learn, resume
 
 CPU = torch.device("cpu")
-CHECKPOINT_STEPS = 25
+SAVE_SECONDS = 60.0
 PREDICT_BATCH = 16
+Pictures = tuple[NDArray[np.int64], NDArray[np.uint8]]
+"""Rows of photos, and the photos [n, h, w, 3]."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,11 @@ def finetune(
         UsageError: the backbone is not one that can be finetuned, or a photo cannot be decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_key(backbone, paths, tasks, rows, weight, recipe, seed)[:24]}.pt"
-    run = _Run(backbone, tasks, recipe, seed, device)
-    start = run.load(path)
-    draws = _draws(range(start, recipe.steps), rows, weight, recipe.batch, seed)
-    made = augment.batches(paths, backbone.preprocessing, draws, seed)
-    for step, (chosen, pictures) in track(
-        enumerate(made, start), "finetune", recipe.steps - start, transient=True
-    ):
-        run.step(step, pictures, {task.name: task.labels[chosen] for task in tasks})
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == recipe.steps:
-            run.save(path, step + 1)
+    checkpoint = folder / f"{_key(backbone, paths, tasks, rows, weight, recipe, seed)[:24]}.pt"
+    run = _Run(backbone, paths, tasks, rows, weight, recipe, seed, device)
+    resume(run, checkpoint)
+    for _ in track(learn(run, checkpoint, SAVE_SECONDS), "finetune", recipe.steps - run.done, transient=True):
+        pass
     return run.result()
 
 
@@ -143,20 +139,32 @@ def predict(
 class _Run:
     """Model, optimiser and averaged weights of one finetuning."""
 
+    identity = None
+    remedy = "look at the photos and their labels, or fit again with --finetune none"
+
     def __init__(
-        self, backbone: Backbone, tasks: Sequence[Task], recipe: Recipe, seed: int, device: torch.device
+        self,
+        backbone: Backbone,
+        paths: Sequence[Path],
+        tasks: Sequence[Task],
+        rows: NDArray[np.int64],
+        weight: NDArray[np.float64],
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
     ) -> None:
-        self._recipe, self._seed, self._preprocessing = recipe, seed, backbone.preprocessing
-        self._device = device
+        self._paths, self._tasks, self._rows, self._weight = paths, tasks, rows, weight
+        self._recipe, self._seed, self._device = recipe, seed, device
+        self._preprocessing = backbone.preprocessing
+        self.done = 0
         self._learner = trainable.LEARNERS[recipe.part](
             copy.deepcopy(backbone.module).to(device), backbone.name
         )
         upper = self._learner.parameters()
-        heads = {task.name: nn.Linear(backbone.width, task.outputs) for task in tasks}
-        for head in heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        self._heads = nn.ModuleDict(heads).to(device)
+        self._heads = nn.ModuleDict({task.name: nn.Linear(backbone.width, task.outputs) for task in tasks})
+        for parameter in self._heads.parameters():
+            nn.init.zeros_(parameter)
+        self._heads.to(device)
         self._learnt = upper | {f"head.{name}": p for name, p in self._heads.named_parameters()}
         self._average = {name: p.detach().clone() for name, p in self._learnt.items()}
         stages: list[dict[str, Any]] = [
@@ -167,31 +175,43 @@ class _Run:
             [*stages, {"params": list(self._heads.parameters())}], weight_decay=recipe.decay
         )
 
-    def step(self, step: int, pictures: NDArray[np.uint8], labels: Mapping[str, NDArray[np.int64]]) -> float:
-        recipe = self._recipe
+    @property
+    def where(self) -> str:
+        return f"finetuning, step {self.done} of {self._recipe.steps}"
+
+    def batches(self) -> Generator[Pictures]:
+        def drawn(photo: tuple[int, int, int]) -> Pixels:
+            step, place, row = photo
+            return augment.drawn(self._paths[row], self._preprocessing, (self._seed, step, place))
+
+        left = range(self.done, self._recipe.steps)
+        draws = _draws(left, self._rows, self._weight, self._recipe.batch, self._seed)
+        photos = ([(step, place, row) for place, row in enumerate(rows)] for step, rows in draws)
+        for batch, pictures in made_ahead(photos, drawn, threads=1):
+            yield np.array([row for _, _, row in batch]), np.stack(pictures)
+
+    def step(self, batch: Pictures) -> float:
+        recipe, step, (rows, pictures) = self._recipe, self.done, batch
         torch.manual_seed(self._seed * 1_000_003 + step)
-        alone = step < recipe.alone * recipe.steps
         self._set_rates(step)
         with torch.autocast(self._device.type, torch.bfloat16):
             with torch.no_grad():
-                pixels = normalised(pictures, self._preprocessing).to(self._device)
-                x = self._learner.front(pixels).float()
-            with torch.set_grad_enabled(not alone):
+                seen = normalised(pictures, self._preprocessing).to(self._device)
+                x = self._learner.front(seen).float()
+            with torch.set_grad_enabled(step >= recipe.alone * recipe.steps):
                 vectors = self._learner.features(x)
         vectors = F.dropout(vectors, recipe.dropout)
-        loss = sum(
-            (
-                _loss(head(vectors), torch.from_numpy(labels[name]).to(self._device), recipe)
-                for name, head in self._heads.items()
-            ),
-            torch.zeros((), device=self._device),
-        )
+        loss = torch.zeros((), device=self._device)
+        for task in self._tasks:
+            labels = torch.from_numpy(task.labels[rows]).to(self._device)
+            loss = loss + _loss(self._heads[task.name](vectors), labels, recipe)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         memory = min(recipe.average, (1 + step) / (10 + step))
         for name, parameter in self._learnt.items():
             self._average[name].lerp_(parameter.detach(), 1 - memory)
+        self.done += 1
         return float(loss.detach())
 
     def _set_rates(self, step: int) -> None:
@@ -203,28 +223,21 @@ class _Run:
             group["lr"] = 0.0 if done < recipe.alone else recipe.top_rate * group["share"] * cosine * warm
         heads["lr"] = recipe.head_rate * cosine
 
-    def load(self, path: Path) -> int:
-        """Take up the checkpoint at `path`; returns the step to go on with."""
-        if not path.exists():
-            return 0
-        stored = torch.load(path, weights_only=True, map_location=self._device)
-        with torch.no_grad():
-            for name, parameter in self._learnt.items():
-                parameter.copy_(stored["learnt"][name])
-        self._average = stored["average"]
-        self._optimiser.load_state_dict(stored["optimiser"])
-        return int(stored["step"])
-
-    def save(self, path: Path, step: int) -> None:
-        learnt = {name: parameter.detach() for name, parameter in self._learnt.items()}
-        state = {
-            "step": step,
-            "learnt": learnt,
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.done,
+            "learnt": {name: parameter.detach() for name, parameter in self._learnt.items()},
             "average": self._average,
             "optimiser": self._optimiser.state_dict(),
         }
-        with new_file(path) as part:
-            torch.save(state, part)
+
+    def load(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._learnt.items():
+                parameter.copy_(state["learnt"][name])
+                self._average[name].copy_(state["average"][name])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.done = int(state["step"])
 
     def result(self) -> Finetuned:
         heads = {
@@ -234,11 +247,8 @@ class _Run:
             )
             for name in self._heads
         }
-        tensors = {
-            name: tensor.cpu().clone()
-            for name, tensor in self._average.items()
-            if not name.startswith("head.")
-        }
+        average = self._average.items()
+        tensors = {name: t.cpu().clone() for name, t in average if not name.startswith("head.")}
         return Finetuned(tensors, heads)
 
 

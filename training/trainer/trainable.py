@@ -23,7 +23,8 @@ LAST = 6
 class _Depthwise(torch.autograd.Function):
     """Depthwise convolution of a padded input with a fixed kernel.
 
-    Its gradient is again a depthwise convolution, which is many times faster here than torch's own backward.
+    Its gradient is again a depthwise convolution. With torch's own backward a step takes 1.4 times as
+    long (Lite0 at 320 px, batch 32, one thread in bf16).
     """
 
     @staticmethod
@@ -48,28 +49,61 @@ class _Depthwise(torch.autograd.Function):
 
 
 class LiteTop:
-    """The upper stages of an EfficientNet-Lite learn, from what its lower ones make of a picture."""
+    """The upper stages of an EfficientNet-Lite learn, from what its lower ones make of a picture.
+
+    Raises:
+        UsageError: it is not built of EfficientNet-Lite's plain inverted residuals; with what can be done.
+    """
 
     def __init__(self, module: nn.Module, name: str) -> None:
-        check_supported(module, name)
-        self.module = module
+        stages = getattr(module, "blocks", None)
+        plain = isinstance(stages, nn.Sequential) and len(stages) > START
+        if plain:
+            upper = [block for stage in stages[START:] for block in stage]  # type: ignore[index]
+            plain = all(type(block).__name__ == "InvertedResidual" for block in upper)
+            plain &= all(isinstance(getattr(block, "se", nn.Identity()), nn.Identity) for block in upper)
+        if not plain:
+            raise UsageError(
+                f"--finetune top cannot train {name}: use --finetune all or none, or an EfficientNet-Lite"
+            )
+        self.module: Any = module
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        return trainable(self.module)
+        """What learns, by timm's names; all others are set not to learn."""
+        chosen = {}
+        for name, parameter in self.module.requires_grad_(False).named_parameters():
+            upper = self.depth(name) <= LAST - START + 1 and name.startswith(
+                ("blocks.", "conv_head.", "bn2.")
+            )
+            if upper and ".conv_dw." not in name and ".bn2.weight" not in name:
+                chosen[name] = parameter.requires_grad_(True)
+        return chosen
 
     def depth(self, name: str) -> int:
         """How many stages lie between the parameter `name` and the heads."""
         return LAST - int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0
 
     def front(self, pictures: Tensor) -> Tensor:
-        return front(self.module, pictures)
+        """Activations [n, channels, h, w] that the stages that learn start from; `pictures` normalised."""
+        x = self.module.bn1(self.module.conv_stem(pictures))
+        for stage in self.module.blocks[:START]:
+            x = stage(x)
+        return x  # type: ignore[no-any-return]
 
     def features(self, x: Tensor) -> Tensor:
-        return features(self.module, x)
+        """Pooled features float [n, width] from `front`'s activations; the numbers of timm's own pass."""
+        for stage in self.module.blocks[START:]:
+            for block in stage:
+                y = _pointwise(block.conv_pw, block.bn1, x)
+                y = _depthwise(block.conv_dw, block.bn2, y)
+                y = _pointwise(block.conv_pwl, block.bn3, y)
+                x = y + x if block.has_skip else y
+        x = _pointwise(self.module.conv_head, self.module.bn2, x)
+        return self.module.global_pool(x.float())  # type: ignore[no-any-return]
 
 
 class Whole:
-    """Every weight of any timm backbone learns; batch norm keeps its statistics."""
+    """Every weight of any timm backbone learns; batch norm keeps its statistics. Methods as of `LiteTop`."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module = module
@@ -89,58 +123,6 @@ class Whole:
 
 LEARNERS: dict[str, type[LiteTop] | type[Whole]] = {"top": LiteTop, "all": Whole}
 """What `--finetune` names."""
-
-
-def check_supported(module: nn.Module, name: str) -> None:
-    """Refuse a backbone that is not built of EfficientNet-Lite's plain inverted residuals.
-
-    Raises:
-        UsageError: with what can be done instead.
-    """
-    stages = getattr(module, "blocks", None)
-    plain = isinstance(stages, nn.Sequential) and len(stages) > START
-    if plain:
-        upper = [block for stage in stages[START:] for block in stage]  # type: ignore[index]
-        plain = all(type(block).__name__ == "InvertedResidual" for block in upper)
-        plain &= all(isinstance(getattr(block, "se", nn.Identity()), nn.Identity) for block in upper)
-    if not plain:
-        raise UsageError(
-            f"--finetune top cannot train {name}: use --finetune all or none, or an EfficientNet-Lite"
-        )
-
-
-def front(module: Any, pictures: Tensor) -> Tensor:
-    """Activations [n, channels, h, w] that the trainable stages start from; `pictures` normalised."""
-    x = module.bn1(module.conv_stem(pictures))
-    for stage in module.blocks[:START]:
-        x = stage(x)
-    return x  # type: ignore[no-any-return]
-
-
-def features(module: Any, x: Tensor) -> Tensor:
-    """Pooled features float [n, width] from `front`'s activations; the same numbers as timm's own pass."""
-    for stage in module.blocks[START:]:
-        for block in stage:
-            y = _pointwise(block.conv_pw, block.bn1, x)
-            y = _depthwise(block.conv_dw, block.bn2, y)
-            y = _pointwise(block.conv_pwl, block.bn3, y)
-            x = y + x if block.has_skip else y
-    return module.global_pool(_pointwise(module.conv_head, module.bn2, x).float())  # type: ignore[no-any-return]
-
-
-def trainable(module: Any) -> dict[str, nn.Parameter]:
-    """The parameters that `features` learns, by timm's names; all others are set not to learn."""
-    module.requires_grad_(False)
-    chosen = {}
-    for name, parameter in module.named_parameters():
-        stage = name.split(".")[1] if name.startswith("blocks.") else ""
-        upper = stage.isdecimal() and int(stage) >= START
-        if (upper and ".conv_dw." not in name and not name.endswith(".bn2.weight")) or name.startswith(
-            ("conv_head.", "bn2.")
-        ):
-            parameter.requires_grad_(True)
-            chosen[name] = parameter
-    return chosen
 
 
 def _scale(norm: Any) -> Tensor:
