@@ -117,7 +117,8 @@ def _claims(bundle: Bundle) -> list[str]:
 
 def _claim(head: Head) -> str:
     if head.precision_basis == "homes":
-        return "backed by real homes"
+        target = "" if head.precision_target is None else f" (precision {head.precision_target:g})"
+        return f"backed by real homes{target}"
     if head.precision_basis == "not stated":
         return "not stated"
     if head.precision_target is None or head.backing_homes is None:

@@ -476,7 +476,8 @@ def test_an_estimated_precision_says_how_many_homes_would_confirm_it_and_how_man
             f"an estimate (precision {true['target']}: 59 held-out homes with yes, none of them wrong, would "
             f"confirm it, there are {of})"
         )
-        assert f"{head.name}: {'backed by real homes' if of >= 59 else estimate}" in told
+        backed = f"backed by real homes (precision {true['target']})"
+        assert f"{head.name}: {backed if of >= 59 else estimate}" in told
     assert "scores in fp32 (as ENRICH_PRECISION says)" in told
 
 

@@ -27,6 +27,7 @@ import pandas as pd
 
 from enrich.atomic import new_file
 from enrich.errors import UsageError
+from training.data.labels import read_table
 
 RUNS, EPOCHS, TIMINGS, SETTINGS = "runs.csv", "epochs.csv", "timings.csv", "settings.json"
 RUN, BEST, PREDICTIONS, CHECKPOINT = "run.json", "best.safetensors", "predictions.csv", "checkpoint.pt"
@@ -232,14 +233,7 @@ def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
     names = [field.name for field in fields(row)]
     if not path.is_file():
         return pd.DataFrame(columns=names, dtype=str)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
-    return table.reindex(columns=names, fill_value="")
+    return read_table(path, needed).reindex(columns=names, fill_value="")
 
 
 def _typed(table: pd.DataFrame, path: Path, row: type[Row]) -> pd.DataFrame:
