@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from training.data.homes import Homes
-from training.thresholds.rules import PRECISIONS, Targets, false_threshold, true_thresholds
+from training.thresholds.calibrate import choose_classes, class_chances
+from training.thresholds.rules import PRECISIONS, Targets, class_fields, false_threshold, true_thresholds
 
 
 def town(homes: int, photos: int = 8) -> tuple[Homes, np.ndarray]:
@@ -42,3 +43,31 @@ def test_no_is_never_said_above_yes_and_not_on_few_homes_or_few_photos() -> None
     assert false_threshold(homes, chances, said / 2, Targets(), 0.5)[0] == said / 2
     assert false_threshold(*town(18), 1.0, Targets(), 0.5)[0] == 0.0
     assert false_threshold(*town(120, photos=7), 1.0, Targets(), 0.5)[0] == 0.0
+
+
+def rooms(homes: int = 200, photos: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of three rooms, what the photos show and of which home each is: 0 and 1 are told apart, and
+    what looks like room 2 is one in two of the cases."""
+    draw = np.random.default_rng(0)
+    home, seen = np.repeat(np.arange(homes), photos), draw.integers(0, 3, homes * photos)
+    logits = draw.normal(0, 1, (len(seen), 3)) + 6 * np.eye(3)[seen]
+    return logits, np.where((seen == 2) & (draw.random(len(seen)) < 0.5), 0, seen), home
+
+
+def test_a_class_is_named_for_homes_as_precisely_as_asked_and_published_only_then() -> None:
+    logits, truth, home = rooms()
+    fields = class_fields(logits, truth, home, {"kitchen": True, "bath": True, "stove": True}, 0.9)
+    kitchen, bath, stove = fields["classes"]
+    assert kitchen["publish"] and bath["publish"] and not stove["publish"]
+    figures = fields["metrics"]["classes"]
+    assert figures["bath"]["homes"]["precision"]["value"] >= 0.9
+    assert figures["bath"]["homes"]["recall"]["of"] == len(np.unique(home[truth == 1]))
+    assert figures["bath"]["recall"]["of"] == (truth == 1).sum()
+
+
+def test_a_class_that_nobody_is_to_see_is_not_published_and_few_homes_are_judged_by_photos() -> None:
+    logits, truth, home = rooms(homes=6)
+    fields = class_fields(logits, truth, home, {"kitchen": True, "bath": False, "stove": True}, 0.4)
+    assert [one["publish"] for one in fields["classes"]] == [True, False, True]
+    by_photos = choose_classes(class_chances(logits, fields["temperature"]), truth, 0.4)
+    assert [one["threshold"] for one in fields["classes"]] == [one.threshold for one in by_photos]

@@ -11,6 +11,7 @@ from enrich.model.bundle import Bundle
 from enrich.model.head import MIN_BACKING
 from training.fit.curves import draw_thresholds
 from training.markdown import number, page
+from training.thresholds.rules import FEWEST_HOMES
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
@@ -25,6 +26,7 @@ def write_card(bundle: Bundle, path: Path) -> None:
         arithmetics=_arithmetics(bundle),
         share=_share,
         least_backing=MIN_BACKING,
+        fewest_homes=FEWEST_HOMES,
         picture=picture.name,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

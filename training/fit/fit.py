@@ -37,8 +37,9 @@ from training.trainer.devices import find_device
 from training.trainer.finetune import Recipe
 
 BINARY = ("balcony", "fireplace")
-UNPUBLISHED = frozenset({"exterior", "balcony", "floor_plan", "other"})
-"""Room classes that keep photos out of the published ones; as answers they would help nobody."""
+UNPUBLISHED = frozenset({"balcony", "floor_plan", "other"})
+"""Room classes that keep photos out of the published ones: a balcony has a head of its own, the others help
+nobody as answers."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def fit(options: FitOptions) -> Bundle:
         else:
             kept = UNPUBLISHED if head.name == ROOM.column else ()
             publish = {label: label not in kept for label in classes}
-            calibrated.append(calibrated_classes(photos, head, publish, options.targets))
+            calibrated.append(calibrated_classes(photos, head, publish, options.homes, options.targets))
     extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
     if base is not None:
         finetuned = base.manifest.get("training", {}).get("finetune") != "none"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from training.data.homes import MIN_PHOTOS, whole_homes
+from training.data.homes import find_homes, whole_homes
 from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
 from training.thresholds.calibrate import Floats, Share, calibrate_binary
@@ -69,18 +69,19 @@ def _photo_figures(photos: PhotoSet, fitted: FittedHead, chances: Floats, thresh
 
 
 def calibrated_classes(
-    photos: PhotoSet, fitted: FittedHead, publish: Mapping[str, bool], targets: Targets
+    photos: PhotoSet, fitted: FittedHead, publish: Mapping[str, bool], homes_in: str, targets: Targets
 ) -> CalibratedHead:
     """Calibrate a multiclass head on held-out photos of homes and choose a threshold per class.
 
-    Homes are groups of `MIN_PHOTOS` photos or more, of any collection (where there are none: all photos).
+    Homes are groups of `MIN_PHOTOS` photos or more of the collection `homes_in` (empty: of any; where there
+    are none: all photos).
     `publish` maps every class, in the order of the head's outputs, to whether it may be published; a class
     that cannot reach the precision asked for is not.
     """
-    rows = _photos_of_homes(photos, fitted)
+    rows = _photos_of_homes(photos, fitted, homes_in)
     logits, truth = fitted.held_out[rows], photos.labels[fitted.name][rows]
-    groups, inverse, sizes = np.unique(photos.group[rows], return_inverse=True, return_counts=True)
-    fields = class_fields(logits, truth, 1 / sizes[inverse], publish, targets.class_precision)
+    groups, home = np.unique(photos.group[rows], return_inverse=True)
+    fields = class_fields(logits, truth, home, publish, targets.class_precision)
     three = of_three_rooms(logits, truth, list(publish))
     confusion = confusion_matrix(truth, logits.argmax(axis=1), labels=np.arange(len(publish)))
     metrics = {
@@ -94,11 +95,10 @@ def calibrated_classes(
     return CalibratedHead(fitted, {"name": fitted.name, "kind": "multiclass", **fields, "metrics": metrics})
 
 
-def _photos_of_homes(photos: PhotoSet, fitted: FittedHead) -> NDArray[np.int64]:
-    held = np.flatnonzero(fitted.fold >= 0)
-    _, inverse, sizes = np.unique(photos.group[held], return_inverse=True, return_counts=True)
-    of_homes = held[sizes[inverse] >= MIN_PHOTOS]
-    return of_homes if of_homes.size else held
+def _photos_of_homes(photos: PhotoSet, fitted: FittedHead, homes_in: str) -> NDArray[np.int64]:
+    held = fitted.fold >= 0
+    homes = find_homes(photos, held & photos.within(homes_in))
+    return np.concatenate(homes) if homes else np.flatnonzero(held)
 
 
 def _accuracy(photos: PhotoSet, fitted: FittedHead) -> dict[str, Any]:

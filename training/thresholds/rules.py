@@ -30,6 +30,7 @@ from training.thresholds.calibrate import (
 )
 
 Entry = dict[str, Any]
+Numbers = NDArray[np.int64]
 PREVALENCES = (0.1, 0.2, 0.3, 0.5)
 """Where the precision of `true` is stated, too: the rarer an attribute, the more of the finds are wrong."""
 PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
@@ -158,26 +159,47 @@ def false_threshold(
 
 
 def class_fields(
-    logits: Floats, truth: NDArray[np.int64], weight: Floats, publish: Mapping[str, bool], target: float
+    logits: Floats, truth: Numbers, home: Numbers, publish: Mapping[str, bool], target: float
 ) -> Entry:
-    """Temperature, classes and their figures for a multiclass head's entry; a class that does not reach the
-    precision asked for is not published. `logits` [photos, classes], `truth` and `weight` [photos]."""
-    temperature = calibrate_classes(logits, truth, weight)
-    chosen = choose_classes(class_chances(logits, temperature), truth, target)
-    return {
-        "temperature": temperature,
-        "classes": [
-            {
-                "name": name,
-                "publish": shown and one.precision.total > 0 and one.precision.value >= target,
-                "threshold": one.threshold,
-            }
-            for (name, shown), one in zip(publish.items(), chosen, strict=True)
-        ],
-        "metrics": {
-            "classes": {name: one.as_json() for name, one in zip(publish, chosen, strict=True)},
-        },
-    }
+    """Temperature, classes and their figures for a multiclass head's entry.
+
+    A class is named for a home where one photo reaches its threshold: the lowest at which a precision of
+    `target` is expected of the homes that it is named for, as for yes and no. Where too few homes could be
+    named, it is the lowest with that precision of photos. A class that does not reach it is not published.
+    `logits` [photos, classes], `truth` and `home` [photos], both numbered from 0 on.
+    """
+    temperature = calibrate_classes(logits, truth, 1 / np.bincount(home)[home])
+    chances = class_chances(logits, temperature)
+    by_photos = choose_classes(chances, truth, target)
+    classes, figures = [], {}
+    for number, (name, shown) in enumerate(publish.items()):
+        highest, having = _named(chances, truth, home, number)
+        could = highest > 0
+        threshold = by_photos[number].threshold
+        reached = by_photos[number].precision.value >= target
+        if could.sum() >= FEWEST_HOMES and not having[could].all():
+            threshold = choose_true(highest[could], having[could], float(having[could].mean()), target)
+            reached = threshold < 1.0
+        homes = Counts.at(highest, having, max(threshold, 1e-12))
+        mine = chances.argmax(axis=1) == number
+        of_photos = Counts.at(np.where(mine, chances[:, number], -1.0), truth == number, threshold)
+        classes.append({"name": name, "publish": bool(shown and reached), "threshold": threshold})
+        figures[name] = {
+            "homes": {"precision": homes.precision.as_json(), "recall": homes.recall.as_json()},
+            "precision": of_photos.precision.as_json(),
+            "recall": of_photos.recall.as_json(),
+        }
+    return {"temperature": temperature, "classes": classes, "metrics": {"classes": figures}}
+
+
+def _named(chances: Floats, truth: Numbers, home: Numbers, number: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Of each home: the highest chance of the class among the photos whose most probable one it is, 0 where
+    there is none; and whether a photo shows it."""
+    highest, having = np.zeros(home.max() + 1), np.zeros(home.max() + 1, dtype=bool)
+    mine = chances.argmax(axis=1) == number
+    np.maximum.at(highest, home[mine], chances[mine, number])
+    having[home[truth == number]] = True
+    return highest, having
 
 
 def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:
