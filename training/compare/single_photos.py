@@ -11,7 +11,6 @@ from training.thresholds.calibrate import (
     Floats,
     calibrate_classes,
     choose_classes,
-    choose_true,
     class_chances,
     fit_temperature,
 )
@@ -46,7 +45,7 @@ def _binary(logits: Floats, truth: NDArray[np.bool_]) -> Entry:
     # A network that has learnt its few photos by heart is never too unsure of itself.
     temperature = max(1.0, fit_temperature(logits, truth, np.ones(len(truth))))
     chance = Binary().chances(logits / temperature)  # as serving has them
-    threshold = max(LEAST_CERTAIN, choose_true(chance, truth, PREVALENCE, PRECISION))
+    threshold = max(LEAST_CERTAIN, _lowest(chance, truth))
     counts = Counts.at(chance, truth, threshold)
     photos = {
         "photos": len(truth),
@@ -63,6 +62,18 @@ def _binary(logits: Floats, truth: NDArray[np.bool_]) -> Entry:
         "aggregation": {"method": "max", "k": 1, "slope": 1.0, "intercept": 0.0},
         "metrics": {"note": NOTE, "photos": photos},
     }
+
+
+def _lowest(chance: Floats, truth: NDArray[np.bool_]) -> float:
+    """Lowest threshold at which photos have the precision, both as counted and at `PREVALENCE`; 1.0 if there
+    is none. Counted, not by a curve: these photos are told too well for one, since the epoch was chosen on
+    them."""
+
+    def reached(threshold: float) -> bool:
+        counts = Counts.at(chance, truth, threshold)
+        return counts.precision.value >= PRECISION and counts.precision_at(PREVALENCE) >= PRECISION
+
+    return next((float(one) for one in np.unique(chance) if reached(one)), 1.0)
 
 
 def _multiclass(classes: Sequence[str], logits: Floats, truth: NDArray[np.int64]) -> Entry:
