@@ -9,6 +9,7 @@ from training.thresholds.calibrate import (
     Share,
     calibrate_binary,
     calibrate_classes,
+    chance_of_homes,
     choose_aggregation,
     choose_class_threshold,
     choose_false,
@@ -71,6 +72,8 @@ def test_few_homes_claim_less_than_many_of_the_same_kind() -> None:
     few = np.array([0.2, 0.3, 0.4, 0.45, 0.6, 0.7, 0.8, 0.9]), np.array([0, 0, 1, 0, 0, 1, 1, 1], dtype=bool)
     many = np.tile(few[0], 40), np.tile(few[1], 40)
     assert choose_true(*few, prevalence=0.5, target=0.9) > choose_true(*many, prevalence=0.5, target=0.9)
+    sure = [chance_of_homes(scores, truth, 0.5)[0].max() for scores, truth in (few, many)]
+    assert sure[0] < sure[1] - 0.01
 
 
 def test_rarer_attributes_ask_for_more() -> None:

@@ -71,3 +71,13 @@ def test_a_class_that_nobody_is_to_see_is_not_published_and_few_homes_are_judged
     assert [one["publish"] for one in fields["classes"]] == [True, False, True]
     by_photos = choose_classes(class_chances(logits, fields["temperature"]), truth, 0.4)
     assert [one["threshold"] for one in fields["classes"]] == [one.threshold for one in by_photos]
+
+
+def test_homes_are_what_a_class_must_be_right_about_not_each_photo() -> None:
+    logits, truth, home = rooms()
+    wrong = (truth == 1) & (np.random.default_rng(1).random(len(truth)) < 0.2)
+    fields = class_fields(
+        logits, np.where(wrong, 0, truth), home, {"kitchen": True, "bath": True, "stove": True}, 0.9
+    )
+    figures, (_, bath, _) = fields["metrics"]["classes"]["bath"], fields["classes"]
+    assert bath["publish"] and figures["precision"]["value"] < 0.9 <= figures["homes"]["precision"]["value"]
