@@ -7,7 +7,7 @@ Lite0 with which whole collections are left out; the other table has each backbo
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from training.thresholds.rules import Targets
 CROPS = ("whole", "crop0", "crop1", "crop2", "crop3")
 CENTRE = 0.875
 """Part of the shorter side that a centre crop keeps, as usual in validation on ImageNet."""
+SHARES = (0.25, 0.5, 1.0)
+"""Of the sites, that the learning curve learns from."""
+DRAWS = 3
 
 
 def ablations(
@@ -55,10 +58,6 @@ def ablations(
         }
         for label, (views, learnt) in made.items()
     }
-
-
-SHARES = (0.25, 0.5, 1.0)
-DRAWS = 3
 
 
 def learning_curve(
@@ -138,26 +137,13 @@ def main() -> None:
     options = parser.parse_args()
     photos = load_photos(options.photos, BINARY, ROOM)
     fold = site_fold(photos, BINARY, seed=0)
-    rows = [
-        [label, *(cell for head in BINARY for cell in _cells(by_head[head]))]
-        for label, by_head in ablations(photos, BINARY, fold, options.cache, options.homes).items()
-    ]
-    columns = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
-    print(table(["heads learnt from", *columns], rows))
+    print(_table("heads learnt from", ablations(photos, BINARY, fold, options.cache, options.homes)))
     lite = load_backbone(next(iter(PACKAGED)), size=options.size, pool=options.pool)
     curve = learning_curve(
         photos, BINARY, fold, extract(lite, photos, ("whole",), options.cache), options.homes
     )
     print(f"\nLearnt from a share of the sites (Lite0 at {options.size} px, mean of {DRAWS} draws):\n")
-    print(
-        table(
-            ["sites", *columns],
-            [
-                [f"{share:.0%}", *(cell for head in BINARY for cell in _cells(by_head[head]))]
-                for share, by_head in curve.items()
-            ],
-        )
-    )
+    print(_table("sites", {f"{share:.0%}": by_head for share, by_head in curve.items()}))
     print("\nLearnt without a whole collection and evaluated on it, beside folds with other sites of it:\n")
     apart = [
         [
@@ -171,6 +157,14 @@ def main() -> None:
     ]
     header = ["collection", "head", "with it", "average precision, unseen", "other sites seen"]
     print(table([*header, "ROC area, unseen", "other sites seen"], apart))
+
+
+def _table(first: str, found: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
+    columns = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
+    return table(
+        [first, *columns],
+        [[label, *(c for head in BINARY for c in _cells(by_head[head]))] for label, by_head in found.items()],
+    )
 
 
 def _cells(figure: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from training.evaluate.labelled import load_labelled
 from training.evaluate.measure import reliability
 from training.evaluate.trained_on import digest, warnings
 from training.thresholds.calibrate import Share
-from training.thresholds.rules import of_three_rooms
+from training.thresholds.classes import of_three_rooms
 
 SIX = ["kitchen", "bathroom", "bedroom", "other", "balcony", "fireplace"]
 

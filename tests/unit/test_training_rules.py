@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.data.homes import Homes
-from training.thresholds.calibrate import choose_classes, class_chances
+from training.thresholds.classes import choose_classes, class_chances
 from training.thresholds.rules import PRECISIONS, Targets, class_fields, false_threshold, true_thresholds
 
 

@@ -10,10 +10,9 @@ from training.thresholds.calibrate import (
     Counts,
     Floats,
     calibrate_classes,
-    choose_classes,
-    class_chances,
     fit_temperature,
 )
+from training.thresholds.classes import choose_classes, class_chances
 from training.thresholds.rules import Entry
 
 PRECISION, PREVALENCE = 0.95, 0.1

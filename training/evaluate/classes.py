@@ -15,7 +15,7 @@ from training.data.photos import PhotoSet
 from training.evaluate.measure import Answers, by_collection, reliability, share_of
 from training.evaluate.scored import Rows, Scored
 from training.thresholds.calibrate import Floats, rounded
-from training.thresholds.rules import of_three_rooms
+from training.thresholds.classes import of_three_rooms
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from training.data.homes import find_homes, whole_homes
 from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
 from training.thresholds.calibrate import Floats, Share, calibrate_binary
-from training.thresholds.rules import Targets, binary_fields, class_fields, of_three_rooms
+from training.thresholds.classes import of_three_rooms
+from training.thresholds.rules import Targets, binary_fields, class_fields
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 `fit`, re-thresholding and the faster arithmetics call it; they differ in their homes only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,20 +14,17 @@ from sklearn.metrics import average_precision_score
 
 from enrich.model.head import MIN_BACKING
 from training.data.homes import MIN_PHOTOS_FALSE, Homes
-from training.data.prepared import THESIS_CLASSES
 from training.thresholds.calibrate import (
     Counts,
     Floats,
-    Share,
     calibrate_classes,
     choose_aggregation,
-    choose_classes,
     choose_false,
     choose_true,
-    class_chances,
     cross_fitted,
     rounded,
 )
+from training.thresholds.classes import choose_classes, class_chances
 
 Entry = dict[str, Any]
 Numbers = NDArray[np.int64]
@@ -37,7 +34,6 @@ PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
 """What `ENRICH_PRECISION_TARGET` may ask for, beside the precision that was asked for."""
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold of `false`."""
-THREE_ROOMS = THESIS_CLASSES["rooms"]
 CURVE = 24
 """Points at which the figures of `true` are kept for drawing, at most."""
 
@@ -173,7 +169,10 @@ def class_fields(
     by_photos = choose_classes(chances, truth, target)
     classes, figures = [], {}
     for number, (name, shown) in enumerate(publish.items()):
-        highest, having = _named(chances, truth, home, number)
+        mine = chances.argmax(axis=1) == number
+        highest, having = np.zeros(home.max() + 1), np.zeros(home.max() + 1, dtype=bool)
+        np.maximum.at(highest, home[mine], chances[mine, number])  # 0 where no photo is taken for it
+        having[home[truth == number]] = True
         could = highest > 0
         threshold = by_photos[number].threshold
         reached = by_photos[number].precision.value >= target
@@ -181,7 +180,6 @@ def class_fields(
             threshold = choose_true(highest[could], having[could], float(having[could].mean()), target)
             reached = threshold < 1.0
         homes = Counts.at(highest, having, max(threshold, 1e-12))
-        mine = chances.argmax(axis=1) == number
         of_photos = Counts.at(np.where(mine, chances[:, number], -1.0), truth == number, threshold)
         classes.append({"name": name, "publish": bool(shown and reached), "threshold": threshold})
         figures[name] = {
@@ -190,28 +188,3 @@ def class_fields(
             "recall": of_photos.recall.as_json(),
         }
     return {"temperature": temperature, "classes": classes, "metrics": {"classes": figures}}
-
-
-def _named(chances: Floats, truth: Numbers, home: Numbers, number: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Of each home: the highest chance of the class among the photos whose most probable one it is, 0 where
-    there is none; and whether a photo shows it."""
-    highest, having = np.zeros(home.max() + 1), np.zeros(home.max() + 1, dtype=bool)
-    mine = chances.argmax(axis=1) == number
-    np.maximum.at(highest, home[mine], chances[mine, number])
-    having[home[truth == number]] = True
-    return highest, having
-
-
-def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:
-    """Of the kitchens, bathrooms and bedrooms those for which, among just these three, the right one is the
-    most probable; None where a head has not all three.
-
-    `scores` [photos, classes]: logits or probabilities; `truth` [photos]: numbers of classes; `names`: of all
-    classes, in the order of the scores.
-    """
-    if not set(THREE_ROOMS) <= set(names):
-        return None
-    three = np.array([names.index(name) for name in THREE_ROOMS])
-    rows = np.isin(truth, three)
-    answer = three[scores[rows][:, three].argmax(axis=1)]
-    return Share(int((answer == truth[rows]).sum()), int(rows.sum()))

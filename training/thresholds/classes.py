@@ -1,0 +1,85 @@
+"""Classes of photos: their probabilities, and a threshold for each by counting photos."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enrich.model.multiclass import Multiclass
+from training.data.prepared import THESIS_CLASSES
+from training.thresholds.calibrate import Floats, Share, Truth
+
+THREE_ROOMS = THESIS_CLASSES["rooms"]
+
+
+def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tuple[float, Share]:
+    """Lowest probability at which photos given a class belong to it in `target` or more of the cases.
+
+    `chances` and `right`: of the photos whose most probable class it is. Where the target is out of
+    reach: the threshold of the best precision that keeps a tenth of them. Returned with the precision at it.
+    """
+
+    def precision(threshold: float) -> Share:
+        over = chances >= threshold
+        return Share(int(right[over].sum()), int(over.sum()))
+
+    if not chances.size:
+        return 1.0, Share(0, 0)
+    tried = [0.0, *np.sort(chances)[: max(1, int(len(chances) * 0.9))].tolist()]
+    for chance in tried:
+        if precision(chance).value >= target:
+            return chance, precision(chance)
+    best = max(tried, key=lambda chance: precision(chance).value)
+    return best, precision(best)
+
+
+@dataclass(frozen=True)
+class ChosenClass:
+    """Of the photos whose most probable class it is, those at or above `threshold` are given the class."""
+
+    threshold: float
+    precision: Share
+    recall: Share
+
+    def as_json(self) -> dict[str, Any]:
+        """Its figures, with exact intervals."""
+        return {"precision": self.precision.as_json(), "recall": self.recall.as_json()}
+
+
+def choose_classes(
+    chances: Floats, truth: NDArray[np.int64], target: float, least: float = 0.0
+) -> list[ChosenClass]:
+    """As `choose_class_threshold` for every class, but no threshold below `least`.
+
+    `chances`: calibrated probabilities [photos, classes]; `truth` [photos]: numbers of classes.
+    """
+    top, chosen = chances.argmax(axis=1), []
+    for number in range(chances.shape[1]):
+        mine, having = top == number, truth == number
+        threshold = max(choose_class_threshold(chances[mine, number], having[mine], target)[0], least)
+        given = mine & (chances[:, number] >= threshold)
+        right = int((given & having).sum())
+        chosen.append(ChosenClass(threshold, Share(right, int(given.sum())), Share(right, int(having.sum()))))
+    return chosen
+
+
+def class_chances(logits: Floats, temperature: float) -> Floats:
+    """Probabilities [photos, classes] of logits; to the last digit what serving compares with thresholds."""
+    return Multiclass().chances(logits / temperature)
+
+
+def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:
+    """Of the kitchens, bathrooms and bedrooms those for which, among just these three, the right one is the
+    most probable; None where a head has not all three.
+
+    `scores` [photos, classes]: logits or probabilities; `truth` [photos]: numbers of classes; `names`: of all
+    classes, in the order of the scores.
+    """
+    if not set(THREE_ROOMS) <= set(names):
+        return None
+    three = np.array([names.index(name) for name in THREE_ROOMS])
+    rows = np.isin(truth, three)
+    answer = three[scores[rows][:, three].argmax(axis=1)]
+    return Share(int((answer == truth[rows]).sum()), int(rows.sum()))
