@@ -15,7 +15,7 @@ from training.models.backbones import Backbone, load_backbone
 from training.models.features import pixels
 from training.trainer import augment, trainable
 from training.trainer import finetune as finetuning
-from training.trainer.finetune import Recipe, Task, averaged, finetune, predict
+from training.trainer.finetune import Lessons, Recipe, Task, averaged, finetune, predict
 
 RECIPE = Recipe(samples=96, batch=8, alone=0.25, head_rate=1e-2)
 PHOTOS = 40
@@ -54,7 +54,7 @@ def fit(
     recipe: Recipe = RECIPE,
 ) -> finetuning.Finetuned:
     task, rows = Task("balcony", labels, 1), np.arange(len(labels))
-    return finetune(backbone, paths, [task], rows, np.ones(len(labels)), recipe, seed, folder)
+    return finetune(backbone, Lessons(paths, [task], rows, np.ones(len(labels))), recipe, seed, folder)
 
 
 def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torch.Tensor) -> None:

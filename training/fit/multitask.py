@@ -24,7 +24,7 @@ from training.models.features import extract
 from training.models.heads import FittedHead, check_classes, photo_weights, site_folds
 from training.trainer import trainable
 from training.trainer.devices import keep_memory
-from training.trainer.finetune import CPU, Finetuned, Recipe, Task, averaged, finetune, predict
+from training.trainer.finetune import CPU, Finetuned, Lessons, Recipe, Task, averaged, finetune, predict
 
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""
@@ -122,13 +122,10 @@ class _Job:
     def __call__(self) -> tuple[Finetuned, dict[str, NDArray[np.float64]]]:
         paths = [self.photos.folder / path for path in self.photos.paths]
         rows = np.flatnonzero(self.learn & (self.photos.split == "train"))
-        plan = self.plan
-        weight = self.weight[rows]
+        plan, lessons = self.plan, Lessons(paths, self.tasks, rows, self.weight[rows])
         learnt = averaged(
             [
-                finetune(
-                    self.backbone, paths, self.tasks, rows, weight, plan.recipe, seed, plan.cache, plan.device
-                )
+                finetune(self.backbone, lessons, plan.recipe, seed, plan.cache, plan.device)
                 for seed in range(plan.seed, plan.seed + plan.runs)
             ]
         )

@@ -70,6 +70,16 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Lessons:
+    """The photos to learn from: `paths[rows]`, drawn by `weight` [rows], by the labels of `tasks`."""
+
+    paths: Sequence[Path]
+    tasks: Sequence[Task]
+    rows: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Finetuned:
     """The averaged weights: those of the backbone that learnt, by timm's names, and the heads."""
 
@@ -79,26 +89,21 @@ class Finetuned:
 
 def finetune(
     backbone: Backbone,
-    paths: Sequence[Path],
-    tasks: Sequence[Task],
-    rows: NDArray[np.int64],
-    weight: NDArray[np.float64],
+    lessons: Lessons,
     recipe: Recipe,
     seed: int,
     folder: Path,
     device: torch.device = CPU,
 ) -> Finetuned:
-    """Learn from the photos `paths[rows]`, drawn by `weight` [rows].
-
-    `folder` keeps checkpoints: the same call goes on where it was stopped, and one that had finished returns
-    at once.
+    """Learn, and keep checkpoints in `folder`: the same call goes on where it was stopped, and one that had
+    finished returns at once.
 
     Raises:
         UsageError: the backbone is not one that can be finetuned, or a photo cannot be decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{_key(backbone, paths, tasks, rows, weight, recipe, seed)[:24]}.pt"
-    run = _Run(backbone, paths, tasks, rows, weight, recipe, seed, device)
+    checkpoint = folder / f"{_key(backbone, lessons, recipe, seed)[:24]}.pt"
+    run = _Run(backbone, lessons, recipe, seed, device)
     resume(run, checkpoint)
     for _ in track(learn(run, checkpoint, SAVE_SECONDS), "finetune", recipe.steps - run.done, transient=True):
         pass
@@ -143,25 +148,18 @@ class _Run:
     remedy = "look at the photos and their labels, or fit again with --finetune none"
 
     def __init__(
-        self,
-        backbone: Backbone,
-        paths: Sequence[Path],
-        tasks: Sequence[Task],
-        rows: NDArray[np.int64],
-        weight: NDArray[np.float64],
-        recipe: Recipe,
-        seed: int,
-        device: torch.device,
+        self, backbone: Backbone, lessons: Lessons, recipe: Recipe, seed: int, device: torch.device
     ) -> None:
-        self._paths, self._tasks, self._rows, self._weight = paths, tasks, rows, weight
-        self._recipe, self._seed, self._device = recipe, seed, device
+        self._lessons, self._recipe, self._seed, self._device = lessons, recipe, seed, device
         self._preprocessing = backbone.preprocessing
         self.done = 0
         self._learner = trainable.LEARNERS[recipe.part](
             copy.deepcopy(backbone.module).to(device), backbone.name
         )
         upper = self._learner.parameters()
-        self._heads = nn.ModuleDict({task.name: nn.Linear(backbone.width, task.outputs) for task in tasks})
+        self._heads = nn.ModuleDict(
+            {task.name: nn.Linear(backbone.width, task.outputs) for task in lessons.tasks}
+        )
         for parameter in self._heads.parameters():
             nn.init.zeros_(parameter)
         self._heads.to(device)
@@ -180,12 +178,14 @@ class _Run:
         return f"finetuning, step {self.done} of {self._recipe.steps}"
 
     def batches(self) -> Generator[Pictures]:
+        lessons = self._lessons
+
         def drawn(photo: tuple[int, int, int]) -> Pixels:
             step, place, row = photo
-            return augment.drawn(self._paths[row], self._preprocessing, (self._seed, step, place))
+            return augment.drawn(lessons.paths[row], self._preprocessing, (self._seed, step, place))
 
         left = range(self.done, self._recipe.steps)
-        draws = _draws(left, self._rows, self._weight, self._recipe.batch, self._seed)
+        draws = _draws(left, lessons.rows, lessons.weight, self._recipe.batch, self._seed)
         photos = ([(step, place, row) for place, row in enumerate(rows)] for step, rows in draws)
         for batch, pictures in made_ahead(photos, drawn, threads=1):
             yield np.array([row for _, _, row in batch]), np.stack(pictures)
@@ -202,7 +202,7 @@ class _Run:
                 vectors = self._learner.features(x)
         vectors = F.dropout(vectors, recipe.dropout)
         loss = torch.zeros((), device=self._device)
-        for task in self._tasks:
+        for task in self._lessons.tasks:
             labels = torch.from_numpy(task.labels[rows]).to(self._device)
             loss = loss + _loss(self._heads[task.name](vectors), labels, recipe)
         self._optimiser.zero_grad(set_to_none=True)
@@ -270,18 +270,10 @@ def _draws(
         yield step, np.random.default_rng([seed, step]).choice(rows, count, p=chance)
 
 
-def _key(
-    backbone: Backbone,
-    paths: Sequence[Path],
-    tasks: Sequence[Task],
-    rows: NDArray[np.int64],
-    weight: NDArray[np.float64],
-    recipe: Recipe,
-    seed: int,
-) -> str:
+def _key(backbone: Backbone, lessons: Lessons, recipe: Recipe, seed: int) -> str:
     digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, trainable.START]).encode())
-    for task in tasks:
+    for task in lessons.tasks:
         digest.update(f"{task.name}{task.outputs}".encode() + task.labels.tobytes())
-    digest.update("\n".join(str(paths[row]) for row in rows).encode())
-    digest.update(rows.tobytes() + weight.tobytes())
+    digest.update("\n".join(str(lessons.paths[row]) for row in lessons.rows).encode())
+    digest.update(lessons.rows.tobytes() + lessons.weight.tobytes())
     return digest.hexdigest()
