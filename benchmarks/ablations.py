@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.data.labels import ROOM, UNLABELLED
+from training.data.labels import BINARY, UNLABELLED
 from training.data.photos import PhotoSet, load_photos
-from training.fit.fit import BINARY
 from training.fit.frozen import figures, frozen_logits
 from training.fit.multitask import site_fold
 from training.markdown import table
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--pool", default="catavgmax")
     parser.add_argument("--cache", type=Path, default=Path("runs/features"))
     options = parser.parse_args()
-    photos = load_photos(options.photos, BINARY, ROOM)
+    photos = load_photos(options.photos)
     fold = site_fold(photos, BINARY, seed=0)
     print(_table("heads learnt from", ablations(photos, BINARY, fold, options.cache, options.homes)))
     lite = load_backbone(next(iter(PACKAGED)), size=options.size, pool=options.pool)

@@ -13,7 +13,7 @@ from jobs.labels.export import Exported, export_manifest, export_tasks
 from jobs.labels.reading import Imported, import_labels
 from jobs.run.services import open_records
 from tests.support.harness import World
-from training.data.labels import UNLABELLED, MulticlassColumn
+from training.data.labels import UNLABELLED
 from training.data.photos import load_photos
 
 
@@ -73,7 +73,7 @@ def test_training_reads_the_manifest_and_finds_the_bytes_that_were_scored(
     say(enriched, "a", "has_balcony", False)
     say(enriched, "b", "has_balcony", False)
     manifest(enriched, tmp_path / "out")
-    photos = load_photos(tmp_path / "out", multiclass=MulticlassColumn("room", ("kitchen", "bathroom"), {}))
+    photos = load_photos(tmp_path / "out")
     assert len(photos) == 5 and set(photos.labels["balcony"]) == {0}
     assert set(photos.labels["fireplace"]) == {UNLABELLED}
     assert set(photos.group) == {"a", "b"}

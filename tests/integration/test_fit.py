@@ -26,9 +26,9 @@ from tests.support.fitting import (
     run_fit,
     seaview,
 )
-from training.data.labels import ROOM
+from training.data.labels import ROOMS
 from training.data.photos import load_photos
-from training.fit.fit import FitOptions, command
+from training.fit.options import FitOptions, command
 from training.models.backbones import load_backbone
 from training.models.features import extract
 from training.models.heads import FittedHead, fit_head
@@ -57,7 +57,7 @@ def test_a_bundle_comes_out_that_serves_what_it_learnt(
     assert {kind.name for kind in room.classes if not kind.publish} >= {"balcony", "floor_plan", "other"}
     scorer, member = TorchEngine(bundle, "cpu"), bundle.members[0]
     right = 0
-    for number, name in enumerate(ROOM.classes):
+    for number, name in enumerate(ROOMS):
         draw(tmp_path / "new.jpg", name, fireplace=False, seed=9_000 + number)
         decoded = decode((tmp_path / "new.jpg").read_bytes(), bundle.preprocessings, 10**6)
         scores = scorer.score([decoded.pixels])[0][member.model_id].scores
@@ -104,7 +104,7 @@ def test_serving_gives_the_logits_that_training_saw(
     views = extract(load_backbone(BACKBONE, "none"), photos, ("whole", "flip"), cache)
     trainable = photos.split == "train"
     labels = photos.labels["room"]
-    fitted = fit_head("room", labels, ROOM.classes, views, photos.group, photos.site, trainable, 0)
+    fitted = fit_head("room", labels, ROOMS, views, photos.group, photos.site, trainable, 0)
     expected = fitted.head.logits(views["whole"])
     scorer, member = TorchEngine(bundle, "cpu"), bundle.members[0]
     for row in range(0, len(photos), 17):
@@ -299,7 +299,7 @@ def test_a_class_that_nobody_photographed_is_left_out(
     assert code == 0, said
     assert "fewer than 2 sites: floor_plan" in capsys.readouterr().out
     room = load_bundle(tmp_path / "bundle").heads[-1]
-    assert [kind.name for kind in room.classes] == [name for name in ROOM.classes if name != "floor_plan"]
+    assert [kind.name for kind in room.classes] == [name for name in ROOMS if name != "floor_plan"]
     assert room.metrics["classes"]["bathroom"]["recall"]["value"] > 0.8
 
 

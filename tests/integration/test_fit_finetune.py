@@ -12,7 +12,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
-from training.data.labels import ROOM
+from training.data.labels import ROOMS
 from training.models.backbones import load_backbone
 
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
@@ -61,7 +61,7 @@ def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     assert balcony.metrics["homes"]["average_precision"] > 0.8
     scorer, chances = TorchEngine(bundle, "cpu"), []
     for room in ("balcony", "kitchen"):
-        data = (photos_dir / f"web_homes/home{HOMES}/{ROOM.classes.index(room)}.jpg").read_bytes()
+        data = (photos_dir / f"web_homes/home{HOMES}/{ROOMS.index(room)}.jpg").read_bytes()
         scores = scorer.score([decode(data, bundle.preprocessings, 10**6).pixels])[0][member.model_id].scores
         chances.append(float(balcony.probabilities(scores["balcony"])[0]))
     assert chances[0] > chances[1], "a photo of split listing, never trained on"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from enrich.model.bundle import Bundle, load_bundle
 from training.cli import main
-from training.data.labels import ROOM
+from training.data.labels import ROOMS
 
 HOMES, LISTINGS = 24, 3
 COLUMNS = ("path", "group", "split", "room", "balcony", "fireplace", "source", "licence")
@@ -21,7 +21,7 @@ COLUMNS = ("path", "group", "split", "room", "balcony", "fireplace", "source", "
 def draw(path: Path, room: str, fireplace: bool, seed: int) -> None:
     """A picture whose colour tells the room, with a red square where there is a fireplace."""
     noise = np.random.default_rng(seed)
-    hue = int(255 * ROOM.classes.index(room) / len(ROOM.classes))
+    hue = int(255 * ROOMS.index(room) / len(ROOMS))
     base = np.array(Image.new("HSV", (96, 72), (hue, 200, 200)).convert("RGB"), dtype=np.int64)
     if fireplace:
         base[20:60, 30:70] = (255, 40, 0)
@@ -34,7 +34,7 @@ def draw_homes(folder: Path) -> Path:
     """Homes with a photo of every room class but `balcony`, which half have; two in five have a fireplace."""
     rows = []
     for home in range(HOMES + LISTINGS):
-        for number, room in enumerate(ROOM.classes):
+        for number, room in enumerate(ROOMS):
             if room == "balcony" and home % 2:
                 continue
             fireplace = room == "living_room" and home % 5 < 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from enrich.errors import UsageError
-from training.data.labels import ROOM, UNLABELLED
+from training.data.labels import ROOMS, UNLABELLED
 from training.data.photos import load_photos
 
 FIXES = Path(__file__).parents[2] / "training" / "label_fixes.csv"
@@ -34,7 +34,7 @@ def test_empty_labels_are_masked_and_values_merged_into_classes(tmp_path: Path) 
     photos = load_photos(write(tmp_path, ROWS))
     assert photos.labels["balcony"].tolist() == [0, 1, UNLABELLED, 0]
     assert photos.labels["fireplace"].tolist() == [0, UNLABELLED, 1, 0]
-    names = [ROOM.classes[label] if label >= 0 else None for label in photos.labels["room"]]
+    names = [ROOMS[label] if label >= 0 else None for label in photos.labels["room"]]
     assert names == ["kitchen", "other", None, "floor_plan"]
     assert photos.collection.tolist() == ["homes", "homes", "homes", "scenes"]
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,38 +13,26 @@ from enrich.errors import UsageError
 
 UNLABELLED = -1
 REQUIRED = ("path", "group", "split")
-TAKEN = (*REQUIRED, "balcony", "fireplace", "room", "source", "licence")
+BINARY = ("balcony", "fireplace")
+ROOM = "room"
+ROOMS = (
+    "bathroom",
+    "bedroom",
+    "kitchen",
+    "living_room",
+    "dining_room",
+    "hallway",
+    "exterior",
+    "balcony",
+    "floor_plan",
+    "other",
+)
+MERGED_ROOMS = {"map": "floor_plan", **dict.fromkeys(("stairs", "office", "pool", "empty_room"), "other")}
+"""Value in the manifest -> room that it counts as."""
+TAKEN = (*REQUIRED, *BINARY, ROOM, "source", "licence")
 """Columns with a meaning of their own: no name for a head."""
 HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
 BINARY_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-
-
-@dataclass(frozen=True)
-class MulticlassColumn:
-    """A manifest column that holds class names, and how its values become classes."""
-
-    column: str
-    classes: tuple[str, ...]
-    merged: dict[str, str]
-    """Value in the manifest -> class it counts as."""
-
-
-ROOM = MulticlassColumn(
-    column="room",
-    classes=(
-        "bathroom",
-        "bedroom",
-        "kitchen",
-        "living_room",
-        "dining_room",
-        "hallway",
-        "exterior",
-        "balcony",
-        "floor_plan",
-        "other",
-    ),
-    merged={"map": "floor_plan", **dict.fromkeys(("stairs", "office", "pool", "empty_room"), "other")},
-)
 
 
 def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:

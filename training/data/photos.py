@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from training.data.labels import (
+    BINARY,
     BINARY_LABELS,
+    MERGED_ROOMS,
     REQUIRED,
     ROOM,
+    ROOMS,
     UNLABELLED,
-    MulticlassColumn,
     classes_named,
     labels_of,
     numbered,
@@ -80,8 +82,6 @@ class PhotoSet:
 
 def load_photos(
     folder: Path,
-    binary: Sequence[str] = ("balcony", "fireplace"),
-    multiclass: MulticlassColumn = ROOM,
     exclude: Sequence[str] = (),
     more: Mapping[str, Path] = MappingProxyType({}),
     fixes: Path | None = None,
@@ -96,15 +96,15 @@ def load_photos(
     Raises:
         UsageError: no manifest, missing columns, unknown labels, missing photo files, nothing left.
     """
-    manifest, room = folder / "manifest.csv", multiclass.column
-    table = with_files(read_manifest(folder, (*REQUIRED, *binary, room)), more)
+    manifest = folder / "manifest.csv"
+    table = with_files(read_manifest(folder, (*REQUIRED, *BINARY, ROOM)), more)
     if fixes:
-        table = with_fixes(table, fixes, (*binary, room))
+        table = with_fixes(table, fixes, (*BINARY, ROOM))
     table = chosen_rows(table, manifest, exclude)
-    labels = {column: labels_of(table, column, f"{manifest}: {column}") for column in binary}
-    index = numbered(multiclass.classes, multiclass.merged)
-    labels[room] = labels_of(table, room, f"{manifest}: {room}", index)
-    classes = {room: multiclass.classes}
+    labels = {column: labels_of(table, column, f"{manifest}: {column}") for column in BINARY}
+    index = numbered(ROOMS, MERGED_ROOMS)
+    labels[ROOM] = labels_of(table, ROOM, f"{manifest}: {ROOM}", index)
+    classes: dict[str, tuple[str, ...]] = {ROOM: ROOMS}
     for name, file in more.items():
         if named := classes_named(table[name], file):
             classes[name] = named

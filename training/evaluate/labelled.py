@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
-from training.data.labels import BINARY_LABELS, ROOM, labels_of, numbered, with_files
+from training.data.labels import BINARY_LABELS, MERGED_ROOMS, ROOM, labels_of, numbered, with_files
 from training.data.photos import PhotoSet, chosen_rows, photo_set, read_manifest
 
 
@@ -65,7 +65,7 @@ def load_labelled(
     for head in heads:
         file = files.get(head.name)
         where = f"{file}: label" if file else f"{manifest}: {head.name}"
-        merged = ROOM.merged if head.name == ROOM.column else {}
+        merged = MERGED_ROOMS if head.name == ROOM else {}
         index = numbered([kind.name for kind in head.classes], merged) if head.classes else BINARY_LABELS
         if head.classes and not file:
             table[head.name] = _masked(table[head.name], index, where, remarks)

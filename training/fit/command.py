@@ -12,7 +12,8 @@ from enrich.model.bundle import Bundle, Pool
 from training.data.labels import pairs
 from training.evaluate.faster import FASTER, named, offered
 from training.fit.card import write_card
-from training.fit.fit import FitOptions, fit
+from training.fit.fit import fit
+from training.fit.options import FitOptions
 from training.models.features import VIEWS
 from training.thresholds.rules import Targets, in_words
 from training.trainer.finetune import Recipe

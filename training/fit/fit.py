@@ -6,83 +6,37 @@ faster arithmetics.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from enrich.errors import UsageError
-from enrich.model.arithmetic import Faster
-from enrich.model.bundle import Bundle, Pool, load_bundle
+from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.writing import write_bundle
 from training.data.homes import whole_homes
-from training.data.labels import ROOM
+from training.data.labels import BINARY, ROOM
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
 from training.evaluate import trained_on
 from training.evaluate.faster import Making
 from training.fit.arithmetics import add_held_out, plan_making
 from training.fit.multitask import FOLDS as FINETUNE_FOLDS
 from training.fit.multitask import Plan, fit_multitask
+from training.fit.options import FitOptions, command
 from training.fit.serve import listing_figures
 from training.models.backbones import Backbone, backbone_of, load_backbone
 from training.models.features import extract
 from training.models.heads import FOLDS, FittedHead, fit_head
 from training.thresholds.choose import CalibratedHead, calibrated_binary, calibrated_classes
-from training.thresholds.rules import Targets
 from training.trainer.devices import find_device
-from training.trainer.finetune import Recipe
 
-BINARY = ("balcony", "fireplace")
 UNPUBLISHED = frozenset({"balcony", "floor_plan", "other"})
 """Room classes that keep photos out of the published ones: a balcony has a head of its own, the others help
 nobody as answers."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What `enrich-train fit` was asked for."""
-
-    photos: Path
-    out: Path
-    backbone: str = "timm:tf_efficientnet_lite0"
-    weights: str = "package"
-    size: int = 0
-    """Side of the input in pixels; 0: the backbone's own."""
-    seed: int = 0
-    exclude: tuple[str, ...] = ()
-    views: tuple[str, ...] = ("whole", "flip")
-    """What heads on a frozen backbone learn from."""
-    pool: Pool | None = None
-    """How the backbone pools its last feature map; None: its own way."""
-    heads: Mapping[str, Path] = field(default_factory=dict)
-    """Heads beside those of the manifest: name -> file of labels."""
-    label_fixes: Path | None = None
-    """A file of corrected labels."""
-    frozen_on: Path | None = None
-    """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
-    finetune: Literal["top", "all", "none"] = "none"
-    recipe: Recipe = field(default_factory=Recipe)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
-    device: str = "auto"
-    """Where to finetune and to score: auto, cpu, cuda or cuda:N."""
-    runs: int = 1
-    """Finetunings that differ in their seed and are averaged to one."""
-    jobs: int = 0
-    """Finetunings side by side; 0: as many as there are cores."""
-    cache: Path = Path("runs/features")
-    arithmetics: tuple[Faster, ...] = ()
-    """What the bundle is to have beside fp32, and beside what that of `frozen_on` has."""
-    homes: str = ""
-    """Collection (first folder of the paths) of whole homes; empty: every group is one."""
-    targets: Targets = field(default_factory=Targets)
-    name: str = "listing photos"
-    notice: str = ""
-    """What whoever runs the bundle on a database of their own is told once a run."""
 
 
 def fit(options: FitOptions) -> Bundle:
@@ -93,8 +47,8 @@ def fit(options: FitOptions) -> Bundle:
         BundleError: `options.out` holds something that is not a bundle.
     """
     base = None if options.frozen_on is None else _base(options, options.frozen_on)
-    photos = load_photos(options.photos, BINARY, ROOM, options.exclude, options.heads, options.label_fixes)
-    photos, rare = without_rare_classes(photos, ROOM.column)
+    photos = load_photos(options.photos, options.exclude, options.heads, options.label_fixes)
+    photos, rare = without_rare_classes(photos, ROOM)
     if options.homes and not photos.within(options.homes).any():
         raise UsageError(
             f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
@@ -105,7 +59,7 @@ def fit(options: FitOptions) -> Bundle:
         if base is None
         else backbone_of(base)
     )
-    names = (*BINARY, *options.heads, ROOM.column)
+    names = (*BINARY, *options.heads, ROOM)
     binary = [name for name in names if name not in photos.classes]
     held_out = np.where(photos.split == "train", 0, -1)
     for name in binary:
@@ -136,7 +90,7 @@ def fit(options: FitOptions) -> Bundle:
         if classes is None:
             calibrated.append(calibrated_binary(photos, head, options.homes, options.targets))
         else:
-            kept = UNPUBLISHED if head.name == ROOM.column else ()
+            kept = UNPUBLISHED if head.name == ROOM else ()
             publish = {label: label not in kept for label in classes}
             calibrated.append(calibrated_classes(photos, head, publish, options.homes, options.targets))
     extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
@@ -244,37 +198,6 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
         "targets": {"homes": options.homes, **asdict(options.targets)},
         "binary": [name for name in photos.labels if name not in photos.classes],
     }
-
-
-def command(options: FitOptions) -> str:
-    """The command that repeats this fit, with its paths left to the reader."""
-    default = FitOptions(options.photos, options.out)
-    parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
-    parts += ["--frozen-on BUNDLE"] if options.frozen_on else []
-    for option in ("backbone", "weights", "size", "pool", "seed", "finetune"):
-        if getattr(options, option) != getattr(default, option):
-            parts.append(f"--{option} {getattr(options, option)}")
-    if options.recipe.samples != default.recipe.samples:
-        parts.append(f"--samples {options.recipe.samples}")
-    parts += [f"--arithmetic {name}" for name in options.arithmetics]
-    parts += [f"--runs {options.runs}"] if options.runs > 1 else []
-    parts += [f"--head {name}=LABELS.csv" for name in options.heads]
-    parts += [f"--label-fixes {options.label_fixes}"] if options.label_fixes else []
-    parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
-    parts += [f"--exclude {prefix}" for prefix in options.exclude]
-    if options.views != default.views:
-        parts += [f"--view {view}" for view in options.views]
-    parts += [f"--homes {options.homes}"] if options.homes else []
-    for option in ("prevalence", "precision"):
-        value = getattr(options.targets, option)
-        if value != getattr(default.targets, option):
-            parts.append(f"--{option} {value}")
-    parts += [
-        f'--{option} "{getattr(options, option)}"'
-        for option in ("name", "notice")
-        if getattr(options, option) != getattr(default, option)
-    ]
-    return " ".join(parts)
 
 
 def _collections(photos: PhotoSet) -> dict[str, Any]:
