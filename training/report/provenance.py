@@ -1,7 +1,7 @@
 """What a comparison consists of: runs, photos, options, versions and commands; and what is missing in it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import PurePath
 from typing import Any
@@ -42,24 +42,19 @@ def run_table(runs: pd.DataFrame) -> str:
 
 
 def photo_table(gathered: Gathered, found: Sequence[Confusion]) -> str:
-    """Photos of each task, by class where settings or predictions tell; "" where no run says its photos."""
+    """Photos of each task, for validation by class where predictions tell; "" where no run says them."""
     rows = []
-    key = ["task", "digest", "split", "train_photos", "val_photos", "folder"]
-    for (task, digest, split, train, val, folder), _ in gathered.runs.groupby(key, sort=False):
-        counts = gathered.settings[folder].get("dataset", {}).get("counts", {}).get(task, {})
-        learnt = _classes({name: sides["train"] for name, sides in counts.items()})
+    key = ["task", "digest", "split", "train_photos", "val_photos"]
+    for (task, digest, split, train, val), _ in gathered.runs.groupby(key, sort=False):
         one = next((one for one in found if (one.task, one.digest) == (task, digest)), None)
-        checked = _classes(dict(zip(one.classes, one.counts.sum(axis=1), strict=True))) if one else ""
+        classes = zip(one.classes, one.counts.sum(axis=1), strict=True) if one else ()
+        checked = f" ({', '.join(f'{name} {count}' for name, count in classes)})" if one else ""
         groups = one.groups if one else NONE
-        rows.append([task, split or NONE, f"{train}{learnt}", f"{val}{checked}", groups, digest[:8] or NONE])
+        rows.append([task, split or NONE, f"{train}", f"{val}{checked}", groups, digest[:8] or NONE])
     if not rows:
         return ""
     header = ["task", "split", "training photos", "validation photos", "validation groups", "data set"]
     return table(header, dict.fromkeys(map(tuple, rows)))
-
-
-def _classes(counts: Mapping[str, int]) -> str:
-    return f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
 
 
 def missing(gathered: Gathered, found: Sequence[Confusion]) -> list[str]:
