@@ -71,25 +71,20 @@ def fit_multitask(
         UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites.
     """
     trainable.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
-    tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
     rows = np.flatnonzero(photos.split == "train")
-    for task in tasks:
-        known = rows[task.labels[rows] != UNLABELLED]
-        classes = photos.classes.get(task.name, ("0", "1"))
-        check_classes(task.name, task.labels[known], classes, photos.site[known])
+    for name in names:
+        known = rows[photos.labels[name][rows] != UNLABELLED]
+        classes = photos.classes.get(name, ("0", "1"))
+        check_classes(name, photos.labels[name][known], classes, photos.site[known])
     fold = site_fold(photos, names, plan.seed)
-    weight = _weights(photos, tasks, rows, plan.shares)
-    held = [rows[fold[rows] == number] for number in range(FOLDS)]
-    work = [
-        _Job(photos, backbone, tasks, weight, plan, fold != number, held[number]) for number in range(FOLDS)
-    ]
-    work.append(_Job(photos, backbone, tasks, weight, plan, fold >= 0, rows[:0]))
+    work = finetunings(photos, names, backbone, plan, fold)
     with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
+    tasks = work[-1].tasks
     logits = {task.name: np.full((len(photos), task.outputs), np.nan) for task in tasks}
-    for number, (_, predicted) in enumerate(by_fold):
+    for one, (_, predicted) in zip(work, by_fold, strict=False):
         for name, values in predicted.items():
-            logits[name][held[number]] = values
+            logits[name][one.held] = values
     learnt = [finetuned for finetuned, _ in by_fold]
     heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in tasks)
     binary = [head for head in heads if head.name not in photos.classes]
@@ -107,9 +102,23 @@ def fit_multitask(
     return Together(rounded(backbone, final.tensors), heads, comparison, backbones)
 
 
+def finetunings(
+    photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, fold: NDArray[np.int64]
+) -> list["Finetuning"]:
+    """One for each fold, which is held out in it, and last the one on all training photos. `fold`: as of
+    `site_fold`."""
+    tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
+    rows = np.flatnonzero(photos.split == "train")
+    weight = _weights(photos, tasks, rows, plan.shares)
+    return [
+        Finetuning(photos, backbone, tasks, weight, plan, fold != number, rows[fold[rows] == number])
+        for number in (*range(FOLDS), -1)
+    ]
+
+
 @dataclass(frozen=True)
-class _Job:
-    """One finetuning: on the training photos of `learn` [photos], then logits of the photos `held`."""
+class Finetuning:
+    """Called, it learns from the training photos of `learn` [photos], and gives logits of those `held`."""
 
     photos: PhotoSet
     backbone: Backbone
@@ -152,7 +161,7 @@ def _alone() -> None:
     keep_memory()
 
 
-def _call(job: _Job) -> Result:
+def _call(job: Finetuning) -> Result:
     return job()
 
 
