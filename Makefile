@@ -6,6 +6,8 @@ TORCH ?= $(shell if [ "$$(uname -sm)" != "Linux x86_64" ] || [ -e /proc/driver/n
   then echo cuda; else echo cpu; fi)
 # Tests wait for leases and servers most of their time, so more of them run side by side than there are cores.
 WORKERS ?= 3
+# Of PyTorch, in each of them: threads that share a core wait for each other, and a test of training takes eight times as long.
+THREADS ?= 1
 # The labelled photos that the benchmarks run on.
 PHOTOS ?= ../shared/photos
 JOB := $(VENV)/.job-$(TORCH)
@@ -21,7 +23,7 @@ demo-page: $(JOB)  ## the same homes in the page, at http://127.0.0.1:8080/ unti
 
 test: check  ## every check, with real servers and a real browser
 	$(BIN)/python -m tools.browser
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(ALL)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

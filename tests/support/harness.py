@@ -117,7 +117,7 @@ class World:
         }
         given = {**self.fixed, **overrides}
         settings = {variable(name): _text(value) for name, value in given.items() if value is not None}
-        return {**surroundings, "OMP_NUM_THREADS": "2", **settings}
+        return {**surroundings, "OMP_NUM_THREADS": "1", **settings}
 
     def enrich(self, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """Run the `enrich` command to its end, whatever its exit code."""
