@@ -29,6 +29,7 @@ from training.thresholds.rules import Targets
 CROPS = ("whole", "crop0", "crop1", "crop2", "crop3")
 CENTRE = 0.875
 """Part of the shorter side that a centre crop keeps, as usual in validation on ImageNet."""
+COLUMNS = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
 SHARES = (0.25, 0.5, 1.0)
 """Of the sites, that the learning curve learns from."""
 DRAWS = 3
@@ -159,18 +160,16 @@ def main() -> None:
 
 
 def _table(first: str, found: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
-    columns = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
-    return table(
-        [first, *columns],
-        [[label, *(c for head in BINARY for c in _cells(by_head[head]))] for label, by_head in found.items()],
-    )
+    return table([first, *COLUMNS], [[label, *cells(by_head)] for label, by_head in found.items()])
 
 
-def _cells(figure: dict[str, Any]) -> list[str]:
+def cells(by_head: Mapping[str, dict[str, Any]]) -> list[str]:
+    """What `COLUMNS` says, of the `figures` of each binary head."""
+    each = [by_head[head] for head in BINARY]
     return [
-        f"{figure['photos']:.3f}",
-        f"{figure['homes']:.3f}",
-        f"{figure['found']:.0f} of {figure['of']:.0f}",
+        cell
+        for one in each
+        for cell in (f"{one['photos']:.3f}", f"{one['homes']:.3f}", f"{one['found']:.0f} of {one['of']:.0f}")
     ]
 
 

@@ -8,20 +8,19 @@ own, 25 to 45 minutes of a core; one that was stopped goes on where it was (`--c
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from ablations import COLUMNS, cells
 from numpy.typing import NDArray
 
 from training.data.labels import BINARY, ROOM
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
 from training.fit.frozen import figures
-from training.fit.multitask import FOLDS, Plan, finetunings, site_fold
+from training.fit.multitask import FOLDS, Plan, finetunings, held_out, site_fold
 from training.markdown import table
-from training.models.backbones import Backbone, load_backbone
+from training.models.backbones import load_backbone
 from training.thresholds.classes import of_three_rooms
 from training.thresholds.rules import Targets
 from training.trainer.devices import keep_memory
@@ -40,30 +39,16 @@ SHARES = {
 Logits = dict[str, NDArray[np.float64]]
 
 
-def held_out(photos: PhotoSet, backbone: Backbone, plan: Plan, folds: Sequence[int]) -> Logits:
-    """Head -> logits [photos, outputs] of the photos of these folds by networks that did not learn from them;
-    NaN elsewhere."""
-    work = finetunings(photos, HEADS, backbone, plan, site_fold(photos, HEADS, plan.seed))
-    logits = {task.name: np.full((len(photos), task.outputs), np.nan) for task in work[0].tasks}
-    for number in folds:
-        _, predicted = work[number]()
-        for name, values in predicted.items():
-            logits[name][work[number].held] = values
-    return logits
-
-
-def row(photos: PhotoSet, logits: Logits, homes_in: str) -> list[Any]:
-    """Average precision of photos and of homes, and homes found, for each binary head; rooms told apart."""
-    cells: list[Any] = []
-    seen = np.isfinite(logits[ROOM][:, 0])
-    fold = np.where(seen, site_fold(photos, HEADS, 0), -1)
-    for head in BINARY:
-        made = figures(photos, head, logits[head], fold, homes_in, Targets.precision)
-        cells += [f"{made['photos']:.3f}", f"{made['homes']:.3f}", f"{made['found']} of {made['of']}"]
-    rows = seen & photos.within(homes_in)
+def row(photos: PhotoSet, logits: Logits, fold: NDArray[np.int64], homes_in: str) -> list[str]:
+    """Average precision of photos and of homes, and homes found, for each binary head; rooms told apart.
+    `fold`: -1 for photos without logits."""
+    by_head = {
+        head: figures(photos, head, logits[head], fold, homes_in, Targets.precision) for head in BINARY
+    }
+    rows = (fold >= 0) & photos.within(homes_in)
     three = of_three_rooms(logits[ROOM][rows], photos.labels[ROOM][rows], photos.classes[ROOM])
     assert three is not None
-    return [*cells, f"{three.value:.3f}"]
+    return [*cells(by_head), f"{three.value:.3f}"]
 
 
 def main() -> None:
@@ -81,24 +66,22 @@ def main() -> None:
     keep_memory()
     photos, _ = without_rare_classes(load_photos(options.photos), ROOM)
     plan = Plan(Recipe(samples=options.samples), SHARES, options.cache)
-    made = {
-        name: held_out(
-            photos,
-            load_backbone(name, size=options.size, pool=options.pool),
-            plan,
-            options.fold or range(FOLDS),
-        )
-        for name in options.backbone
-    }
+    fold, chosen = site_fold(photos, HEADS, plan.seed), options.fold or range(FOLDS)
+    made: dict[str, Logits] = {}
+    for name in options.backbone:
+        backbone = load_backbone(name, size=options.size, pool=options.pool)
+        every = finetunings(photos, HEADS, backbone, plan, fold)
+        work = [every[number] for number in chosen]
+        made[name] = held_out(work, [predicted for _, predicted in (one() for one in work)])
+    fold = np.where(np.isin(fold, chosen), fold, -1)
     if len(made) > 1:
         made["the mean of their logits"] = {
             head: np.mean([logits[head] for logits in made.values()], axis=0) for head in HEADS
         }
-    columns = [f"{head}, {what}" for head in BINARY for what in ("photos", "homes", "homes found")]
     print(
         table(
-            ["network", *columns, "kitchen, bathroom, bedroom"],
-            [[name, *row(photos, logits, options.homes)] for name, logits in made.items()],
+            ["network", *COLUMNS, "kitchen, bathroom, bedroom"],
+            [[name, *row(photos, logits, fold, options.homes)] for name, logits in made.items()],
         )
     )
 

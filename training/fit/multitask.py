@@ -80,13 +80,9 @@ def fit_multitask(
     work = finetunings(photos, names, backbone, plan, fold)
     with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
-    tasks = work[-1].tasks
-    logits = {task.name: np.full((len(photos), task.outputs), np.nan) for task in tasks}
-    for one, (_, predicted) in zip(work, by_fold, strict=False):
-        for name, values in predicted.items():
-            logits[name][one.held] = values
+    logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
-    heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in tasks)
+    heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].tasks)
     binary = [head for head in heads if head.name not in photos.classes]
     vectors = extract(backbone, photos, ("whole",), plan.cache)
     comparison = {
@@ -142,6 +138,17 @@ class Finetuning:
 
 
 Result = tuple[Finetuned, dict[str, NDArray[np.float64]]]
+
+
+def held_out(
+    work: Sequence[Finetuning], predicted: Sequence[Mapping[str, NDArray[np.float64]]]
+) -> dict[str, NDArray[np.float64]]:
+    """Head -> logits [photos, outputs] of what each of these finetunings held out; NaN elsewhere."""
+    logits = {task.name: np.full((len(work[0].photos), task.outputs), np.nan) for task in work[0].tasks}
+    for one, by_head in zip(work, predicted, strict=True):
+        for name, values in by_head.items():
+            logits[name][one.held] = values
+    return logits
 
 
 @contextmanager

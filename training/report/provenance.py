@@ -50,7 +50,7 @@ def photo_table(gathered: Gathered, found: Sequence[Confusion]) -> str:
         classes = zip(one.classes, one.counts.sum(axis=1), strict=True) if one else ()
         checked = f" ({', '.join(f'{name} {count}' for name, count in classes)})" if one else ""
         groups = one.groups if one else NONE
-        rows.append([task, split or NONE, f"{train}", f"{val}{checked}", groups, digest[:8] or NONE])
+        rows.append([task, split or NONE, train, f"{val}{checked}", groups, digest[:8] or NONE])
     if not rows:
         return ""
     header = ["task", "split", "training photos", "validation photos", "validation groups", "data set"]
