@@ -39,7 +39,7 @@ def cpu_has(arithmetic: Arithmetic) -> bool:
     return arithmetic == "fp32" or not FLAGS[arithmetic].isdisjoint(cpu_flags())
 
 
-IrFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.(xml|bin)$")]
+IrFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.(xml|bin)(\.gz)?$")]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -138,8 +138,10 @@ class Spec:
         """What contradicts the member's own `heads`."""
         if (name == "int8") != (self.files is not None):
             yield f"{name} {'needs' if name == 'int8' else 'has no'} files; make the bundle again"
-        if self.files is not None and (self.files.ir[-4:], self.files.weights[-4:]) != (".xml", ".bin"):
-            yield f"{name}: ir is a file .xml and weights a file .bin; correct the names"
+        if self.files is not None and not (
+            self.files.ir.endswith((".xml", ".xml.gz")) and self.files.weights.endswith((".bin", ".bin.gz"))
+        ):
+            yield f"{name}: ir is a file .xml and weights a file .bin, or both with .gz; correct the names"
         if [_asked(head) for head in self.heads] != [_asked(head) for head in heads]:
             yield (
                 f"{name} has other heads than the member: names, kinds and classes must be the same, in the "

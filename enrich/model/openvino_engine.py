@@ -4,9 +4,11 @@ A bundle's network is converted once and kept in the cache folder by its model i
 without PyTorch.
 """
 
+import gzip
 import logging
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -131,9 +133,9 @@ def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
 def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
     path = bundle.folder / ir.ir
     try:
-        model = _core().read_model(path, bundle.folder / ir.weights)
+        model = _core().read_model(_unpacked(path), _unpacked(bundle.folder / ir.weights))
         taken, made = (model.input(0), model.output(0))
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         reason = str(error).strip().splitlines()[-1]
         raise BundleError(f"{path}: OpenVINO cannot read it ({reason}); make the bundle again") from None
     features = bundle.tensors(member)[f"head.{member.heads[0].name}.weight"].shape[1]
@@ -147,6 +149,11 @@ def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
             f"manifest asks for pixels {shapes[0]} and features {shapes[1]}; make the bundle again"
         )
     return model
+
+
+def _unpacked(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
 def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:

@@ -15,7 +15,7 @@ from enrich.atomic import new_folder
 from enrich.errors import BundleError
 from enrich.model.bundle import FORMAT, MANIFEST, Bundle, load_bundle
 
-_SUFFIXES = (".safetensors", ".xml", ".bin")
+_SUFFIXES = (".safetensors", ".xml", ".bin", ".gz")
 
 
 def write_bundle(

@@ -123,8 +123,8 @@ def tiny_ir() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = make_bundle(Path(scratch) / "bundle")
         pictures = [np.asarray(draw(kind, seed).resize((64, 64))) for kind in COLOURS for seed in range(4)]
-        quantize(bundle, bundle.members[0], pictures, Path(scratch), Path(scratch) / IR["ir"])
-        return {name: (Path(scratch) / name).read_bytes() for name in IR.values()}
+        made = quantize(bundle, bundle.members[0], pictures, Path(scratch))
+    return dict(zip(IR.values(), made, strict=True))
 
 
 def preprocessing() -> dict[str, Any]:

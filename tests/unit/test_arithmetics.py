@@ -1,5 +1,6 @@
 """Faster arithmetics of a bundle: loaded and verified, keyed apart, and taken only where they are as good."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -286,6 +287,31 @@ def test_a_backbone_for_other_pixels_or_heads_is_refused(bundle: Bundle, tmp_pat
     with pytest.raises(BundleError, match="OpenVINO cannot read it") as caught:
         OpenVinoEngine(cut.at("int8"), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_packed_network_says_what_the_plain_one_says_and_a_damaged_one_is_refused(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    manifest = json.loads((bundle.folder / "manifest.json").read_text())
+    names = {part: f"{name}.gz" for part, name in IR.items()}
+    manifest["members"][0]["arithmetics"]["int8"]["files"] = names
+    packed = {f"{name}.gz": gzip.compress(data) for name, data in tiny_ir().items()}
+
+    def int8(case: str, irs: dict[str, bytes]) -> Bundle:
+        return write(tmp_path / case, manifest, {"tiny.safetensors": tiny_tensors()}, irs).at("int8")
+
+    photos = [(np.asarray(draw(kind, 5).resize((64, 64))),) for kind in COLOURS]
+    found = [
+        [next(iter(photo.values())).scores for photo in OpenVinoEngine(one, tmp_path).score(photos)]
+        for one in (bundle.at("int8"), int8("packed", packed))
+    ]
+    assert found[0] == found[1]
+    weights = packed[names["weights"]]
+    flipped = weights[:200] + bytes([weights[200] ^ 0xFF]) + weights[201:]
+    for case, damaged in {"cut": weights[:-30], "plain": b"no gzip", "flipped": flipped}.items():
+        with pytest.raises(BundleError, match="OpenVINO cannot read it") as caught:
+            OpenVinoEngine(int8(case, {**packed, names["weights"]: damaged}), tmp_path)
+        assert "make the bundle again" in str(caught.value)
 
 
 def test_the_starter_bundle_is_as_good_in_int8_and_bf16() -> None:

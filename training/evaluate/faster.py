@@ -1,6 +1,7 @@
 """The faster arithmetics of a bundle: made, and fitted on what each says of homes that it has not seen."""
 
 import copy
+import gzip
 import hashlib
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import NEEDED, Counted, Drift, Faster, HeadFigures, Measured, cpu_has
-from enrich.model.bundle import ARITHMETICS, Bundle, load_bundle
+from enrich.model.bundle import ARITHMETICS, Bundle, Member, load_bundle
 from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data.labels import UNLABELLED
@@ -117,20 +118,25 @@ def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) 
                 del manifest["files"][old]
             specs[name] = {"heads": copy.deepcopy(entry["heads"])}
         if "int8" in new:
-            ir = Path(member.weights).stem + "-int8.xml"
-            specs["int8"]["files"] = {"ir": ir, "weights": str(Path(ir).with_suffix(".bin"))}
-            if making.origin is not None:
-                theirs = making.origin.at("int8").members[0].ir
-                assert theirs is not None
-                shutil.copyfile(making.origin.folder / theirs.ir, folder / ir)
-                shutil.copyfile(making.origin.folder / theirs.weights, (folder / ir).with_suffix(".bin"))
-            else:
-                pictures = sampled(making.calibration, member.preprocessing, making.seed)
-                quantize(bundle, member, pictures, cache, folder / ir)
-            for name in specs["int8"]["files"].values():
-                manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            irs = _int8(bundle, member, making, cache)
+            specs["int8"]["files"] = dict(zip(("ir", "weights"), irs, strict=True))
+            for name, data in irs.items():
+                (folder / name).write_bytes(data)
+                manifest["files"][name] = hashlib.sha256(data).hexdigest()
     write_manifest(folder, manifest)
     return load_bundle(folder), new
+
+
+def _int8(bundle: Bundle, member: Member, making: Making, cache: Path) -> dict[str, bytes]:
+    """The files of the member in int8, first what OpenVINO calls the IR, then its weights."""
+    if making.origin is not None:
+        theirs = making.origin.at("int8").members[0].ir
+        assert theirs is not None
+        return {name: (making.origin.folder / name).read_bytes() for name in (theirs.ir, theirs.weights)}
+    pictures = sampled(making.calibration, member.preprocessing, making.seed)
+    made = zip((".xml", ".bin"), quantize(bundle, member, pictures, cache), strict=True)
+    stem = Path(member.weights).stem
+    return {f"{stem}-int8{suffix}.gz": gzip.compress(data, mtime=0) for suffix, data in made}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ pixels and the first convolutions, from whose weights most of the drift comes.
 """
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def installed() -> bool:
 
 
 def quantize(
-    bundle: Bundle, member: Member, pictures: Sequence[NDArray[np.uint8]], cache: Path, ir: Path
-) -> None:
-    """Write the member's backbone in int8 as `ir` (a file .xml) and, beside it, a file .bin.
+    bundle: Bundle, member: Member, pictures: Sequence[NDArray[np.uint8]], cache: Path
+) -> tuple[bytes, bytes]:
+    """The member's backbone in int8 as OpenVINO writes it: what a file .xml holds, and a file .bin.
 
     `pictures`: photos as `decode` makes them for the member, uint8 [height, width, 3]. `cache`: folder of
     converted backbones.
@@ -55,7 +56,10 @@ def quantize(
         fast_bias_correction=False,
         ignored_scope=nncf.IgnoredScope(names=_exact(model)),
     )
-    ov.save_model(made, ir, compress_to_fp16=False)
+    with tempfile.TemporaryDirectory() as folder:
+        ir = Path(folder) / "int8.xml"
+        ov.save_model(made, ir, compress_to_fp16=False)
+        return ir.read_bytes(), ir.with_suffix(".bin").read_bytes()
 
 
 def _exact(model: Any) -> list[str]:
