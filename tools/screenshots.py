@@ -5,11 +5,10 @@ python -m tools.screenshots docs/img
 
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 from enrich.settings import Settings
 from jobs.demo.run import run_demo
@@ -21,28 +20,15 @@ from tools.browser import FLAGS, chromium
 WIDTH, HEIGHT = 1280, 860
 MOST_BYTES = 300_000
 NIGHTS = 6
-Prepare = Callable[[Page], object]
 
 
-def _nothing(tab: Page) -> None:
-    """The page as it comes."""
-
-
-def _answer_some(tab: Page) -> None:
-    """Go on in the review queue to the first balcony."""
-    for _ in range(7):
-        tab.wait_for_load_state("networkidle")
-        with tab.expect_navigation():
-            tab.keyboard.press("n")
-
-
-SHOTS: dict[str, tuple[str, Prepare]] = {
-    "search": ("/?type.room=kitchen&sort=balcony", _nothing),
-    "listing": ("/listing/listing-03", _nothing),
-    "review": ("/review?head=balcony", _answer_some),
-    "status": ("/status", _nothing),
+SHOTS = {
+    "search": "/?type.room=kitchen&sort=balcony",
+    "listing": "/listing/listing-03",
+    "review": "/review?head=balcony",
+    "status": "/status",
 }
-"""Name -> address, and what is done there before the picture is taken."""
+"""Name -> address."""
 
 
 def main(folder: Path) -> None:
@@ -57,9 +43,8 @@ def take(settings: Settings, folder: Path) -> None:
     with served(settings, LOOPBACK, 0) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         tab = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}).new_page()
-        for name, (address, prepare) in SHOTS.items():
+        for name, address in SHOTS.items():
             tab.goto(url.rstrip("/") + address)
-            prepare(tab)
             tab.wait_for_load_state("networkidle")
             data = _small(tab.screenshot())
             (folder / f"{name}.jpg").write_bytes(data)
