@@ -118,7 +118,7 @@ def third_node(cluster: Any) -> Iterator[Any]:
 
 
 def slowly(answer: Answer) -> None:
-    time.sleep(0.3)
+    time.sleep(0.6)
     FINE(answer)
 
 
@@ -149,7 +149,7 @@ def test_a_node_that_is_killed_in_mid_run_changes_nothing_in_the_documents(
     with PhotoServer("127.0.0.3") as third_server:
         servers = [world.photos, other_server, third_server]
         homes_on_three_hosts(world, servers)
-        world.fixed |= {"fetch_per_host": 2, "outage_seconds": 20}
+        world.fixed |= {"fetch_per_host": 2, "outage_seconds": 90}
         process = world.start("backfill", "--ray", cluster.address, "--json")
         until(lambda: all(server.requests() > 4 for server in servers), "all nodes are at work", 180)
         cluster.remove_node(third_node, allow_graceful=False)

@@ -159,7 +159,7 @@ def backwards(portal: Portal) -> str:
     try:
         with portal.engine.begin() as connection:
             locked = connection.execute(text(_LAST_IN_HAND)).all()
-            for _ in range(20 if locked else 0):
+            for _ in range(100 if locked else 0):
                 if connection.execute(text(_WAITING)).scalar():
                     connection.execute(text(_ALL_IN_HAND))
                     return "theirs"
