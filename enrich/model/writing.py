@@ -15,7 +15,7 @@ from enrich.atomic import new_folder
 from enrich.errors import BundleError
 from enrich.model.bundle import FORMAT, MANIFEST, Bundle, load_bundle
 
-_SUFFIXES = (".safetensors", ".xml", ".bin", ".gz")
+_ENDINGS = (".safetensors", ".xml", ".bin", ".xml.gz", ".bin.gz")
 
 
 def write_bundle(
@@ -34,7 +34,7 @@ def write_bundle(
         BundleError: the bundle would not load, or `folder` holds something that is not a bundle.
     """
     others = [
-        path.name for path in folder.glob("*") if path.name != MANIFEST and path.suffix not in _SUFFIXES
+        path.name for path in folder.glob("*") if path.name != MANIFEST and not path.name.endswith(_ENDINGS)
     ]
     if others:
         raise BundleError(

@@ -314,6 +314,15 @@ def test_a_packed_network_says_what_the_plain_one_says_and_a_damaged_one_is_refu
         assert "make the bundle again" in str(caught.value)
 
 
+def test_a_bundle_takes_no_place_where_another_packed_file_lies(bundle: Bundle, tmp_path: Path) -> None:
+    archive = tmp_path / "taken" / "backup.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(b"mine")
+    with pytest.raises(BundleError, match=r"holds 'backup\.tar\.gz', which is no part of a bundle"):
+        write(archive.parent, bundle.manifest, {"tiny.safetensors": tiny_tensors()}, tiny_ir())
+    assert archive.read_bytes() == b"mine"
+
+
 def test_the_starter_bundle_is_as_good_in_int8_and_bf16() -> None:
     starter = load_bundle(STARTER_BUNDLE)
     assert starter.arithmetics == ("fp32", "bf16", "int8")
