@@ -144,13 +144,13 @@ _WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED}, reval
   pending_since = CASE WHEN {SAME} THEN NULL ELSE now() END
   {_OF} = 'gone'"""
 
-_WITH_DOCUMENT = ("new", "returned", "changed", "documents")
+_WITH_DOCUMENT = ("new", "returned", "changed", "documents", "emptied")
 _WRITES = (
     (_INSERT, ("new",)),
     (_WRITE_RETURNED, ("returned",)),
-    (_WRITE_DOCUMENT, ("changed", "documents")),
+    (_WRITE_DOCUMENT, ("changed", "documents", "emptied")),
     (_WRITE_PHOTOS, ("changed",)),
-    (_WRITE_ASK_AGAIN, ("revalidated",)),
+    (_WRITE_ASK_AGAIN, ("documents", "revalidated")),
     (_WRITE_TOUCHED, ("touched",)),
 )
 
@@ -188,7 +188,7 @@ class _Comparison:
         kinds, bare = self._state.run(work)
         self.found.count(kinds)
         # An emptied listing is staged: of what differs, its copied columns alone are written at once.
-        self._record(page.listings, {id: "documents" if id in bare else kind for id, kind in kinds.items()})
+        self._record(page.listings, {id: "emptied" if id in bare else kind for id, kind in kinds.items()})
 
     def _record(self, listings: Sequence[SourceListing], kinds: Mapping[str, str]) -> None:
         documents = self._source.documents([id for id, kind in kinds.items() if kind in _WITH_DOCUMENT])

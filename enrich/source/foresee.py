@@ -168,7 +168,11 @@ def _prospect(
 ) -> Prospect:
     kind = compared.kinds.get(id)
     waits = row is not None and row.waits and not row.absent
-    asked = kind in ("new", "changed", "revalidated") or (kind == "returned" and id not in compared.same)
+    asked = (
+        kind in ("new", "changed", "revalidated")
+        or (kind == "returned" and id not in compared.same)
+        or (kind == "documents" and revalidate)
+    )
     withheld = refused and id in compared.emptied
     unpublished = row is not None and row.unpublished
     before = row.publish_status if row is not None and unpublished else None

@@ -30,16 +30,16 @@ class Night:
         chosen = self.settings(**(settings or {}))
         return discover(Source(self.database, chosen), self.database, chosen, self.run_id, **options)
 
-    def foresee(self) -> Discovery:
+    def foresee(self, revalidate: bool = False) -> Discovery:
         """What the next night would find."""
         source, settings = Source(self.database, self.settings()), self.settings()
-        return foresee(source, self.database, settings, ids=None, allow_removals=False, revalidate=False)
+        return foresee(source, self.database, settings, ids=None, allow_removals=False, revalidate=revalidate)
 
-    def ahead(self, found: Discovery) -> list[Prospect]:
+    def ahead(self, found: Discovery, revalidate: bool = False) -> list[Prospect]:
         """What it would do."""
         source, settings = Source(self.database, self.settings()), self.settings()
-        refused = found.refusal is not None
-        return list(prospects(source, self.database, settings, ids=None, revalidate=False, refused=refused))
+        asked = {"revalidate": revalidate, "refused": found.refusal is not None}
+        return list(prospects(source, self.database, settings, ids=None, **asked))
 
     @staticmethod
     def settings(**changes: Any) -> Settings:
@@ -259,6 +259,22 @@ class TestMovedUpdatedAt:
     def test_all_are_when_told_so(self, night: Night, homes: list[str]) -> None:
         assert counts(night(revalidate=True)) == {"revalidated": 7}
         assert {(row.status, row.revalidate) for row in night.rows().values()} == {("pending", True)}
+
+    def test_all_are_when_told_so_also_one_whose_price_moved(self, night: Night, homes: list[str]) -> None:
+        night.portal.execute("UPDATE listings SET price = 200 WHERE id = 'home-2'")
+        ahead = night.ahead(night.foresee(revalidate=True), revalidate=True)
+        assert Prospect("home-2", enriched=True, revalidate=True, outcome="written") in ahead
+        assert counts(night(revalidate=True)) == {"documents": 1, "revalidated": 6}
+        row = night.rows()["home-2"]
+        assert (row.status, row.revalidate, row.columns["price"]) == ("pending", True, 200)
+
+    def test_none_is_that_lost_its_photos_and_is_withheld(self, night: Night, homes: list[str]) -> None:
+        night.portal.execute("DELETE FROM listing_images WHERE listing_id IN ('home-1', 'home-2')")
+        night.portal.execute("UPDATE listings SET price = 200 WHERE id = 'home-2'")
+        assert_refused(night(revalidate=True, settings={"max_removed": "1"}), "would lose all their photos")
+        rows = night.rows()
+        assert {(rows[id].status, rows[id].revalidate) for id in ("home-1", "home-2")} == {("done", False)}
+        assert rows["home-2"].columns["price"] == 200
 
 
 class TestRemoval:
