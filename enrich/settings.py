@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     ) -> tuple[Any, ...]:
         """What the caller says, the environment, `.env`, and files that variables with `_FILE` name."""
         given = (sources[f"{name}_settings"] for name in ("init", "env", "dotenv"))
-        return (*given, secrets_in_files)
+        return (*given, _from_files)
 
     # Where things are
     database_url: SecretStr | None = Field(
@@ -266,6 +266,12 @@ def secrets_in_files() -> dict[str, str]:
         SettingsError: such a file cannot be used.
     """
     return from_files(secret_variables(), surroundings())
+
+
+def _from_files() -> dict[str, str]:
+    """`secrets_in_files` by the names that pydantic looks for, which are variables for the servers alone."""
+    names = {variable(name): field.validation_alias or name for name, field in Settings.model_fields.items()}
+    return {str(names[name]): secret for name, secret in secrets_in_files().items()}
 
 
 def variable(name: str) -> str:

@@ -11,6 +11,7 @@ from enrich.settings import (
     STARTER_BUNDLE,
     Settings,
     load_settings,
+    secret_variables,
     variable,
 )
 from jobs.cli.misspelt import misspelt
@@ -217,6 +218,20 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == "postgresql://me:s3cret@db/portal"
     assert load_settings(database_url="postgresql://other/portal").database_url != settings.database_url
+
+
+def test_every_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = secret_variables()
+    assert {"ELASTICSEARCH_API_KEY", "ENRICH_WEB_EDIT_TOKEN", "ENRICH_ON_FINISH"} < set(names)
+    for name in names:
+        (tmp_path / name).write_text(f"https://host/{name}\n")
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    monkeypatch.setenv("ELASTICSEARCH_USERNAME", "me")
+    settings = load_settings()
+    read = {variable(field): getattr(settings, field) for field in Settings.model_fields}
+    assert {name: read[name] and read[name].get_secret_value() for name in names} == {
+        name: f"https://host/{name}" for name in names
+    }
 
 
 @pytest.mark.parametrize(
