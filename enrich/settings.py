@@ -41,9 +41,10 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *_: Any, **sources: PydanticBaseSettingsSource
     ) -> tuple[Any, ...]:
-        """What the caller says, the environment, `.env`, and files that variables with `_FILE` name."""
-        given = (sources[f"{name}_settings"] for name in ("init", "env", "dotenv"))
-        return (*given, _from_files)
+        """What the caller says, files that variables with `_FILE` name, the environment, and `.env`."""
+        # Files go before variables, of which one may be set beside them as long as it is empty.
+        given, *variables = (sources[f"{name}_settings"] for name in ("init", "env", "dotenv"))
+        return (given, _from_files, *variables)
 
     # Where things are
     database_url: SecretStr | None = Field(

@@ -234,6 +234,20 @@ def test_every_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     }
 
 
+def test_a_secret_in_a_file_counts_beside_a_variable_that_is_empty(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "secret").write_text("https://host/secret\n")
+    (folder / ".env").write_text("ENRICH_WEB_TOKEN=\n")
+    for name in ("ENRICH_WEB_EDIT_TOKEN", "ELASTICSEARCH_URL"):
+        monkeypatch.setenv(name, "")
+    for name in ("ENRICH_WEB_TOKEN", "ENRICH_WEB_EDIT_TOKEN", "ELASTICSEARCH_URL"):
+        monkeypatch.setenv(f"{name}_FILE", str(folder / "secret"))
+    settings = load_settings()
+    for secret in (settings.web_token, settings.web_edit_token, settings.elasticsearch_url):
+        assert secret is not None and secret.get_secret_value() == "https://host/secret"
+
+
 @pytest.mark.parametrize(
     ("content", "beside", "message"),
     [
