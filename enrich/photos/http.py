@@ -214,6 +214,10 @@ class HttpTransport:
                 where = host if host == connecting.refused else f"{host}: {connecting.refused}"
                 text = f"{where} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
                 return _FailedError(PhotoStatus.FORBIDDEN_ADDRESS, text)
+            case aiohttp.ClientSSLError():  # its number is one of OpenSSL's, not of the system's errors
+                reasons = (getattr(error.os_error, name, None) for name in ("verify_message", "reason"))
+                why = next(filter(None, reasons), "it failed")
+                return _FailedError(PhotoStatus.CONNECT, f"{host}: no TLS connection ({why})")
             case aiohttp.ClientConnectorError():
                 why = os.strerror(error.errno) if error.errno else "it failed"
                 return _FailedError(PhotoStatus.CONNECT, f"{host}: no connection ({why})")

@@ -3,10 +3,12 @@
 import asyncio
 import gzip
 import hashlib
+import re
 import socket
 from pathlib import Path
 
 import pytest
+import trustme
 
 from enrich.photos.http import HttpTransport
 from enrich.records import Fetched, PhotoStatus, Validators
@@ -25,6 +27,7 @@ from tests.support.photo_server import (
     redirect,
     status,
 )
+from tests.support.tls import TlsProxy
 
 
 def test_a_photo(photo_server: PhotoServer) -> None:
@@ -242,7 +245,17 @@ class TestUrls:
 
     def test_no_tls_where_https_is_asked(self, photo_server: PhotoServer) -> None:
         url = photo_server.add("/a.jpg", PHOTO).replace("http:", "https:")
-        assert fetch(url).status is PhotoStatus.CONNECT
+        result = fetch(url)
+        assert result.status is PhotoStatus.CONNECT
+        assert re.search(r"^127\.0\.0\.1: no TLS connection \(.*(record|version)", str(result.error), re.I)
+
+    def test_a_certificate_that_nobody_trusts(self, photo_server: PhotoServer) -> None:
+        photo_server.add("/a.jpg", PHOTO)
+        proxy = TlsProxy(trustme.CA(), ("127.0.0.1", photo_server.port), name="127.0.0.1")
+        result = fetch(f"https://127.0.0.1:{proxy.port}/a.jpg")
+        proxy.close()
+        assert result.status is PhotoStatus.CONNECT
+        assert re.fullmatch(r"127\.0\.0\.1: no TLS connection \(.*certificate.*\)", str(result.error))
 
 
 class TestRedirects:
