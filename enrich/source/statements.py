@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from enrich.source.catalogue import Copied, PortalTables, quoted
+from enrich.source.catalogue import Column, Copied, PortalTables, quoted
 from enrich.source.urls import strip_sql
 
 # The listings are chosen first, so that the planner sees how few they are and can take their images from an
@@ -99,7 +99,12 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
 
 def _value(field: Copied, aliases: Mapping[str, str]) -> str:
     """A field's value in SQL; a point is an object, so that the fingerprint follows both of its columns."""
-    columns = [f"p.{aliases[column.sql]}" for column in field.columns]
+    columns = [f"p.{aliases[column.sql]}{_unpadded(column)}" for column in field.columns]
     return (
         columns[0] if len(columns) == 1 else f"jsonb_build_object('lat', {columns[0]}, 'lon', {columns[1]})"
     )
+
+
+def _unpadded(column: Column) -> str:
+    """A cast of `char(n)`, which JSON would have with the blanks that fill it up; nobody filters by these."""
+    return "" if column.type != "bpchar" else "::text[]" if column.array else "::text"

@@ -346,6 +346,19 @@ class TestCopiedColumns:
             "odd :name 100% {x}": "x",
         }
 
+    def test_the_blanks_that_fill_up_a_char_are_no_part_of_it(
+        self, portal: Portal, source: Callable[..., Source]
+    ) -> None:
+        portal.execute("CREATE DOMAIN county AS char(20)")
+        portal.execute("ALTER TABLE listings ADD town char(20), ADD county county, ADD near char(20)[]")
+        portal.add("a", town="Solna", county="Stockholm", near=["Täby", None])
+        portal.add("b", city=" Solna ")
+        found = source("town", "county", "near", "city").documents(["a", "b"])
+        assert [columns for _, columns in found.values()] == [
+            {"town": "Solna", "county": "Stockholm", "near": ["Täby", None], "city": None},
+            {"town": None, "county": None, "near": None, "city": " Solna "},
+        ]
+
     def test_what_the_index_cannot_take_is_null(self, portal: Portal, source: Callable[..., Source]) -> None:
         portal.execute("ALTER TABLE listings ADD area float8[], ADD big numeric")
         portal.add("a", rooms="NaN", listed_on="infinity", area=[1.5, float("inf")], big="1" + "0" * 5000)
