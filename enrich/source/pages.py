@@ -29,7 +29,9 @@ DOCUMENT_DIFFERS = "listing.doc_fp <> s.doc_fp"
 TOUCHED = """(listing.photo_fp = s.photo_fp AND listing.photo_fp_done = s.photo_fp
   AND listing.doc_fp = s.doc_fp AND NOT listing.revalidate
   AND listing.updated_at_done IS DISTINCT FROM s.updated_at)"""
-_DUE = "coalesce(listing.revalidated_at <= now() - make_interval(secs => :revalidate_after), true)"
+# Seconds as a number: no interval is as long as people may say, and infinity is never again.
+_DUE = """coalesce(extract(epoch FROM now() - listing.revalidated_at)
+  >= CAST(:revalidate_after AS double precision), true)"""
 ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AND {_DUE}))"
 # Back with the photos it was enriched from, all of them well: only its document has to return.
 SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL

@@ -256,6 +256,17 @@ class TestMovedUpdatedAt:
         night.portal.execute("UPDATE enrichment.listing SET revalidated_at = now() - interval '25 hours'")
         assert counts(night()) == {"revalidated": 1, "unchanged": 6}
 
+    @pytest.mark.parametrize("seconds", ["1e12", "inf"])
+    def test_a_period_may_be_as_long_as_one_likes(self, night: Night, homes: list[str], seconds: str) -> None:
+        night.portal.execute(
+            "UPDATE enrichment.listing SET revalidated_at = '2000-01-01' WHERE id <> 'home-4'"
+        )
+        night.portal.touch("home-3")
+        night.portal.touch("home-4")
+        found = night(settings={"revalidate_after": seconds})
+        assert counts(found) == {"revalidated": 1, "unchanged": 6}
+        assert night.rows()["home-4"].status == "pending", "it was never asked again before"
+
     def test_all_are_when_told_so(self, night: Night, homes: list[str]) -> None:
         assert counts(night(revalidate=True)) == {"revalidated": 7}
         assert {(row.status, row.revalidate) for row in night.rows().values()} == {("pending", True)}
