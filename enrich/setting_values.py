@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from enrich.errors import SettingsError
@@ -77,6 +77,7 @@ def _hook(value: SecretStr | None) -> SecretStr | None:
 
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A JSON list, or names separated by commas."""
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TableName = Annotated[str, AfterValidator(_table)]
 IndexName = Annotated[str, AfterValidator(_index)]
 ZoneName = Annotated[str, AfterValidator(_zone)]

@@ -18,6 +18,7 @@ from enrich.setting_values import (
     Hook,
     IndexName,
     MaxRemoved,
+    Seconds,
     StringList,
     TableName,
     ZoneName,
@@ -143,8 +144,8 @@ class Settings(BaseSettings):
     )
     fetch_concurrency: int = Field(64, ge=1, le=1024, description="Photo requests under way at once")
     fetch_per_host: int = Field(16, ge=1, le=256, description="Photo requests under way at once per host")
-    fetch_timeout: float = Field(30.0, gt=0, description="Seconds for one photo, from request to last byte")
-    fetch_connect_timeout: float = Field(10.0, gt=0, description="Seconds to connect")
+    fetch_timeout: Seconds = Field(30.0, description="Seconds for one photo, from request to last byte")
+    fetch_connect_timeout: Seconds = Field(10.0, description="Seconds to connect")
     fetch_max_bytes: int = Field(20_000_000, ge=1, description="Largest photo file accepted, bytes")
     fetch_max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed for one photo")
     max_pixels: int = Field(100_000_000, ge=1, description="Largest picture accepted, pixels")
@@ -154,7 +155,7 @@ class Settings(BaseSettings):
     )
 
     # Running
-    lease_seconds: float = Field(
+    lease_seconds: Seconds = Field(
         60.0, ge=1, description="A worker that is silent for this long loses its listings"
     )
     max_attempts: int = Field(5, ge=1, description="Times a listing may kill its worker before quarantine")
@@ -172,8 +173,8 @@ class Settings(BaseSettings):
     decode_threads: int = Field(0, ge=0, description="Threads that decode photos; 0: one per core")
     page_size: int = Field(5_000, ge=1, description="Listings per discovery page")
     publish_batch: int = Field(500, ge=1, le=10_000, description="Documents per bulk request")
-    log_interval: float = Field(
-        10.0, gt=0, description="Seconds between progress lines where there is no terminal"
+    log_interval: Seconds = Field(
+        10.0, description="Seconds between progress lines where there is no terminal"
     )
 
     # Seen from outside
