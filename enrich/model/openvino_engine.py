@@ -168,7 +168,7 @@ def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
         with new_folder(kept) as made:
             ov.save_model(model, made / _MODEL, compress_to_fp16=False)
         return _core().read_model(kept / _MODEL)  # as every later start does: it rounds a little otherwise
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # OpenVINO tells of a full disk by the latter
         log.info("the converted model is not kept in %s: %s", cache, error)
     return model
 

@@ -1,6 +1,7 @@
 """OpenVINO says what PyTorch says, is converted once, and starts without PyTorch."""
 
 import logging
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +138,17 @@ def test_a_broken_cache_is_made_again(tiny: Bundle, tmp_path: Path, damage: str)
 def test_a_cache_that_cannot_be_written_is_done_without(tiny: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     assert logits(OpenVinoEngine(tiny, tmp_path / "file"), pictures(tiny, 1)).shape[0] == 1
+
+
+def test_a_cache_on_a_full_disk_is_done_without(tiny: Bundle, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))  # what would be written is cut off, too
+    try:
+        engine = OpenVinoEngine(tiny, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert logits(engine, pictures(tiny, 1)).shape[0] == 1
+    assert not list(tmp_path.rglob("model.*"))
 
 
 def test_a_signal_is_handled_after_engines_were_dropped(tiny: Bundle, cache: Path) -> None:
