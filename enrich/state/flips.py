@@ -30,16 +30,15 @@ _HOLD = text("""
     WHERE id = :id AND done_at IS NULL
 """)
 
-# What waits for nothing else stays as the old bundle made it; a claim of it is stale from now on.
+# What waits for nothing else stays as the old bundle made it; a claim of it is stale from now on. The locked
+# row says which: somebody may have asked for it while the lock was waited for.
 _UNMARK = text("""
     WITH theirs AS (
-        SELECT id FROM listing
+        SELECT id, priority = :priority AND photo_fp = photo_fp_done AND NOT revalidate
+               AND bundle_id IS NOT NULL AS rests
+        FROM listing
         WHERE backfill = :id AND status IN ('pending', 'leased')
         ORDER BY id FOR NO KEY UPDATE
-    ), looked_at AS (
-        SELECT id, l.priority = :priority AND l.photo_fp = l.photo_fp_done AND NOT l.revalidate
-               AND l.bundle_id IS NOT NULL AS rests
-        FROM theirs JOIN listing AS l USING (id)
     )
     UPDATE listing AS l SET
         backfill = NULL,
@@ -49,7 +48,7 @@ _UNMARK = text("""
         lease_token = CASE WHEN rests THEN NULL ELSE l.lease_token END,
         lease_worker = CASE WHEN rests THEN NULL ELSE l.lease_worker END,
         attempts = CASE WHEN rests THEN 0 ELSE l.attempts END
-    FROM looked_at WHERE l.id = looked_at.id
+    FROM theirs WHERE l.id = theirs.id
 """)
 
 

@@ -2,18 +2,29 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from enrich.records import PhotoStatus
 from enrich.state import backfills as module
+from enrich.state import flips
 from enrich.state.backfills import Asked, Backfill, Backfills, Selection
 from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL, NIGHTLY
 from enrich.state.summary import summary
-from tests.support.enriched import add, enriched, failed, photo, quarantined, result, statuses
+from tests.support.enriched import (
+    add,
+    enriched,
+    failed,
+    photo,
+    quarantined,
+    result,
+    statuses,
+    wait_for_lock,
+)
 from tests.support.postgres import Portal
 
 
@@ -242,6 +253,26 @@ def test_it_is_done_when_nothing_that_it_marked_waits(
     assert told(database)[0].left == 0 and told(database)[0].done_at is not None
     migrated.execute("UPDATE enrichment.listing SET status = 'pending' WHERE id = 'l0'")
     assert told(database)[0].left == 0, "what something else asks for later is none of its"
+
+
+def test_photos_that_discovery_finds_changed_while_a_backfill_is_held_are_enriched(
+    migrated: Portal, state: Listings, backfills: Backfills, database: Database
+) -> None:
+    add(migrated, "a", "b")
+    for id in "ab":
+        enriched(state, id, bundle_id="old")
+    asked = backfills.ask(Selection(stale_bundle="new"))
+    backfills.mark()
+    holding = Thread(target=database.run, args=(lambda c: flips.hold(c, asked.id, "too many"),))
+    with migrated.engine.begin() as discovery:  # its page, not committed yet
+        discovery.exec_driver_sql(
+            "UPDATE enrichment.listing SET photo_fp = 'fp-2', requested = requested + 1, priority = 0"
+            " WHERE id = 'a'"
+        )
+        holding.start()
+        wait_for_lock(migrated, holding)
+    holding.join()
+    assert statuses(migrated) == {"a": "pending", "b": "done"}
 
 
 def test_status_lists_the_unfinished_and_the_last_few(backfills: Backfills, database: Database) -> None:
