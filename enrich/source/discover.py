@@ -138,7 +138,8 @@ _WRITE_ASK_AGAIN = f"""UPDATE listing SET revalidate = true, updated_at = s.upda
 _WRITE_TOUCHED = f"""UPDATE listing SET updated_at = s.updated_at, updated_at_done = s.updated_at
   {_OF} <> 'gone' AND {TOUCHED} AND s.versioned"""
 
-_WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED}, revalidate = :revalidate,
+_WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED},
+  revalidate = listing.revalidate OR :revalidate,
   requested = listing.requested + 1, priority = :nightly, attempts = 0, transient_rounds = 0,
   status = CASE WHEN {SAME} THEN 'done' ELSE 'pending' END,
   pending_since = CASE WHEN {SAME} THEN NULL ELSE now() END

@@ -52,10 +52,12 @@ _STAGED = text("""
     ORDER BY listing_id LIMIT :chunk
 """)
 
+# What was not done is made to look unfinished, so that it is enriched anew if it ever comes back.
 _REMOVE = text(f"""
     UPDATE listing SET
         status = 'gone', requested = listing.requested + 1, lease_token = NULL, lease_worker = NULL,
-        pending_since = NULL, not_before = NULL, attempts = 0, error = NULL, revalidate = false,
+        pending_since = NULL, not_before = NULL, attempts = 0, error = NULL,
+        photo_fp_done = CASE WHEN listing.status = 'done' THEN listing.photo_fp_done END,
         revision = CASE WHEN listing.revision IS NOT NULL THEN {NEXT_REVISION} END
     WHERE id = ANY(:ids) AND status <> 'gone'
     RETURNING id

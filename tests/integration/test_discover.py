@@ -360,6 +360,24 @@ class TestRemoval:
         night()
         assert night.rows()["home-3"].status == "pending"
 
+    @pytest.mark.parametrize("status", ["pending", "leased", "retry"])
+    @pytest.mark.parametrize("revalidate", [False, True])
+    def test_back_after_it_left_while_it_waited_it_is_enriched(
+        self, night: Night, homes: list[str], status: str, revalidate: bool
+    ) -> None:
+        night.portal.execute(  # for instance since another listing saw new bytes of its photo
+            "UPDATE enrichment.listing SET status = :status, revalidate = :revalidate,"
+            " requested = requested + 1, pending_since = now() WHERE id = 'home-3'",
+            status=status,
+            revalidate=revalidate,
+        )
+        night.portal.execute("UPDATE listings SET active = false WHERE id = 'home-3'")
+        night()
+        night.portal.execute("UPDATE listings SET active = true WHERE id = 'home-3'")
+        assert counts(night()) == {"returned": 1, "unchanged": 6}
+        row = night.rows()["home-3"]
+        assert (row.status, row.revalidate) == ("pending", revalidate)
+
 
 @pytest.fixture
 def town(night: Night) -> Callable[..., None]:
