@@ -101,15 +101,18 @@ class Answers:
         What stood before stands again, unless somebody has said something else since.
         """
 
-        def work(connection: Connection) -> tuple[str, str] | None:
-            last = connection.execute(_LAST, {**self._mine, "since": since}).one_or_none()
-            if last is None:
-                return None
+        # Looked up beforehand, so that one is undone, also where the answer to the commit is lost.
+        given = {**self._mine, "since": since}
+        last = self._database.run(lambda connection: connection.execute(_LAST, given).one_or_none())
+        if last is None:
+            return None
+
+        def work(connection: Connection) -> None:
             overrides.lock(connection, last.listing_id)
             _undo(connection, last.listing_id, last.field, self._person)
-            return last.listing_id, last.field
 
-        return self._database.run(work)
+        self._database.run(work)
+        return last.listing_id, last.field
 
 
 def _answer(

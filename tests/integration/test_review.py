@@ -1,11 +1,13 @@
 """The review queue: who is asked what, and what becomes of the answers. On a real Postgres."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 import migrations
 from enrich.errors import UsageError
@@ -184,6 +186,29 @@ class TestAnswers:
         undone = [mine.undo(since) for _ in range(3)]
         assert undone == [("b", "has_balcony"), ("a", "has_balcony"), None]
         assert said(database, "c") == [("has_balcony", True, "ann")]
+
+    def test_one_answer_is_undone_where_the_database_s_word_on_it_was_lost(
+        self, database: Database, enrich: Enrich, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mine = answers(database)
+        since = mine.begin()
+        for id in ("a", "b", "c"):
+            enrich(id, 0.6)
+            give(database, id, True)
+        begin = database.engine.begin
+
+        @contextmanager
+        def losing() -> Iterator[Connection]:
+            with begin() as connection:
+                yield connection
+                wrote = connection.scalar(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL"))
+            if wrote:  # committed, and the connection broke before the answer came
+                monkeypatch.setattr(database.engine, "begin", begin)
+                raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+        monkeypatch.setattr(database.engine, "begin", losing)
+        assert mine.undo(since) == ("c", "has_balcony")
+        assert [bool(said(database, id)) for id in ("a", "b", "c")] == [True, True, False]
 
     def test_what_others_said_before_stands_again(self, database: Database, enrich: Enrich) -> None:
         enrich("a", 0.99)
