@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 
 from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from enrich.errors import SettingsError
 
 EMBEDDED_DATABASE = "enrich"
+_EXISTS = ("42P04", "23505")  # a database that is there, or that somebody was making at the same time
 
 
 def embedded_postgres(home: Path) -> str:
@@ -54,8 +55,8 @@ def _create_database(url: str) -> None:
             known = text("SELECT 1 FROM pg_database WHERE datname = :name")
             if connection.execute(known, {"name": EMBEDDED_DATABASE}).scalar() is None:
                 connection.exec_driver_sql(f"CREATE DATABASE {EMBEDDED_DATABASE}")
-    except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != "42P04":  # another process was quicker
+    except (ProgrammingError, IntegrityError) as error:
+        if getattr(error.orig, "pgcode", None) not in _EXISTS:  # another process was quicker
             raise
     finally:
         engine.dispose()

@@ -7,15 +7,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg2
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
 from enrich.settings import load_settings
+from enrich.state import embedded
 from enrich.state.database import Database, check_schema, connect, parse_url, passing
 from enrich.state.embedded import embedded_postgres
 from enrich.state.schema import SCHEMA_VERSION
@@ -307,6 +309,24 @@ class TestEmbedded:
         assert (other.returncode, other.stderr) == (0, ""), "and says nothing"
         assert state.run(lambda connection: connection.scalar(text("SELECT n FROM public.kept"))) == 1
         state.close()
+
+    def test_processes_that_start_it_at_once_for_the_first_time_all_get_in(
+        self, postgres_server: PostgresServer
+    ) -> None:
+        server = on_database(postgres_server.url, "postgres")
+        engine = create_engine(parse_url(server), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {embedded.EMBEDDED_DATABASE}")
+        engine.dispose()
+        ready = threading.Barrier(4)
+
+        def create(_: int) -> None:
+            ready.wait()
+            embedded._create_database(server)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(create, range(4)))
+        assert Portal(postgres_server.url).execute("SELECT 1") == [(1,)]
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")
     def test_root_is_kept_out_of_other_folders(self) -> None:
