@@ -163,16 +163,18 @@ class Pruning:
             DELETE FROM {unused.table} WHERE ctid = ANY(ARRAY(SELECT place FROM chosen))
         """
 
-        def work(connection: Connection) -> int:
-            deleted = 0
+        deleted = 0
+
+        def work(connection: Connection) -> None:
+            nonlocal deleted  # what is deleted stays so, also where reading the rows is tried again
             streaming = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
             for batch in streaming.execute(*found).mappings().partitions(BATCH):
                 if stopping():
                     break
                 deleted += self._delete(delete, [dict(row) for row in batch])
-            return deleted
 
-        return self._database.run(work)
+        self._database.run(work)
+        return deleted
 
     def _delete(self, sql: str, rows: Sequence[Any]) -> int:
         named = self._statement(sql, rows=json.dumps(rows))

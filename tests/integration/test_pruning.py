@@ -1,5 +1,6 @@
 """What nothing uses any more is counted and deleted; what anything uses stays. On a real Postgres."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -183,6 +184,24 @@ def test_it_goes_in_small_transactions_and_stops_when_told(
     asked = iter([False, False, True])
     assert pruning().delete(BY["backfills that are done"], lambda: next(asked)) == 14
     assert pruning().delete(BY["backfills that are done"], lambda: False) == 6
+
+
+def test_where_its_connection_breaks_it_goes_on_and_counts_all(
+    migrated: Portal, pruning: Callable[[], Pruning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.state.pruning.BATCH", 7)
+    migrated.execute(f"INSERT INTO enrichment.backfill (done_at) SELECT {OLD} FROM generate_series(1, 20)")
+    asked = itertools.count()
+
+    def stopping() -> bool:
+        if next(asked) == 1:  # a batch is deleted, and the rows are still being read
+            migrated.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'idle in transaction'"
+            )
+        return False
+
+    assert pruning().delete(BY["backfills that are done"], stopping) == 20
 
 
 def test_the_last_twenty_changes_of_a_listing_stay(
