@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from enrich.errors import SettingsError
@@ -43,13 +43,15 @@ def embedded_postgres(home: Path) -> str:
             f"the embedded Postgres does not start in {home} ({type(error).__name__}: {error}); its log is "
             f"{home / 'postgres' / 'log'}. Set ENRICH_HOME to another folder, or DATABASE_URL"
         ) from None
-    _create_database(server.get_uri())
-    return str(server.get_uri(database=EMBEDDED_DATABASE))
+    url = make_url(server.get_uri())
+    if (folder := server.get_postmaster_info().socket_dir) is not None:
+        url = url.set(query={"host": str(folder)})  # written as it is there, whatever signs are in it
+    _create_database(url)
+    return url.set(database=EMBEDDED_DATABASE).render_as_string(hide_password=False)
 
 
-def _create_database(url: str) -> None:
-    driven = make_url(url).set(drivername="postgresql+psycopg2")
-    engine = create_engine(driven, isolation_level="AUTOCOMMIT")
+def _create_database(url: URL) -> None:
+    engine = create_engine(url.set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
             known = text("SELECT 1 FROM pg_database WHERE datname = :name")

@@ -313,8 +313,8 @@ class TestEmbedded:
     def test_processes_that_start_it_at_once_for_the_first_time_all_get_in(
         self, postgres_server: PostgresServer
     ) -> None:
-        server = on_database(postgres_server.url, "postgres")
-        engine = create_engine(parse_url(server), isolation_level="AUTOCOMMIT")
+        server = parse_url(on_database(postgres_server.url, "postgres"))
+        engine = create_engine(server, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {embedded.EMBEDDED_DATABASE}")
         engine.dispose()
@@ -327,6 +327,11 @@ class TestEmbedded:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(create, range(4)))
         assert Portal(postgres_server.url).execute("SELECT 1") == [(1,)]
+
+    def test_a_folder_whose_name_a_url_reads_otherwise_is_the_one_meant(self) -> None:
+        server = PostgresServer(Path(tempfile.mkdtemp(prefix="enrich-own-")) / "c++%20")
+        assert Portal(server.url).execute("SELECT current_database()") == [(embedded.EMBEDDED_DATABASE,)]
+        server.destroy()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")
     def test_root_is_kept_out_of_other_folders(self) -> None:
