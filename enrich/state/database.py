@@ -108,10 +108,10 @@ class Database:
         lost. Once an outage was given up, work is tried only once until some of it succeeds.
 
         Raises:
-            OutageError: no success within `patience` seconds (default: this database's).
+            OutageError: no success within `patience` seconds of the first failure (default: this database's).
         """
         patience = self.patience if patience is None else patience
-        started = time.monotonic()
+        failing: float | None = None  # since when: work may take longer than an outage may
         delay = 0.05
         while True:
             try:
@@ -123,7 +123,8 @@ class Database:
             except DBAPIError as error:
                 if not passing(error):
                     raise
-                self._consider_giving_up(error, time.monotonic() - started + delay, patience)
+                failing = failing or time.monotonic()
+                self._consider_giving_up(error, time.monotonic() - failing + delay, patience)
                 log.warning(
                     "Postgres (%s): %s; trying again in %.1f s", self.name, self._reason(error), delay
                 )

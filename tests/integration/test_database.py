@@ -109,6 +109,21 @@ class TestRun:
         assert portal.execute("SELECT count(*) FROM public.listings") == [(2,)]
         database.close()
 
+    def test_a_connection_lost_after_long_work_is_no_long_outage(self, portal: Portal) -> None:
+        database = Database(portal.url, patience=1.0)
+        attempts = []
+
+        def work(connection: Connection) -> None:
+            attempts.append(connection.execute(text("SELECT pg_backend_pid()")).scalar())
+            if len(attempts) == 1:
+                time.sleep(1.5)
+                portal.execute("SELECT pg_terminate_backend(:pid, 10000)", pid=attempts[0])
+            connection.execute(text("SELECT 1"))
+
+        database.run(work)
+        assert len(attempts) == 2
+        database.close()
+
     def test_what_the_driver_knows_to_be_a_lost_connection_is_passing(self) -> None:
         """Made by hand: psycopg2 raises this without a state only when the server dies in mid-answer."""
         cause = psycopg2.DatabaseError("error with status PGRES_TUPLES_OK and no message from the libpq")
