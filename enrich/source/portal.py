@@ -123,7 +123,9 @@ class Source:
 
     def _photo(self, ordinal: int, position: int | None, url: str | None, version: str | None) -> Photo:
         shown = strip_url(url or "", self._ignore)
-        return Photo(ordinal if position is None else position, url or "", url_key(shown), shown, version)
+        # A bigint may hold a time, or what else photos are sorted by; our views show an integer.
+        place = position if position is not None and -(2**31) <= position < 2**31 else ordinal
+        return Photo(place, url or "", url_key(shown), shown, version)
 
     @cached_property
     def _tables(self) -> PortalTables:

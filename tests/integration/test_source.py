@@ -204,6 +204,19 @@ def test_odd_rows_break_nothing(portal: Portal, source: Callable[..., Source]) -
     ]
 
 
+def test_positions_beyond_an_integer_are_places_in_the_order(
+    portal: Portal, source: Callable[..., Source]
+) -> None:
+    portal.execute("ALTER TABLE listing_images ALTER position TYPE bigint")
+    portal.add("a")
+    for position in (1_764_444_800_000, 2**31, 2**31 - 1, -(2**31) - 1):
+        portal.execute(
+            "INSERT INTO listing_images VALUES ('a', :position, 'http://x/1.jpg')", position=position
+        )
+    (a,) = source().photos(["a"])
+    assert [photo.position for photo in a.photos] == [0, 2**31 - 1, 2, 3]
+
+
 def test_a_fingerprint_does_not_depend_on_how_rows_lie(portal: Portal, source: Callable[..., Source]) -> None:
     portal.add("a")
     photos = [
