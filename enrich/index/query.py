@@ -91,7 +91,8 @@ def search_body(query: Query, heads: Sequence[Head], fields: Mapping[str, str]) 
         {rank: {"order": "desc", "missing": "_last", "unmapped_type": "float"}}
         for rank in ranking(query, heads)
     ]
-    sort.append({"listing_id": {"order": "asc", "missing": "_last", "unmapped_type": "keyword"}})
+    if fields.get("listing_id", "keyword") in KINDS:  # a portal's own may be a text, which sorts nothing
+        sort.append({"listing_id": {"order": "asc", "missing": "_last", "unmapped_type": "keyword"}})
     return {
         "query": {"bool": {"filter": [one for _, one in filters(query, heads, fields)]}},
         "sort": sort,

@@ -472,3 +472,16 @@ def test_what_was_never_enriched_is_no_unknown_of_ours(index: MergeIndex, portal
     assert index.facets(Query()).answers["balcony"] == {True: 1, False: 0, None: 1}
     assert index.facets(Query()).columns["price"].kind == "number"
     assert [one["listing_id"] for one in index.search(Query(unknown=("balcony",))).documents] == ["2"]
+
+
+def test_a_listing_id_of_the_portal_s_own_that_cannot_be_sorted_by_hinders_no_search(
+    elasticsearch_url: str, portal_index: PortalIndex, index_name: str
+) -> None:
+    name = f"{index_name}-dynamic"
+    portal_index.client.index(index=name, id="1", document={"listing_id": "1", "title": "x"})  # text, then
+    index = merge(elasticsearch_url, name)
+    index.prepare()
+    assert statuses(index.write([put("1", 5)])) == [DONE]
+    portal_index.client.indices.refresh(index=name)
+    for query in (Query(has=("balcony",)), Query()):
+        assert [one["title"] for one in index.search(query).documents] == ["x"]
