@@ -485,3 +485,17 @@ def test_a_listing_id_of_the_portal_s_own_that_cannot_be_sorted_by_hinders_no_se
     portal_index.client.indices.refresh(index=name)
     for query in (Query(has=("balcony",)), Query()):
         assert [one["title"] for one in index.search(query).documents] == ["x"]
+
+
+def test_hits_are_told_by_the_listing_s_id_whatever_the_portal_calls_it(
+    elasticsearch_url: str, portal_index: PortalIndex, index_name: str
+) -> None:
+    name, properties = f"{index_name}-own-id", {"listing_id": {"type": "keyword"}}
+    portal_index.client.indices.create(index=name, mappings={"properties": properties})
+    for id, own in (("1", "MLS-9"), ("2", None)):
+        portal_index.client.index(index=name, id=id, document={"listing_id": own})
+    index = merge(elasticsearch_url, name)
+    index.prepare()
+    assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
+    portal_index.client.indices.refresh(index=name)
+    assert [one["listing_id"] for one in index.search(Query(has=("balcony",))).documents] == ["1", "2"]

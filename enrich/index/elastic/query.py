@@ -25,7 +25,8 @@ def search(server: Server, index: str, heads: Sequence[Head], query: Query, amon
         body = search_body(query, heads, _fields(server, index))
         body["query"]["bool"]["filter"] += among
         hits = server.search(index, **body)["hits"]
-    documents = tuple({"listing_id": hit["_id"], **hit["_source"]} for hit in hits["hits"])
+    # A portal may have a listing_id of its own in its documents.
+    documents = tuple({**hit["_source"], "listing_id": hit["_id"]} for hit in hits["hits"])
     return Hits(total=hits["total"]["value"], documents=documents, body=body)
 
 
