@@ -164,6 +164,9 @@ def _mend(
     """Have what differs written anew or taken away, a page at a time; `remove`: what is orphaned, too."""
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
+    at = (services.source, services.database)
+    # Listings whose photos are all gone keep their answers until a run has counted how many there are.
+    cautious = services.settings.model_copy(update={"max_removed": "0"})
     for page in pages(services.source, services.settings.page_size, None):
         for rows in known(services.database, page, _limit(services)):
             if stop.is_set():
@@ -172,11 +175,11 @@ def _mend(
             if ids := [id for id, how in differing.items() if not how.in_portal]:
                 hold.check()
                 revise(services.database, ids)
-            ids = [id for id, how in differing.items() if how.in_portal]
-            ids = [id for id in ids if remove or differing[id].kind != "orphaned"]
-            if ids:
-                at = (services.source, services.database, services.settings, run_id)
-                discover(*at, ids=ids, allow_removals=True, check=hold.check)
+            in_portal = {id: how.kind for id, how in differing.items() if how.in_portal}
+            if ids := [id for id, kind in in_portal.items() if kind != "orphaned"]:
+                discover(*at, cautious, run_id, ids=ids, check=hold.check)
+            if remove and (ids := [id for id, kind in in_portal.items() if kind == "orphaned"]):
+                discover(*at, services.settings, run_id, ids=ids, allow_removals=True, check=hold.check)
 
     def work(publishing: Hold) -> None:
         for ids in _orphans(services) if remove else ():

@@ -208,6 +208,19 @@ def test_more_orphans_than_may_be_removed_stay_and_all_else_is_mended(homes: Wor
     assert_same(homes.documents(), before)
 
 
+def test_photos_that_are_gone_wait_for_the_run_that_counts_them(homes: World) -> None:
+    before = homes.documents()
+    homes.portal.execute("TRUNCATE listing_images")
+    homes.portal.execute("UPDATE listings SET price = 88 WHERE id <> 'a'")
+    before.update({id: before[id] | {"price": 88} for id in HOMES[1:]})
+    report = reconciled(homes, fix=True)
+    assert (report.exit_code, differing(report)) == (0, {"stale": list(HOMES[1:])})
+    assert_same(homes.documents(), before)
+    with pytest.raises(RemovalGuardError, match="no photos at all"):
+        homes.run()
+    assert_same(homes.documents(), before)
+
+
 def test_the_command_says_what_it_found(homes: World, enrich_here: Enrich) -> None:
     homes.elasticsearch.delete(index=homes.index, id="a")
     homes.elasticsearch.index(index=homes.index, id="x", document={"city": "Nowhere"})
