@@ -155,21 +155,23 @@ def compare(job: Rebuild) -> None:
         )
     held, waiting, found = job.outbox.held(), job.outbox.counts().unpublished, job.generations.count()
     if abs(found - held) > waiting:
-        raise StoppedError(
-            f"the new index has {found} documents, {held} were written. The old one behind {index} goes on "
-            "serving: does somebody else write to the new one? Start `enrich reindex` again"
-        )
+        raise _spoilt(job, f"the new index has {found} documents, {held} were written")
     rows = job.outbox.sample(SAMPLE)
     documents = job.generations.building.documents([row.id for row in rows])
     for row in rows:
         made = build_document(row, job.records.bundle.heads, "own")
         if not same(made, documents.get(row.id, {})):
-            raise StoppedError(
-                f"in the new index the document of listing {row.id} is not as it was written. The old one "
-                f"behind {index} goes on serving: does somebody else write to the new one? Start `enrich "
-                "reindex` again"
-            )
+            raise _spoilt(job, f"in the new index the document of listing {row.id} is not as it was written")
     job.done.documents, job.done.sampled = found, len(rows)
+
+
+def _spoilt(job: Rebuild, how: str) -> StoppedError:
+    """The new index is dropped: taken up by the next reindex, it would stop that one as well."""
+    job.generations.drop()
+    return StoppedError(
+        f"{how}. The new one was removed, and the old one behind {job.records.settings.index} goes on "
+        "serving: does somebody else write to the new one? Start `enrich reindex` again"
+    )
 
 
 def swap(job: Rebuild) -> None:
