@@ -65,7 +65,7 @@ def reconcile(settings: Settings, fix: bool, allow_removals: bool, stop: Stop) -
                 services.locks.hold(DISCOVER, settings.lease_seconds) as hold,
                 recorded(services, "reconcile", report, stop) as run_id,
             ):
-                _mend(services, report, run_id, hold, stop, remove=refused is None)
+                _mend(services, report, run_id, hold, stop, found.orphaned.count if refused is None else 0)
                 found.fixed = not stop.is_set()
                 if refused is not None:
                     raise RemovalGuardError(refused)
@@ -158,10 +158,8 @@ def _orphans(services: Services) -> Iterator[list[str]]:
             yield [id for id in strangers if id not in here]
 
 
-def _mend(
-    services: Services, report: RunReport, run_id: int, hold: Hold, stop: Stop, *, remove: bool
-) -> None:
-    """Have what differs written anew or taken away, a page at a time; `remove`: what is orphaned, too."""
+def _mend(services: Services, report: RunReport, run_id: int, hold: Hold, stop: Stop, removable: int) -> None:
+    """Have what differs written anew or taken away, a page at a time; `removable`: orphaned ones, at most."""
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
     at = (services.source, services.database)
@@ -178,11 +176,13 @@ def _mend(
             in_portal = {id: how.kind for id, how in differing.items() if how.in_portal}
             if ids := [id for id, kind in in_portal.items() if kind != "orphaned"]:
                 discover(*at, cautious, run_id, ids=ids, check=hold.check)
-            if remove and (ids := [id for id, kind in in_portal.items() if kind == "orphaned"]):
-                discover(*at, services.settings, run_id, ids=ids, allow_removals=True, check=hold.check)
+            # What left since the orphaned ones were counted is the next run's to count.
+            if leaving := [id for id, kind in in_portal.items() if kind == "orphaned"][:removable]:
+                removable -= len(leaving)
+                discover(*at, services.settings, run_id, ids=leaving, allow_removals=True, check=hold.check)
 
     def work(publishing: Hold) -> None:
-        for ids in _orphans(services) if remove else ():
+        for ids in _orphans(services) if removable else ():
             publishing.check()
             publisher.figures.removed += _take_away(services, ids)
         publisher.publish(until=stop.is_set, check=publishing.check)

@@ -9,6 +9,7 @@ from elasticsearch import Elasticsearch
 
 from enrich.errors import RemovalGuardError
 from enrich.index.elastic.own import OwnIndex
+from jobs.run import reconcile as job
 from jobs.run.reconcile import reconcile
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
@@ -219,6 +220,22 @@ def test_photos_that_are_gone_wait_for_the_run_that_counts_them(homes: World) ->
     with pytest.raises(RemovalGuardError, match="no photos at all"):
         homes.run()
     assert_same(homes.documents(), before)
+
+
+def test_what_left_since_it_was_counted_is_not_removed(homes: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The portal's tables are emptied, to be filled anew, between the count and the mending."""
+    before, mend = homes.documents(), job._mend
+    homes.elasticsearch.delete(index=homes.index, id="a", refresh=True)
+
+    def emptied(*given: Any) -> None:
+        homes.portal.execute("TRUNCATE listings")
+        mend(*given)
+
+    monkeypatch.setattr(job, "_mend", emptied)
+    reconciled(homes, fix=True)
+    assert homes.documents().keys() == before.keys() - {"a"}
+    with pytest.raises(RemovalGuardError, match="no active listings at all"):
+        homes.run()
 
 
 def test_the_command_says_what_it_found(homes: World, enrich_here: Enrich) -> None:
