@@ -9,7 +9,7 @@ import pytest
 from enrich.errors import IndexSetupError
 from enrich.index.document import build, reserved
 from enrich.index.elastic.merge import MergeIndex
-from enrich.index.protocol import IndexLost, IndexUnavailable, Query
+from enrich.index.protocol import Column, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from tests.support.elasticsearch import ElasticsearchServer, client_of, reached
@@ -499,3 +499,23 @@ def test_hits_are_told_by_the_listing_s_id_whatever_the_portal_calls_it(
     assert statuses(index.write([put("1", 5), put("2", 5)])) == [DONE, DONE]
     portal_index.client.indices.refresh(index=name)
     assert [one["listing_id"] for one in index.search(Query(has=("balcony",))).documents] == ["1", "2"]
+
+
+def test_fields_whose_values_cannot_be_counted_hinder_no_facets(
+    elasticsearch_url: str, portal_index: PortalIndex, index_name: str
+) -> None:
+    name, apart = f"{index_name}-slim", {"doc_values": False}
+    properties = {
+        "agent": {"type": "keyword", **apart},
+        "rooms": {"type": "long", **apart},
+        "city": {"type": "keyword"},
+    }
+    portal_index.client.indices.create(index=name, mappings={"properties": properties})
+    portal_index.client.index(index=name, id="1", document={"agent": "A", "rooms": 2, "city": "Solna"})
+    index = merge(elasticsearch_url, name)
+    index.prepare()
+    assert statuses(index.write([put("1", 5)])) == [DONE]
+    portal_index.client.indices.refresh(index=name)
+    query = Query(where={"agent": "A", "rooms": "2"})
+    assert index.search(query).total == 1
+    assert index.facets(query).columns == {"city": Column("keyword", {"Solna": 1})}

@@ -22,7 +22,7 @@ def search(server: Server, index: str, heads: Sequence[Head], query: Query, amon
         IndexSetupError: there is no index yet.
     """
     with _asking(index):
-        body = search_body(query, heads, _fields(server, index))
+        body = search_body(query, heads, _types(_fields(server, index)))
         body["query"]["bool"]["filter"] += among
         hits = server.search(index, **body)["hits"]
     # A portal may have a listing_id of its own in its documents.
@@ -34,8 +34,9 @@ def facets(server: Server, index: str, heads: Sequence[Head], query: Query, amon
     """Count what each filter would leave; everything as for `search`."""
     with _asking(index):
         fields = _fields(server, index)
-        kinds = counted(heads, fields)
-        asked = filters(query, heads, fields)
+        countable = {name: spec for name, spec in fields.items() if spec.get("doc_values", True)}
+        kinds = counted(heads, _types(countable))
+        asked = filters(query, heads, _types(fields))
         aggregations = {
             field: {
                 "filter": {
@@ -78,19 +79,23 @@ def _asking(index: str) -> Iterator[None]:
         raise
 
 
-def _fields(server: Server, index: str) -> dict[str, str]:
-    fields: dict[str, str] = {}
+def _fields(server: Server, index: str) -> dict[str, Mapping[str, Any]]:
+    fields: dict[str, Mapping[str, Any]] = {}
     for found in server.mappings(index).values():
         fields.update(_searchable(found["mappings"].get("properties", {})))
     return fields
 
 
-def _searchable(properties: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """The fields that a term can be looked for in, with their types, objects written with dots."""
-    fields: dict[str, str] = {}
+def _types(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: spec["type"] for name, spec in fields.items()}
+
+
+def _searchable(properties: Mapping[str, Any], path: str = "") -> dict[str, Mapping[str, Any]]:
+    """The fields that a term can be looked for in, with their mappings, objects written with dots."""
+    fields: dict[str, Mapping[str, Any]] = {}
     for name, spec in properties.items():
         if "properties" in spec:
             fields.update(_searchable(spec["properties"], f"{path}{name}."))
         elif spec.get("type", "object") != "object" and spec.get("index", True):
-            fields[f"{path}{name}"] = spec["type"]
+            fields[f"{path}{name}"] = spec
     return fields
