@@ -6,7 +6,7 @@ document leaves a tombstone that keeps its revision.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite, nan
+from math import inf, nan
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -19,6 +19,7 @@ from enrich.model.head import Head
 from enrich.model.kind import Condition
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.state.database import Database
+from enrich.state.settle import clean
 
 PAGE = 1_000
 _PUT = text(
@@ -188,7 +189,7 @@ class EmbeddedIndex:
         for name in query.between:
             if KINDS.get(self._copied.get(name, "keyword")) != "number":
                 raise UsageError(f"{name} is no number: there is nothing between two of it")
-        return asked + [self._equals(name, value) for name, value in query.where.items()]
+        return asked + [self._equals(name, clean(value) or "") for name, value in query.where.items()]
 
     def _equals(self, name: str, value: str) -> dict[str, Any]:
         """A copied column equals a value, or holds it where the column is an array."""
@@ -216,6 +217,6 @@ def _read(name: str, es_type: str, value: str) -> bool | int | float:
         wanted: bool | int | float = json.loads(value)
     except ValueError:
         wanted = nan
-    if type(wanted) not in ((bool,) if es_type == "boolean" else (int, float)) or not isfinite(wanted):
+    if type(wanted) not in ((bool,) if es_type == "boolean" else (int, float)) or not abs(wanted) < inf:
         raise UsageError(f"{name} is of type {es_type}: {value!r} is not")
     return wanted

@@ -98,7 +98,12 @@ def homes(index: EmbeddedIndex) -> EmbeddedIndex:
 
 @pytest.mark.parametrize(
     ("query", "found"),
-    [*FILTERS, (Query(where={"listed_on": "%"}), "")],
+    [
+        *FILTERS,
+        (Query(where={"listed_on": "%"}), ""),
+        *((Query(where={"city": none}), "") for none in ("Sol\0na", "Solna\udcff")),  # Postgres holds neither
+        (Query(where={"price": "9" * 400}), ""),
+    ],
 )
 def test_search_answers_a_buyer_s_filter_most_confident_first(
     homes: EmbeddedIndex, query: Query, found: str
