@@ -268,7 +268,7 @@ class Outbox:
 
     def mark_unpublished(self, ids: Sequence[str]) -> int:
         """Have these documents written again, because the index lost them; answers how many."""
-        given = {"target": self._target, "ids": list(ids)}
+        given = {"target": self._target, "ids": [id for id in ids if "\0" not in id]}
         return self._database.run(lambda connection: connection.execute(_LOST, given).rowcount)
 
     def counts(self) -> OutboxCounts:

@@ -146,7 +146,7 @@ class TestPublishing:
     def test_documents_that_the_index_lost_are_written_again(self, migrated: Portal, outbox: Outbox) -> None:
         send(outbox)
         migrated.execute("UPDATE enrichment.listing SET status = 'gone' WHERE id = 'c'")
-        assert outbox.mark_unpublished(["a", "c", "the portal's own"]) == 1
+        assert outbox.mark_unpublished(["a", "c", "the portal's own", "a\0"]) == 1
         assert waiting(outbox) == ["a"]
 
 
