@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from enrich.errors import RemovalGuardError
 from enrich.index.document import build, same
+from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings
@@ -46,6 +47,7 @@ def reconcile(settings: Settings, fix: bool, allow_removals: bool, stop: Stop) -
 
     Raises:
         RemovalGuardError: with `fix`, where more documents are orphaned than may be removed.
+        IndexUnavailable: the index gives no answer, or removes nothing now.
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
@@ -192,12 +194,18 @@ def _mend(services: Services, report: RunReport, run_id: int, hold: Hold, stop: 
 
 
 def _take_away(services: Services, ids: Sequence[str]) -> int:
-    """Take away documents that no listing owns, above whatever version they have; how many."""
+    """Take away documents that no listing owns, above whatever version they have; how many.
+
+    Raises:
+        IndexUnavailable: the index put some of them off.
+    """
     revision, taken = revision_now(services.database), 0
     writes = [DocumentWrite(id, revision, None) for id in ids]
     for _ in range(2):
         results = services.index.write(writes) if writes else []
         taken += sum(result.status is WriteStatus.DONE for result in results)
+        if put_off := [result for result in results if result.status is WriteStatus.RETRY]:
+            raise IndexUnavailable(f"{len(put_off)} removals were put off: {put_off[0].error}")
         writes = [
             DocumentWrite(result.id, result.index_revision + 1, None)
             for result in results

@@ -9,6 +9,7 @@ from elasticsearch import Elasticsearch
 
 from enrich.errors import RemovalGuardError
 from enrich.index.elastic.own import OwnIndex
+from enrich.index.protocol import IndexUnavailable
 from jobs.run import reconcile as job
 from jobs.run.reconcile import reconcile
 from jobs.run.record import RunReport
@@ -236,6 +237,15 @@ def test_what_left_since_it_was_counted_is_not_removed(homes: World, monkeypatch
     assert homes.documents().keys() == before.keys() - {"a"}
     with pytest.raises(RemovalGuardError, match="no active listings at all"):
         homes.run()
+
+
+def test_orphans_that_cannot_be_removed_now_are_not_said_to_be(homes: World) -> None:
+    homes.elasticsearch.index(index=homes.index, id="x", document={"city": "Nowhere"}, refresh=True)
+    homes.elasticsearch.indices.put_settings(index=homes.index, settings={"index.blocks.write": True})
+    with pytest.raises(IndexUnavailable, match="blocked by"):
+        reconciled(homes, fix=True)
+    homes.elasticsearch.indices.put_settings(index=homes.index, settings={"index.blocks.write": None})
+    assert reconciled(homes, fix=True).published.removed == 1
 
 
 def test_the_command_says_what_it_found(homes: World, enrich_here: Enrich) -> None:
