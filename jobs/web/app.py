@@ -44,16 +44,21 @@ Next = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(services: Services, access: Access) -> FastAPI:
-    """The application on what is open; whoever made `services` closes them after it."""
+    """The application on what is open; whoever made `services` closes them after it.
+
+    Raises:
+        UsageError: photos cannot be kept where the settings say, or not be asked for as they say.
+    """
+    transport = open_transport(services.settings)
+    photos = Photos(services, transport)  # not in `lifespan`, whose errors uvicorn keeps to itself
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_transport(services.settings) as transport:
-            app.state.photos = Photos(services, transport)
+        async with transport:
             yield
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.services, app.state.access = services, access
+    app.state.services, app.state.access, app.state.photos = services, access, photos
     app.state.changes = {}
     app.state.nav = [page.NAV for page in PAGES if hasattr(page, "NAV")]
     for page in PAGES:

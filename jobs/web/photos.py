@@ -48,7 +48,11 @@ class Shown:
 
 
 class Photos:
-    """Thumbnails of the photos that state knows. `transport` is open."""
+    """Thumbnails of the photos that state knows. `transport` is open when one is asked for.
+
+    Raises:
+        UsageError: the folder that keeps them cannot be used.
+    """
 
     def __init__(self, services: Services, transport: PhotoTransport) -> None:
         settings = services.settings

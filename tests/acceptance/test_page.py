@@ -360,6 +360,22 @@ def test_enrich_serve_says_where_it_is_and_ends_cleanly(homes: World, number: in
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"photo_cache": "/dev/null/photos"}, "set ENRICH_PHOTO_CACHE to a folder that may be written to"),
+        ({"allowed_stores": "photos"}, "ENRICH_ALLOWED_STORES: 'photos' names no bucket"),
+    ],
+)
+def test_enrich_serve_ends_where_it_could_show_no_photo(
+    homes: World, tmp_path: Any, wrong: dict[str, str], words: str
+) -> None:
+    serving = homes.start("serve", "--port", "0", **{"photo_cache": tmp_path, **wrong})
+    out, err = serving.communicate(timeout=60)
+    assert serving.returncode == 2 and words in err
+    assert "the page is at" not in out and "Traceback" not in err
+
+
 def test_the_demo_s_twelve_homes_are_in_the_page(homes: World, tmp_path: Any) -> None:
     demo = homes.start("demo", "--serve", "--port", "0", home=tmp_path, photo_cache=tmp_path / "photos")
     page = address(demo)
