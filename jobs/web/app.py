@@ -111,11 +111,11 @@ def _turned_away(request: Request, access: Access) -> Response | None:
 
 
 def _asked_for_login(request: Request, access: Access) -> Response:
+    if access.has_login and "hx-request" in request.headers:  # which accepts anything, by its headers
+        return Response(status_code=401, headers={"HX-Redirect": "/login"})
     wants_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
     if not (access.has_login and wants_page):
         return PlainTextResponse("Nobody is logged in.\n", 401, {"WWW-Authenticate": "Bearer"})
-    if "hx-request" in request.headers:
-        return Response(status_code=401, headers={"HX-Redirect": "/login"})
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
 

@@ -220,6 +220,17 @@ def test_other_names_and_other_people_get_nothing(
     assert "Secure" in secure.headers["set-cookie"]
 
 
+def test_an_open_page_whose_login_has_ended_leads_to_the_login(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    page = open_client(settings(homes, tmp_path, web_token=VIEW), "0.0.0.0")
+    looking_again = {"hx-request": "true", "accept": "*/*"}  # as htmx asks every few seconds
+    answer = page.get("/status", headers=looking_again)
+    assert answer.status_code == 401 and answer.headers["hx-redirect"] == "/login"
+    page.send_form("/login", {"token": VIEW})
+    assert "hx-redirect" not in page.get("/status", headers=looking_again).headers
+
+
 def test_the_user_of_a_proxy_is_who_says_so(homes: World, open_client: OpenClient, tmp_path: Any) -> None:
     proxied = {
         "web_trusted_header": "X-User",
