@@ -30,6 +30,8 @@ def read(params: QueryParams) -> Query:
     for name, value in params.multi_items():
         if (value := value.strip()) in ("", "any"):
             continue
+        if "\0" in value:  # which Postgres cannot even be asked for
+            raise UsageError(f"{name}: no value holds such a sign")
         if name.startswith(HAS):
             if value not in said:
                 raise UsageError(f"{name}={value}: write {', '.join(_ANSWERS)} or any")

@@ -69,6 +69,9 @@ def test_a_search_shows_what_matches_with_counts_and_its_body(
         ("/?from.price=cheap", 400, "a number is needed"),
         ("/?page=999", 400, "between 0 and 10000 hits"),
         ("/search.json?where.town=x", 400, "no field 'town'"),
+        ("/?where.city=%00", 400, "where.city: no value holds such a sign"),
+        ("/review?since=nan", 400, "The address does not say what it should"),
+        ("/review?since=1e300", 400, "The address does not say what it should"),
         ("/listing/none", 404, "no listing &#39;none&#39; is known"),
         ("/listing/%00", 404, "no id holds such a sign"),
         ("/nothing", 404, "There is no such page"),
@@ -155,6 +158,8 @@ def test_an_override_waits_while_another_process_publishes(
         {"field": "has_balcony", "value": "perhaps"},
         {"field": "room_types", "value": "dungeon"},
         {"field": "has_balcony", "value": "true", "note": "x" * 2001},
+        {"field": "has_balcony", "value": "true", "note": "a\0b"},
+        {"field": "has_\0", "clear": "true"},
     ],
 )
 def test_what_no_listing_can_have_is_refused(

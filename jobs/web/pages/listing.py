@@ -107,6 +107,8 @@ async def override(
     value = None if clear else ",".join(str(one) for one in form.getlist("value"))
     if len(note) > LONGEST_NOTE:
         raise HTTPException(400, f"The note is longer than {LONGEST_NOTE} signs.")
+    if "\0" in field + note:  # which Postgres does not keep
+        raise HTTPException(400, "Field and note cannot hold such a sign.")
     who = said_by(request, services)
     told = await run_in_threadpool(_say, services, id, field, value, note.strip() or None, who)
     link = listing_link(told["id"])

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, BackgroundTasks, Form, HTTPException, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Form, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from enrich.state.answers import Answers
@@ -24,6 +24,7 @@ router = APIRouter()
 NAV = ("Review", "/review")
 
 SITTING = 100  # listings that a person looks at in one go
+LATEST = 1e12  # seconds since 1970 that Postgres still has a time for
 _ANSWERS = {"yes": True, "no": False, "unsure": None}
 
 
@@ -59,7 +60,12 @@ class _Publishing:
 
 @router.get("/review")
 def show(
-    request: Request, services: Opened, head: str = "", since: float = 0.0, id: str = "", field: str = ""
+    request: Request,
+    services: Opened,
+    head: str = "",
+    since: Annotated[float, Query(ge=0, le=LATEST)] = 0.0,
+    id: str = "",
+    field: str = "",
 ) -> Response:
     """The next listing of the queue; or, after an undo, the one that `id` and `field` name."""
     asked, all_questions = _asked(services, head), questions(services.bundle.heads)
@@ -110,7 +116,7 @@ def answer(
     field: Annotated[str, Form()],
     photo: Annotated[str, Form()] = "",
     head: Annotated[str, Form()] = "",
-    since: Annotated[float, Form()] = 0.0,
+    since: Annotated[float, Form(ge=0, le=LATEST)] = 0.0,
 ) -> Response:
     """Take an answer down, and go on to the next; `photo`: the key of the one that a yes is said of."""
     asked = _asked(services, head)
@@ -133,7 +139,7 @@ def undo(
     editor: Editor,
     after: BackgroundTasks,
     head: Annotated[str, Form()] = "",
-    since: Annotated[float, Form()] = 0.0,
+    since: Annotated[float, Form(ge=0, le=LATEST)] = 0.0,
 ) -> Response:
     """Take the last answer back, and show its listing again."""
     undone = _answers(request, services, _asked(services, head)).undo(since)
