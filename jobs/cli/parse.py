@@ -2,6 +2,7 @@
 
 import csv
 import getpass
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,18 +68,18 @@ def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[Said]:
         UsageError: the file cannot be read, lacks a column, or a line is no override.
     """
     try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"--import {path}: cannot be read: {reason}") from None
     if missing := {"listing_id", "field", "value"} - set(rows.fieldnames or ()):
         raise UsageError(f"--import {path}: lacks the column {', '.join(sorted(missing))}")
     said = []
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         try:
             field, value = read_assignment(f"{row['field']}={row['value'] or ''}", heads)
         except UsageError as error:
-            raise UsageError(f"--import {path}, line {number}: {error}") from None
+            raise UsageError(f"--import {path}, line {rows.line_num}: {error}") from None
         note, who = row.get("note") or None, row.get("by") or by
         said.append(Said((row["listing_id"] or "").strip(), field, value, note, who))
     return said

@@ -1,6 +1,7 @@
 """`enrich labels import`: what people answered in Label Studio or in a table, as labels of photos."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def _tasks(text: str, path: Path, heads: Sequence[Head]) -> list[Label]:
 
 
 def _table(text: str, path: Path, records: Records, labels: Labels) -> list[Label]:
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     columns = rows.fieldnames or ()
     named = next((name for name in NAMED if name in columns), None)
     if named is None or (named == "listing_id" and "position" not in columns):
@@ -78,7 +79,7 @@ def _table(text: str, path: Path, records: Records, labels: Labels) -> list[Labe
             f"{path} does not say which photos it is about: it needs a column sha256, url, or listing_id and "
             f"position; it has {', '.join(columns) or 'none'}"
         )
-    found = list(enumerate(rows, start=2))
+    found = [(rows.line_num, row) for row in rows]
     shas = _photos(found, named, path, records, labels)
     heads = [head for head in records.bundle.heads if head.name in columns]
     return [

@@ -193,6 +193,7 @@ def test_labels_change_no_document(enriched: World, tmp_path: Path) -> None:
         ("listing_id,balcony\na,1\n", "needs a column"),
         ("listing_id,position,balcony\na,first,1\n", "line 2: position 'first' is not a whole number"),
         ("listing_id,position,balcony\na,0,1\na,1,maybe\n", "line 3: balcony is 'maybe'; write 1, 0"),
+        ('note,listing_id,position,balcony\n"a\nb",a,0,1\n,a,1,maybe\n', "line 4: balcony is 'maybe'"),
         ("listing_id,position,room\na,0,attic\n", "line 2: room is 'attic'; known are kitchen, bathroom"),
         ("listing_id,position,price\na,0,5\n", "no label for a head of the bundle"),
     ],

@@ -28,7 +28,7 @@ from enrich.state.summary import Summary
 from jobs.cli import logs
 from jobs.cli.commands import app
 from jobs.cli.guard import guarded, stopping
-from jobs.cli.parse import read_assignment, read_ids, read_query
+from jobs.cli.parse import read_assignment, read_ids, read_query, read_said
 from jobs.cli.redact import HIDDEN, Redactor
 from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
@@ -334,6 +334,23 @@ def test_an_override_is_read(text: str, value: object) -> None:
 def test_a_wrong_override_names_what_there_is(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_assignment(text, HEADS)
+
+
+def test_a_table_of_overrides_keeps_the_lines_of_a_note_and_counts_those_of_the_file(tmp_path: Path) -> None:
+    table = tmp_path / "said.csv"
+    table.write_text(
+        "listing_id,field,value,note\n"
+        '7,has_balcony,false,"seen on site:\nno railing\u2028no door"\n\n'
+        "8,has_balcony,true,\n"
+    )
+    said = read_said(table, HEADS, "ann")
+    assert [(one.id, one.value, one.note) for one in said] == [
+        ("7", False, "seen on site:\nno railing\u2028no door"),
+        ("8", True, None),
+    ]
+    table.write_text(table.read_text() + "9,has_balcony,perhaps,\n")
+    with pytest.raises(UsageError, match="line 6: has_balcony=perhaps"):
+        read_said(table, HEADS, "ann")
 
 
 # What the tables say
