@@ -35,7 +35,7 @@ def read_ids(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"--ids {path}: cannot be read: {reason}") from None

@@ -286,6 +286,8 @@ def test_ids_are_read_one_a_line_each_once(tmp_path: Path) -> None:
     file = tmp_path / "ids"
     file.write_text("b\n\n a \r\nb\n")
     assert read_ids(file) == ("b", "a")
+    file.write_bytes(b"\xef\xbb\xbfb\r\n")  # as some editors and spreadsheets begin a file
+    assert read_ids(file) == ("b",)
     assert read_ids(None) is None
 
 
