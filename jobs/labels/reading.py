@@ -93,14 +93,18 @@ def _table(text: str, path: Path, records: Records, labels: Labels) -> list[Labe
 
 
 def _photos(
-    rows: Sequence[tuple[int, Mapping[str, str]]], named: str, path: Path, records: Records, labels: Labels
+    rows: Sequence[tuple[int, Mapping[str, str | None]]],
+    named: str,
+    path: Path,
+    records: Records,
+    labels: Labels,
 ) -> dict[int, str]:
     """Line -> sha256 of its photo; "" where no such photo is known."""
     if named == "sha256":
-        return {number: row[named].strip().lower() for number, row in rows}
+        return {number: (row[named] or "").strip().lower() for number, row in rows}
     if named == "url":
         ignored = records.settings.url_ignore_params
-        keys = {number: url_key(strip_url(row[named].strip(), ignored)) for number, row in rows}
+        keys = {number: url_key(strip_url((row[named] or "").strip(), ignored)) for number, row in rows}
         by_key = labels.by_key(sorted(set(keys.values())))
         return {number: by_key.get(key, "") for number, key in keys.items()}
     places: dict[int, tuple[str, int]] = {}
@@ -108,7 +112,7 @@ def _photos(
         position = (row["position"] or "").strip()
         if not re.fullmatch(r"-?\d{1,9}", position):
             raise UsageError(f"{path}, line {number}: position {position!r} is not a whole number")
-        places[number] = (records.source.spelled(row["listing_id"]), int(position))
+        places[number] = (records.source.spelled(row["listing_id"] or ""), int(position))
     by_place = labels.by_place(sorted({id for id, _ in places.values()}))
     return {number: by_place.get(place, "") for number, place in places.items()}
 

@@ -212,6 +212,14 @@ def test_labels_of_photos_that_are_not_known_are_counted_and_left_out(
     assert found == Imported(labels=1, changed=1, unknown=2)
 
 
+@pytest.mark.parametrize("columns", ["url", "sha256", "position,listing_id"])
+def test_a_line_that_ends_before_it_names_its_photo_is_of_none(
+    enriched: World, tmp_path: Path, columns: str
+) -> None:
+    text = f"balcony,{columns}\n1{',0' if 'position' in columns else ''}\n"
+    assert imported(enriched, tmp_path / "t.csv", text) == Imported(labels=0, changed=0, unknown=1)
+
+
 def test_something_else_than_label_studio_s_export_is_refused(enriched: World, tmp_path: Path) -> None:
     for text in ("{", "[1]", '[{"annotations": [{"result": 1}], "data": {}}]'):
         with pytest.raises(UsageError, match="JSON export"):
