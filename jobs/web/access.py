@@ -137,6 +137,8 @@ class Access:
             peer = ipaddress.ip_address(request.client.host if request.client else "")
         except ValueError:
             return False
+        if peer.version == 6:  # a socket for both takes IPv4 so
+            peer = peer.ipv4_mapped or peer
         return any(peer in network for network in self._proxies)
 
 

@@ -122,6 +122,13 @@ def test_a_header_is_believed_from_the_named_proxies_only() -> None:
     assert everybody.visitor(request(peer="10.1.2.3", X_User="olof")) == Visitor(True, "olof")
 
 
+def test_a_proxy_is_known_by_its_ipv4_address_where_the_page_listens_for_both() -> None:
+    site = access("::", **PROXIED)
+    assert site.visitor(request(peer="::ffff:10.1.2.3", X_User="eva")) == Visitor(True, "eva")
+    assert site.visitor(request(peer="::ffff:11.1.2.3", X_User="eva")) is None
+    assert site.visitor(request(peer="::a01:203", X_User="eva")) is None
+
+
 def test_whether_anybody_may_edit_is_known() -> None:
     assert access(ANYWHERE, web_token=VIEW).nobody_edits
     assert not access(ANYWHERE, web_token=VIEW, web_edit_token=EDIT).nobody_edits
