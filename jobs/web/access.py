@@ -99,7 +99,7 @@ class Access:
     def visitor(self, request: Request) -> Visitor | None:
         """Who asks; None: somebody who may not come in."""
         if self._header and self._from_proxy(request):
-            names = request.headers.getlist(self._header)
+            names = [_utf8(name) for name in request.headers.getlist(self._header)]
             if len(names) == 1 and names[0]:  # of two, one may be what the visitor sent himself
                 return Visitor(bool(self._editors & {names[0], "*"}), names[0])
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -187,6 +187,14 @@ Editor = Annotated[Visitor, Depends(_editing)]
 def _equal(one: str, other: str) -> bool:
     """In a time that does not tell how much of it is right."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _utf8(header: str) -> str:
+    """A header's text as proxies send names; what is no UTF-8 stays as the server read it."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -122,6 +122,14 @@ def test_a_header_is_believed_from_the_named_proxies_only() -> None:
     assert everybody.visitor(request(peer="10.1.2.3", X_User="olof")) == Visitor(True, "olof")
 
 
+def test_the_user_of_a_proxy_may_have_a_name_in_any_script() -> None:
+    site = access(ANYWHERE, **{**PROXIED, "web_editors": ("åsa",)})
+    assert site.visitor(request(peer="10.1.2.3", X_User="åsa")) == Visitor(True, "åsa")
+    older = request(peer="10.1.2.3")
+    older.scope["headers"].append((b"x-user", "åsa".encode("latin-1")))
+    assert site.visitor(Request(older.scope)) == Visitor(True, "åsa")
+
+
 def test_a_proxy_is_known_by_its_ipv4_address_where_the_page_listens_for_both() -> None:
     site = access("::", **PROXIED)
     assert site.visitor(request(peer="::ffff:10.1.2.3", X_User="eva")) == Visitor(True, "eva")
