@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 
 from fastapi.concurrency import run_in_threadpool
@@ -167,11 +168,13 @@ class Folder:
     def write(self, name: str, data: bytes) -> None:
         """Keep a file; the oldest make room for it."""
         with self._lock:
-            part = self._path / f".{name}.part"
+            part = self._path / f".{name}.{token_hex(4)}.part"  # another process may write the same photo
             try:
                 part.write_bytes(data)
                 part.replace(self._path / name)
             except OSError as error:
+                with suppress(OSError):
+                    part.unlink()
                 if not self._told:
                     log.warning(
                         "photos are not kept: %s cannot be written to (%s)", self._path, error.strerror

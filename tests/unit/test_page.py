@@ -299,6 +299,23 @@ def test_the_folder_stays_below_its_bound_and_what_was_not_read_for_longest_goes
     assert sum(path.stat().st_size for path in tmp_path.glob("*-320.jpg")) <= 300
 
 
+def test_two_processes_may_write_the_same_photo_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = Folder(tmp_path, 1000), Folder(tmp_path, 1000)
+    replace_ = Path.replace
+
+    def meanwhile(part: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace_)
+        other.write(name(1), b"other")
+        return replace_(part, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    one.write(name(1), b"one")
+    assert one.read(name(1)) == b"one" and caplog.text == ""
+    assert [path.name for path in tmp_path.iterdir()] == [name(1)]
+
+
 def test_a_folder_that_cannot_be_used_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="set ENRICH_PHOTO_CACHE"):
