@@ -74,9 +74,8 @@ def run_demo(
         show_start(homes, settings, host.url)
         migrate(settings)
         _run(settings, host, stop)
-        if meanwhile is not None:
-            if not stop.is_set():
-                meanwhile(settings)
+        if meanwhile is not None and not stop.is_set():
+            meanwhile(settings)
             return
         if not stop.is_set():
             _look(settings, homes)

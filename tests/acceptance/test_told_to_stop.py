@@ -119,9 +119,10 @@ main()
 """
 
 
-def test_a_demo_that_is_stopped_says_so(world: World) -> None:
+@pytest.mark.parametrize("options", [(), ("--serve", "--port", "0")], ids=["demo", "page"])
+def test_a_demo_that_is_stopped_says_so(world: World, options: tuple[str, ...]) -> None:
     # Not in pytest's folder, which is closed to the user that Postgres runs as.
     with tempfile.TemporaryDirectory(prefix="enrich-stop-", ignore_cleanup_errors=True) as home:
-        stopped = world.script(STOPPED_DEMO, "demo", home=home)
+        stopped = world.script(STOPPED_DEMO, "demo", *options, home=home)
     assert stopped.returncode == 143
     assert stopped.stderr.startswith("enrich: stopped by signal: ") and stopped.stderr.count("\n") == 1
