@@ -91,7 +91,7 @@ class Access:
 
         Another site whose name leads to this address could else read the page in a visitor's browser.
         """
-        if not self._names or (not self._loopback and request.url.path == "/healthz"):
+        if not self._names or (not self._loopback and request.scope["path"] == "/healthz"):
             return True
         name = re.sub(r":\d+$", "", request.headers.get("host", "")).lower()
         return name in self._names

@@ -85,7 +85,7 @@ async def _guard(request: Request, call_next: Next) -> Response:
         response = _told(request, 500, "That went wrong here. The log of `enrich serve` says why.")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    ours = request.url.path.startswith("/static/") and response.status_code == 200
+    ours = request.scope["path"].startswith("/static/") and response.status_code == 200
     response.headers.setdefault("Cache-Control", _FOREVER if ours else "no-store")
     is_page = response.headers.get("content-type", "").startswith("text/html")
     if is_page and request.cookies.get(FORM_COOKIE) != request.state.form_token:
@@ -97,7 +97,7 @@ def _turned_away(request: Request, access: Access) -> Response | None:
     if not access.knows_host(request):
         return PlainTextResponse("The page does not go by this name: see ENRICH_WEB_HOSTS.\n", 421)
     request.state.visitor = visitor = access.visitor(request)
-    if visitor is None and not request.url.path.startswith(_UNGUARDED):
+    if visitor is None and not request.scope["path"].startswith(_UNGUARDED):
         return _asked_for_login(request, access)
     if request.method in ("GET", "HEAD"):
         return None
@@ -121,7 +121,7 @@ def _asked_for_login(request: Request, access: Access) -> Response:
 
 
 def _told(request: Request, status: int, message: str) -> Response:
-    if request.url.path.endswith(".json"):
+    if request.scope["path"].endswith(".json"):
         return JSONResponse({"error": message}, status)
     return render(request, "told.html", status, message=message, number=status)
 
