@@ -21,6 +21,7 @@ def homes(world: World) -> World:
     world.photos.behave("/7/2.jpg", status(410))
     world.listing(ODD, "kitchen", city="Lund")
     world.run()
+    world.elasticsearch.indices.refresh(index=world.index)  # a search sees it at once, not within a second
     return world
 
 
