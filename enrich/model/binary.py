@@ -33,7 +33,7 @@ class Binary(Overridable, word="binary"):
         if head.classes:
             yield f"head {head.name!r} is binary but has classes; leave them out"
         for target in head.true_at:
-            if not re.fullmatch(r"0\.\d{1,4}", target):
+            if not re.fullmatch(r"0\.\d{1,6}|1", target):
                 yield f"head {head.name!r}: true_at names precisions such as '0.9', not {target!r}"
         if head.false_threshold > head.true_threshold:
             yield f"head {head.name!r}: threshold false is above true; swap them"

@@ -186,6 +186,17 @@ def test_evaluating_on_the_homes_that_chose_the_thresholds_is_warned_of(adjusted
     assert listings["calibration_error"] < 0.1
 
 
+@pytest.mark.parametrize("precision", [0.5, 0.99999, 1.0])
+def test_thresholds_are_chosen_for_any_precision_that_may_be_asked_for(
+    adjusted: tuple[Path, str], tmp_path: Path, precision: float
+) -> None:
+    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new", "--precision", precision]
+    code, said = run_train("evaluate", adjusted[0] / "old", adjusted[0] / "photos", *options)
+    assert code == 0, said
+    head = load_bundle(tmp_path / "new").heads[0]
+    assert (head.precision_target, head.true_at[f"{precision:g}"]) == (precision, head.true_threshold)
+
+
 def test_too_few_homes_write_no_bundle(tmp_path: Path) -> None:
     make_bundle(tmp_path / "old")
     draw_homes(tmp_path / "photos", [WITH, PLAIN, PLAIN])
