@@ -13,6 +13,8 @@ from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
 from training.data.labels import ROOMS
+from training.data.photos import load_photos
+from training.fit.multitask import site_fold
 from training.models.backbones import load_backbone
 
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
@@ -95,3 +97,21 @@ def test_a_finished_finetuning_is_not_done_again(
     assert code == 0, said
     again = load_bundle(tmp_path / "bundle")
     assert again.members[0].model_id == finetuned[0].members[0].model_id
+
+
+def test_an_attribute_whose_sites_are_held_out_together_is_refused_before_anything_learns(
+    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("it learnt")
+
+    monkeypatch.setattr("training.trainer.finetune._Run.step", refuse)
+    photos = load_photos(photos_dir)
+    fold = site_fold(photos, ("balcony", "fireplace"), 0)  # what sees the sea is a balcony, too
+    sites = np.unique(photos.site[fold == 0])[:2]
+    sea = (photos.labels["balcony"] == 1) & np.isin(photos.site, sites)
+    lines = [f"{path},{int(shows)}" for path, shows in zip(photos.paths, sea, strict=True)]
+    (tmp_path / "seaview.csv").write_text("\n".join(["path,label", *lines]))
+    options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *FINETUNE)
+    code, said = run_fit(photos_dir, *options, "--head", f"seaview={tmp_path / 'seaview.csv'}")
+    assert code == 2 and "head seaview: its classes come from too few sites to hold one out" in said

@@ -21,7 +21,7 @@ from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
 from training.models.backbones import Backbone, rounded
 from training.models.features import extract
-from training.models.heads import FittedHead, check_classes, photo_weights, site_folds
+from training.models.heads import FittedHead, check_classes, check_folds, photo_weights, site_folds
 from training.trainer import trainable
 from training.trainer.devices import keep_memory
 from training.trainer.finetune import CPU, Finetuned, Lessons, Recipe, Task, averaged, finetune, predict
@@ -72,11 +72,13 @@ def fit_multitask(
     """
     trainable.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
     rows = np.flatnonzero(photos.split == "train")
-    for name in names:
-        known = rows[photos.labels[name][rows] != UNLABELLED]
+    labelled = {name: rows[photos.labels[name][rows] != UNLABELLED] for name in names}
+    for name, known in labelled.items():
         classes = photos.classes.get(name, ("0", "1"))
         check_classes(name, photos.labels[name][known], classes, photos.site[known])
     fold = site_fold(photos, names, plan.seed)
+    for name, known in labelled.items():
+        check_folds(name, photos.labels[name][known], fold[known])
     work = finetunings(photos, names, backbone, plan, fold)
     with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)

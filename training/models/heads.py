@@ -86,7 +86,7 @@ def fit_head(
     outputs = len(class_names) if class_names else 1
     weight = photo_weights(labels[used], group[used])
     folds = site_folds(labels[used], site[used], seed)
-    _check_folds(name, labels[used], folds)
+    check_folds(name, labels[used], folds)
     fold = np.full(len(labels), -1, dtype=np.int64)
     fold[used] = folds
     tried = {one: fold_heads(views, used, labels[used], weight, folds, one, outputs) for one in STRENGTHS}
@@ -158,7 +158,12 @@ def check_classes(
             )
 
 
-def _check_folds(name: str, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
+def check_folds(name: str, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
+    """Refuse a head with a fold without which there is nothing to tell apart; `labels` of training photos.
+
+    Raises:
+        UsageError: there is one.
+    """
     if any(len(np.unique(labels[folds != number])) < 2 for number in np.unique(folds)):
         raise UsageError(
             f"head {name}: its classes come from too few sites to hold one out; label photos of more sites"
