@@ -147,6 +147,15 @@ def test_listing_confidence_is_fitted_at_the_expected_prevalence() -> None:
     assert expit(rule.intercept + rule.slope * 1.4) == pytest.approx(0.1, abs=0.05)
 
 
+def test_homes_that_are_all_held_out_together_leave_a_confidence_of_the_others() -> None:
+    """Two homes with it, both of one fold: from the others alone nothing says what such a home looks like."""
+    homes = [np.array([3.0, -3.0, -2.0, -4.0])] * 2 + [np.array([-4.0, -3.0, -2.0, -4.0])] * 10
+    truth = np.arange(12) < 2
+    rule, losses = choose_aggregation(homes, truth, np.where(truth, 0, np.arange(12) % 3), prevalence=1 / 6)
+    assert rule.slope > 1, "all homes together do say it"
+    assert all(0.3 < loss < 1 for loss in losses.values())
+
+
 def test_class_threshold_is_the_lowest_that_reaches_the_target() -> None:
     chances = np.array([0.3, 0.5, 0.6, 0.8, 0.9])
     right = np.array([0, 0, 1, 1, 1], dtype=bool)

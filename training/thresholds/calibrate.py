@@ -28,6 +28,8 @@ AGGREGATORS = (
     Aggregation("topk_mean", k=3),
     Aggregation("noisy_or"),
 )
+LEAST_SLOPE = 0.05
+"""Of Platt scaling: a higher score never means less."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,8 @@ def _logit(chance: float) -> float:
 
 
 def _platt(pooled: Floats, truth: Truth, weight: Floats) -> tuple[float, float]:
+    if truth.all() or not truth.any():  # nothing to learn a slope from, and few homes are never quite sure
+        return LEAST_SLOPE, _logit((truth.sum() + 1) / (len(truth) + 2))
     # A slight penalty keeps the slope finite where the homes happen to be separable.
     model = LogisticRegression(C=100.0).fit(pooled[:, None], truth, sample_weight=weight)
-    return max(float(model.coef_[0, 0]), 0.05), float(model.intercept_[0])
+    return max(float(model.coef_[0, 0]), LEAST_SLOPE), float(model.intercept_[0])
