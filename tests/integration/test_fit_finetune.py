@@ -99,6 +99,23 @@ def test_a_finished_finetuning_is_not_done_again(
     assert again.members[0].model_id == finetuned[0].members[0].model_id
 
 
+def test_other_photos_under_the_same_names_are_learnt_from(
+    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learns(*_: object) -> None:
+        raise AssertionError("it learns")
+
+    monkeypatch.setattr("training.trainer.finetune._Run.step", learns)
+    photo = photos_dir / "web_homes/home0/0.jpg"
+    before = photo.read_bytes()
+    photo.write_bytes((photos_dir / "web_homes/home2/0.jpg").read_bytes())
+    try:
+        with pytest.raises(AssertionError, match="it learns"):
+            run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", finetuned[2], *FINETUNE)
+    finally:
+        photo.write_bytes(before)
+
+
 def test_an_attribute_whose_sites_are_held_out_together_is_refused_before_anything_learns(
     photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Finetuning: the upper stages are timm's own, what learns is what should, and a killed run goes on."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def fit(
     recipe: Recipe = RECIPE,
 ) -> finetuning.Finetuned:
     task, rows = Task("balcony", labels, 1), np.arange(len(labels))
-    return finetune(backbone, Lessons(paths, [task], rows, np.ones(len(labels))), recipe, seed, folder)
+    sha256 = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    lessons = Lessons(paths, sha256, [task], rows, np.ones(len(labels)))
+    return finetune(backbone, lessons, recipe, seed, folder)
 
 
 def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torch.Tensor) -> None:

@@ -129,7 +129,8 @@ class Finetuning:
     def __call__(self) -> tuple[Finetuned, dict[str, NDArray[np.float64]]]:
         paths = [self.photos.folder / path for path in self.photos.paths]
         rows = np.flatnonzero(self.learn & (self.photos.split == "train"))
-        plan, lessons = self.plan, Lessons(paths, self.tasks, rows, self.weight[rows])
+        plan = self.plan
+        lessons = Lessons(paths, self.photos.sha256, self.tasks, rows, self.weight[rows])
         learnt = averaged(
             [
                 finetune(self.backbone, lessons, plan.recipe, seed, plan.cache, plan.device)

@@ -71,9 +71,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Lessons:
-    """The photos to learn from: `paths[rows]`, drawn by `weight` [rows], by the labels of `tasks`."""
+    """The photos to learn from: `paths[rows]`, drawn by `weight` [rows], by the labels of `tasks`. `sha256`:
+    of the files at `paths`."""
 
     paths: Sequence[Path]
+    sha256: Sequence[str]
     tasks: Sequence[Task]
     rows: NDArray[np.int64]
     weight: NDArray[np.float64]
@@ -274,6 +276,6 @@ def _key(backbone: Backbone, lessons: Lessons, recipe: Recipe, seed: int) -> str
     digest = hashlib.sha256(json.dumps([backbone.key, asdict(recipe), seed, trainable.START]).encode())
     for task in lessons.tasks:
         digest.update(f"{task.name}{task.outputs}".encode() + task.labels.tobytes())
-    digest.update("\n".join(str(lessons.paths[row]) for row in lessons.rows).encode())
+    digest.update("\n".join(lessons.sha256[row] for row in lessons.rows).encode())
     digest.update(lessons.rows.tobytes() + lessons.weight.tobytes())
     return digest.hexdigest()
