@@ -10,6 +10,8 @@ from PIL import Image
 from enrich.model.bundle import load_bundle
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import OTHER, draw_homes, draw_photo, home_rows, run_train, write_manifest
+from training.evaluate.labelled import load_labelled
+from training.fit.serve import listing_figures
 
 PLAIN = [*OTHER, *OTHER]
 WITH = ["balcony", *PLAIN[1:]]
@@ -118,6 +120,25 @@ def test_heads_with_nothing_to_evaluate_are_said_to_have_nothing(tmp_path: Path)
     assert heads["balcony"]["photos"]["photos"] == heads["room"]["photos"] == 0
     assert heads["fireplace"]["listings"] == {"homes": 0}
     assert "No group has enough labelled photos" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_homes_that_nobody_looked_at_are_none_without_it_on_the_card(tmp_path: Path) -> None:
+    """Of split `listing`: one home labelled whole; one but for a photo, which shows a balcony; one not."""
+    rows = []
+    for home, shows in enumerate([WITH, WITH, PLAIN]):
+        mine = home_rows(home, shows, split="listing")
+        for number, (row, what) in enumerate(zip(mine, shows, strict=True)):
+            draw_photo(tmp_path, row, what, seed=100 * home + number)
+        rows += mine
+    rows[len(WITH)]["balcony"] = ""
+    rows[2 * len(WITH) :] = [{**row, "balcony": ""} for row in rows[2 * len(WITH) :]]
+    bundle = make_bundle(tmp_path / "bundle")
+    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    figures = listing_figures(bundle, photos, "cpu", tmp_path)
+    assert figures["homes"] == 3
+    assert figures["balcony"]["with"] == {"true": 1, "unknown": 0, "false": 0}
+    assert figures["balcony"]["without"] == {"true": 0, "unknown": 1, "false": 0}
+    assert sum(figures["fireplace"]["without"].values()) == 3
 
 
 def test_a_prefix_of_homes_without_photos_is_an_error(tmp_path: Path) -> None:

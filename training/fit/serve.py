@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from enrich.model.bundle import Bundle
+from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.evaluate.classes import named_classes
 from training.evaluate.measure import outcomes
@@ -17,8 +18,8 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) 
     """What the homes of split `listing` come out as; empty where there is no such split. `cache`: folder of
     converted networks.
 
-    For a binary head the homes by truth and outcome; for each published class the homes that have such a
-    photo, and those of them whose document names the class.
+    For a binary head the homes by truth and outcome, of their photos with its label; for each published class
+    the homes that have such a photo, and those of them whose document names the class.
     """
     rows = np.flatnonzero(photos.split == "listing")
     if not rows.size:
@@ -30,8 +31,10 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) 
     for head in bundle.heads:
         labels = photos.labels[head.name]
         if head.kind == "binary":
-            having = np.array([(labels[home] == 1).any() for home in homes])
-            answers = [scored.listing(bundle, home).fields[f"has_{head.name}"] for home in homes]
+            looked = [home[labels[home] != UNLABELLED] for home in homes]
+            known = [home for home in looked if home.size]
+            having = np.array([(labels[home] == 1).any() for home in known], dtype=bool)
+            answers = [scored.listing(bundle, home).fields[f"has_{head.name}"] for home in known]
             figures[head.name] = outcomes(having, answers)
             continue
         named = named_classes(bundle, scored, head, labels, homes)
