@@ -398,6 +398,11 @@ def test_heads_on_a_bundles_backbone_have_its_features(
     card = " ".join((tmp_path / "card.md").read_text().split())
     assert "**Not held out**" in card and "of the bundle *listing photos*" in card
     assert "ImageNet" not in card
+    code, said = run_fit(
+        photos_dir, "--frozen-on", tmp_path / "new", "--out", tmp_path / "newer", "--cache", made[2]
+    )
+    assert code == 0, said
+    assert "the backbone has seen photos of this fit" in capsys.readouterr().out, "the same backbone still"
 
 
 def test_a_backbone_is_not_both_taken_as_it_is_and_finetuned(

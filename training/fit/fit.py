@@ -95,7 +95,8 @@ def fit(options: FitOptions) -> Bundle:
             calibrated.append(calibrated_classes(photos, head, publish, options.homes, options.targets))
     extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
     if base is not None:
-        finetuned = base.manifest.get("training", {}).get("finetune") != "none"
+        before = base.manifest.get("training", {})
+        finetuned = before.get("finetune") != "none" or before.get("frozen_on", {}).get("learnt")
         learnt = trained_on.warnings(base, photos) if finetuned else []
         extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": learnt}
     return _write(options, photos, backbone, by_fold, calibrated, making, extra)
