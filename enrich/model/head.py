@@ -4,6 +4,7 @@ A head's *kind* is one object that knows all that depends on it, from logits to 
 kinds are `binary.py` and `multiclass.py`; another one is a subclass of `Kind` in a file of its own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -19,9 +20,14 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 MIN_BACKING = 59
-"""With no error among this many homes, precision is 0.95 or more at 95 % one-sided confidence; fewer cannot
-show it. A claim that fewer predicted homes back is called an estimate."""
+"""Homes that a claim of any precision needs behind it."""
 CLOSED = ConfigDict(extra="forbid")
+
+
+def least_backing(precision: float) -> int:
+    """With no error among so many homes, precision is this or more at 95 % one-sided confidence: 59 for 0.95,
+    299 for 0.99; fewer cannot show it. A claim that fewer predicted homes back is called an estimate."""
+    return max(MIN_BACKING, math.ceil(math.log(0.05) / math.log(min(precision, 0.9999))))
 
 
 def _known(word: str) -> str:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from enrich.model.bundle import Bundle
-from enrich.model.head import MIN_BACKING, Head
+from enrich.model.head import Head, least_backing
 from enrich.model.open import Choice
 from enrich.settings import Settings
 from enrich.state.backfills import Backfill
@@ -123,8 +123,9 @@ def _claim(head: Head) -> str:
         return "not stated"
     if head.precision_target is None or head.backing_homes is None:
         return "an estimate (too few real homes back it)"
+    least = least_backing(head.precision_target)
     return (
-        f"an estimate (precision {head.precision_target:g}: {MIN_BACKING} held-out homes with "
+        f"an estimate (precision {head.precision_target:g}: {least} held-out homes with "
         f"yes, none of them wrong, would confirm it, there are {head.backing_homes})"
     )
 

@@ -21,6 +21,7 @@ from enrich.errors import EnrichError, UsageError
 from enrich.index.protocol import Hits, Query
 from enrich.model.bundle import load_bundle
 from enrich.model.open import Choice
+from enrich.model.precision import at_precision
 from enrich.pipeline.figures import Figures
 from enrich.settings import STARTER_BUNDLE, load_settings
 from enrich.state.outbox import OutboxCounts
@@ -481,22 +482,24 @@ def test_the_demo_claims_nothing_about_pictures_it_does_not_know(
     assert "wrong" not in out and "missed" not in out and "mistakes" not in out
 
 
+@pytest.mark.parametrize(("target", "least"), [(0.95, 59), (0.99, 299)])
 def test_an_estimated_precision_says_how_many_homes_would_confirm_it_and_how_many_there_are(
-    no_settings: Path, capsys: pytest.CaptureFixture[str]
+    no_settings: Path, capsys: pytest.CaptureFixture[str], target: float, least: int
 ) -> None:
+    assert target**least <= 0.05 < target ** (least - 1), "without an error, at 95 % confidence"
     summary = Summary({}, (), OutboxCounts(0, 0, 0), (), None, {}, (), ())
-    bundle = load_bundle(STARTER_BUNDLE)
+    bundle = at_precision(load_bundle(STARTER_BUNDLE), target)
     show_status(summary, [], None, Choice(bundle, "as ENRICH_PRECISION says"), load_settings())
     told = " ".join(capsys.readouterr().out.split())
     for head in bundle.heads[:2]:
         true = head.metrics["true"]
         of = true["cross_fitted"]["precision"]["of"]
         estimate = (
-            f"an estimate (precision {true['target']}: 59 held-out homes with yes, none of them wrong, would "
-            f"confirm it, there are {of})"
+            f"an estimate (precision {true['target']}: {least} held-out homes with yes, none of them wrong, "
+            f"would confirm it, there are {of})"
         )
         backed = f"backed by real homes (precision {true['target']})"
-        assert f"{head.name}: {backed if of >= 59 else estimate}" in told
+        assert f"{head.name}: {backed if of >= least else estimate}" in told
     assert "scores in fp32 (as ENRICH_PRECISION says)" in told
 
 

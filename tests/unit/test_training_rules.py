@@ -34,6 +34,12 @@ def test_a_bundle_has_thresholds_for_more_precisions_than_it_was_asked_for(asked
 def test_a_precision_that_few_homes_back_is_called_an_estimate() -> None:
     assert true_thresholds(*town(20), Targets(), 0.5)[2]["basis"] == "estimate"
     assert true_thresholds(*town(600), Targets(), 0.5)[2]["basis"] == "homes"
+    figures = true_thresholds(*town(400), Targets(), 0.5)[2]["by_target"]
+    assert {name: one["basis"] for name, one in figures.items() if float(name) >= 0.95} == {
+        "0.95": "homes",
+        "0.98": "estimate",
+        "0.99": "estimate",
+    }, "140 homes may show 0.95; 112 of 112 are no proof of 0.98, nor 95 of 95 of 0.99"
 
 
 def test_no_is_never_said_above_yes_and_not_on_few_homes_or_few_photos() -> None:

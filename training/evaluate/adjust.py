@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.bundle import Bundle
-from enrich.model.head import MIN_BACKING, Head
+from enrich.model.head import Head, least_backing
 from enrich.model.seen import distinct_views
 from training.data.homes import MIN_PHOTOS, Homes, find_homes
 from training.data.labels import UNLABELLED
@@ -66,8 +66,8 @@ def adjust_binary(
 def _line(head: Head, fields: Entry) -> str:
     thresholds, fair = fields["thresholds"], fields["metrics"]["true"]["cross_fitted"]
     found, proof = fair["precision"]["of"], ""
-    if found < MIN_BACKING:
-        proof = f" (an estimate: fewer than {MIN_BACKING} homes were found)"
+    if found < (least := least_backing(fields["metrics"]["true"]["target"])):
+        proof = f" (an estimate: fewer than {least} homes were found)"
     return (
         f"{in_words(thresholds['true'], thresholds['false'])} "
         f"(before: {in_words(head.true_threshold, head.false_threshold)}); "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from enrich.model.bundle import Bundle
-from enrich.model.head import MIN_BACKING
+from enrich.model.head import least_backing
 from training.fit.curves import draw_thresholds
 from training.markdown import number, page
 from training.thresholds.rules import FEWEST_HOMES
@@ -25,7 +25,7 @@ def write_card(bundle: Bundle, path: Path) -> None:
         training=bundle.manifest["training"],
         arithmetics=_arithmetics(bundle),
         share=_share,
-        least_backing=MIN_BACKING,
+        least_backing=least_backing,
         fewest_homes=FEWEST_HOMES,
         picture=picture.name,
     )

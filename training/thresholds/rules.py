@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from enrich.model.head import MIN_BACKING
+from enrich.model.head import least_backing
 from training.data.homes import MIN_PHOTOS_FALSE, Homes
 from training.thresholds.calibrate import (
     Counts,
@@ -103,7 +103,7 @@ def true_thresholds(
         found[f"{target:g}"] = (
             threshold,
             {
-                "basis": "homes" if fair.precision.total >= MIN_BACKING else "estimate",
+                "basis": "homes" if fair.precision.total >= least_backing(target) else "estimate",
                 "at_threshold": Counts.at(highest, homes.truth, threshold).as_json(expected),
                 "cross_fitted": fair.as_json(expected),
                 "precision_elsewhere": {
