@@ -1,5 +1,6 @@
 """Where photos come from: class folders and manifests, and the mistakes in either, a line each."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_folders_that_cannot_be_used(tmp_path: Path, names: list[str], message: 
     with pytest.raises(UsageError, match=message) as caught:
         find_candidates(touch(tmp_path, *names))
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    touch(tmp_path, "rooms/kitchen/kök.jpg", "rooms/bathroom/badrum.jpg")
+    assert len(find_candidates(tmp_path)) == 2
+    os.rename(tmp_path / "rooms/bathroom/badrum.jpg", bytes(tmp_path / "rooms/bathroom") + b"/b\xe5d.jpg")
+    with pytest.raises(UsageError, match=r"rooms/bathroom/b.*d\.jpg.* not in UTF-8: rename it") as caught:
+        find_candidates(tmp_path)
+    assert str(caught.value).encode()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def find_candidates(
     apart, it is drawn with `seed`. `tasks`: only these; `exclude`: without sources that begin so.
 
     Raises:
-        UsageError: nothing to prepare, an empty class, a task with one class, a manifest that cannot be used.
+        UsageError: nothing to prepare, an empty class, a task with one class, a manifest that cannot be used,
+            a name that is not in UTF-8.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name one with <task>/<class>/ folders or a manifest.csv")
@@ -69,10 +70,20 @@ def _from_folders(folder: Path, exclude: Sequence[str]) -> Found:
                 inside, source = file.relative_to(label).parts, file.relative_to(folder).as_posix()
                 hidden = any(part.startswith(".") for part in inside)
                 if not hidden and file.is_file() and not source.startswith(tuple(exclude)):
+                    _check_name(source)
                     photos.append((source, inside[0] if len(inside) > 1 else f"{label.name}/{file.name}"))
     if not found:
         raise UsageError(f"{folder} has no photos as <task>/<class>/x.jpg and no manifest.csv")
     return found
+
+
+def _check_name(source: str) -> None:
+    """Refuse what no table can hold."""
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        shown = source.encode(errors="replace").decode()
+        raise UsageError(f"the name {shown} is not in UTF-8: rename it") from None
 
 
 def _folders(folder: Path) -> list[Path]:
