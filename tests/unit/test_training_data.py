@@ -4,9 +4,11 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from enrich.errors import UsageError
+from training.data.homes import find_homes
 from training.data.labels import ROOMS, UNLABELLED
 from training.data.photos import load_photos
 
@@ -44,6 +46,21 @@ def test_homes_of_one_small_source_are_one_site_and_those_of_a_data_set_are_not(
     photos = load_photos(write(tmp_path, [*ROWS[:3], *scenes]))
     assert set(photos.site[:3]) == {"site-1"}  # homes a and b
     assert photos.site[3:].tolist() == photos.group[3:].tolist()
+
+
+def test_photos_of_no_home_are_no_home_together(tmp_path: Path) -> None:
+    loose = [f"loose/{n}.jpg,,train,bedroom,0,0,{'site-2' if n % 2 else ''}" for n in range(6)]
+    photos = load_photos(write(tmp_path, [*ROWS, *loose]))
+    assert find_homes(photos, np.ones(len(photos), dtype=bool)) == []
+    assert len(set(photos.group)) == 3 + len(loose)
+    assert photos.site[4:].tolist() == [
+        "loose/0.jpg",
+        "site-2",
+        "loose/2.jpg",
+        "site-2",
+        "loose/4.jpg",
+        "site-2",
+    ]
 
 
 def test_exclude_leaves_out_paths_by_prefix(tmp_path: Path) -> None:

@@ -182,12 +182,14 @@ def photo_set(
     labels: dict[str, NDArray[np.int64]],
     classes: dict[str, tuple[str, ...]],
 ) -> PhotoSet:
-    """The photos of these rows of a manifest, whose columns `split`, `source` and `licence` may be missing.
+    """The photos of these rows of a manifest, whose columns `split`, `source` and `licence` may be missing; a
+    photo of no group is its own.
 
     Raises:
         UsageError: files are missing.
     """
     paths, nothing = tuple(table["path"]), pd.Series("", table.index)
+    table = table.assign(group=table["group"].where(table["group"] != "", table["path"]))
     return PhotoSet(
         folder=folder,
         paths=paths,
