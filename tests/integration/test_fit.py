@@ -92,8 +92,10 @@ def test_figures_and_conditions_are_in_the_manifest_and_on_the_card(made: tuple[
         "**An estimate**: only",
         f"--backbone {BACKBONE} --weights none",
         f"{balcony.true_threshold:.4f}",
+        f"on the backbone `{BACKBONE}` untrained, frozen",
     ):
         assert said in text
+    assert "ImageNet" not in text and "Apache" not in text, "what it started from is nobody's weights"
 
 
 def test_serving_gives_the_logits_that_training_saw(

@@ -188,6 +188,7 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
     return {
         "command": command(options),
         "seed": options.seed,
+        **({} if options.frozen_on else {"weights": options.weights}),
         "finetune": options.finetune,
         "runs": options.runs,
         "folds": FOLDS if options.finetune == "none" else FINETUNE_FOLDS,
