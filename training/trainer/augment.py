@@ -47,7 +47,7 @@ def drawn(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> Pixe
         whole = pixels(path, preprocessing, ("whole",))[0]
         return np.ascontiguousarray(whole[:, ::-1]) if draw.random() < 0.5 else whole
     height, width = preprocessing.size
-    picture = ImageOps.exif_transpose(_opened(path, (width * 3 // 2, height * 3 // 2)))
+    picture = _opened(path, (width * 3 // 2, height * 3 // 2))
     return _other_light(_part(picture, (width, height), draw), draw)
 
 
