@@ -32,6 +32,11 @@ class Homes:
     def sizes(self) -> NDArray[np.int64]:
         return np.array([len(rows) for rows in self.rows])
 
+    @property
+    def photos(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows of the photos of all homes, and their weights: each home weighs alike."""
+        return np.concatenate(self.rows), np.repeat(1 / self.sizes, self.sizes)
+
     def highest(self, chances: NDArray[np.float64]) -> NDArray[np.float64]:
         """Each home's highest photo; `chances` [photos of the photo set]."""
         return np.array([chances[rows].max() for rows in self.rows])

@@ -52,8 +52,8 @@ def adjust_binary(
     site = np.array([photos.site[home[0]] for home in rows], dtype=str)
     fold, folds_of = _folds(truth, site)
     homes = Homes(tuple(rows), truth, fold, site)
-    logits, in_homes = scored.logits(bundle, head)[:, 0], np.concatenate(rows)
-    temperature = fit_temperature(logits[in_homes], labels[in_homes] == 1, _each_home_alike(rows))
+    logits, (in_homes, weight) = scored.logits(bundle, head)[:, 0], homes.photos
+    temperature = fit_temperature(logits[in_homes], labels[in_homes] == 1, weight)
     scaled = logits / temperature
     with np.errstate(invalid="ignore"):  # NaN where a photo was not read, or not held out
         chances = head.rules.chances(scaled)  # to the last digit what serving compares with the thresholds
@@ -92,11 +92,6 @@ def _views(scored: Scored, scaled: Floats, rows: Rows) -> Floats:
     highest = np.full(max(views) + 1, -np.inf)
     np.maximum.at(highest, views, scaled[rows])
     return np.asarray(highest[np.isfinite(highest)])
-
-
-def _each_home_alike(homes: list[Rows]) -> Floats:
-    """Weights of the homes' photos."""
-    return np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in homes])
 
 
 def adjust_classes(

@@ -36,8 +36,7 @@ def calibrated_binary(
     """
     labels = photos.labels[fitted.name]
     homes = whole_homes(photos, fitted.name, fitted.fold, homes_in)
-    in_homes = np.concatenate(homes.rows)
-    weight = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in homes.rows])
+    in_homes, weight = homes.photos
     shift, temperature = calibrate_binary(fitted.held_out[in_homes], labels[in_homes], weight)
     scaled = (fitted.held_out[:, 0] + shift) / temperature
     chances = expit(scaled)
