@@ -222,6 +222,18 @@ def test_the_command_says_how_many_draws_were_fixed(tmp_path: Path) -> None:
     )
 
 
+def test_folders_of_one_name_keep_their_own_options(tmp_path: Path) -> None:
+    folders = []
+    for machine, run, rate in (("north", RUN_ROW, 0.001), ("south", LITE, 0.01)):
+        folders.append(results_folder(tmp_path / machine / "results", [run]))
+        add_settings(folders[-1], recipe={"epochs": 30, "rate": rate})
+        add_predictions(folders[-1], run, COUNTS)
+    text = written(tmp_path, *folders)
+    rates = re.findall(r"--out (\S+) --resume --architecture (\S+) .*--rate (\S+)", text)
+    assert rates == [("north/results", "resnet18", "0.001"), ("south/results", LITE.architecture, "0.01")]
+    assert ["recipe.rate", "0.001", "0.01"] in cells(text)
+
+
 def test_nothing_is_replaced_when_predictions_do_not_fit(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results", [RUN_ROW])
     add_epochs(folder, RUN_ROW)

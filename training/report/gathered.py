@@ -36,7 +36,7 @@ class Gathered:
     epochs: pd.DataFrame
     timings: pd.DataFrame
     settings: dict[str, dict[str, Any]]
-    """Results folder as it was named, or the last part of an absolute path -> its settings.json."""
+    """Results folder, as it was named or the last parts of an absolute path -> its settings.json."""
 
     def tasks(self) -> list[str]:
         """The tasks that were run, the thesis's first."""
@@ -54,7 +54,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         UsageError: no runs or timings there, a column is missing, a figure is missing or impossible, or a run
             is there twice.
     """
-    parts = [_read(folder) for folder in folders]
+    parts = [_read(folder, _named(folder, folders)) for folder in folders]
     runs = pd.concat([part.runs for part in parts], ignore_index=True)
     timings = pd.concat([part.timings for part in parts], ignore_index=True)
     _refuse_twice(runs, [*RUN, "weights", "epochs", "split", "cache_features"], "run")
@@ -87,14 +87,23 @@ def _sorted(runs: pd.DataFrame) -> pd.DataFrame:
     return ranks.drop(columns=["order", "rank"])
 
 
-def _read(folder: Path) -> Gathered:
+def _named(folder: Path, folders: Sequence[Path]) -> str:
+    """As it was named; of an absolute path the last parts, as many as tell it from the others."""
+    if not folder.is_absolute():
+        return str(folder)
+    for last in range(1, len(folder.parts)):
+        if all(one.parts[-last:] != folder.parts[-last:] for one in folders if one != folder):
+            return str(Path(*folder.parts[-last:]))
+    return folder.name
+
+
+def _read(folder: Path, name: str) -> Gathered:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name one that `enrich-train compare` wrote")
     found = read_results(folder)
     if found.runs.empty and found.timings.empty:
         raise UsageError(f"{folder} holds no finished run: let `enrich-train compare` finish one")
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    name = folder.name if folder.is_absolute() else str(folder)
     runs = _plain(found.runs)
     _check(folder, runs, np.isfinite(runs["seconds"]) & (runs["seconds"] > 0), "seconds", "above 0")
     share = runs["best_val_accuracy"].between(0, 1)
