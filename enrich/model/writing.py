@@ -33,13 +33,7 @@ def write_bundle(
     Raises:
         BundleError: the bundle would not load, or `folder` holds something that is not a bundle.
     """
-    others = [
-        path.name for path in folder.glob("*") if path.name != MANIFEST and not path.name.endswith(_ENDINGS)
-    ]
-    if others:
-        raise BundleError(
-            f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
-        )
+    check_free(folder)
     with new_folder(folder) as made:
         files = {}
         weights = {
@@ -51,6 +45,21 @@ def write_bundle(
             files[name] = hashlib.sha256(data).hexdigest()
         write_manifest(made, {"format": FORMAT, **manifest, "files": files})
     return load_bundle(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to write a bundle where something else is.
+
+    Raises:
+        BundleError: `folder` holds something that is not a bundle.
+    """
+    others = [
+        path.name for path in folder.glob("*") if path.name != MANIFEST and not path.name.endswith(_ENDINGS)
+    ]
+    if others:
+        raise BundleError(
+            f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
+        )
 
 
 def write_manifest(made: Path, manifest: Mapping[str, Any]) -> None:

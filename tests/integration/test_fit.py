@@ -243,6 +243,8 @@ def test_bad_photos_end_in_one_line_and_write_nothing(
         ((*UNTRAINED, "--pool", "mean"), "--pool mean: use one of avg"),
         ((*UNTRAINED, "--share", "web_homes=many"), "--share web_homes=many: write a number"),
         ((*UNTRAINED, "--share", "web_homes"), "--share web_homes: write NAME=VALUE"),
+        ((*UNTRAINED, "--share", "web_homes=2"), "--share is for finetuning"),
+        ((*UNTRAINED, "--finetune", "all", "--share", "web_home=2"), "--share web_home: no photo's path"),
         ((*UNTRAINED, "--head", "balcony=labels.csv"), "--head balcony: a name is"),
         ((*UNTRAINED, "--head", "seaview=none.csv"), "none.csv is missing; it needs the columns path, label"),
     ],
@@ -254,6 +256,15 @@ def test_bad_options_end_in_one_line(
     assert (code, error.strip().count("\n")) == (2, 0)
     assert said in error
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_anything_is_learnt(
+    photos_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    code, error = run_fit(photos_dir, "--out", tmp_path, "--cache", tmp_path / "cache", *UNTRAINED)
+    assert code == 2 and "holds 'notes.txt', which is no part of a bundle" in error
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_command_on_the_card_names_every_option_that_differs() -> None:

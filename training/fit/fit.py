@@ -17,7 +17,7 @@ import torch
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
-from enrich.model.writing import write_bundle
+from enrich.model.writing import check_free, write_bundle
 from training.data.homes import whole_homes
 from training.data.labels import BINARY, ROOM
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
@@ -46,6 +46,7 @@ def fit(options: FitOptions) -> Bundle:
         UsageError: the photos, the labels or the backbone cannot be used; nothing was written.
         BundleError: `options.out` holds something that is not a bundle.
     """
+    check_free(options.out)  # as all else here, before hours are spent
     base = None if options.frozen_on is None else _base(options, options.frozen_on)
     photos = load_photos(options.photos, options.exclude, options.heads, options.label_fixes)
     photos, rare = without_rare_classes(photos, ROOM)
@@ -54,6 +55,11 @@ def fit(options: FitOptions) -> Bundle:
             f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
             'whole homes, or "" where every group is one'
         )
+    for name in options.shares:
+        if options.finetune == "none":
+            raise UsageError("--share is for finetuning; leave it out, or add --finetune")
+        if not photos.within(name).any():
+            raise UsageError(f"--share {name}: no photo's path begins with that folder")
     backbone = (
         load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
         if base is None
