@@ -25,10 +25,13 @@ from enrich.state.database import Database, one_line, unwritable
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import clean
 
-# A dead worker's listings are free, and so are those of one whose row is gone.
+# A dead worker's listings are free, and so are those of one whose row is gone. What somebody takes while the
+# statement runs is looked at once more when it is locked, and by a token that the statement does not see: its
+# worker may be as new.
 _FREE = """CASE l.status
                   WHEN 'leased' THEN NOT EXISTS (
                       SELECT FROM worker AS w WHERE w.id = l.lease_worker AND w.expires > clock_timestamp())
+                      AND l.lease_token = (SELECT seen.lease_token FROM listing AS seen WHERE seen.id = l.id)
                   ELSE coalesce(l.not_before <= now(), l.status = 'pending') END"""
 _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"

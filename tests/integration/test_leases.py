@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 import pytest
 from sqlalchemy import Connection
@@ -11,14 +12,21 @@ from sqlalchemy.exc import OperationalError
 
 import migrations
 from enrich.errors import OutageError
+from enrich.records import Claim
 from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL
 from enrich.state.summary import details, summary
-from tests.support.enriched import add, claim_one, expire, result
+from tests.support.enriched import add, claim_one, expire, result, wait_for_lock
 from tests.support.postgres import Portal, PostgresServer
 
 WORKERS = "SELECT id, host, pid, doing FROM enrichment.worker ORDER BY started"
+
+# Of one connection only: a statement stands still where it first looks at workers, its snapshot taken.
+READ_BEHIND_A_GATE = """
+    CREATE TEMP VIEW worker AS
+    SELECT * FROM enrichment.worker WHERE (SELECT pg_advisory_xact_lock_shared(1)) IS NOT NULL
+"""
 
 
 def queue(database: Database, doing: str = "run", most: int = 3) -> Listings:
@@ -197,6 +205,27 @@ class TestAfterADeath:
     def test_what_killed_nobody_is_never_claimed_alone(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         assert state.claim(1, alone=True) == []
+
+    def test_one_that_a_live_worker_took_while_the_claim_was_being_made_is_left_to_it(
+        self, migrated: Portal, database: Database, died: Callable[..., None]
+    ) -> None:
+        """The claim began before the other worker had its row, and gets at the listing afterwards."""
+        add(migrated, "a")
+        died("a")
+        slow, found = Database(migrated.url), list[Claim]()
+        slow.run(lambda connection: connection.exec_driver_sql(READ_BEHIND_A_GATE))
+        claiming = Thread(target=lambda: found.extend(queue(slow).claim(1, alone=True)))
+        with migrated.engine.begin() as gate:
+            gate.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+            claiming.start()
+            wait_for_lock(migrated, claiming)
+            other = queue(database)
+            (claim,) = other.claim(1, alone=True)
+        claiming.join()
+        slow.close()
+        assert found == []
+        assert migrated.state("a").attempts == 2
+        assert other.complete([result(claim)])
 
     def test_a_lethal_listing_alone_is_quarantined(
         self, migrated: Portal, database: Database, died: Callable[..., None]
