@@ -45,7 +45,9 @@ SERVE = text("""
 
 DETHRONE = text("UPDATE target SET serving = false WHERE serving AND id <> :target")
 
-_DROP_OTHERS = text("DELETE FROM target WHERE serving AND id <> :target")
+_DROP_OTHERS = text("""
+    DELETE FROM target WHERE id <> :target AND (serving OR (name, mode) <> (:name, :mode))
+""")
 
 # Until the planner has seen so many new rows, it joins them in ways that take a hundred times as long. Whose
 # role may not analyze the table gets a warning from Postgres that nobody sees, and waits for autovacuum.
@@ -208,14 +210,15 @@ class Outbox:
         """Say which index is written to. One not known yet is to get everything: True.
 
         It takes the place of the one that served before. That is forgotten, unless this one was filled
-        beside it (`enrich.state.targets`): then it is kept.
+        beside it (`enrich.state.targets`): then it is kept. Those kept under another name or mode are
+        forgotten, too, since nobody goes back to them.
         """
         given = {"name": name, "mode": mode, "uuid": uuid}
 
         def serve(connection: Connection) -> tuple[int, bool]:
             connection.execute(NO_OTHERS)
             target, new = connection.execute(SERVE, given).one()
-            connection.execute(_DROP_OTHERS if new else DETHRONE, {"target": target})
+            connection.execute(_DROP_OTHERS if new else DETHRONE, given | {"target": target})
             if new:
                 connection.execute(ENQUEUE_ALL, {"target": target})
             return target, new

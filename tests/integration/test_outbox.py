@@ -11,6 +11,7 @@ from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.outbox import _UNPUBLISHED, Outbox, OutboxCounts, enqueue
+from enrich.state.targets import Beside, serve
 from tests.support.enriched import BUNDLE, add, result, wait_for_lock
 from tests.support.postgres import Portal, enqueue_moved
 
@@ -169,6 +170,30 @@ class TestTarget:
         assert outbox.set_target(*other)
         assert waiting(outbox) == ["a", "b", "c"]
         assert migrated.state("a").publish_status == "waiting"
+
+    @pytest.mark.parametrize(
+        ("other", "kept"),
+        [
+            (("homes", "own", "uuid-3"), ["uuid-1", "uuid-3"]),
+            (("homes", "merge", "uuid-3"), ["uuid-3"]),
+            (("houses", "own", "uuid-3"), ["uuid-3"]),
+        ],
+    )
+    def test_what_is_kept_for_going_back_is_so_only_under_the_name_that_serves(
+        self,
+        migrated: Portal,
+        database: Database,
+        outbox: Outbox,
+        other: tuple[str, str, str],
+        kept: list[str],
+    ) -> None:
+        """Under another one nobody goes back to it: each change would wait for it for ever."""
+        outbox.set_target("homes", "own", "uuid-1")
+        Beside(database).set_target("homes", "own", "uuid-2")
+        serve(database, "homes", "own", "uuid-2", kept=["uuid-1"])
+        outbox.set_target(*other)
+        rows = migrated.execute("SELECT uuid FROM enrichment.target ORDER BY uuid")
+        assert [row.uuid for row in rows] == kept
 
     def test_a_publisher_that_was_overtaken_records_nothing_for_the_new_index(
         self, database: Database, outbox: Outbox
