@@ -256,6 +256,9 @@ def publish_these(
 ) -> list[WriteResult] | None:
     """Write what is unpublished of these listings, each once; the caller holds the lock `publish`.
 
+    A listing that another bundle gave answers of heads that this one lacks is put off: who asks may have been
+    started before that bundle came, and the document would lose them.
+
     None: the index is another one than the last publish wrote to, and gets everything from the next one.
 
     Raises:
@@ -264,9 +267,24 @@ def publish_these(
     """
     if outbox.set_target(settings.index, settings.index_mode, index.prepare()):
         return None
-    results = index.write([_write(row, bundle.heads, settings) for row in outbox.waiting(ids)])
+    rows = outbox.waiting(ids)
+    put_off = [
+        WriteResult(row.id, row.revision, WriteStatus.RETRY, f"another bundle made its {', '.join(answers)}")
+        for row in rows
+        if (answers := _of_other_heads(row, bundle))
+    ]
+    left = {result.id for result in put_off}
+    results = index.write([_write(row, bundle.heads, settings) for row in rows if row.id not in left])
     outbox.record(results)
-    return results
+    return results + put_off
+
+
+def _of_other_heads(row: OutboxRow, bundle: Bundle) -> list[str]:
+    """Fields with answers of another bundle, for which this one has no head."""
+    if row.gone or row.attributes is None or row.bundle_id == bundle.bundle_id:
+        return []
+    known = {name for head in bundle.heads for name in head.rules.fields(head.name)}
+    return sorted(row.attributes["fields"].keys() - known)
 
 
 def _write(row: OutboxRow, heads: Sequence[Head], settings: Settings) -> DocumentWrite:

@@ -17,6 +17,7 @@ from enrich.source.urls import url_key
 from jobs.migrate import migrate
 from jobs.run.services import open_services
 from jobs.web.photos import AT_ONCE
+from tests.support.bundles import binary_head, bundle_with
 from tests.support.harness import World
 from tests.support.page import SAME_SITE, OpenClient, Serve
 from tests.support.photo_server import FINE, status
@@ -136,6 +137,26 @@ def test_an_override_is_published_at_once_and_can_be_undone(
     assert rooms.status_code == 303 and document()["room_types"] == ["bathroom", "kitchen"]
     none = page.send_form("/override", {"id": "8", "field": "room_types"})
     assert none.status_code == 303 and document()["room_types"] == []
+
+
+def test_a_page_that_does_not_know_a_new_head_yet_takes_no_answer_of_it_from_the_index(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    """It was started before the bundle came that has the head."""
+    page = open_client(settings(homes, tmp_path))
+    homes.fixed["bundle"] = bundle_with(tmp_path, (binary_head("seaview"), "balcony"))
+    assert homes.backfill(stale_bundle=True).published.written == 3
+
+    def document() -> Any:
+        with open_services(homes.settings()) as services:
+            return services.index.documents(["7"])["7"]
+
+    assert document()["has_seaview"] is True
+    done = page.send_form("/override", {"id": "7", "field": "has_balcony", "value": "false"})
+    assert "the next publish takes it" in page.get(done.headers["location"]).text
+    assert document()["has_seaview"] is True
+    assert homes.publish().published.written == 1
+    assert document()["has_seaview"] is True and document()["has_balcony"] is False
 
 
 def test_an_override_waits_while_another_process_publishes(
