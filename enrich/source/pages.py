@@ -37,9 +37,9 @@ ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AN
 SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
   AND listing.transient_rounds = 0 AND NOT CAST(:revalidate AS boolean))"""
 
-# Enriched from photos, and now without any, which no discovery has accepted yet.
+# Enriched from photos, for all that is known, and now without any, which no discovery has accepted yet.
 _EMPTIED_NOW = f"""s.photo_fp = '' AND {PHOTOS_DIFFER} AND listing.status <> 'gone'
-  AND listing.revision IS NOT NULL AND listing.photo_fp_done <> ''"""
+  AND listing.revision IS NOT NULL AND coalesce(listing.photo_fp_done, listing.photo_fp) <> ''"""
 
 _CLASSIFY = text(f"""
     SELECT s.id,

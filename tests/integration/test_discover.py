@@ -471,6 +471,19 @@ class TestRemovalGuard:
             assert_refused(found, "no active listings at all|no photos at all")
         assert {row.status for row in night.rows().values()} == {"done"}
 
+    def test_photos_lost_by_listings_that_came_back_and_wait_are_counted(
+        self, night: Night, homes: list[str]
+    ) -> None:
+        """They left while they waited, so nothing says any more what they were enriched from."""
+        night.portal.execute("UPDATE enrichment.listing SET status = 'retry'")
+        night.portal.execute("UPDATE listings SET active = false")
+        assert night(allow_removals=True).removed == len(homes)
+        night.portal.execute("UPDATE listings SET active = true")
+        assert night().returned == len(homes)
+        night.portal.execute("DELETE FROM listing_images")
+        for found in (night.foresee(), night()):
+            assert_refused(found, "no photos at all")
+
     def test_a_share_is_of_all_documents_while_an_index_is_filled(
         self, night: Night, town: Callable[..., None]
     ) -> None:
