@@ -101,7 +101,8 @@ def _turned_away(request: Request, access: Access) -> Response | None:
         return _asked_for_login(request, access)
     if request.method in ("GET", "HEAD"):
         return None
-    if not (request.headers.get("content-length") or "").isdecimal():
+    # A form in pieces is as long as they are, whatever else its headers say.
+    if "transfer-encoding" in request.headers or not request.headers.get("content-length", "").isdecimal():
         return _told(request, 411, "How long the form is, is missing.")
     if int(request.headers["content-length"]) > MOST_BYTES:
         return _told(request, 413, f"The form is longer than {MOST_BYTES} bytes.")

@@ -7,6 +7,8 @@ import subprocess
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -213,6 +215,17 @@ def test_nothing_changes_by_the_form_of_another_site(
     assert page.post("/override", data=full, headers=SAME_SITE).status_code == 303
     cookie = page.get("/login").headers.get("set-cookie", "")
     assert cookie == ""  # the browser keeps the one it has
+
+
+@pytest.mark.parametrize("stated", [{}, {"Content-Length": "10"}])
+def test_a_form_in_pieces_is_refused_however_long_it_says_it_is(
+    homes: World, serve_page: Serve, stated: dict[str, str], tmp_path: Any
+) -> None:
+    page = urlsplit(serve_page(settings(homes, tmp_path, web_edit_token=EDIT)))
+    with closing(HTTPConnection(page.netloc, timeout=30)) as connection:
+        form = {"Content-Type": "application/x-www-form-urlencoded", "Transfer-Encoding": "chunked"}
+        connection.request("POST", "/login", b"7\r\ntoken=x\r\n0\r\n\r\n", form | SAME_SITE | stated)
+        assert connection.getresponse().status == 411
 
 
 def test_other_names_and_other_people_get_nothing(
