@@ -18,7 +18,7 @@ _WIDE = 200  # columns where nobody's terminal sets a limit
 
 def console() -> Console:
     """A console on stdout; wide where it is no terminal, so that a file or pipe gets whole lines."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_json(value: Any) -> None:

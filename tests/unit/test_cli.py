@@ -389,6 +389,16 @@ def test_evidence_is_shown_for_the_heads_asked_for(capsys: pytest.CaptureFixture
     assert "photo 4" in capsys.readouterr().out
 
 
+def test_ids_and_addresses_are_shown_as_they_are_also_where_a_part_is_the_name_of_an_emoji(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = {"balcony": {"url": "http://photos/a:x:b.jpg", "position": 1, "confidence": 0.9}}
+    hit = {"listing_id": "urn:id:7", "city": ":house:", "has_balcony": True, "evidence": found}
+    show_hits(Hits(1, (hit,)), Query(("balcony",), where={"city": ":house:"}), HEADS, ["city"])
+    out = capsys.readouterr().out
+    assert out.count("urn:id:7") == 2 and out.count(":house:") == 2 and "http://photos/a:x:b.jpg" in out
+
+
 def test_no_hits_say_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
     show_hits(Hits(0, ()), Query(("balcony",), {"room": ("kitchen",)}, {"city": "Solna"}), HEADS, [])
     assert capsys.readouterr().out == "No listings with balcony and kitchen and city=Solna.\n"
