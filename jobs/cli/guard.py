@@ -20,6 +20,7 @@ from enrich.index.protocol import IndexUnavailable
 from enrich.state.database import one_line, passing, sqlstate
 from jobs.cli import logs
 from jobs.cli.redact import Redactor
+from jobs.cli.terminal import readable
 from jobs.run.stop import Stop
 
 if TYPE_CHECKING:  # loads the pipeline, which most commands do without
@@ -38,7 +39,7 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
     logs.set_up(redact)
 
     def say(message: str) -> None:
-        sys.stderr.write(f"enrich: {redact(' '.join(message.split()))}\n")
+        sys.stderr.write(f"enrich: {readable(redact(' '.join(message.split())))}\n")
 
     try:
         code = app(args=args, prog_name="enrich", standalone_mode=False)
@@ -64,7 +65,7 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
 
 def _bug(error: Exception, say: Callable[[str], None], redact: Redactor) -> int:
     if _verbose.is_set():
-        sys.stderr.write(redact(traceback.format_exc()))
+        sys.stderr.write(readable(redact(traceback.format_exc())))
     hint = "" if _verbose.is_set() else "; run with -v for the traceback"
     summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     say(f"{summary} - this is a bug, please report it{hint}")

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
+from jobs.cli.terminal import readable
+
 OURS = ("enrich", "jobs", "migrations")
 QUIET = ("elastic_transport", "opensearch")  # warn of lost connections and refusals, which we tell as well
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -50,7 +52,7 @@ class HumanFormatter(_Formatter):
             f"{name}={value}" for name, value in self._extra(record).items() if value not in _NOTHING
         )
         text, newline, traceback = super().format(record).partition("\n")
-        return self._redact(f"{text}  {extra}".rstrip() + newline + traceback)
+        return readable(self._redact(f"{text}  {extra}".rstrip() + newline + traceback))
 
 
 def set_up(redact: Callable[[str], str], *, verbose: bool = False) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from enrich.model.kind import SIGNS, Kind
+from jobs.cli.terminal import readable
 
 _COLOURS: dict[bool | None, str] = {True: "green", False: "red", None: "dim"}
 MARKS = {answer: f"[{_COLOURS[answer]}]{sign}[/]" for answer, sign in SIGNS.items()}
@@ -16,14 +18,19 @@ MARKS = {answer: f"[{_COLOURS[answer]}]{sign}[/]" for answer, sign in SIGNS.item
 _WIDE = 200  # columns where nobody's terminal sets a limit
 
 
+class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(readable(text), **options)
+
+
 def console() -> Console:
     """A console on stdout; wide where it is no terminal, so that a file or pipe gets whole lines."""
-    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
+    return _Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(readable(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def answer(kind: Kind, name: str, document: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from jobs.cli.terminal import readable
 from jobs.run.dry_run import Rehearsed
 from jobs.run.lifecycle import Difference, Reconciled, Reindexed
 from jobs.run.record import Rescored, RunReport
@@ -141,9 +142,9 @@ def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:
         print_json({"discovery": found, "counts": told, "documents": documents, "removed": removed})
         return
     for document in documents:
-        sys.stdout.write(f"put {json.dumps(document, ensure_ascii=False, default=str)}\n")
+        sys.stdout.write(f"put {readable(json.dumps(document, ensure_ascii=False, default=str))}\n")
     for id in removed:
-        sys.stdout.write(f"delete {id}\n")
+        sys.stdout.write(f"delete {readable(id)}\n")
     if len(documents) < counts.written or len(removed) < counts.removed:
         sys.stdout.write(f"… {counts.written - len(documents):,} more to put, ")
         sys.stdout.write(f"{counts.removed - len(removed):,} more to delete: --limit shows more\n")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from jobs.cli.redact import HIDDEN, Redactor
 from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
 from jobs.run.record import RunReport
+from jobs.views import print_json
 from jobs.views.demo import show_homes
 from jobs.views.report import report_lines
 from jobs.views.search import show_hits
@@ -399,9 +400,45 @@ def test_ids_and_addresses_are_shown_as_they_are_also_where_a_part_is_the_name_o
     assert out.count("urn:id:7") == 2 and out.count(":house:") == 2 and "http://photos/a:x:b.jpg" in out
 
 
+ORDERS = "Flat\x1b[2J\x1b]0;all is well\x07\x9b1A"  # clears the screen, names the window, goes a line up
+
+
+def show_title() -> None:
+    show_hits(Hits(1, ({"listing_id": "7", "title": ORDERS},)), Query(), HEADS, ["title"])
+
+
+def print_title() -> None:
+    print_json({"title": ORDERS})
+
+
+def say_title() -> None:
+    guarded(failing(UsageError(f"the index refused {ORDERS}")), ["fail"])
+
+
+def log_title() -> None:
+    logs.set_up(Redactor({}))
+    logging.getLogger("jobs").warning("refused %s", ORDERS)
+
+
 def test_no_hits_say_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
     show_hits(Hits(0, ()), Query(("balcony",), {"room": ("kitchen",)}, {"city": "Solna"}), HEADS, [])
     assert capsys.readouterr().out == "No listings with balcony and kitchen and city=Solna.\n"
+
+
+@pytest.mark.parametrize("show", [show_title, print_title, say_title, log_title])
+def test_a_title_cannot_give_orders_to_the_terminal(
+    show: Callable[[], object],
+    no_settings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    show()
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    assert all(sign.isprintable() or sign == "\n" for sign in shown)
+    assert "Flat\\u001b[2J" in shown and "\\u009b1A" in shown
 
 
 @pytest.mark.parametrize(
