@@ -121,9 +121,13 @@ class _Checks:
                 text(
                     "SELECT t || ' on ' || n FROM unnest(CAST(:tables AS text[])) AS n,"
                     " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS t"
-                    " WHERE NOT has_table_privilege(n, t) ORDER BY n, t"
+                    " WHERE NOT has_table_privilege(n, t)"
+                    " UNION ALL SELECT format('USAGE on %s.%s', :schema, relname)"
+                    " FROM pg_sequence JOIN pg_class ON oid = seqrelid"
+                    " WHERE relnamespace = CAST(:schema AS regnamespace)"
+                    " AND NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE') ORDER BY 1"
                 ),
-                {"tables": sorted(metadata.tables)},
+                {"tables": sorted(metadata.tables), "schema": SCHEMA},
             ).scalars().all()
         )  # fmt: skip
         if lacking:

@@ -64,6 +64,33 @@ def test_every_command_works_as_that_role_and_tells_no_secret(world: World, as_d
     assert "pa55" not in kept
 
 
+def test_a_role_that_may_write_tables_and_count_no_rows_is_told_so_by_check(world: World) -> None:
+    """As where an administrator's role made the schema, and granted what `enrich check` named."""
+    url = parse_url(world.portal.url)
+    role = f"writer_{url.database}"
+    world.listing("a", "kitchen")
+    world.portal.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA enrichment TO {role}")
+    try:
+        world.portal.execute(f"GRANT SELECT ON listings, listing_images TO {role}")
+        world.portal.execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA enrichment TO {role}"
+        )
+        text = url.set(username=role, password="x", drivername="postgresql")
+        world.fixed |= {"database_url": text.render_as_string(hide_password=False)}
+        checked = world.enrich("check")
+        assert checked.returncode == 2, checked.stdout
+        named = re.findall(r"USAGE on (enrichment\.\w+)", checked.stdout)
+        assert "enrichment.run_id_seq" in named
+        for sequence in named:
+            world.portal.execute(f"GRANT USAGE ON SEQUENCE {sequence} TO {role}")
+        assert world.enrich("check").returncode == 0
+        for command in ("run", "backfill", "override a has_balcony=true --by ann", "publish"):
+            done = world.enrich(*command.split())
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+    finally:
+        world.portal.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 def test_what_fails_tells_no_secret_either(world: World, as_documented: str) -> None:
     wrong = as_documented.replace("pa55", "pa55-wrong")
     for overrides in ({"database_url": wrong}, {"database_url": as_documented, "index": "UPPER"}):
