@@ -47,13 +47,14 @@ def export_manifest(records: Records, folder: Path) -> Exported:
     nobody said which of them shows X.
 
     Raises:
-        UsageError: the folder cannot be written to, or nobody said anything yet.
+        UsageError: the folder cannot be written to, or nothing that people said is about a photo.
     """
     _usable(folder)
     rows, unproven = _rows(records)
     if not rows:
         raise UsageError(
-            "there is nothing to export: nobody has overridden an attribute (`enrich override`) or labelled "
+            "there is nothing to export: no word of a person says what a photo shows. Override attributes "
+            "(`enrich override`; has_X=true that the model did not see needs --photo POSITION), or label "
             "photos (`enrich labels import`)"
         )
     places = {sha: place for sha, (place, _) in rows.items()}

@@ -95,6 +95,16 @@ def test_a_listing_said_to_have_what_no_photo_is_known_to_show_is_counted(
     assert wrong.returncode == 2 and "there are 0, 1" in wrong.stderr
 
 
+@pytest.mark.parametrize("field", ["has_fireplace", "room_types"])
+def test_where_people_spoke_of_no_photo_it_is_not_said_that_nobody_spoke(
+    enriched: World, tmp_path: Path, field: str
+) -> None:
+    say(enriched, "b", field, True if field == "has_fireplace" else ["kitchen"])  # the model saw neither
+    with pytest.raises(UsageError, match=r"says what a photo shows\. .* --photo POSITION") as told:
+        manifest(enriched, tmp_path / "out")
+    assert "nobody" not in str(told.value)
+
+
 def test_a_photo_fetched_before_is_not_fetched_again_and_a_changed_one_is_left_out(
     enriched: World, tmp_path: Path
 ) -> None:
