@@ -27,7 +27,7 @@ SIGNING_PARAMS = (
     "token",
 )
 """Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
-_TABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")
+_TABLE = re.compile(r"^[^\W\d][\w$]*(\.[^\W\d][\w$]*)?$")  # letters of any script, as in SQL
 _INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
 
 
@@ -48,7 +48,7 @@ def _split(value: Any) -> Any:
 
 def _table(value: str) -> str:
     if not _TABLE.match(value):
-        raise ValueError("a table or view name is needed: name or schema.name")
+        raise ValueError("a table or view name is needed: name or schema.name, of letters, digits, _ and $")
     return value
 
 

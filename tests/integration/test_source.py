@@ -278,6 +278,15 @@ def test_ids_of_any_type(
     assert here.photos(odd) == []
 
 
+def test_tables_may_be_called_in_any_language(portal: Portal, source: Callable[..., Source]) -> None:
+    portal.add("a", ["http://x/a.jpg"])
+    portal.execute("ALTER TABLE listings RENAME TO bostäder; ALTER TABLE listing_images RENAME TO zdjęcia")
+    for listings in ("bostäder", "public.Bostäder"):  # the latter as SQL folds it
+        here = source(source_listings=listings, source_images="public.zdjęcia")
+        assert here.check()[0] == 'public."bostäder": with column active'
+        assert [photo.url for photo in here.photos(["a"])[0].photos] == ["http://x/a.jpg"]
+
+
 def test_views_over_other_tables(portal: Portal, source: Callable[..., Source]) -> None:
     portal.execute("CREATE SCHEMA \"feed\"; CREATE TYPE kind AS ENUM ('flat', 'house')")
     portal.execute("CREATE TABLE objekt (nr int PRIMARY KEY, slag kind, andrad timestamptz, pris numeric)")

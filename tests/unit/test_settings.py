@@ -180,7 +180,7 @@ def test_a_dotenv_file_is_read_and_the_environment_outranks_it(
     assert settings.database_url.get_secret_value() == "postgresql://h/x"
 
 
-@pytest.mark.parametrize("table", ["listings", "portal.listings", "_v2$", "Sales.Listings"])
+@pytest.mark.parametrize("table", ["listings", "portal.listings", "_v2$", "Sales.Listings", "sälj.bostäder"])
 def test_tables_may_have_a_schema(table: str) -> None:
     assert load_settings(source_listings=table).source_listings == table
 
