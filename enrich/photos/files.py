@@ -9,18 +9,23 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from time import monotonic
-from typing import Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from enrich.errors import SettingsError
 from enrich.photos.addresses import BadUrlError, stored_url
 from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _READERS = 8  # threads: a disk gains nothing from more
 _BLOCK = 1 << 20  # bytes between two looks at the clock
 _FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH: may be entered is enough
@@ -42,11 +47,11 @@ class FileTransport:
 
     async def __aenter__(self) -> Self:
         self._slots = asyncio.Semaphore(_READERS)
-        self._readers = ThreadPoolExecutor(_READERS, "files")
+        self._readers = _Readers()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._readers.shutdown(wait=False, cancel_futures=True)  # a folder that hangs holds up no end
+        self._readers.shutdown()
 
     async def fetch(self, url: str, validators: Validators | None = None) -> Fetched:
         """Read one photo; with validators, only if it changed. Waiting for a slot costs it no time."""
@@ -102,6 +107,43 @@ class FileTransport:
             return Fetched(PhotoStatus.EMPTY, error=f"{folder}: the file is empty")
         data = bytes(body)
         return Fetched(PhotoStatus.OK, data, sha256(data).hexdigest(), validators, bytes_read=len(data))
+
+
+class _Readers(Executor):
+    """Threads that nobody waits for: a folder that hangs holds up no end.
+
+    Those of a `ThreadPoolExecutor` are waited for when the process ends, also after its `shutdown`.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._started = 0
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        self._calls.put((future, partial(work, *args, **kwargs)))
+        if self._started < _READERS:
+            self._started += 1
+            Thread(target=self._read, name=f"files-{self._started}", daemon=True).start()
+        return future
+
+    def _read(self) -> None:
+        while (call := self._calls.get()) is not None:
+            _answer(*call)
+            del call  # it holds a photo's bytes
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        for _ in range(self._started):
+            self._calls.put(None)
+
+
+def _answer(future: Future[T], work: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():  # its time was over before its turn came
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _folders(entries: Sequence[str]) -> tuple[str, ...]:

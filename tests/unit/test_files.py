@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -180,6 +182,23 @@ def test_a_disk_that_hangs_costs_a_photo_its_time_and_the_loop_none(
     started = time.monotonic()
     fetched = fetch(f"file://{folder}/a.jpg", folder, fetch_timeout=0.2)
     assert fetched.status is PhotoStatus.TIMEOUT and time.monotonic() - started < 1.5
+
+
+def test_a_disk_that_hangs_holds_up_no_end(folder: Path) -> None:
+    photo = folder / "home 1" / "kök%.jpg"
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", HANGS, photo.as_uri(), str(folder)], check=True, timeout=100)
+    assert time.monotonic() - started < 50
+
+
+HANGS = """
+import os, sys, time
+from pathlib import Path
+from tests.unit.test_files import PhotoStatus, fetch
+os.read = lambda descriptor, size: time.sleep(60)
+fetched = fetch(sys.argv[1], Path(sys.argv[2]), fetch_timeout=0.2)
+assert fetched.status is PhotoStatus.TIMEOUT
+"""
 
 
 @pytest.mark.parametrize(
