@@ -4,12 +4,15 @@ import sys
 
 from jobs.cli import enriching, looking, saying, serving  # noqa: F401 (their commands become known)
 from jobs.cli.app import app
-from jobs.cli.guard import guarded
+from jobs.cli.guard import forget_unwritten, guarded
 
 
 def main() -> None:
     """The console script."""
-    sys.exit(guarded(app))
+    try:
+        sys.exit(guarded(app))
+    finally:
+        forget_unwritten()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What every command ends through: exit codes, one-line errors, no secrets, and signals that stop gently."""
 
+import errno
 import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # loads the pipeline, which most commands do without
 BUG, INTERRUPTED = 70, 130
 FORBIDDEN = "42501"  # Postgres: insufficient privilege
 BROKEN = ("F0", "XX")  # Postgres: its configuration, its own errors, corrupted data
+FULL = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
 
 
@@ -39,10 +41,12 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
     logs.set_up(redact)
 
     def say(message: str) -> None:
-        sys.stderr.write(f"enrich: {readable(redact(' '.join(message.split())))}\n")
+        with suppress(OSError):  # nobody reads it, or its disk is full: the exit code tells
+            sys.stderr.write(f"enrich: {readable(redact(' '.join(message.split())))}\n")
 
     try:
         code = app(args=args, prog_name="enrich", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except EnrichError as error:
         say(str(error))
@@ -57,10 +61,25 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
             return _bug(error, say, redact)
         say(str(ended))
         return ended.exit_code
+    except BrokenPipeError:  # as typer ends where more was written than is kept back
+        return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            where = f" ({error.filename})" if error.filename else ""
+            say(f"{error.strerror}{where}: make room, and start the command again. What was saved is kept")
+            return OutageError.exit_code
         if (code := _usage(error, say)) is not None:
             return code
         return _bug(error, say, redact)
+
+
+def forget_unwritten() -> None:
+    """Let go of what stdout or stderr do not take: Python would end with an exit code of its own, 120."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _bug(error: Exception, say: Callable[[str], None], redact: Redactor) -> int:

@@ -114,6 +114,51 @@ def test_an_unexpected_error_is_one_line_and_exit_70_without_traceback(
     assert err.startswith("enrich: KeyError: 'x' - this is a bug") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["--version"], ["settings"], ["settings", "--json"]])
+def test_a_disk_that_is_too_full_for_the_output_is_no_bug(
+    args: list[str], unbuffered: str, no_settings: Path
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = command(*args, stdout=full, stderr=subprocess.PIPE, unbuffered=unbuffered)
+    assert done.returncode == 3
+    assert done.stderr.startswith("enrich: No space left on device") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("args", "code"), [(["settings", "--json"], 0), (["run", "--foo"], 2)])
+def test_a_disk_that_is_too_full_for_messages_changes_no_exit_code(
+    args: list[str], code: int, unbuffered: str, no_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENRICH_CORN", "30 3 * * *")  # which is warned of
+    with open("/dev/full", "w") as full:
+        done = command(*args, stdout=subprocess.PIPE, stderr=full, unbuffered=unbuffered)
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["--version"], ["settings"], ["settings", "--json"]])
+def test_a_reader_that_went_away_is_not_worth_a_word(
+    args: list[str], unbuffered: str, no_settings: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = command(*args, stdout=writing, stderr=subprocess.PIPE, unbuffered=unbuffered)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def command(*args: str, stdout: Any, stderr: Any, unbuffered: str) -> "subprocess.CompletedProcess[str]":
+    code = "from jobs.cli.commands import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        stdout=stdout,
+        stderr=stderr,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": unbuffered},
+        text=True,
+    )
+
+
 def test_verbose_shows_the_traceback_of_an_unexpected_error(
     no_settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
