@@ -1,6 +1,7 @@
 """The `enrich` command. Every command reads its settings from the environment, see `enrich settings`."""
 
 import sys
+from io import TextIOWrapper
 
 from jobs.cli import enriching, looking, saying, serving  # noqa: F401 (their commands become known)
 from jobs.cli.app import app
@@ -9,6 +10,8 @@ from jobs.cli.guard import forget_unwritten, guarded
 
 def main() -> None:
     """The console script."""
+    if isinstance(sys.stdout, TextIOWrapper):  # in a locale without them, our signs would end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(guarded(app))
     finally:

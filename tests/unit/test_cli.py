@@ -148,6 +148,24 @@ def test_a_reader_that_went_away_is_not_worth_a_word(
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_a_terminal_that_knows_no_unicode_gets_other_signs_for_what_it_lacks() -> None:
+    code = (
+        "from jobs.cli import commands, guard\n"
+        "from jobs.views import MARKS, console, print_json\n"
+        "@commands.app.command()\n"
+        "def signs():\n"
+        "    console().print(MARKS[True], MARKS[None], 'Malmö')\n"
+        "    print_json('Malmö → Łódź')\n"
+        "commands.main()\n"
+    )
+    given = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code, "signs"], env=given, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    first, second = done.stdout.decode("latin-1").splitlines()
+    assert first.split() == [r"\u2713", "?", "Malmö"], "yes is not shown as unknown"
+    assert json.loads(second) == "Malmö → Łódź"
+
+
 def command(*args: str, stdout: Any, stderr: Any, unbuffered: str) -> "subprocess.CompletedProcess[str]":
     code = "from jobs.cli.commands import main; main()"
     return subprocess.run(
