@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,6 +104,14 @@ def parse_number_or_share(text: str) -> tuple[float, int | None]:
     if share < 0 or not share.is_integer():
         raise ValueError("a number is a whole one, 0 or more")
     return 0.0, int(share)
+
+
+def temporary_folder() -> Path:
+    """The folder for temporary files, or /tmp where none can be written to: few commands need one."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path("/tmp")
 
 
 def read_hook(text: str) -> str | list[str]:

@@ -4,7 +4,6 @@
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +23,7 @@ from enrich.setting_values import (
     ZoneName,
     contradictions,
     from_files,
+    temporary_folder,
 )
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     )
     embedded: bool = Field(False, description="Start an embedded Postgres, instead of DATABASE_URL")
     home: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()) / "listing-enrichment",
+        default_factory=lambda: temporary_folder() / "listing-enrichment",
         description="Folder of the embedded Postgres",
     )
 

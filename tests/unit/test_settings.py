@@ -1,6 +1,7 @@
 """Settings: what people may write in the environment, and what they are told when they write it wrong."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_nothing_needs_to_be_set() -> None:
     assert settings.url_ignore_params == SIGNING_PARAMS
     assert settings.bundle == STARTER_BUNDLE and (STARTER_BUNDLE / "manifest.json").is_file()
     assert (settings.cron, settings.timezone) == ("30 3 * * *", "Europe/Stockholm")
+
+
+def test_no_folder_for_temporary_files_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)  # all is read-only, or full
+    assert load_settings().home == Path("/tmp/listing-enrichment")
 
 
 def test_variables_are_named_after_their_fields_but_for_the_servers() -> None:
