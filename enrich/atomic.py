@@ -19,8 +19,12 @@ def new_file(path: Path) -> Iterator[Path]:
     process leaves there is overwritten by the next one.
     """
     part = path.with_name(f".{path.name}.part")
-    yield part
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)  # on a full disk it would take the last room
+        raise
 
 
 @contextmanager

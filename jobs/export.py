@@ -40,14 +40,18 @@ def export(records: Records, path: Path, photos: bool) -> int:
         raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
     feature = feature_id(records.bundle.members[0])
     rows = 0
-    with _writer(path, _schema(records.bundle, photos)) as write:
-        for listings, packed in pages(records.database, feature):
-            kept = _unpacked(packed)
-            for listing in listings:
-                made = _photo_rows(listing, kept) if photos else [_row(listing, kept, records.bundle.heads)]
-                for row in made:
-                    write(row)
-                    rows += 1
+    heads = records.bundle.heads
+    try:
+        with _writer(path, _schema(records.bundle, photos)) as write:
+            for listings, packed in pages(records.database, feature):
+                kept = _unpacked(packed)
+                for listing in listings:
+                    made = _photo_rows(listing, kept) if photos else [_row(listing, kept, heads)]
+                    for row in made:
+                        write(row)
+                        rows += 1
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     return rows
 
 

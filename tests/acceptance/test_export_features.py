@@ -89,3 +89,16 @@ def test_without_pyarrow_one_line_says_what_to_install(enriched: World, tmp_path
 def test_a_folder_that_is_not_there_is_said_before_anything_is_read(enriched: World, tmp_path: Path) -> None:
     ended = enriched.enrich("export-features", str(tmp_path / "none" / "homes.parquet"))
     assert ended.returncode == 2 and "folder that exists" in ended.stderr
+
+
+def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing_behind(
+    enriched: World, tmp_path: Path
+) -> None:
+    small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    file = tmp_path / "homes.parquet"
+    ended = enriched.script(
+        small + "from jobs.cli.commands import main; main()", "export-features", str(file)
+    )
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert f"{file} cannot be written" in ended.stderr and "File too large" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
