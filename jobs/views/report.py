@@ -26,7 +26,7 @@ def show_report(report: RunReport, *, as_json: bool) -> None:
         return
     out = console()
     for line in report_lines(report):
-        out.print(line)
+        out.print(line, soft_wrap=True)  # ids stay whole, and a line one line
 
 
 def report_lines(report: RunReport) -> list[str]:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import typer
@@ -33,10 +34,11 @@ from jobs.cli.parse import read_assignment, read_ids, read_query, read_said
 from jobs.cli.redact import HIDDEN, Redactor
 from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
+from jobs.run.lifecycle import Difference, Reconciled
 from jobs.run.record import RunReport
 from jobs.views import print_json
 from jobs.views.demo import show_homes
-from jobs.views.report import report_lines
+from jobs.views.report import report_lines, show_report
 from jobs.views.search import show_hits
 from jobs.views.settings import rows, show_settings
 from jobs.views.status import duration, show_status
@@ -510,6 +512,12 @@ def test_a_title_cannot_give_orders_to_the_terminal(
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_line_of_a_report_is_one_line_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [str(UUID(int=number)) for number in range(10)]
+    show_report(RunReport(reconciled=Reconciled(orphaned=Difference(10, ids))), as_json=False)
+    assert f"orphaned   10: {', '.join(ids)}" in capsys.readouterr().out.splitlines()
 
 
 # The demo's parts
