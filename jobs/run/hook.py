@@ -35,7 +35,7 @@ def tell(hook: str, report: Mapping[str, Any], limit: float = LIMIT) -> None:
         log.warning("ENRICH_ON_FINISH: %s was not done after %g s and was ended", _called(target), limit)
     except (OSError, _Failed) as error:
         log.warning("ENRICH_ON_FINISH: %s failed: %s", _called(target), error)
-    except aiohttp.ClientError as error:  # its message may hold the whole URL
+    except (aiohttp.ClientError, UnicodeError) as error:  # its message may hold the whole URL
         log.warning("ENRICH_ON_FINISH: %s gave no answer (%s)", _called(target), type(error).__name__)
 
 

@@ -183,6 +183,16 @@ def test_a_webhook_that_is_not_there_is_one_warning(warnings: pytest.LogCaptureF
     assert SECRET not in warnings.text
 
 
+@pytest.mark.parametrize("host", ["hooks..example.com", f"{'a' * 64}.example.com"])
+def test_a_webhook_whose_name_can_be_none_is_one_warning(
+    host: str, warnings: pytest.LogCaptureFixture
+) -> None:
+    tell(f"https://{host}/{SECRET}", REPORT)
+    (record,) = warnings.records
+    assert f"the webhook at {host} gave no answer" in record.getMessage()
+    assert SECRET not in warnings.text
+
+
 @pytest.mark.parametrize("written", ["", "  ", "mail 'unended", "http://", "https:///x", "http://h:port/x"])
 def test_what_is_neither_command_nor_url_is_a_mistake(written: str) -> None:
     with pytest.raises(SettingsError, match=r"^ENRICH_ON_FINISH: "):
