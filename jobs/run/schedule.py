@@ -13,7 +13,7 @@ _NUMBERED = re.compile(r"(\*|[0-7])(?:-([0-7]))?(?:/([1-7]))?")
 
 
 def trigger(settings: Settings) -> CronTrigger:
-    """The trigger of `ENRICH_CRON`: five fields as in crontab, or six with seconds first.
+    """The trigger of `ENRICH_CRON`: five fields, all of which have to match, or six with seconds first.
 
     Raises:
         SettingsError: the expression cannot be read, or names a time that never comes.
