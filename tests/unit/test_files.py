@@ -7,6 +7,7 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -178,10 +179,18 @@ def test_a_disk_that_hangs_costs_a_photo_its_time_and_the_loop_none(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "a.jpg").write_bytes(PHOTO)
-    monkeypatch.setattr(os, "read", lambda descriptor, size: time.sleep(2) or b"x")
-    started = time.monotonic()
+    disk, read = Event(), Event()
+
+    def hang(descriptor: int, size: int) -> bytes:
+        disk.wait(60)
+        read.set()
+        return b""
+
+    monkeypatch.setattr(os, "read", hang)
     fetched = fetch(f"file://{folder}/a.jpg", folder, fetch_timeout=0.2)
-    assert fetched.status is PhotoStatus.TIMEOUT and time.monotonic() - started < 1.5
+    waited_for = read.is_set()
+    disk.set()
+    assert fetched.status is PhotoStatus.TIMEOUT and not waited_for
 
 
 def test_a_disk_that_hangs_holds_up_no_end(folder: Path) -> None:
