@@ -38,14 +38,14 @@ class Halting(Source):
 class Night:
     """One run's discovery in a process of its own, as far as the database can tell."""
 
-    def __init__(self, url: str, run_id: int) -> None:
+    def __init__(self, url: str, run_id: int, lease: float) -> None:
         self.database = Database(url, patience=60)
-        self.run_id = run_id
+        self.run_id, self.lease = run_id, lease
         self.settings = load_settings(page_size=20)
         self.source = Halting(self.database, self.settings)
 
     def discover(self) -> Discovery:
-        with Locks(self.database).hold("discover", LEASE) as hold:
+        with Locks(self.database).hold("discover", self.lease) as hold:
             return discover(self.source, self.database, self.settings, self.run_id, check=hold.check)
 
 
@@ -67,7 +67,7 @@ def nights(postgres_server: PostgresServer) -> Iterator[list[Night]]:
     )
     portal.published(*(f"t{n}" for n in range(1, PUBLISHED + 1)))
     portal.engine.dispose()
-    nights = [Night(postgres_server.url, run_id) for run_id in (1, 2)]
+    nights = [Night(postgres_server.url, 1, LEASE), Night(postgres_server.url, 2, 60.0)]
     yield nights
     for night in nights:
         night.source.go_on.set()
