@@ -125,7 +125,7 @@ def test_batches_are_under_way_side_by_side(
 ) -> None:
     enriched(migrated, 2 * 500, 10)
     both = Barrier(2)  # broken where one waits for the answer to the other
-    elasticsearch_proxy.before("_bulk", lambda: both.wait(8))
+    elasticsearch_proxy.before("_bulk", lambda: both.wait(60))
     publisher = a_run()
     publisher.publish()
     assert not both.broken
