@@ -49,11 +49,11 @@ def assert_not_held_against_them(world: World) -> None:
 def test_the_homes_of_another_host_are_done_meanwhile(two_hosts: World, beside: ThreadPoolExecutor) -> None:
     stop = Stop()
     running = beside.submit(two_hosts.run, stop=stop)
-    until(lambda: others_done(two_hosts), "the fine host's homes are done", 30)
+    until(lambda: others_done(two_hosts), "the fine host's homes are done")
     assert 1 <= two_hosts.requests() <= 16, "the paused host is left alone"
     assert not running.done(), "the run waits for it"
     stop.set()
-    report = running.result(timeout=15)
+    report = running.result(timeout=60)
     assert report.figures.listings == OTHERS and not report.figures.failures
     assert_not_held_against_them(two_hosts)
 
@@ -64,7 +64,7 @@ def test_what_has_no_room_to_wait_is_put_off_without_counting_an_attempt(
     monkeypatch.setattr("enrich.pipeline.run.PARKED", 20)
     stop = Stop()
     running = beside.submit(two_hosts.run, stop=stop)
-    until(lambda: others_done(two_hosts), "the fine host's homes are done", 30)
+    until(lambda: others_done(two_hosts), "the fine host's homes are done")
     put_off = """
         SELECT attempts, not_before > now() + interval '4 minutes' AS later, lease_token
         FROM enrichment.listing WHERE status = 'retry'
@@ -73,7 +73,7 @@ def test_what_has_no_room_to_wait_is_put_off_without_counting_an_attempt(
     assert Counter(two_hosts.statuses().values()) == {"done": OTHERS, "leased": 20, "retry": PAUSED - 20}
     assert not running.done()
     stop.set()
-    running.result(timeout=15)
+    running.result(timeout=60)
     assert_not_held_against_them(two_hosts)
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_waits_for_a_host_ends_at_once_when_it_is_told_to(two_hosts: 
     run = two_hosts.start("run")
     until(lambda: others_done(two_hosts), "the fine host's homes are done")
     run.send_signal(signal.SIGTERM)
-    _, err = run.communicate(timeout=15)
+    _, err = run.communicate(timeout=60)
     assert run.returncode in (0, 128 + signal.SIGTERM), err
     assert "Traceback" not in err
     assert_not_held_against_them(two_hosts)
@@ -130,7 +130,7 @@ def test_a_host_that_asks_for_more_than_a_photo_can_wait_is_tried_again_another_
 
 
 @pytest.mark.parametrize(("asks", "status_then"), [(LONG, "retry"), (BRIEF, "done")])
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_homes_in_whose_hands_a_worker_died_wait_for_a_short_pause_only(
     world: World, asks: Step, status_then: str
 ) -> None:
