@@ -39,20 +39,20 @@ def test_a_photo_that_failed_for_good_is_asked_for_again_by_the_same_run(running
     running.photos.behave(PATH, status(410), FINE)
     for requests in (2, 3):
         asked_again(running)
-        until(lambda n=requests: running.requests(PATH) == n, "it is asked for again", 15)  # type: ignore[misc]
-        until(lambda: running.statuses()["shared"] == "done", "it is done", 15)
+        until(lambda n=requests: running.requests(PATH) == n, "it is asked for again")  # type: ignore[misc]
+        until(lambda: running.statuses()["shared"] == "done", "it is done")
     assert running.photo_statuses("shared") == ["ok"]
 
 
 def test_other_bytes_that_another_worker_saw_are_fetched_by_the_same_run(running: World) -> None:
     asked_again(running)
-    until(lambda: running.photo_statuses("shared") == ["ok"], "the photo is well", 15)
+    until(lambda: running.photo_statuses("shared") == ["ok"], "the photo is well")
     running.portal.execute("UPDATE enrichment.photo SET sha256 = repeat('f', 64), checked_at = now()")
     running.portal.execute(
         "UPDATE enrichment.listing SET status = 'pending', requested = requested + 1 WHERE id = 'shared'"
     )
-    until(lambda: running.requests(PATH) == 3, "its bytes are asked for", 15)
-    until(lambda: running.statuses()["shared"] == "done", "it is done", 15)
+    until(lambda: running.requests(PATH) == 3, "its bytes are asked for")
+    until(lambda: running.statuses()["shared"] == "done", "it is done")
 
 
 def test_a_photo_that_changed_is_asked_for_once_by_all_listings_that_share_it(world: World) -> None:
