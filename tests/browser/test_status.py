@@ -54,4 +54,4 @@ def test_try_again_and_the_numbers_follow_without_a_click(
     expect(tab.get_by_text("No listing is in quarantine")).to_be_visible()
     expect(tab.get_by_role("img", name="claim 1 waiting")).to_be_visible()
     assert world.enrich("run").returncode == 0
-    expect(tab.get_by_role("img", name="claim 0 waiting")).to_be_visible(timeout=30_000)
+    expect(tab.get_by_role("img", name="claim 0 waiting")).to_be_visible()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from enrich.settings import Settings
 from jobs.run.services import open_services
@@ -24,6 +24,7 @@ from tools import browser
 PHONE, DESK = {"width": 375, "height": 720}, {"width": 1280, "height": 900}
 EXPECTED = r"Failed to load resource: .* status of 404|htmx:(sendAbort|afterRequest)"
 """What the console says of addresses known to lead nowhere, and of requests that a later one overtook."""
+PATIENCE = 60_000  # milliseconds that anything may take in the browser, on a machine that does much else
 SAME_SITE = {"sec-fetch-site": "same-origin"}
 Serve = Callable[..., str]
 OpenClient = Callable[..., "Client"]
@@ -97,6 +98,7 @@ def browse(chromium: str) -> Iterator[Callable[..., Page]]:
     at its end. The first tab starts the browser: from then on no event loop can be run in this thread.
     """
     said: list[str] = []
+    expect.set_options(timeout=PATIENCE)
     with ExitStack() as stack:
         browsers: list[Browser] = []
 
@@ -111,7 +113,7 @@ def browse(chromium: str) -> Iterator[Callable[..., Page]]:
                 stack.callback(browsers[0].close)
             given = {"viewport": DESK, "reduced_motion": "reduce", **options}
             tab = browsers[0].new_context(**given).new_page()
-            tab.set_default_timeout(15_000)
+            tab.set_default_timeout(PATIENCE)
             tab.on("console", lambda message: hear(message.text) if message.type == "error" else None)
             tab.on("pageerror", lambda error: hear(str(error)))
             return tab
