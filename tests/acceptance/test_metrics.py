@@ -31,11 +31,13 @@ Samples = dict[tuple[str, ...], float]
 """(name, label values…) -> value."""
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    """One for the metrics: nobody listens there, and the system gives it to nobody else meanwhile."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -61,15 +63,9 @@ def scraped(port: int) -> Samples:
 
 
 @pytest.fixture
-def settings(world: World) -> Settings:
-    """Those of the world, with a port for the metrics."""
-    return world.settings(metrics_port=free_port())
-
-
-@pytest.fixture
-def port(settings: Settings) -> int:
-    assert settings.metrics_port
-    return settings.metrics_port
+def settings(world: World, port: int) -> Settings:
+    """Those of the world, with the port for the metrics."""
+    return world.settings(metrics_port=port)
 
 
 def test_a_run_is_seen_while_it_works_and_when_it_has_ended(
@@ -181,9 +177,7 @@ def test_it_listens_on_loopback_only_unless_a_setting_says_otherwise(world: Worl
 def test_without_a_database_the_metrics_say_so(
     world: World, settings: Settings, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away = settings.model_copy(
-        update={"database_url": SecretStr(f"postgresql://me:s3cret@127.0.0.1:{free_port()}/x")}
-    )
+    away = settings.model_copy(update={"database_url": SecretStr("postgresql://me:s3cret@127.0.0.1:1/x")})
     with watched(away):
         for _ in range(2):
             found = scraped(port)
@@ -194,27 +188,28 @@ def test_without_a_database_the_metrics_say_so(
 
 @pytest.mark.parametrize(("every", "share", "pending"), [(0.0, 1e9, 1), (60.0, 1e9, 0), (0.0, 1e-9, 0)])
 def test_scrapes_ask_the_database_once_in_a_while(
-    world: World, every: float, share: float, pending: int, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    settings: Settings,
+    port: int,
+    every: float,
+    share: float,
+    pending: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jobs.metrics.collecting.STATE_EVERY", every)
     monkeypatch.setattr("jobs.metrics.collecting.STATE_SHARE", share)
-    settings = world.settings(metrics_port=free_port())
-    assert settings.metrics_port
     with watched(settings):
-        assert scraped(settings.metrics_port)["enrich_state_listings", "pending"] == 0
+        assert scraped(port)["enrich_state_listings", "pending"] == 0
         add(world.portal, "a")
-        assert scraped(settings.metrics_port)["enrich_state_listings", "pending"] == pending
+        assert scraped(port)["enrich_state_listings", "pending"] == pending
 
 
 def test_a_port_that_is_taken_is_a_warning(
     world: World, settings: Settings, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.listing("house", "balcony")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        with watched(settings) as watch:
-            assert run(settings, RunOptions(), Stop(), watch).exit_code == 0
+    with socket.create_server(("127.0.0.1", port)), watched(settings) as watch:
+        assert run(settings, RunOptions(), Stop(), watch).exit_code == 0
     assert f"ENRICH_METRICS_PORT={port} cannot be listened on" in caplog.text
 
 
@@ -313,7 +308,7 @@ def test_metrics_that_cannot_be_left_are_warnings(world: World, tmp_path: Path) 
     world.listing("house", "balcony")
     given = {
         "metrics_file": tmp_path / "no" / "x.prom",
-        "metrics_push": f"http://me:s3cret@127.0.0.1:{free_port()}",
+        "metrics_push": "http://me:s3cret@127.0.0.1:1",
     }
     with_warnings = world.enrich("run", **given)
     assert with_warnings.returncode == 0
