@@ -33,7 +33,6 @@ def test_a_lock_lost_after_hours_of_publishing_is_taken_again(
     assert len(calls) == 2
 
 
-@pytest.mark.timeout(90)
 def test_a_run_that_waits_for_its_turn_is_not_repeated_for_another_lock(
     world: World, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
