@@ -196,7 +196,6 @@ def _same(one: str, other: str) -> bool:
     return first[2] == second[2] and abs(float(first[1]) - float(second[1])) <= NEAR
 
 
-@pytest.mark.timeout(240)
 def test_the_page_can_be_followed_and_shows_what_is_printed(reader: Reader) -> None:
     wrong = []
 
