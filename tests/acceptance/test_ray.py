@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -168,11 +169,11 @@ def test_a_node_that_is_killed_in_mid_run_changes_nothing_in_the_documents(
 
 
 def test_a_hosts_retry_after_holds_for_the_whole_cluster(world: World, cluster: Any, third_node: Any) -> None:
-    pause, asked_at, refused_at = 3, [], []
+    pause, asked_at, refused_at, turns = 3, [], [], count(1)
 
     def step(answer: Answer) -> None:
         asked_at.append(time.monotonic())
-        if len(asked_at) == 40:
+        if next(turns) == 40:
             refused_at.append(time.monotonic())
             return status(429, Retry_After=str(pause))(answer)
         time.sleep(0.05)
@@ -183,8 +184,8 @@ def test_a_hosts_retry_after_holds_for_the_whole_cluster(world: World, cluster: 
             world.photos.behave(url.removeprefix(world.photos.url("")), step)
     report = on_ray(world, cluster.address, fetch_per_host=4)
     (refused,) = refused_at
-    in_pause = [at - refused for at in asked_at if 0.5 < at - refused < pause - 0.1]
-    assert in_pause == [], "requests during the pause, seconds after the refusal"
+    in_pause = [at - refused for at in asked_at if 0 < at - refused < pause - 0.1]
+    assert len(in_pause) < 2 * 4, "what is on its way, and one more each until the refusal is read"
     assert world.photos.busiest <= 4
     assert report["ray"]["fetched"] == HOMES * PHOTOS == len(asked_at) - 1
     assert report["ray"]["fetchers"] == 3 and report["ray"]["left"] == report["fetched"] == 0
