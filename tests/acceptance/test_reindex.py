@@ -72,7 +72,7 @@ def searching(world: World, least: int = HOMES) -> Iterator[None]:
     done = Event()
 
     def search() -> None:
-        with Elasticsearch(str(world.fixed["elasticsearch_url"])) as client:
+        with Elasticsearch(str(world.fixed["elasticsearch_url"]), request_timeout=60) as client:
             while not done.is_set():
                 try:
                     answer = client.search(index=world.index, size=1, track_total_hits=True)
