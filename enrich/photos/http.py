@@ -214,13 +214,8 @@ class HttpTransport:
                 where = host if host == connecting.refused else f"{host}: {connecting.refused}"
                 text = f"{where} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
                 return _FailedError(PhotoStatus.FORBIDDEN_ADDRESS, text)
-            case aiohttp.ClientSSLError():  # its number is one of OpenSSL's, not of the system's errors
-                reasons = (getattr(error.os_error, name, None) for name in ("verify_message", "reason"))
-                why = next(filter(None, reasons), "it failed")
-                return _FailedError(PhotoStatus.CONNECT, f"{host}: no TLS connection ({why})")
             case aiohttp.ClientConnectorError():
-                why = os.strerror(error.errno) if error.errno else "it failed"
-                return _FailedError(PhotoStatus.CONNECT, f"{host}: no connection ({why})")
+                return _FailedError(PhotoStatus.CONNECT, f"{host}: {_why_not_connected(error)}")
             case aiohttp.ConnectionTimeoutError():
                 text = f"{host}: no connection within {settings.fetch_connect_timeout:g} s"
                 return _FailedError(PhotoStatus.CONNECT, text)
@@ -234,6 +229,15 @@ class HttpTransport:
             case _:
                 text = f"{host}: the answer broke off, or its body is garbled"
                 return _FailedError(PhotoStatus.CONNECTION_LOST, text)
+
+
+def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    if isinstance(
+        error, aiohttp.ClientSSLError
+    ):  # its number is one of OpenSSL's, not of the system's errors
+        reasons = (getattr(error.os_error, name, None) for name in ("verify_message", "reason"))
+        return f"no TLS connection ({next(filter(None, reasons), 'it failed')})"
+    return f"no connection ({os.strerror(error.errno) if error.errno else 'it failed'})"
 
 
 def _ended(error: _FailedError, trip: _Trip) -> Fetched:
