@@ -1,6 +1,7 @@
 """How settings may be written: lists, names, shares, and secrets in files."""
 
 import json
+import os
 import re
 import shlex
 import tempfile
@@ -112,6 +113,15 @@ def temporary_folder() -> Path:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:
         return Path("/tmp")
+
+
+def users_cache() -> Path:
+    """The user's folder of what can be made again; for a user without a home one that keeps nothing."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "listing-enrichment"
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # a number without a name, as containers may have
+        return Path("/nonexistent") / folder.name
 
 
 def read_hook(text: str) -> str | list[str]:

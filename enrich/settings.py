@@ -24,6 +24,7 @@ from enrich.setting_values import (
     contradictions,
     from_files,
     temporary_folder,
+    users_cache,
 )
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
@@ -232,8 +233,7 @@ class Settings(BaseSettings):
     @property
     def cache_folder(self) -> Path:
         """Where what can be made again is kept."""
-        users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return (self.cache or Path(users) / "listing-enrichment").expanduser()
+        return users_cache() if self.cache is None else self.cache.expanduser()
 
     @property
     def index_embedded(self) -> bool:

@@ -234,6 +234,18 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load_settings(database_url="postgresql://other/portal").database_url != settings.database_url
 
 
+def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number without a name, as clusters give one to a container."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME", "ENRICH_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not load_settings().cache_folder.parent.exists()
+
+
 def test_every_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = secret_variables()
     assert {"ELASTICSEARCH_API_KEY", "ENRICH_WEB_EDIT_TOKEN", "ENRICH_ON_FINISH"} < set(names)
