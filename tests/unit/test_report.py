@@ -234,6 +234,14 @@ def test_torchvision_s_names_are_the_thesis_s(tmp_path: Path) -> None:
     assert ["ResNet-18", "6m06", "1m40", "−4m26", "96.56", "90.00", "−6.56"] in cells(text)
 
 
+def test_timings_of_two_batches_are_two_sets_of_times(tmp_path: Path) -> None:
+    rows = [TIMING_ROW, replace(TIMING_ROW, batch=64, epoch_seconds=8.0)]
+    folders = [results_folder(tmp_path / f"{row.batch}", [], [row]) for row in rows]
+    text = page(gather(folders), gather([thesis.FOLDER]))
+    for batch in (32, 64):
+        assert f"### Measured by timing steps on a GPU, 4 threads, batch {batch}\n" in text
+
+
 def test_timings_by_steps_give_the_ratios_with_their_spread(tmp_path: Path) -> None:
     rounds = [(10.0, 5.0), (12.0, 5.0), (10.0, 4.0)]
     timings = [

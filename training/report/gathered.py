@@ -19,7 +19,7 @@ from training.compare.results import RUN as RUN_FILE
 from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
 
 RUN = ["task", "architecture", "mode", "seed"]
-TIMED = ["device", "threads", "task", "architecture", "mode", "round"]
+TIMED = ["device", "threads", "batch", "task", "architecture", "mode", "round"]
 PRETRAINED, UNSTATED, SCRATCH = KINDS = "pretrained", "weights not stated", "from scratch"
 
 
