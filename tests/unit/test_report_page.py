@@ -24,6 +24,7 @@ from training import thesis
 from training.compare.command import compare_command
 from training.compare.results import RunRow, TimingRow
 from training.data.prepare import prepare_command
+from training.models.architectures import architecture_name
 from training.report.command import report_command
 from training.report.gathered import gather
 from training.report.plots import colours, curve_figure
@@ -210,6 +211,16 @@ def test_the_commands_that_repeat_it_are_commands(tmp_path: Path) -> None:
     assert (full["architecture"], full["epochs"], full["weights"]) == (["resnet18"], 30, "imagenet")
     assert (lite["architecture"], lite["epochs"], lite["weights"]) == ([LITE.architecture], 3, "package")
     assert (steps["timing_steps"], steps["rounds"], steps["out"]) == (20, 1, Path("results"))
+
+
+def test_commands_name_architectures_of_torchvision_as_compare_takes_them(tmp_path: Path) -> None:
+    run = replace(RUN_ROW, architecture="torchvision:resnet50")
+    folder = results_folder(tmp_path / "results", [run, replace(run, architecture="torchvision:alexnet")])
+    for name in ("torchvision:resnet50", "torchvision:alexnet"):
+        add_predictions(folder, replace(run, architecture=name), COUNTS)
+    text = written(tmp_path, folder)
+    named = re.findall(r"--architecture (\S+)", text)
+    assert [architecture_name(name) for name in named] == ["alexnet", "torchvision:resnet50"]
 
 
 def test_the_command_says_how_many_draws_were_fixed(tmp_path: Path) -> None:

@@ -32,8 +32,10 @@ HARDEST = "fireplace"
 
 
 def plain(architecture: str) -> str:
-    """An architecture as the thesis's results name it: `torchvision:resnet18` is `resnet18`."""
-    return architecture.removeprefix("torchvision:")
+    """One of the thesis's architectures as its results name it: `torchvision:resnet18` is `resnet18`. Others
+    keep their names."""
+    name = architecture.removeprefix("torchvision:")
+    return name if name in ARCHITECTURES else architecture
 
 
 def title(architecture: str) -> str:
