@@ -289,6 +289,17 @@ def test_the_command_prints_what_was_kept_and_dropped(options: Asked) -> None:
     assert read_prepared(options.out).options["width"] == 60
 
 
+def test_names_in_square_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "photos", {"t[task]/a[old]": 5, "t[task]/b": 5})
+    app = typer.Typer()
+    app.command()(prepare_command)
+    arguments = [str(root), "--out", str(tmp_path / "out"), "--width", "60", "--min-width", "40"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    rows = [line.replace("│", " ").split() for line in result.stdout.splitlines()]
+    assert ["t[task]", "a[old]", "4", "1"] in rows
+
+
 def test_on_a_terminal_progress_counts_every_photo_looked_at_and_written(
     options: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

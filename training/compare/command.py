@@ -77,12 +77,12 @@ def compare_command(
     if timing_steps:
         for row in measure(prepared, out, choice, recipe, machine, timing_steps, rounds):
             _say(row)
-        Console().print(f"timings in {out}", soft_wrap=True)
+        Console(markup=False).print(f"timings in {out}", soft_wrap=True)
         return
     source = WeightSource(weights, weights_dir)
     left = compare(prepared, out, choice, source, recipe, machine, resume)
     others = f"; {left} runs are left to other processes that are at them" if left else ""
-    Console().print(f"results in {out}{others}", soft_wrap=True)
+    Console(markup=False).print(f"results in {out}{others}", soft_wrap=True)
 
 
 def _say(row: TimingRow) -> None:

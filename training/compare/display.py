@@ -22,7 +22,7 @@ class Display:
 
     def __init__(self, todo: Sequence[Cost], total: int, pace: dict[Kind, float]) -> None:
         self._console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
         self._bars = Progress(
             *columns,
             TextColumn("left: {task.fields[left]}"),

@@ -76,11 +76,11 @@ def prepare_command(
     rules = Rules(split, sizes, cap, near, seed, tuple(task or ()), tuple(exclude or ()), width, smallest)
     outcome = prepare(photos, out, rules, overwrite)
     kept = (outcome.table["reason"] == "").sum()
-    console = Console()
+    console = Console(markup=False)
     console.print(_table(outcome))
     for note in outcome.notes:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{kept} photos prepared in {out}", soft_wrap=True, markup=False)
+        console.print(note, highlight=False, soft_wrap=True)
+    console.print(f"{kept} photos prepared in {out}", soft_wrap=True)
 
 
 def _table(outcome: Outcome) -> Table:

@@ -34,7 +34,8 @@ def report_command(
         raise UsageError("name the results folders, or --thesis for the thesis's own figures, not both")
     ours = gather([thesis.FOLDER] if of_thesis else results or [])
     written = write_report(ours, out, None if of_thesis else gather([thesis.FOLDER]))
-    Console().print(f"{written} written: {len(ours.runs)} runs, {len(ours.timings)} timings", soft_wrap=True)
+    told = f"{written} written: {len(ours.runs)} runs, {len(ours.timings)} timings"
+    Console(markup=False).print(told, soft_wrap=True)
 
 
 def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
