@@ -10,7 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, figures: bool = False) -> str:
     """A Markdown table; all columns but the first are set to the right where they are `figures`."""
     rule = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [header, rule, *rows])
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in [header, rule, *rows])
+
+
+def cell(value: object) -> str:
+    """What stands in a table, without a pipe or line break that would end its cell."""
+    return " ".join(str(value).replace("|", "\\|").splitlines())
 
 
 def number(value: float | None) -> str:

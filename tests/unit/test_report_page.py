@@ -159,6 +159,15 @@ def test_classes_have_exact_intervals(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "confusion-balcony-finetuning.png").is_file()
 
 
+def test_names_with_pipes_or_line_breaks_keep_their_cells(tmp_path: Path) -> None:
+    run = replace(RUN_ROW, task="view|outlook")
+    folder = results_folder(tmp_path / "results", [run])
+    add_predictions(folder, run, {("sea|lake", "sea|lake"): 9, ("no\nwater", "no\nwater"): 1})
+    rows = [line for line in written(tmp_path, folder).splitlines() if line.startswith("|")]
+    assert "| architecture | sea\\|lake | no water | all |" in rows
+    assert any(line.startswith("| view\\|outlook | ResNet-18 |") for line in rows)
+
+
 def test_photos_are_counted_by_class(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results", [RUN_ROW])
     add_predictions(folder, RUN_ROW, COUNTS)

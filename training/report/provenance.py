@@ -99,7 +99,7 @@ def _flat(value: object, name: str = "") -> dict[str, str]:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     if value is None or not text:
         return {}
-    return {name: PurePath(text).name if text.startswith("/") else text.replace("|", "\\|")}
+    return {name: PurePath(text).name if text.startswith("/") else text}
 
 
 def _distinct(values: pd.Series) -> str:
