@@ -168,6 +168,15 @@ def test_names_with_pipes_or_line_breaks_keep_their_cells(tmp_path: Path) -> Non
     assert any(line.startswith("| view\\|outlook | ResNet-18 |") for line in rows)
 
 
+def test_names_with_dollars_are_drawn_as_they_are(tmp_path: Path) -> None:
+    run = replace(RUN_ROW, task="price $$")
+    folder = results_folder(tmp_path / "results", [run])
+    add_epochs(folder, run)
+    add_predictions(folder, run, {("$", "$"): 9, ("$$", "$$"): 1})
+    assert "| architecture | $ | $$ | all |" in written(tmp_path, folder)
+    assert len(images(tmp_path / "report" / "report.md")) == 3
+
+
 def test_photos_are_counted_by_class(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results", [RUN_ROW])
     add_predictions(folder, RUN_ROW, COUNTS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -25,6 +26,8 @@ COLOURS = ("blue", "orange", "green", "red", "purple", "brown", "pink", "gray", 
 METRICS = {"loss": "loss (cross-entropy)", "accuracy": "accuracy, %"}
 MARKERS = ("", "o", "s", "^", "v", "D")
 """Of curves of the same architecture in one figure, such as 10 and 30 epochs."""
+PLAIN = rc_context({"text.parse_math": False})
+"""Dollars in names are no formulas."""
 
 
 def colours(architectures: Sequence[str]) -> dict[str, str]:
@@ -35,6 +38,7 @@ def colours(architectures: Sequence[str]) -> dict[str, str]:
     return five | dict(zip(others, cycle(palette[len(five) :]), strict=False))
 
 
+@PLAIN
 def draw_curves(gathered: Gathered, folder: Path) -> dict[str, str]:
     """Figures of every task, mode and metric that has epochs; from scratch apart from pretrained.
 
@@ -81,6 +85,7 @@ def curve_figure(epochs: pd.DataFrame, metric: str, title: str, colour: dict[str
     return figure
 
 
+@PLAIN
 def draw_confusions(found: Sequence[Confusion], folder: Path) -> dict[str, str]:
     """A figure a task and mode, with a matrix a run; from scratch apart from pretrained.
 
