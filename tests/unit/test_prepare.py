@@ -289,6 +289,15 @@ def test_the_command_prints_what_was_kept_and_dropped(options: Asked) -> None:
     assert read_prepared(options.out).options["width"] == 60
 
 
+def test_a_name_with_a_carriage_return_is_read_back(options: Asked) -> None:
+    name = "t/a/0\r0.jpg"
+    (options.photos / "t/a/00.jpg").rename(options.photos / name)
+    prepare(options)
+    photos = read_prepared(options.out).photos
+    assert len(photos) == 20
+    assert name in {photo.source for photo in photos}
+
+
 def test_names_in_square_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "photos", {"t[task]/a[old]": 5, "t[task]/b": 5})
     app = typer.Typer()

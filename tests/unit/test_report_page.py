@@ -168,6 +168,13 @@ def test_names_with_pipes_or_line_breaks_keep_their_cells(tmp_path: Path) -> Non
     assert any(line.startswith("| view\\|outlook | ResNet-18 |") for line in rows)
 
 
+def test_a_home_with_a_carriage_return_in_its_name_is_counted(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+    table = add_predictions(folder, RUN_ROW, COUNTS) / "predictions.csv"
+    table.write_bytes(table.read_bytes().replace(b"home-0", b"home\r0"))
+    assert "100.0 % (20 of 20)" in written(tmp_path, folder)
+
+
 def test_names_with_dollars_are_drawn_as_they_are(tmp_path: Path) -> None:
     run = replace(RUN_ROW, task="price $$")
     folder = results_folder(tmp_path / "results", [run])

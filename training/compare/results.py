@@ -175,7 +175,7 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     path = folder / PREDICTIONS
     try:
         text = dict.fromkeys(("path", "group", "truth", "predicted"), str)
-        return pd.read_csv(path, dtype=text, keep_default_na=False)
+        return pd.read_csv(path, dtype=text, keep_default_na=False, lineterminator="\n")
     except FileNotFoundError:
         raise UsageError(f"{path} is missing: the run has not finished") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:

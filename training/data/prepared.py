@@ -147,7 +147,7 @@ def read_prepared(folder: Path) -> Prepared:
     if stated != digest:
         raise UsageError(f"{folder / TABLE} was changed after it was made; {again}")
     types = dict.fromkeys(COLUMNS, str) | {"width": "int64", "height": "int64"}
-    rows = pd.read_csv(io.BytesIO(table), dtype=types, keep_default_na=False)
+    rows = pd.read_csv(io.BytesIO(table), dtype=types, keep_default_na=False, lineterminator="\n")
     photos = tuple(PreparedPhoto(*row) for row in rows[list(COLUMNS)].itertuples(index=False, name=None))
     missing = [photo.path for photo in photos if not (folder / photo.path).is_file()]
     if missing:
