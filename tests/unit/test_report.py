@@ -242,6 +242,12 @@ def test_timings_of_two_batches_are_two_sets_of_times(tmp_path: Path) -> None:
         assert f"### Measured by timing steps on a GPU, 4 threads, batch {batch}\n" in text
 
 
+def test_an_epoch_of_a_task_of_one_s_own_is_said_to_be_of_the_prepared_photos(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path / "results", [], [TIMING_ROW, replace(TIMING_ROW, task="pool")])
+    text = " ".join(page(gather([folder]), gather([thesis.FOLDER])).split())
+    assert "for as many photos as the thesis had (FE: feature extraction, FT: finetuning); of pool" in text
+
+
 def test_timings_by_steps_give_the_ratios_with_their_spread(tmp_path: Path) -> None:
     rounds = [(10.0, 5.0), (12.0, 5.0), (10.0, 4.0)]
     timings = [
