@@ -4,8 +4,7 @@ A server that is killed and started again is in tests/acceptance/test_outage.py.
 """
 
 import random
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -20,6 +19,7 @@ from enrich.errors import StoppedError
 from enrich.state.schema import SCHEMA, metadata
 from tests.faults.conftest import Record
 from tests.faults.town import BRIEF, HOMES, Town
+from tests.support.gate import Gate
 from tests.support.harness import until
 from tests.support.postgres import Portal
 from tests.support.wire import Wire
@@ -35,8 +35,9 @@ _WAITING = """
     WHERE datname = current_database() AND application_name = 'listing-enrichment'
       AND wait_event_type = 'Lock'
 """
-_IN_HAND = f"SELECT FROM {SCHEMA}.listing WHERE status = 'leased' ORDER BY id DESC"
-_LAST_IN_HAND, _ALL_IN_HAND = f"{_IN_HAND} LIMIT 1 FOR UPDATE SKIP LOCKED", f"{_IN_HAND} FOR UPDATE"
+_IN_HAND = f"SELECT id FROM {SCHEMA}.listing WHERE status = 'leased' ORDER BY id"
+_FIRST_IN_HAND, _LAST_IN_HAND = f"{_IN_HAND} LIMIT 1 FOR UPDATE", f"{_IN_HAND} DESC LIMIT 1 FOR UPDATE"
+_ALL_IN_HAND = f"{_IN_HAND} DESC FOR UPDATE"
 
 
 def test_connections_are_cut_again_and_again(town: Town, beside: ThreadPoolExecutor, record: Record) -> None:
@@ -154,47 +155,52 @@ def test_a_disk_that_stays_full_stops_the_run_and_the_next_one_is_whole(town: To
     assert report.exit_code == 0 and losses == 0
 
 
-def backwards(portal: Portal) -> str:
-    """Lock what is in hand, the last first, and the rest once somebody waits for it: how that ended."""
+def backwards(portal: Portal, go_on: Callable[[], None]) -> bool:
+    """Lock what is in hand, the last first, and the rest once somebody waits for it; whether that deadlocked
+    us. Before, the first one is locked for a while, so that others come to be saved together."""
+
+    def waits() -> bool:
+        return bool(portal.execute(_WAITING)[0][0])
+
     try:
         with portal.engine.begin() as connection:
-            locked = connection.execute(text(_LAST_IN_HAND)).all()
-            for _ in range(100 if locked else 0):
-                if connection.execute(text(_WAITING)).scalar():
-                    sleep(0.3)  # meanwhile others come to be saved, so that the next group is one of several
-                    connection.execute(text(_ALL_IN_HAND))
-                    return "theirs"
-                sleep(0.01)
+            connection.execute(text(_LAST_IN_HAND))
+            with portal.engine.begin() as other:
+                other.execute(text(_FIRST_IN_HAND))
+                go_on()
+                until(waits, "the first one is waited for")
+                sleep(0.5)
+            sleep(0.1)
+            until(waits, "the last one is waited for")
+            connection.execute(text(_ALL_IN_HAND))
     except OperationalError as error:
         assert "deadlock detected" in str(error)
-        return "ours"
-    return "nobody waited"
+        return True
+    return False
 
 
 def test_somebody_locks_rows_in_the_other_order(
     town: Town,
+    gate: Gate,
     beside: ThreadPoolExecutor,
     record: Record,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Real deadlocks: the job is their victim, or who disturbs it."""
+    """A real deadlock: the job is its victim, or who disturbs it."""
     monkeypatch.setattr("enrich.pipeline.run.GROUP", 8)
     portal = town.world.portal
     portal.execute(f"ALTER DATABASE {portal.engine.url.database} SET deadlock_timeout = '20ms'")
     portal.engine.dispose()
+    gate.holds(town.world.photos, *(row.url for row in portal.execute("SELECT url FROM listing_images")))
     running = beside.submit(town.world.run, settings=BRIEF)
-    rounds: Counter[str] = Counter()
-
-    def deadlocks() -> int:
-        return rounds["ours"] + caplog.text.count("deadlock detected")
-
-    while not running.done() and deadlocks() < 3:
-        rounds[backwards(portal)] += 1
+    until(lambda: len(portal.execute(_IN_HAND)) >= 16, "homes are in hand")
+    ours = backwards(portal, gate.open)
     assert running.result().exit_code == 0
+    deadlocks = ours + caplog.text.count("deadlock detected")
     losses = town.losses()
-    record("postgres-deadlocks", "Real deadlocks with somebody else's locks", deadlocks(), losses=losses)
-    assert losses == 0 and deadlocks() > 0, rounds
+    record("postgres-deadlocks", "Real deadlocks with somebody else's locks", deadlocks, losses=losses)
+    assert losses == 0 and deadlocks > 0
 
 
 def test_three_processes_on_a_database_that_is_serializable_by_default(
