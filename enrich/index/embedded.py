@@ -79,9 +79,10 @@ _FACETS = text(f"""
            max(CASE WHEN kind = 'number' THEN value::float END) AS most
     FROM jsonb_to_recordset(CAST(:counted AS jsonb)) AS facet (field text, kind text)
     JOIN judged ON failed = '{{}}' OR (failed = ARRAY[facet.field] AND kind <> 'types')
-    LEFT JOIN LATERAL jsonb_array_elements_text(
-        CASE jsonb_typeof(document -> facet.field) WHEN 'array' THEN document -> facet.field
-             ELSE jsonb_build_array(document -> facet.field) END) AS held (value) ON true
+    LEFT JOIN LATERAL (
+        SELECT DISTINCT jsonb_array_elements_text(
+            CASE jsonb_typeof(document -> facet.field) WHEN 'array' THEN document -> facet.field
+                 ELSE jsonb_build_array(document -> facet.field) END)) AS held (value) ON true
     GROUP BY 1, 2
 """)  # noqa: S608 (put together from the constants here)
 

@@ -71,7 +71,7 @@ HOMES = (
     put("b", 5, **SURE, room_types=BOTH, price=4),
     put("c", 5, has_balcony=False, balcony_confidence=0.1, room_types=[], city="Solna", price=3),
     put("d", 5, **SURE, has_fireplace=True, fireplace_confidence=0.6),
-    put("e", 5, balcony_confidence=0.5, furnished=True, listed_on="2026-03-01T10:00:00Z", tags=["x", "y"]),
+    put("e", 5, balcony_confidence=0.5, furnished=True, listed_on="2026-03-01T10:00:00Z", tags=["x", "y", "x"]),
 )
 FILTERS = (
     (Query(), "abcde"),
