@@ -5,7 +5,9 @@ document leaves a tombstone that keeps its revision.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from math import inf, nan
 from typing import Any
 
@@ -22,6 +24,7 @@ from enrich.state.database import Database
 from enrich.state.settle import clean
 
 PAGE = 1_000
+_DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d(\.\d{1,6})?)?)?(Z|[+-]\d\d:\d\d)?)?)?)?", re.ASCII)
 _PUT = text(
     """
     INSERT INTO document AS held (index, id, revision, document)
@@ -53,7 +56,8 @@ _FAILS = """
              WHEN most IS NOT NULL THEN
                  jsonb_path_exists(document -> field, '$[*] ? (@ <= $x)', jsonb_build_object('x', most))
              WHEN absent THEN coalesce(document -> field, 'null') = 'null'
-             ELSE starts_with(document ->> field, prefix) END, false)
+             ELSE jsonb_path_exists(
+                 document -> field, '$[*] ? (@ starts with $x)', jsonb_build_object('x', prefix)) END, false)
 """
 _MATCHING = f"""
     FROM document
@@ -197,8 +201,8 @@ class EmbeddedIndex:
         es_type = self._copied.get(name, "keyword")
         if es_type == "geo_point":
             raise UsageError(f"{name} is a point: the embedded index finds none, set ELASTICSEARCH_URL")
-        if es_type == "date":  # as in Elasticsearch, a day stands for all of its moments
-            return {"field": name, "prefix": value}
+        if es_type == "date":
+            return {"field": name, "prefix": _moment(name, value)}
         return {"field": name, "holds": value if es_type == "keyword" else _read(name, es_type, value)}
 
     def close(self) -> None:
@@ -210,6 +214,23 @@ def _demand(one: Condition) -> dict[str, Any]:
         return {"field": one.field, "absent": True}
     how = "least" if one.at_least else "most" if one.at_most else "holds"
     return {"field": one.field, how: one.value}
+
+
+def _moment(name: str, value: str) -> str:
+    """What the times that a person means begin with, in UTC. As in Elasticsearch, a day stands for all of its
+    moments, and a month or a year for its first day."""
+    found = _DATE.fullmatch(value)
+    if found is None:
+        raise UsageError(f"{name} is of type date: {value!r} is not")
+    zone = found[7]
+    if zone is None:
+        return value + "0001-01-01"[len(value) :]
+    time = value.removesuffix(zone)
+    try:
+        told = datetime.fromisoformat(value).astimezone(UTC).isoformat()[: len(time)]
+    except (ValueError, OverflowError):
+        raise UsageError(f"{name} is of type date: {value!r} is not") from None
+    return told.rstrip("0").rstrip(".") if "." in told else told
 
 
 def _read(name: str, es_type: str, value: str) -> bool | int | float:

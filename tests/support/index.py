@@ -66,12 +66,13 @@ def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
 
 
 SURE, BOTH = {"has_balcony": True, "balcony_confidence": 0.9}, ["kitchen", "bathroom"]
+LISTED_ON = ["2026-03-01T10:00:00+00:00", "2026-05-02", "2025-01-01"]  # as Postgres has a time and a day
 HOMES = (
     put("a", 5, **SURE | {"balcony_confidence": 0.7}, room_types=["kitchen"], city="Solna", price=3),
     put("b", 5, **SURE, room_types=BOTH, price=4),
     put("c", 5, has_balcony=False, balcony_confidence=0.1, room_types=[], city="Solna", price=3),
     put("d", 5, **SURE, has_fireplace=True, fireplace_confidence=0.6),
-    put("e", 5, balcony_confidence=0.5, furnished=True, listed_on="2026-03-01T10:00:00Z", tags=["x", "y", "x"]),
+    put("e", 5, balcony_confidence=0.5, furnished=True, listed_on=LISTED_ON, tags=["x", "y", "x"]),
 )
 FILTERS = (
     (Query(), "abcde"),
@@ -82,7 +83,11 @@ FILTERS = (
     (Query(has=("balcony",), types={"room": ("kitchen",)}, where={"city": "Solna"}), "a"),
     (Query(where={"price": "3"}), "ac"),
     (Query(where={"furnished": "true"}), "e"),
-    (Query(where={"listed_on": "2026-03-01"}), "e"),
+    *(
+        (Query(where={"listed_on": day}), "e")
+        for day in ("2026-03-01", "2026-05-02", "2026-03-01T10:00:00Z", "2026-03-01T11:00+01:00", "2025")
+    ),
+    *((Query(where={"listed_on": day}), "") for day in ("2026-03-01T10:00:00+01:00", "2026-05", "2026")),
     (Query(where={"tags": "y"}), "e"),
     (Query(where={"listing_id": "c"}), "c"),
     (Query(lacks=("balcony",)), "c"),
