@@ -50,7 +50,8 @@ _FAILS = """
     jsonb_to_recordset(CAST(:asked AS jsonb))
         AS asked (field text, holds jsonb, least float, most float, prefix text, absent boolean)
     WHERE NOT coalesce(
-        CASE WHEN holds IS NOT NULL THEN document -> field @> holds
+        CASE WHEN holds IS NOT NULL THEN jsonb_path_exists(
+                 document -> field, 'strict $.** ? (@ == $x)', jsonb_build_object('x', holds))
              WHEN least IS NOT NULL THEN
                  jsonb_path_exists(document -> field, '$[*] ? (@ >= $x)', jsonb_build_object('x', least))
              WHEN most IS NOT NULL THEN
@@ -84,9 +85,9 @@ _FACETS = text(f"""
     FROM jsonb_to_recordset(CAST(:counted AS jsonb)) AS facet (field text, kind text)
     JOIN judged ON failed = '{{}}' OR (failed = ARRAY[facet.field] AND kind <> 'types')
     LEFT JOIN LATERAL (
-        SELECT DISTINCT jsonb_array_elements_text(
-            CASE jsonb_typeof(document -> facet.field) WHEN 'array' THEN document -> facet.field
-                 ELSE jsonb_build_array(document -> facet.field) END)) AS held (value) ON true
+        SELECT DISTINCT jsonb_path_query(
+            document -> facet.field, 'strict $.** ? (@.type() != "array")') #>> '{{}}'
+    ) AS held (value) ON true
     GROUP BY 1, 2
 """)  # noqa: S608 (put together from the constants here)
 

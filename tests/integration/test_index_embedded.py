@@ -12,7 +12,7 @@ from enrich.index.elastic.merge import MergeIndex
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.embedded import EmbeddedIndex
 from enrich.index.open import connect, open_index
-from enrich.index.protocol import Facets, Query
+from enrich.index.protocol import Column, Facets, Query
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 from enrich.settings import load_settings
 from enrich.state.database import Database
@@ -117,6 +117,14 @@ def test_facets_count_what_each_filter_would_leave(
     found = homes.facets(query)
     assert found == expected
     assert [list(counts) for counts in found.types.values()] == [list(c) for c in expected.types.values()]
+
+
+def test_arrays_of_arrays_are_counted_by_what_they_hold(index: EmbeddedIndex) -> None:
+    index.write([put("1", 5, price=[[3, 4], [5, 3]], tags=[["x"], ["y"]])])
+    columns = index.facets(Query()).columns
+    assert columns["price"] == Column("number", {}, 3, 5)
+    assert columns["tags"] == Column("keyword", {"x": 1, "y": 1})
+    assert ids(index, Query(where={"price": "4", "tags": "y"})) == "1"
 
 
 def test_a_page_of_hits_goes_on_where_the_last_one_ended(homes: EmbeddedIndex) -> None:
