@@ -51,13 +51,17 @@ def read_query(
     """The options of `enrich search` as a query; whether the names exist is the index's to say.
 
     Raises:
-        UsageError: an option that is not NAME=VALUE.
+        UsageError: an option that is not NAME=VALUE, or a column with two values.
     """
     wanted: dict[str, list[str]] = {"room": list(rooms)} if rooms else {}
     for option in types:
         name, kind = _split("--type", option, "room=kitchen")
         wanted.setdefault(name, []).append(kind)
-    columns = dict(_split("--where", option, "city=Solna") for option in where)
+    columns: dict[str, str] = {}
+    for option in where:
+        name, value = _split("--where", option, "city=Solna")
+        if columns.setdefault(name, value) != value:
+            raise UsageError(f"--where {name} is given twice: one value of a column can be asked for")
     return Query(tuple(has), {name: tuple(kinds) for name, kinds in wanted.items()}, columns, limit)
 
 

@@ -207,6 +207,7 @@ def test_verbose_in_one_command_line_does_not_last_to_the_next(
         (["retry", "1", "--all"], "--all"),
         (["override", "1"], "has_balcony"),
         (["search", "--where", "city"], "city=Solna"),
+        (["search", "--where", "city=Solna", "--where", "city=Lund"], "--where city"),
         (["search", "--type", "kitchen"], "room=kitchen"),
     ],
 )
