@@ -118,8 +118,9 @@ class ListingStages:
                 attributes = aggregate(self.bundle, results, self.min_photos_false)
         except Exception as error:
             log.exception("listing %s cannot be aggregated", claim.id)
-            await run_in(self.pools.state, self.queue.fail, claim, f"aggregate: {error!r}")
-            self.figures.quarantined += 1
+            failed = await run_in(self.pools.state, self.queue.fail, claim, f"aggregate: {error!r}")
+            self.figures.quarantined += failed
+            self.figures.stale += not failed
         else:
             result = ListingResult(claim, opened.source, results, attributes, self.bundle.bundle_id)
             ended = await self.saves.submit(result)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from enrich.model.aggregate import aggregate
 from enrich.state.database import Database
 from enrich.state.requests import Requests
 from tests.support.gate import Gate
@@ -79,3 +81,23 @@ def test_a_photo_that_fails_for_good_when_tried_again_is_asked_for_once(world: W
     world.photos.forget()
     assert world.run().exit_code == 0
     assert world.requests(PATH) == 1
+
+
+def test_what_breaks_on_a_listing_that_is_asked_for_again_meanwhile_is_no_news(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person tries it again, or its photos changed, while it is in the hands of the run."""
+    world.listing("cursed", "kitchen")
+    breaks = iter([True])
+
+    def picky(bundle: Any, results: Any, least: int) -> Any:
+        if next(breaks, False):
+            world.portal.execute("UPDATE enrichment.listing SET requested = requested + 1")
+            raise ValueError("cannot make sense of it")
+        return aggregate(bundle, results, least)
+
+    monkeypatch.setattr("enrich.pipeline.listing.aggregate", picky)
+    report = world.run()
+    assert world.statuses() == {"cursed": "done"}
+    figures = report.figures
+    assert (report.exit_code, figures.quarantined, figures.stale, figures.listings) == (0, 0, 1, 1)
