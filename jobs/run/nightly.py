@@ -48,6 +48,7 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
                     if not options.wait:
                         raise
                     stop.wait(LOCK_POLL)
+                    report = RunReport()  # its clock starts anew: the wait is no part of what the run took
                     continue
                 _run(services, options, stop, report, hold, watch)
             break

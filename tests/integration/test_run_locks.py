@@ -1,6 +1,7 @@
 """The locks of a run: which ones it waits for, how long, and what it does when one was lost."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from enrich.errors import BusyError, LockLostError
 from enrich.state.database import Database
 from enrich.state.locks import Locks
-from jobs.run.session import PUBLISH, publish_now
+from jobs.run.session import DISCOVER, PUBLISH, publish_now
 from jobs.run.stop import Stop
 from tests.support.harness import World
 from tests.support.postgres import Portal
@@ -41,3 +42,15 @@ def test_a_run_that_waits_for_its_turn_is_not_repeated_for_another_lock(
     with Locks(database).hold(PUBLISH), pytest.raises(BusyError, match="publish"):
         world.run(wait=True)
     assert world.portal.execute("SELECT exit_code FROM enrichment.run") == [(75,)]
+
+
+def test_waiting_for_another_run_is_no_part_of_what_a_run_took(
+    world: World, database: Database, beside: ThreadPoolExecutor
+) -> None:
+    world.listing("1", "kitchen")
+    with Locks(database).hold(DISCOVER):
+        running = beside.submit(world.run, wait=True)
+        time.sleep(3.0)
+        assert not running.done()
+        ended = time.monotonic()
+    assert running.result().figures.started > ended - 1.0
