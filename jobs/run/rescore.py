@@ -42,8 +42,10 @@ def rescore(settings: Settings, ids: Sequence[str] | None, stop: Stop) -> RunRep
                     return
 
         with recorded(services, "rescore", report, stop):
-            with shown(report.figures, rescoring.left, settings.log_interval):
-                publish_beside(services, report, stop, work)
-            report.figures.quarantined += services.queue.newly_quarantined
+            try:
+                with shown(report.figures, rescoring.left, settings.log_interval):
+                    publish_beside(services, report, stop, work)
+            finally:
+                report.figures.quarantined += services.queue.newly_quarantined
             report.other_bundle = rescoring.left(everything=True)
     return report

@@ -149,9 +149,11 @@ def _enrich(
 ) -> None:
     queue = services.queue
     pipeline = pipeline_on(services, queue, stopping, figures)
-    with shown(figures, lambda: queue.waiting_count(ids), services.settings.log_interval):
-        pipeline.run(ids=ids, limit=limit)
-    figures.quarantined += queue.newly_quarantined
+    try:
+        with shown(figures, lambda: queue.waiting_count(ids), services.settings.log_interval):
+            pipeline.run(ids=ids, limit=limit)
+    finally:
+        figures.quarantined += queue.newly_quarantined
 
 
 @contextmanager

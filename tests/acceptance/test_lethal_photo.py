@@ -5,7 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
+from unittest import mock
 
+import pytest
+
+from enrich.state.listings import Listings
 from tests.support.bundles import draw_bytes
 from tests.support.harness import CHECKOUT, World, seed_of
 
@@ -52,3 +57,26 @@ def test_only_the_listing_of_a_photo_that_kills_its_workers_is_quarantined(world
     assert world.documents().keys() == others
     asked = {id: world.requests(f"/{id}/{position}.jpg") for id in others for position in (0, 1)}
     assert max(asked.values()) <= 2, "no other listing is tried more than twice"
+
+
+def test_what_a_run_quarantined_before_a_stage_ended_it_is_in_its_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.listing("fine", "bedroom")
+    world.listing("lethal", "kitchen")
+    claim = Listings.claim
+
+    def late(queue: Listings, *given: Any, **named: Any) -> Any:
+        """As if workers had died on a listing."""
+        world.portal.execute("UPDATE enrichment.listing SET attempts = 3 WHERE id = 'lethal'")
+        return claim(queue, *given, **named)
+
+    monkeypatch.setattr(Listings, "claim", late)
+    with (
+        mock.patch("enrich.pipeline.photo.decode", side_effect=RuntimeError("broken")),
+        pytest.raises(RuntimeError),
+    ):
+        world.run(settings={"max_attempts": 3})
+    assert world.statuses()["lethal"] == "quarantined"
+    recorded = "SELECT figures ->> 'quarantined' FROM enrichment.run"
+    assert world.portal.execute(recorded) == [("1",)]
