@@ -107,6 +107,11 @@ def parse_number_or_share(text: str) -> tuple[float, int | None]:
     return 0.0, int(share)
 
 
+def share_of(share: float, whole: int) -> int:
+    """The most that is no more than this share of so many."""
+    return int(round(share * whole, 6))  # 0.29 * 100 is 28.999999999999996
+
+
 def temporary_folder() -> Path:
     """The folder for temporary files, or /tmp where none can be written to: few commands need one."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from enrich.setting_values import parse_number_or_share
+from enrich.setting_values import parse_number_or_share, share_of
 from enrich.source.pages import ABSENT, Page
 from enrich.state.database import Database
 from enrich.state.outbox import enqueue
@@ -92,7 +92,7 @@ def refusal(losses: Losses, max_removed: str, whole: bool) -> str | None:
     `whole`: the whole source was read, not some listings of it.
     """
     share, number = parse_number_or_share(max_removed)
-    limit = max(FEW, int(share * losses.documents)) if number is None else number
+    limit = max(FEW, share_of(share, losses.documents)) if number is None else number
     if whole and not losses.seen and losses.documents:
         why = f"the source has no active listings at all, and {losses.documents} documents were made of some"
     elif whole and not losses.photos_seen and losses.emptied:

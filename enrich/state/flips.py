@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from enrich.model.kind import WORDS, overridable
-from enrich.setting_values import parse_number_or_share
+from enrich.setting_values import parse_number_or_share, share_of
 from enrich.state.schema import BACKFILL
 
 Counts = dict[str, dict[str, int]]
@@ -98,7 +98,7 @@ def count(connection: Connection, saved: Sequence[tuple[int, Mapping[str, Any], 
             if id == backfill.id:
                 tally(flips, list(changes(before, after)))
         share, number = parse_number_or_share(backfill.max_flips)
-        most = int(share * backfill.marked) if number is None else number
+        most = share_of(share, backfill.marked) if number is None else number
         for field, by_change in flips.items():
             if by_change[""] > most:
                 raise FlipsExceededError(
