@@ -37,9 +37,8 @@ class Figures:
     """(host, kind) -> failures; beyond `HOSTS_KEPT` of them as of `OTHER_HOSTS`."""
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work per stage, summed over its threads or requests."""
-    batches: int = 0
-    """Batches that went through the model, each with `batch_size` places for photos."""
-    batch_size: int = 0
+    places: int = 0
+    """Places for photos in the batches that went through the model."""
     seen: int = 0
     """Listings of which a photo was seen; `answers` sums what the model says of these."""
     answers: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -84,8 +83,7 @@ class Figures:
     def batch(self, size: int) -> None:
         """Count a batch with room for `size` photos."""
         with self._lock:
-            self.batches += 1
-            self.batch_size = size
+            self.places += size
 
     def answered(self, attributes: Attributes) -> None:
         """Count what the model says of a listing that was saved."""

@@ -107,7 +107,7 @@ def _counted(report: RunReport) -> Iterator[Sample]:
             yield names.PHOTOS, (status,), count
         yield names.SCORED, (), figures.scored
         yield names.BYTES, (), figures.bytes
-        yield names.PLACES, (), figures.batches * figures.batch_size
+        yield names.PLACES, (), figures.places
         for stage, seconds in figures.seconds.copy().items():
             yield names.STAGE_SECONDS, (stage,), seconds
     for outcome, count in (

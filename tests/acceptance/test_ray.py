@@ -281,3 +281,14 @@ def test_without_the_extra_it_says_what_to_install(world: World, monkeypatch: py
         "enrich: --ray needs Ray, which is not installed: pip install 'listing-enrichment[ray]'\n"
     )
     assert world.portal.execute("SELECT count(*) FROM enrichment.backfill") == [(0,)]
+
+
+def test_places_are_counted_beside_the_photos_that_a_cluster_scored(
+    world: World, ray_folder: Path, tmp_path: Path
+) -> None:
+    """The metrics' batch fill is the one by the other."""
+    world.listing("house", "kitchen", "balcony")
+    metrics = tmp_path / "enrich.prom"
+    assert on_ray(world, metrics_file=metrics)["ray"]["scored"] == 2
+    told = dict(line.split() for line in metrics.read_text().splitlines() if not line.startswith("#"))
+    assert float(told["enrich_batch_places_total"]) >= float(told["enrich_photos_scored_total"]) == 2

@@ -261,6 +261,7 @@ class _Drive:
     def _scored(self, asks: Sequence[Ask], scored: Scored) -> None:
         counted(scored.ends, self._figures)
         self._figures.scored += scored.scored
+        self._figures.places += scored.places
         for stage, seconds in scored.seconds.items():
             self._figures.seconds[stage] += seconds
         for ask, (_, transient) in zip(asks, scored.ends, strict=True):

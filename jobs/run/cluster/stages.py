@@ -52,6 +52,8 @@ class Scored:
     ends: Sequence[tuple[PhotoStatus, bool]]
     """How each ended, and whether that may pass."""
     scored: int
+    places: int
+    """In the batches that they were scored in."""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -131,7 +133,7 @@ class Scorer:
         with figures.timed("save"):
             self._ahead.save(results)
         ends = [(result.status, result.transient) for result in results]
-        return Scored(ends, figures.scored, dict(figures.seconds))
+        return Scored(ends, figures.scored, figures.places, dict(figures.seconds))
 
     def _scores(self, answers: Sequence[Fetched], figures: Figures) -> dict[str, PhotoScore | Decoded]:
         """Scores of the answers' bytes by sha256, or why they cannot be decoded; the same bytes just once."""
@@ -149,7 +151,7 @@ class Scorer:
             made = [each for batch in self._lanes.map(self._engine.score, batches) for each in batch]
         for (sha, one), outputs in zip(good, made, strict=True):
             ends[sha] = PhotoScore(sha, one.dhash, scores_of(outputs), self._features.packed(outputs))
-        figures.scored = len(good)
+        figures.scored, figures.places = len(good), len(batches) * size
         return ends
 
     def _decode(self, body: bytes | None) -> Decoded:
