@@ -68,6 +68,7 @@ LEFT JOIN LATERAL (
              ELSE 1 / (SELECT sum(exp(greatest(z - top, -500))) FROM unnest(scaled) AS z) END AS chance
   ) AS a
   WHERE s.sha256 = p.value ->> 'sha256' AND l.model_ids ? s.model_id
+    AND b.heads -> head -> 'temperatures' ? s.model_id
 ) AS heads ON true
 LEFT JOIN LATERAL (
   SELECT (q.value ->> 'position')::integer AS position

@@ -82,3 +82,13 @@ def test_the_documented_queries_sort_a_gallery_and_choose_a_cover(world: World) 
     assert [row.room_type for row in world.portal.execute(gallery)] == ["kitchen", "bathroom", "other"]
     covers = {row.listing_id: row.url for row in world.portal.execute(cover)}
     assert covers["1009"].endswith("/1009/1.jpg") and covers["1010"].endswith("/1010/0.jpg")
+
+
+def test_without_the_bundle_that_made_the_listing_there_is_no_answer(world: World) -> None:
+    """As in a database from before version 0004, until a run has used the bundle."""
+    world.listing("a", "balcony", "kitchen")
+    migrate(world.settings())
+    world.run()
+    world.portal.execute("DELETE FROM enrichment.bundle")
+    answers = ("room_type", "room_probability", BALCONY, "fireplace_probability")
+    assert [[photo[name] for name in answers] for photo in shown(world, "a")] == [[None] * 4] * 2
