@@ -46,7 +46,7 @@ _PHOTO_FIXED = {
     "near_duplicate_of": "near.position",
 }
 
-# Logits become probabilities as in `enrich.model`; exp() of Postgres fails where it underflows.
+# Logits become probabilities as in `enrich.model`; exp() of Postgres fails where it under- or overflows.
 _PHOTO_SOURCE = f"""
 FROM {SCHEMA}.listing AS l
 CROSS JOIN LATERAL jsonb_array_elements(l.photos) AS p
@@ -64,7 +64,7 @@ LEFT JOIN LATERAL (
   ) AS o
   CROSS JOIN LATERAL (
     SELECT b.heads -> head -> 'classes' ->> (best - 1) AS class,
-           CASE cardinality(scaled) WHEN 1 THEN 1 / (1 + exp(-greatest(top, -500)))
+           CASE cardinality(scaled) WHEN 1 THEN 1 / (1 + exp(-least(greatest(top, -500), 500)))
              ELSE 1 / (SELECT sum(exp(greatest(z - top, -500))) FROM unnest(scaled) AS z) END AS chance
   ) AS a
   WHERE s.sha256 = p.value ->> 'sha256' AND l.model_ids ? s.model_id

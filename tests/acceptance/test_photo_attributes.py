@@ -92,3 +92,11 @@ def test_without_the_bundle_that_made_the_listing_there_is_no_answer(world: Worl
     world.portal.execute("DELETE FROM enrichment.bundle")
     answers = ("room_type", "room_probability", BALCONY, "fireplace_probability")
     assert [[photo[name] for name in answers] for photo in shown(world, "a")] == [[None] * 4] * 2
+
+
+def test_a_photo_that_is_surer_than_numbers_tell_leaves_the_view_readable(world: World) -> None:
+    world.listing("a", "balcony")
+    migrate(world.settings())
+    world.run()
+    world.portal.execute("""UPDATE enrichment.photo_score SET scores = scores || '{"balcony": [4000.0]}'""")
+    assert shown(world, "a")[0][BALCONY] == 1.0
