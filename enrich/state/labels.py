@@ -106,8 +106,8 @@ class Taught:
     """What the model says of the listing: `listing.model_attributes`."""
     photos: Sequence[Mapping[str, Any]]
     """Its photos whose bytes are known: entries of `listing.photos`."""
-    answers: Mapping[int, Mapping[str, Any]]
-    """Position -> a row of the view `photo_attributes`."""
+    answers: Mapping[tuple[int, str], Mapping[str, Any]]
+    """Position and URL, since photos may share a position -> a row of the view `photo_attributes`."""
 
 
 class Labels:
@@ -144,9 +144,9 @@ class Labels:
 
         def work(connection: Connection) -> list[Taught]:
             rows = connection.execute(_TAUGHT, {"after": after, "page": PAGE}).all()
-            answers: dict[str, dict[int, Any]] = {}
+            answers: dict[str, dict[tuple[int, str], Any]] = {}
             for row in connection.execute(_ANSWERS, {"ids": [row.id for row in rows]}).scalars():
-                answers.setdefault(row["listing_id"], {})[row["position"]] = row
+                answers.setdefault(row["listing_id"], {})[row["position"], row["url"]] = row
             return [
                 Taught(
                     row.id,

@@ -145,7 +145,7 @@ def _cells(
     labels: Mapping[str, Label],
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"url": photo["url"]}
-    answers = listing.answers.get(photo["position"], {})
+    answers = listing.answers.get((photo["position"], photo["url"]), {})
     for head in heads:
         field = head.rules.answer_field(head.name)
         label = labels.get(head.name)
@@ -168,7 +168,8 @@ def _learnt(head: Head, listing: Taught, photo: Mapping[str, Any], said: Any) ->
         return False
     found = listing.model["evidence"].get(head.name)
     sure = listing.model["fields"].get(head.rules.answer_field(head.name)) is True
-    return True if sure and found and found["position"] == photo["position"] else ""
+    decided = found and (found["position"], found["url"]) == (photo["position"], photo["url"])
+    return True if sure and decided else ""
 
 
 def _text(said: Any) -> str:

@@ -67,6 +67,25 @@ def test_overrides_become_labels_of_the_photos_they_are_about(enriched: World, t
     assert rows["b", "0"]["model_room"].startswith("bathroom ")
 
 
+def test_of_photos_at_one_position_each_has_its_own_label_and_answers(
+    enriched: World, tmp_path: Path
+) -> None:
+    """A portal may give all photos of a listing the same position."""
+    enriched.portal.add("c")
+    for seed, shows in enumerate(("kitchen", "balcony", "bedroom")):
+        enriched.portal.add_photo("c", 0, enriched.photo(shows, 70 + seed))
+    enriched.run()
+    say(enriched, "c", "has_balcony", True)
+    say(enriched, "c", "has_fireplace", False)
+    manifest(enriched, tmp_path / "out")
+    rows = csv.DictReader((tmp_path / "out" / "manifest.csv").open(encoding="utf-8"))
+    assert sorted((row["model_room"].split()[0], row["balcony"]) for row in rows) == [
+        ("bedroom", ""),
+        ("kitchen", ""),
+        ("other", "1"),
+    ]
+
+
 def test_training_reads_the_manifest_and_finds_the_bytes_that_were_scored(
     enriched: World, tmp_path: Path
 ) -> None:
