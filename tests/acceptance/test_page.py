@@ -65,6 +65,23 @@ def test_a_search_shows_what_matches_with_counts_and_its_body(
     assert "No listing matches all of this" in page.get("/?where.city=Nowhere").text
 
 
+def test_of_photos_at_one_position_the_one_that_decided_is_shown(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    """A portal may give all photos of a listing the same position."""
+    homes.portal.add("5", city="Visby")
+    kinds = ("kitchen", "balcony", "bedroom")
+    urls = [homes.photo(shows, 70 + n, f"/same/{n}.jpg") for n, shows in enumerate(kinds)]
+    for url in urls:
+        homes.portal.add_photo("5", 0, url)
+    assert homes.run().exit_code == 0
+    page = open_client(settings(homes, tmp_path))
+    listing = page.get("/listing/5").text
+    assert listing.count("decided balcony") == 1
+    search = page.get("/?where.city=Visby").text
+    assert [url for url in urls if url_key(url) in search] == [urls[1]]
+
+
 @pytest.mark.parametrize(
     ("address", "code", "words"),
     [

@@ -167,16 +167,16 @@ def known_listing(services: Services, id: str) -> str:
 
 def _shots(told: Mapping[str, Any], heads: Sequence[Head]) -> list[Shot]:
     evidence = (told["attributes"] or {}).get("evidence", {})
-    by_place: dict[int, list[str]] = {}
+    by_place: dict[tuple[int, str], list[str]] = {}  # photos may share a position
     for name, found in evidence.items():
         if "position" in found:
-            by_place.setdefault(found["position"], []).append(name)
+            by_place.setdefault((found["position"], found["url"]), []).append(name)
     return [
         Shot(
             photo,
             Picture(photo["key"], photo["sha256"]),
             [bar for head in heads for bar in _bars(head, photo["probabilities"].get(head.name))],
-            by_place.get(photo["position"], []),
+            by_place.get((photo["position"], photo["url"]), []),
         )
         for photo in told["photos"]
     ]

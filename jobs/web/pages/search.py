@@ -148,9 +148,10 @@ def _card(
     first = [*query.has, *([query.sort] if query.sort else []), *(head.name for head in alone)]
     evidence = document.get("evidence") or {}
     shown = next((name for name in first if "position" in (evidence.get(name) or {})), None)
-    by_place = {photo["position"]: photo for photo in photos}
+    by_place = {(photo["position"], photo["url"]): photo for photo in photos}  # they may share a position
     picture, words = None, f"Photo of {id}"
-    if shown is not None and (photo := by_place.get(evidence[shown]["position"])):
+    found = evidence[shown] if shown is not None else {}
+    if photo := by_place.get((found.get("position"), found.get("url"))):
         picture = Picture(photo["key"], photo["sha256"])
         words = f"Photo {photo['position']} of {id}, which shows: {shown}"
     elif seen := [photo for photo in photos if photo["sha256"]]:
