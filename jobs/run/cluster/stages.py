@@ -108,14 +108,15 @@ class Scorer:
         """
         if hasattr(self, "_engine"):
             return
-        self._folder = tempfile.TemporaryDirectory(prefix="enrich-bundle-")
-        self._bundle = choose(load_bundle(unpacked(files, Path(self._folder.name))), settings).bundle
+        # Only until the model is loaded: at the end Ray kills an actor, which then removes nothing.
+        with tempfile.TemporaryDirectory(prefix="enrich-bundle-") as folder:
+            self._bundle = choose(load_bundle(unpacked(files, Path(folder))), settings).bundle
+            engine = open_engine(self._bundle, settings)
         self._features = FreshFeatures(self._bundle, settings.keep_embeddings)
         database, _ = connect(settings)
         self._ahead = Ahead(database)
         self._decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), "decode")
         self._max_pixels = settings.max_pixels
-        engine = open_engine(self._bundle, settings)
         self._lanes = lane_pool(engine)
         self._engine = engine
 
