@@ -232,9 +232,8 @@ class HttpTransport:
 
 
 def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
-    if isinstance(
-        error, aiohttp.ClientSSLError
-    ):  # its number is one of OpenSSL's, not of the system's errors
+    if isinstance(error, aiohttp.ClientSSLError):
+        # Its number is one of OpenSSL's, not of the system's errors.
         reasons = (getattr(error.os_error, name, None) for name in ("verify_message", "reason"))
         return f"no TLS connection ({next(filter(None, reasons), 'it failed')})"
     return f"no connection ({os.strerror(error.errno) if error.errno else 'it failed'})"

@@ -55,9 +55,9 @@ def fit(options: FitOptions) -> Bundle:
             f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
             'whole homes, or "" where every group is one'
         )
+    if options.shares and options.finetune == "none":
+        raise UsageError("--share is for finetuning; leave it out, or add --finetune")
     for name in options.shares:
-        if options.finetune == "none":
-            raise UsageError("--share is for finetuning; leave it out, or add --finetune")
         if not photos.within(name).any():
             raise UsageError(f"--share {name}: no photo's path begins with that folder")
     backbone = (
