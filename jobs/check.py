@@ -23,6 +23,7 @@ from enrich.records import Photo, PhotoStatus
 from enrich.settings import Settings, variable
 from enrich.source.portal import Source
 from enrich.state.database import Database, check_schema, connect
+from enrich.state.runs import Runs
 from enrich.state.schema import SCHEMA, metadata
 from jobs.cli.misspelt import misspelt
 from jobs.run.schedule import trigger
@@ -142,6 +143,8 @@ class _Checks:
             raise _Needs("the database")
         heads = self._bundle.heads if self._bundle else ()
         source = Source(self._databases[1], self._settings, reserved(heads))
+        if self._schema:
+            source.tells_active(Runs(self._databases[0]).told_active())
         found = source.check()
         self._source = source
         return found

@@ -145,6 +145,21 @@ class PortalTables:
         one, other = self.images.columns["listing_id"], self.listings.columns["id"]
         return any(one.type in kind and other.type in kind for kind in _ALIKE)
 
+    def tells_active(self, before: int | None = None) -> bool:
+        """Whether the listings have the column `active`.
+
+        Raises:
+            SourceError: run number `before` read it: nothing else tells which are inactive.
+        """
+        found = "active" in self.listings.columns
+        if before is not None and not found:
+            raise SourceError(
+                f"{self.listings.sql} has no column active, which run {before} read: inactive listings would "
+                "be enriched and found. Make a view that has it (`true AS active` where all its listings are "
+                f"active), and set {self.listings.setting} to it"
+            )
+        return found
+
 
 def read_portal(connection: Connection, settings: Settings, reserved: Collection[str]) -> PortalTables:
     """Look up and verify the portal's tables.

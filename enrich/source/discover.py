@@ -8,7 +8,7 @@ statement, so memory is bounded by the page, and unchanged listings cause no wri
 # ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -32,6 +32,7 @@ from enrich.source.portal import Source, SourceListing
 from enrich.source.removals import Losses, Removals, refusal
 from enrich.state.database import Database
 from enrich.state.outbox import enqueue
+from enrich.state.runs import Runs
 from enrich.state.schema import NEXT_REVISION
 
 KINDS = ("new", "returned", "changed", "documents", "revalidated")
@@ -54,6 +55,8 @@ class Discovery:
     documents: int = 0
     revalidated: int = 0
     removed: int = 0
+    tells_active: bool = False
+    """Whether the portal's listings have the column `active`."""
     refusal: str | None = None
     """Why the removal guard let nothing leave, for people; None where it let pass what there was."""
 
@@ -68,7 +71,7 @@ class Discovery:
 
     def as_json(self) -> dict[str, int]:
         """The counts, for logs and the table `run`."""
-        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "refusal"}
+        counts = {name: getattr(self, name) for name in ("seen", *KINDS, "removed")}
         return {**counts, "unchanged": self.unchanged}
 
 
@@ -98,9 +101,11 @@ def discover(
     Raises:
         SourceError, OutageError: from reading.
     """
+    tells_active = source.tells_active(Runs(state).told_active())
     removals = Removals(state, run_id, check)
     removals.forget()
     comparison = _Comparison(source, state, parameters(settings, revalidate), removals, check)
+    comparison.found.tells_active = tells_active
     for page in pages(source, settings.page_size, ids):
         comparison.compare(page)
     losses = comparison.losses

@@ -26,6 +26,7 @@ from enrich.source.pages import (
 from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
+from enrich.state.runs import Runs
 from enrich.state.schema import SERVED
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ def foresee(
 ) -> Discovery:
     """What `discover` would answer now; arguments and errors as there."""
     found, losses = Discovery(), Losses()
+    found.tells_active = source.tells_active(Runs(state).told_active())
     for compared in _compared(source, state, settings, ids, revalidate):
         losses.see(compared.page)
         found.seen += len(compared.page.listings)

@@ -99,6 +99,10 @@ class Source:
         """Copied column -> Elasticsearch type."""
         return {field.name: field.es_type for field in self._tables.copied}
 
+    def tells_active(self, before: int | None) -> bool:
+        """Whether the listings have the column `active`; an error where run number `before` read it."""
+        return self._tables.tells_active(before)
+
     def check(self) -> list[str]:
         """Verify tables, columns, types, privileges and ids, and read one listing; say what was found."""
         listings, images = self._tables.listings, self._tables.images

@@ -83,7 +83,7 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
     return {
         "listings": tables.listings.sql,
         "images": tables.images.sql,
-        "active": "l.active IS NOT FALSE" if "active" in tables.listings.columns else "true",
+        "active": "l.active IS NOT FALSE" if tables.tells_active() else "true",
         "updated_at": _UPDATED_AT,
         "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
         "document": f"CROSS JOIN LATERAL (SELECT {named}) c",

@@ -39,6 +39,11 @@ _NIGHTS = text(f"""
     ORDER BY id DESC LIMIT :limit
 """)  # noqa: S608 (our own constant)
 
+_TOLD_ACTIVE = text("""
+    SELECT CASE WHEN figures -> 'active_column' = 'true' THEN id END FROM run
+    WHERE jsonb_typeof(figures -> 'active_column') = 'boolean' ORDER BY id DESC LIMIT 1
+""")
+
 _SUCCESSES = text("""
     SELECT kind, extract(epoch FROM max(finished_at)) AS finished
     FROM run WHERE exit_code IN (0, 1) GROUP BY kind
@@ -101,6 +106,11 @@ class Runs:
     def numbered(self, number: int) -> Run | None:
         """The run of this number."""
         return next(iter(self._read(_NUMBERED, id=number)), None)
+
+    def told_active(self) -> int | None:
+        """The number of the last run that read the portal's listings, where these had the column `active`."""
+        told: int | None = self._database.run(lambda connection: connection.scalar(_TOLD_ACTIVE))
+        return told
 
     def _read(self, statement: TextClause, **given: Any) -> list[Run]:
         def work(connection: Connection) -> Sequence[Any]:

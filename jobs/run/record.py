@@ -75,6 +75,7 @@ class RunReport:
         return {
             **self.figures.as_json(),
             "discovery": self.discovery.as_json() if self.discovery else {},
+            "active_column": self.discovery.tells_active if self.discovery else None,
             "documents": asdict(self.published),
             "marked": self.marked,
             "joined": self.joined,

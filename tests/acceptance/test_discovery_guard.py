@@ -117,3 +117,27 @@ def test_what_is_new_comes_in_although_the_guard_tripped(settled: World) -> None
     assert kept == [(0, None), (3, "25 of 30"), (3, "25 of 31")]
     settled.portal.execute("UPDATE listings SET active = true")
     assert len(saved) == 25 and settled.run().published.written == 0
+
+
+def test_the_column_active_lost(settled: World) -> None:
+    """Renamed or dropped, it would bring every inactive listing back into the search."""
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '05'")
+    settled.run()
+    before = settled.versions()
+    settled.portal.execute("ALTER TABLE listings RENAME active TO is_active")
+    for command in (("run",), ("run", "--dry-run"), ("reindex",), ("check",)):
+        stopped = settled.enrich(*command)
+        told = stopped.stderr + stopped.stdout
+        assert stopped.returncode == 2, told
+        assert "no column active, which run 2 read" in told and "ENRICH_SOURCE_LISTINGS" in told
+    assert settled.versions() == before
+
+    settled.portal.execute("CREATE VIEW homes AS SELECT *, is_active AS active FROM listings")
+    mended = settled.run(settings={"source_listings": "homes"})
+    assert mended.published.written == mended.published.removed == 0 and settled.versions() == before
+
+
+def test_a_portal_that_never_had_the_column_active(settled: World) -> None:
+    settled.portal.execute("ALTER TABLE listings DROP COLUMN active")
+    settled.portal.execute("UPDATE enrichment.run SET figures = figures - 'active_column'")
+    assert settled.run().exit_code == 0 and settled.run().exit_code == 0
