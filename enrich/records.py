@@ -130,6 +130,8 @@ class Claim:
     token: str
     requested: int
     revalidate: bool
+    photo_fp_done: str | None = None
+    """What its last completion was made from (`ListingPhotos.photo_fp`); None before the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ class Known:
 
     state: PhotoState | None = None
     score: PhotoScore | None = None
+    seen: bool = False
+    """Whether the listing has asked for it in the version that it has now, so that what another one found
+    later, in a version of its own, is news to it and no reason to ask."""
 
     @property
     def validators(self) -> Validators | None:
@@ -42,10 +45,20 @@ def look_up(queue: WorkQueue, keys: Sequence[str], scores_of: ScoresOf) -> dict[
     return {key: Known(state, scores.get(state.sha256 or "")) for key, state in states.items()}
 
 
+def seen(photos: Sequence[Photo], known: Mapping[str, Known]) -> Mapping[str, Known]:
+    """What is known, for a listing that was completed with these very photos."""
+    others = {
+        photo.key: replace(found, seen=True)
+        for photo in photos
+        if (found := known.get(photo.key)) and found.state and found.state.version != photo.version
+    }
+    return {**known, **others} if others else known
+
+
 def settled(photo: Photo, known: Known) -> PhotoResult | None:
     """The result of a photo that needs no request; None where it is to be asked for."""
     before = known.state
-    if before is None or before.version != photo.version:
+    if before is None or not (known.seen or before.version == photo.version):
         return None
     if before.status.ok and known.score is not None:
         return PhotoResult(photo, PhotoStatus.OK, before.sha256, known.score, before.validators)

@@ -21,7 +21,7 @@ from enrich.pipeline.features import FreshFeatures
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.listing import ListingStages, OpenListing
-from enrich.pipeline.outcome import UNKNOWN, Known
+from enrich.pipeline.outcome import UNKNOWN, Known, seen
 from enrich.pipeline.photo import PhotoStages
 from enrich.pipeline.pools import Pools, run_in
 from enrich.pipeline.saving import Ended, save
@@ -130,7 +130,9 @@ class Pipeline:
                 await self.leases.put_off(claim, ABSENT_DELAY)
                 continue
             opened = OpenListing(claim, listing)
-            results = self.photos.settled(claim, listing.photos, known)
+            same = claim.photo_fp_done == listing.photo_fp
+            own = seen(listing.photos, known) if same else known
+            results = self.photos.settled(claim, listing.photos, own)
             if len(results) == len(listing.photos):
                 await self.known.acquire()
                 if self.stopping():
@@ -145,7 +147,7 @@ class Pipeline:
                     self.window.give_back()
                     self.listings.throw_away(opened)
                     break
-                group.create_task(self.listings.carry(opened, photo, known.get(photo.key, UNKNOWN)))
+                group.create_task(self.listings.carry(opened, photo, own.get(photo.key, UNKNOWN)))
 
     def _read(self, claims: Sequence[Claim]) -> tuple[dict[str, ListingPhotos], dict[str, Known]]:
         """Claimed listings by id, and what is known of their photos by URL key; called in a thread."""

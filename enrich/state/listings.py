@@ -61,7 +61,7 @@ def _claiming(which: str, order: str) -> TextClause:
             attempts = least(l.attempts + 1, :most),
             not_before = NULL
         FROM picked WHERE l.id = picked.id
-        RETURNING l.id, l.status, l.requested, l.revalidate, l.priority
+        RETURNING l.id, l.status, l.requested, l.revalidate, l.photo_fp_done, l.priority
     """)  # noqa: S608 (built from the constants here)
 
 
@@ -78,7 +78,7 @@ _ORPHANED = text(f"""
 
 # What an earlier try of the same claim leased: its commit got through, and only the answer was lost.
 _CLAIMED = text("""
-    SELECT id, status, requested, revalidate, priority FROM listing
+    SELECT id, status, requested, revalidate, photo_fp_done, priority FROM listing
     WHERE lease_worker = CAST(:worker AS uuid) AND lease_token = CAST(:token AS uuid)
 """)
 
@@ -162,7 +162,7 @@ class Listings:
             leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
             self.newly_quarantined += len(rows) - len(leased)
             if leased or not rows:
-                return [Claim(r.id, token, r.requested, r.revalidate) for r in leased]
+                return [Claim(r.id, token, r.requested, r.revalidate, r.photo_fp_done) for r in leased]
 
     def _claimed(self, statement: TextClause, given: Mapping[str, Any]) -> Sequence[Row[Any]]:
         given = {**given, "worker": self._me.id}
