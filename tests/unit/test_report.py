@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from enrich.errors import UsageError
-from tests.support.compared import RUN_ROW, TIMING_ROW, add_settings, results_folder, thesis_rows
+from tests.support.compared import (
+    RUN_ROW,
+    TIMING_ROW,
+    add_predictions,
+    add_settings,
+    results_folder,
+    thesis_rows,
+)
 from training import thesis
 from training.compare.results import RunRow
 from training.report.command import page, report_command
@@ -358,6 +365,32 @@ def test_fixed_draws_are_called_so_and_stand_beside_nothing_of_the_thesis(tmp_pa
     assert "augmentation is 8 fixed draws a photo" in text
     assert "pretrained, 30 epochs (runs: 1)" in text
     assert "pretrained, 30 epochs, 8 fixed draws a photo (runs: 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "choice", "changed", "named"),
+    [
+        ({"rate": 0.01}, {}, {}, "rate 0.01"),
+        ({"batch": 8, "momentum": 0.5}, {}, {}, "batch 8, momentum 0.5"),
+        ({}, {}, {"precision": "bf16"}, "bf16"),
+        ({}, {"size": 160}, {"input_size": 160}, "160 px"),
+    ],
+)
+def test_runs_that_learnt_otherwise_are_no_seeds_of_the_others(
+    told: dict[str, float], choice: dict[str, int], changed: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    usual = results_folder(tmp_path / "usual", [RUN_ROW])
+    row = replace(RUN_ROW, best_val_accuracy=0.8, **changed)
+    other = results_folder(tmp_path / "other", [row])
+    for folder, learnt_by in ((usual, {}), (other, told)):
+        by = {"batch": 32, "rate": 0.001} | learnt_by
+        add_predictions(folder, row, {("balcony", "balcony"): 1}, hyperparameters=by)
+        add_settings(folder, choice=choice)
+    ours = gather([usual, other])
+    rows = cells(section(page(ours, gather([thesis.FOLDER])), "Balcony, finetuning"))
+    assert [row[5] for row in rows if row[0] == "ResNet-18"] == ["90.00"]
+    assert [row[5] for row in rows if row[0] == f"ResNet-18, {named}"] == ["80.00"]
+    assert ours.runs["peers"].nunique() == 2
 
 
 def test_results_of_earlier_versions_say_nothing_of_fixed_draws(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Results folders of `compare`, checked and merged, as the report reads them.
 
 Two runs stand in one row of a table only if they differ in nothing but the seed: `label` names the row. Runs
-are compared with each other only if weights, epochs, split and augmentation are the same: `peers` names those
-runs.
+are compared with each other only if weights, split and all that they learnt by are the same: `peers` names
+those runs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 
 from enrich.errors import UsageError
 from training import thesis
+from training.compare.plan import Recipe
 from training.compare.results import RUN as RUN_FILE
 from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
 
@@ -57,7 +58,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     parts = [_read(folder, _named(folder, folders)) for folder in folders]
     runs = pd.concat([part.runs for part in parts], ignore_index=True)
     timings = pd.concat([part.timings for part in parts], ignore_index=True)
-    _refuse_twice(runs, [*RUN, "weights", "epochs", "split", "cache_features"], "run")
+    _refuse_twice(runs, [*RUN, "weights", "epochs", "label"], "run")
     _refuse_twice(timings, TIMED, "timing")
     return Gathered(
         runs=_sorted(runs),
@@ -112,8 +113,13 @@ def _read(folder: Path, name: str) -> Gathered:
     runs["folder"], dataset = name, settings.get("dataset", {})
     split = str(dataset.get("options", {}).get("split", ""))
     runs["place"] = [_place(folder, run) for run in found.runs.itertuples()]
-    digests = [read_run(place).get("dataset_digest", "") if place else "" for place in runs["place"]]
-    runs["digest"] = [str(digest) for digest in digests]
+    own = [read_run(place) if place else {} for place in runs["place"]]
+    runs["digest"] = [str(run.get("dataset_digest", "")) for run in own]
+    size = settings.get("choice", {}).get("size")
+    runs["departures"] = [
+        _departures(run, told.get("hyperparameters", {}), size)
+        for run, told in zip(runs.itertuples(), own, strict=True)
+    ]
     runs["split"] = np.where(runs["digest"] == dataset.get("digest", ""), split, "")
     runs["kind"] = runs["weights"].map({"": UNSTATED, "none": SCRATCH}).fillna(PRETRAINED)
     runs["label"] = [_label(run) for run in runs.itertuples()]
@@ -168,16 +174,28 @@ def _label(run: Any) -> str:
         parts.append(f"{run.epochs} epochs")
     if run.split not in ("", "thesis"):
         parts.append(f"split by {run.split}")
-    return ", ".join(parts + _draws(run))
+    return ", ".join(parts + run.departures)
 
 
-def _draws(run: Any) -> list[str]:
-    """What the augmentation was, where it was not the protocol's."""
-    return [] if pd.isna(run.cache_features) else [f"{run.cache_features} fixed draws a photo"]
+def _departures(run: Any, learnt_by: Mapping[str, object], size: int | None) -> list[str]:
+    """What of a run was not the protocol's.
+
+    `learnt_by`: its hyperparameters, where they are known. `size`: the pixels that were asked for, if any.
+    """
+    protocol = Recipe()
+    parts = [] if pd.isna(run.cache_features) else [f"{run.cache_features} fixed draws a photo"]
+    for name in ("batch", "rate", "momentum"):
+        if (value := learnt_by.get(name, usual := getattr(protocol, name))) != usual:
+            parts.append(f"{name} {value}")
+    if not pd.isna(run.precision) and run.precision not in ("", protocol.precision):
+        parts.append(run.precision)
+    if size and not pd.isna(run.input_size) and run.input_size == size:
+        parts.append(f"{size} px")
+    return parts
 
 
 def _peers(run: Any) -> str:
     parts = [run.kind, "epochs not stated" if pd.isna(run.epochs) else f"{run.epochs} epochs"]
     if run.split:
         parts.append("the thesis's split" if run.split == "thesis" else f"split by {run.split}")
-    return ", ".join(parts + _draws(run))
+    return ", ".join(parts + run.departures)
