@@ -232,6 +232,17 @@ class Evidence:
     confidence: float
 
 
+WhichPhoto = tuple[int | None, str | None]
+
+
+def which_photo(told: Mapping[str, Any]) -> WhichPhoto:
+    """Which of a listing's photos is meant: by position and URL, since photos may share a position.
+
+    `told` is a photo or evidence as JSON; evidence that names no photo is about none.
+    """
+    return told.get("position"), told.get("url")
+
+
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What the model says of a listing, before overrides.

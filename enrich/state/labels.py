@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from enrich.records import WhichPhoto, which_photo
 from enrich.state.database import Database
 
 _PUT = text("""
@@ -106,8 +107,8 @@ class Taught:
     """What the model says of the listing: `listing.model_attributes`."""
     photos: Sequence[Mapping[str, Any]]
     """Its photos whose bytes are known: entries of `listing.photos`."""
-    answers: Mapping[tuple[int, str], Mapping[str, Any]]
-    """Position and URL, since photos may share a position -> a row of the view `photo_attributes`."""
+    answers: Mapping[WhichPhoto, Mapping[str, Any]]
+    """Photo -> its row of the view `photo_attributes`."""
 
 
 class Labels:
@@ -144,9 +145,9 @@ class Labels:
 
         def work(connection: Connection) -> list[Taught]:
             rows = connection.execute(_TAUGHT, {"after": after, "page": PAGE}).all()
-            answers: dict[str, dict[tuple[int, str], Any]] = {}
+            answers: dict[str, dict[WhichPhoto, Any]] = {}
             for row in connection.execute(_ANSWERS, {"ids": [row.id for row in rows]}).scalars():
-                answers.setdefault(row["listing_id"], {})[row["position"], row["url"]] = row
+                answers.setdefault(row["listing_id"], {})[which_photo(row)] = row
             return [
                 Taught(
                     row.id,

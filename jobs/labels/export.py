@@ -19,6 +19,7 @@ from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
 from enrich.model.kind import WORDS
+from enrich.records import which_photo
 from enrich.state.labels import Label, Labels, Place, Taught
 from enrich.state.queue import complete_scores
 from jobs.labels.label_studio import interface, task
@@ -145,7 +146,7 @@ def _cells(
     labels: Mapping[str, Label],
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"url": photo["url"]}
-    answers = listing.answers.get((photo["position"], photo["url"]), {})
+    answers = listing.answers.get(which_photo(photo), {})
     for head in heads:
         field = head.rules.answer_field(head.name)
         label = labels.get(head.name)
@@ -168,7 +169,7 @@ def _learnt(head: Head, listing: Taught, photo: Mapping[str, Any], said: Any) ->
         return False
     found = listing.model["evidence"].get(head.name)
     sure = listing.model["fields"].get(head.rules.answer_field(head.name)) is True
-    decided = found and (found["position"], found["url"]) == (photo["position"], photo["url"])
+    decided = found and which_photo(found) == which_photo(photo)
     return True if sure and decided else ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from enrich.errors import UsageError
 from enrich.model.head import Head
 from enrich.model.kind import WORDS, overridable
-from enrich.records import PhotoStatus
+from enrich.records import PhotoStatus, which_photo
 from enrich.state import period as periods
 from enrich.state.outbox import Refusal
 from enrich.state.period import Came, Failed, Period
@@ -164,8 +164,7 @@ def _homes(records: Records, came: Mapping[str, list[Came]]) -> list[Home]:
             continue
         row = known[id]
         shown = next((row["attributes"]["evidence"].get(_head(c.field)) for c in changes), None)
-        position = (shown or {}).get("position")
-        homes.append(Home(id, row["columns"], tuple(_tags(changes)), _photo_at(row["photos"], position)))
+        homes.append(Home(id, row["columns"], tuple(_tags(changes)), _decided(row["photos"], shown or {})))
     return homes
 
 
@@ -177,9 +176,11 @@ def _tags(changes: Iterable[Came]) -> Iterable[tuple[str, str]]:
             yield ("yes" if change.after is True else "plain"), f"{name}{sure}{who}"
 
 
-def _photo_at(photos: Sequence[Mapping[str, Any]], position: int | None) -> Mapping[str, Any] | None:
+def _decided(photos: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The photo that is the evidence, else the first one that was seen."""
     seen = [photo for photo in photos if photo["sha256"]]
-    return next((photo for photo in seen if photo["position"] == position), next(iter(seen), None))
+    meant = which_photo(evidence)
+    return next((photo for photo in seen if which_photo(photo) == meant), next(iter(seen), None))
 
 
 def _histograms(records: Records, heads: Sequence[Head], period: Period) -> Iterable[Histogram]:

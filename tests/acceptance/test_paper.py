@@ -104,6 +104,17 @@ def test_only_what_came_in_the_time_is_new(world: World, written: Writer) -> Non
     assert "No filter finds a home now that it did not find before." in written("report").words
 
 
+def test_of_photos_at_one_position_the_one_that_decided_is_shown(world: World, written: Writer) -> None:
+    """A portal may give all photos of a listing the same position."""
+    world.portal.add("terrace")
+    for number, shows in enumerate(("kitchen", "balcony", "bedroom")):
+        world.portal.add_photo("terrace", 0, world.photo(shows, 70 + number, f"/same/{number}.jpg"))
+    world.run()
+    world.photos.forget()
+    assert len(written("report", "--photos", "1").pictures) == 1
+    assert [world.requests(f"/same/{number}.jpg") for number in range(3)] == [0, 1, 0]
+
+
 def test_hostile_words_are_words(world: World, written: Writer) -> None:
     id = HOSTILE.replace("/", "|")
     world.portal.add(id, [world.photo("balcony", 1), world.photo("kitchen", 2, "/gone.jpg")], city=HOSTILE)

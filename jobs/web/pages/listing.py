@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse
 from enrich.errors import UsageError
 from enrich.model.head import Head
 from enrich.model.kind import WORDS, Overridable
+from enrich.records import WhichPhoto, which_photo
 from enrich.state.overrides import Override
 from enrich.state.summary import details
 from jobs.cli.parse import read_assignment
@@ -167,16 +168,16 @@ def known_listing(services: Services, id: str) -> str:
 
 def _shots(told: Mapping[str, Any], heads: Sequence[Head]) -> list[Shot]:
     evidence = (told["attributes"] or {}).get("evidence", {})
-    by_place: dict[tuple[int, str], list[str]] = {}  # photos may share a position
+    decided: dict[WhichPhoto, list[str]] = {}
     for name, found in evidence.items():
         if "position" in found:
-            by_place.setdefault((found["position"], found["url"]), []).append(name)
+            decided.setdefault(which_photo(found), []).append(name)
     return [
         Shot(
             photo,
             Picture(photo["key"], photo["sha256"]),
             [bar for head in heads for bar in _bars(head, photo["probabilities"].get(head.name))],
-            by_place.get((photo["position"], photo["url"]), []),
+            decided.get(which_photo(photo), []),
         )
         for photo in told["photos"]
     ]

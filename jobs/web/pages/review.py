@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, BackgroundTasks, Form, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from enrich.records import which_photo
 from enrich.state.answers import Answers
 from enrich.state.review import Asked, Question, questions, queue
 from enrich.state.summary import details
@@ -183,7 +184,7 @@ def _photos(explained: Mapping[str, Any], question: Question) -> list[Mapping[st
     evidence = ((explained["model_attributes"] or {}).get("evidence") or {}).get(question.head) or {}
 
     def order(photo: Mapping[str, Any]) -> tuple[bool, float, int]:
-        decided = photo["position"] == evidence.get("position") and photo["url"] == evidence.get("url")
+        decided = which_photo(photo) == which_photo(evidence)
         return not decided, -photo["probabilities"].get(question.head, 0.0), photo["position"]
 
     seen = [

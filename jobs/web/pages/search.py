@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from enrich.index.protocol import Column, Facets, Query
 from enrich.model.head import Head
 from enrich.model.kind import WORDS
+from enrich.records import which_photo
 from enrich.state.summary import photos_of
 from jobs.run.services import Services
 from jobs.web.asking import PER_PAGE, answers, page, read, written
@@ -148,10 +149,9 @@ def _card(
     first = [*query.has, *([query.sort] if query.sort else []), *(head.name for head in alone)]
     evidence = document.get("evidence") or {}
     shown = next((name for name in first if "position" in (evidence.get(name) or {})), None)
-    by_place = {(photo["position"], photo["url"]): photo for photo in photos}  # they may share a position
+    decided = which_photo(evidence[shown] if shown is not None else {})
     picture, words = None, f"Photo of {id}"
-    found = evidence[shown] if shown is not None else {}
-    if photo := by_place.get((found.get("position"), found.get("url"))):
+    if photo := next((one for one in photos if which_photo(one) == decided), None):
         picture = Picture(photo["key"], photo["sha256"])
         words = f"Photo {photo['position']} of {id}, which shows: {shown}"
     elif seen := [photo for photo in photos if photo["sha256"]]:
