@@ -9,8 +9,8 @@ from sqlalchemy import Connection, TextClause, text
 
 from enrich.state.database import Database
 
-# The last change of each field in that time, and what was there before the first one; lists as lists, also
-# where there was none.
+# The last change of each field in that time, and what was there before the first one, of listings that are
+# still there; lists as lists, also where there was none.
 _CHANGED = """
     changed AS (
         SELECT listing_id, field, before, after, at, confidence, cause,
@@ -24,6 +24,7 @@ _CHANGED = """
             FROM history WHERE at >= :since AND at <= :until
         ) AS h
         WHERE from_last = 1
+              AND NOT EXISTS (SELECT FROM listing AS l WHERE l.id = h.listing_id AND l.status = 'gone')
     ), came AS (
         SELECT *, after = 'true' AS yes FROM changed
         WHERE after = 'true' AND before IS DISTINCT FROM 'true' OR is_list AND NOT has <@ had

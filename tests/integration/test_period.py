@@ -6,6 +6,7 @@ from typing import Any
 
 from enrich.state.database import Database
 from enrich.state.period import Period, Tally, came, tally
+from tests.support.enriched import add
 from tests.support.postgres import Portal
 
 START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -49,3 +50,12 @@ def test_filters_gain_and_lose_by_what_was_before_and_is_after(migrated: Portal,
         ("room_types", None, ["kitchen", "bathroom"]),
     ]
     assert came(database, Period(START - timedelta(days=9), START - timedelta(days=8)), 9) == ({}, 0)
+
+
+def test_what_left_the_portal_since_is_found_by_no_filter(migrated: Portal, database: Database) -> None:
+    for id in ("here", "sold"):
+        add(migrated, id, status="gone" if id == "sold" else "done")
+        change(migrated, id, "has_balcony", 1, ..., True, sure=0.9 if id == "here" else 0.99)
+    homes, in_all = came(database, NIGHT, 1)
+    assert (list(homes), in_all) == (["here"], 1)
+    assert tally(database, NIGHT) == [Tally("has_balcony", None, 1, 0)]
