@@ -10,11 +10,11 @@ from sqlalchemy import Connection, TextClause, text
 from enrich.state.database import Database
 
 # The last change of each field in that time, and what was there before the first one, of listings that are
-# still there; lists as lists, also where there was none.
+# still there; lists as lists, also where there was or is none.
 _CHANGED = """
     changed AS (
         SELECT listing_id, field, before, after, at, confidence, cause,
-               jsonb_typeof(after) = 'array' AS is_list,
+               jsonb_typeof(after) = 'array' OR coalesce(jsonb_typeof(before) = 'array', false) AS is_list,
                CASE WHEN jsonb_typeof(before) = 'array' THEN before ELSE '[]' END AS had,
                CASE WHEN jsonb_typeof(after) = 'array' THEN after ELSE '[]' END AS has
         FROM (

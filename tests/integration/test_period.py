@@ -52,6 +52,20 @@ def test_filters_gain_and_lose_by_what_was_before_and_is_after(migrated: Portal,
     assert came(database, Period(START - timedelta(days=9), START - timedelta(days=8)), 9) == ({}, 0)
 
 
+def test_classes_of_a_listing_whose_photos_cannot_be_seen_any_more_are_lost(
+    migrated: Portal, database: Database
+) -> None:
+    change(migrated, "a", "has_balcony", 1, True, None)
+    change(migrated, "a", "room_types", 1, ["kitchen", "attic"], None)
+    change(migrated, "b", "room_types", 1, None, ["kitchen"])
+    assert tally(database, NIGHT) == [
+        Tally("has_balcony", None, 0, 1),
+        Tally("room_types", "kitchen", 1, 1),
+        Tally("room_types", "attic", 0, 1),
+    ]
+    assert list(came(database, NIGHT, 9)[0]) == ["b"]
+
+
 def test_what_left_the_portal_since_is_found_by_no_filter(migrated: Portal, database: Database) -> None:
     for id in ("here", "sold"):
         add(migrated, id, status="gone" if id == "sold" else "done")
