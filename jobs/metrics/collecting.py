@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sqlalchemy.exc import SQLAlchemyError
 
 from enrich.errors import EnrichError
+from enrich.records import PhotoStatus
 from enrich.state.database import Database
 from enrich.state.runs import Runs
 from enrich.state.summary import Summary, summary
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STATE_EVERY = 60.0  # seconds between looks at the database, at least
 STATE_SHARE = 0.05  # of the time that the database spends on them, at most: a large state takes seconds
+FAILURES = tuple(str(status) for status in PhotoStatus if not status.ok)
 STATUSES = ("pending", "leased", "retry", "quarantined", "done", "gone")
 
 Sample = tuple[Metric, tuple[str, ...], float]
@@ -103,8 +105,8 @@ def _counted(report: RunReport) -> Iterator[Sample]:
     for figures in (report.figures, *([report.ahead.figures] if report.ahead else [])):
         for status in ("fetched", "unchanged", "cached"):
             yield names.PHOTOS, (status,), getattr(figures, status)
-        for status, count in figures.failures.copy().items():
-            yield names.PHOTOS, (status,), count
+        for failure in FAILURES:  # from nought on: Prometheus takes no first sight of a number for growth
+            yield names.PHOTOS, (failure,), figures.failures[failure]
         yield names.SCORED, (), figures.scored
         yield names.BYTES, (), figures.bytes
         yield names.PLACES, (), figures.places

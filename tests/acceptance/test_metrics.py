@@ -126,6 +126,19 @@ def test_what_is_exported_is_what_is_named(world: World, settings: Settings, por
             assert sample.labels.keys() == labels[sample.name]
 
 
+def test_the_first_photos_that_fail_are_seen_to_come(world: World, settings: Settings, port: int) -> None:
+    """Prometheus sees how much a number grew only where an earlier scrape had it."""
+    world.listing("house", "balcony", "kitchen")
+    for number in range(2):
+        world.photos.behave(f"/house/{number}.jpg", status(503))
+    with watched(settings) as watch:
+        before = scraped(port)
+        run(settings, RunOptions(), Stop(), watch)
+        after = scraped(port)
+    grown = {key[1]: after[key] - before[key] for key in before if key[0] == "enrich_photos_total"}
+    assert {status: count for status, count in grown.items() if count} == {"server_error": 2}
+
+
 def test_what_counts_goes_on_from_run_to_run(world: World, settings: Settings, port: int) -> None:
     with watched(settings) as watch:
         for number, id in enumerate(("house", "flat", "loft"), 1):
