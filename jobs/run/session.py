@@ -149,8 +149,13 @@ def _enrich(
 ) -> None:
     queue = services.queue
     pipeline = pipeline_on(services, queue, stopping, figures)
+
+    def remaining() -> int:
+        waiting = queue.waiting_count(ids)
+        return waiting if limit is None else max(min(waiting, limit - figures.listings), 0)
+
     try:
-        with shown(figures, lambda: queue.waiting_count(ids), services.settings.log_interval):
+        with shown(figures, remaining, services.settings.log_interval):
             pipeline.run(ids=ids, limit=limit)
     finally:
         figures.quarantined += queue.newly_quarantined

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from unittest import mock
 import pytest
 
 from enrich.model.aggregate import aggregate
+from enrich.pipeline.figures import Figures
 from jobs.run.dry_run import rehearse
 from jobs.run.nightly import RunOptions
 from jobs.run.stop import Stop
@@ -187,6 +190,25 @@ def test_a_person_outranks_the_model_now_and_later(world: World, tmp_path: Path)
     world.publish()
     assert world.documents()["house"]["has_balcony"] is True
     assert world.documents()["house"]["room_types"] == ["bedroom", "kitchen"]
+
+
+def test_what_is_said_to_be_left_of_a_run_is_no_more_than_its_limit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    @contextmanager
+    def shown(figures: Figures, remaining: Callable[[], int], interval: float) -> Iterator[None]:
+        told.append(remaining())
+        yield
+        told.append(remaining())
+
+    monkeypatch.setattr("jobs.run.session.shown", shown)
+    for id in "abc":
+        world.listing(id, "kitchen")
+    world.run(limit=2)
+    world.run()
+    assert told == [2, 0, 1, 0]
 
 
 def test_limit_takes_so_many_and_the_next_run_goes_on(world: World) -> None:
