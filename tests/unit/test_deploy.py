@@ -10,7 +10,7 @@ import pytest
 import typer
 import yaml
 
-from enrich.settings import Settings, secret_variables, variable
+from enrich.settings import PREFIX, Settings, secret_variables, variable
 from jobs.cli.commands import app
 from jobs.metrics.serving import NOT_FOUND
 from tools.try_image import copied, instructions
@@ -191,6 +191,15 @@ def test_each_night_starts_when_the_settings_say_by_themselves() -> None:
     minute, hour = cron.split()[:2]
     timer = (DEPLOY / "systemd" / "enrich-run.timer").read_text()
     assert f"OnCalendar=*-*-* {int(hour):02}:{int(minute):02}:00 {zone}" in timer
+
+
+def test_the_cluster_s_variables_of_services_are_not_taken_for_settings() -> None:
+    """By itself Kubernetes gives each pod variables of every Service beside it, as ENRICH_PAGE_PORT."""
+    services = [one["metadata"]["name"] for one in manifests() if one["kind"] == "Service"]
+    assert any(name.upper().replace("-", "_").startswith(PREFIX) for name in services)
+    assert {name: pod.get("enableServiceLinks", True) for name, pod in PODS.items()} == dict.fromkeys(
+        PODS, False
+    )
 
 
 def test_worker_and_cron_job_are_not_both_at_work() -> None:
