@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
@@ -151,6 +152,19 @@ def read_hook(text: str) -> str | list[str]:
     if not words:
         raise ValueError("a command or an http(s) URL is needed")
     return words
+
+
+def surroundings() -> dict[str, str | None]:
+    """The variables of `.env` and of the environment, which outrank them.
+
+    Raises:
+        SettingsError: `.env` cannot be read.
+    """
+    try:
+        return {**dotenv_values(".env"), **os.environ}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"the file .env in the working folder cannot be read: {reason}") from None
 
 
 def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[str, str]:

@@ -3,11 +3,9 @@
 `enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
 """
 
-import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -23,6 +21,7 @@ from enrich.setting_values import (
     ZoneName,
     contradictions,
     from_files,
+    surroundings,
     temporary_folder,
     users_cache,
 )
@@ -247,11 +246,6 @@ class Settings(BaseSettings):
         return self
 
 
-def surroundings() -> dict[str, str | None]:
-    """The variables of `.env` and of the environment, which outrank them."""
-    return {**dotenv_values(".env"), **os.environ}
-
-
 def secret_variables() -> list[str]:
     """The variables that hold secrets."""
     return [
@@ -265,7 +259,7 @@ def secrets_in_files() -> dict[str, str]:
     """Variable -> secret, of those that a variable `…_FILE` leads to.
 
     Raises:
-        SettingsError: such a file cannot be used.
+        SettingsError: such a file, or `.env`, cannot be used.
     """
     return from_files(secret_variables(), surroundings())
 
@@ -288,6 +282,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: one line per setting that cannot be used, values left out since they may be secret.
     """
+    surroundings()  # says so where `.env` cannot be read; pydantic-settings would end in a traceback
     try:
         return Settings(**overrides)
     except ValidationError as error:

@@ -1,12 +1,14 @@
 """Keeps secrets out of everything that is printed: messages, logs and tracebacks."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from enrich.errors import SettingsError
-from enrich.settings import Settings, secret_variables, secrets_in_files, surroundings, variable
+from enrich.setting_values import surroundings
+from enrich.settings import Settings, secret_variables, secrets_in_files, variable
 
 HIDDEN = "******"
 _SHORTEST = 3  # a shorter secret would tear every other word apart; in URLs it is hidden all the same
@@ -31,8 +33,9 @@ class Redactor:
     @classmethod
     def from_surroundings(cls) -> "Redactor":
         """From the places that the settings are read from: `.env`, the environment, and files."""
-        given = {name: value for name, value in surroundings().items() if value}
+        given = dict(os.environ)
         try:
+            given = {name: value for name, value in surroundings().items() if value}
             return cls(given | secrets_in_files())
         except SettingsError:  # said where the settings are loaded
             return cls(given)

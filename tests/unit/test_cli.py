@@ -227,6 +227,16 @@ def test_a_setting_that_cannot_be_read_is_one_line_and_exit_2(
     assert code == 2 and err.startswith("enrich: ENRICH_MAX_REMOVED: ") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["status", "settings", "check"])
+def test_a_dotenv_file_that_is_not_utf_8_is_one_line_and_exit_2(
+    command: str, no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (no_settings / ".env").write_bytes("# Größe der Seite\nENRICH_PAGE_SIZE=100\n".encode("latin-1"))
+    code, out, err = ends(capsys, app, command)
+    assert (code, out) == (2, "")
+    assert err == "enrich: the file .env in the working folder cannot be read: it is not UTF-8 text\n"
+
+
 def test_version_and_help_need_nothing(no_settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = ends(capsys, app, "--help")
     assert code == 0 and "demo" in out and err == ""
