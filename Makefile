@@ -52,7 +52,7 @@ bench: $(ALL)  ## every benchmark, one after another (hours); writes docs/benchm
 	$(BIN)/python benchmarks --photos $(PHOTOS)
 
 audit: $(ALL)  ## known weaknesses of what is installed (asks the internet), and everybody's licence
-	$(BIN)/pip install -qq '.[audit]'
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[audit]'
 	$(BIN)/pip-audit --no-deps --disable-pip --requirement constraints.txt
 	$(BIN)/pip-licenses --order license
 

@@ -3,6 +3,7 @@
 import ctypes
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,12 @@ def test_what_is_not_a_library_or_has_no_such_section_is_refused(whole: Path, tm
         elf.read(tmp_path / "a.so")
     with pytest.raises(ValueError, match=r"libjpeg.* has no section .nv_fatbin"):
         elf.cut(whole, {".nv_fatbin"})
+
+
+def test_whatever_make_adds_to_its_environment_leaves_the_program_there_that_of_the_checkout() -> None:
+    """`pip install .` puts a copy in its place, which later changes of the checkout do not reach."""
+    lines = (CHECKOUT / "Makefile").read_text().splitlines()
+    installs = [line for line in lines if re.search(r"pip install .*'\.\[", line)]
+    assert len(installs) == 4
+    for line in installs:
+        assert "--editable '.[" in line and "--constraint constraints.txt" in line
