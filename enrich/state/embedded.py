@@ -37,6 +37,8 @@ def embedded_postgres(home: Path) -> str:
     try:
         home.mkdir(parents=True, exist_ok=True)
         server = get_server(home / "postgres", start=False)
+        # The wheel's own lock is a file in the temporary folder, where another user's keeps all others out.
+        vars(server).setdefault("_lock", type(server._lock)(home / ".lock"))
         server.start()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise SettingsError(

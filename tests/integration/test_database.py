@@ -353,6 +353,19 @@ class TestEmbedded:
         assert Portal(server.url).execute("SELECT current_database()") == [(embedded.EMBEDDED_DATABASE,)]
         server.destroy()
 
+    def test_what_another_user_left_in_the_temporary_folder_is_not_in_the_way(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="enrich-own-") as shared:
+            (Path(shared) / ".lockfile").mkdir()  # as one of another user, it cannot be opened
+            environment = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}
+            script = "import sys; from enrich.state.embedded import *; embedded_postgres(Path(sys.argv[1]))"
+            done = subprocess.run(
+                [sys.executable, "-c", script, f"{shared}/home"],
+                env={**environment, "TMPDIR": shared},
+                capture_output=True,
+                text=True,
+            )
+        assert (done.returncode, done.stderr) == (0, "")
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")
     def test_root_is_kept_out_of_other_folders(self) -> None:
         with pytest.raises(SettingsError, match="ENRICH_HOME: as root"):
