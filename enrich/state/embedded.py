@@ -24,8 +24,9 @@ def embedded_postgres(home: Path) -> str:
         SettingsError: the folder cannot be used, or the server does not start.
     """
     home = home.expanduser().resolve()
+    data = (home / "postgres").resolve()  # a link that somebody else put there leads anywhere
     temporary = Path(tempfile.gettempdir()).resolve()
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and temporary not in home.parents:
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and temporary not in data.parents:
         raise SettingsError(
             f"ENRICH_HOME: as root the embedded Postgres can only live under {temporary}, because it opens "
             "the folders above its data to its own user. Choose such a folder, or set DATABASE_URL"
@@ -36,14 +37,14 @@ def embedded_postgres(home: Path) -> str:
 
     try:
         home.mkdir(parents=True, exist_ok=True)
-        server = get_server(home / "postgres", start=False)
+        server = get_server(data, start=False)
         # The wheel's own lock is a file in the temporary folder, where another user's keeps all others out.
         vars(server).setdefault("_lock", type(server._lock)(home / ".lock"))
         server.start()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise SettingsError(
             f"the embedded Postgres does not start in {home} ({type(error).__name__}: {error}); its log is "
-            f"{home / 'postgres' / 'log'}. Set ENRICH_HOME to another folder, or DATABASE_URL"
+            f"{data / 'log'}. Set ENRICH_HOME to another folder, or DATABASE_URL"
         ) from None
     url = make_url(server.get_uri())
     if (folder := server.get_postmaster_info().socket_dir) is not None:

@@ -372,6 +372,19 @@ class TestEmbedded:
             embedded_postgres(Path("/opt/enrich-test"))
         assert not Path("/opt/enrich-test").exists()
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")
+    def test_a_link_does_not_lead_root_into_other_folders(self) -> None:
+        """As somebody else may put one there: the folder's name in the temporary folder is known."""
+        with (
+            tempfile.TemporaryDirectory(prefix="enrich-own-") as home,
+            tempfile.TemporaryDirectory(dir="/opt", prefix="enrich-") as elsewhere,
+        ):
+            (Path(home) / "postgres").symlink_to(elsewhere)
+            with pytest.raises(SettingsError, match="ENRICH_HOME: as root"):
+                embedded_postgres(Path(home))
+            found = Path(elsewhere).stat()
+            assert (found.st_uid, oct(found.st_mode), [*Path(elsewhere).iterdir()]) == (0, "0o40700", [])
+
     def test_a_folder_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(SettingsError, match=r"does not start in .*file"):
