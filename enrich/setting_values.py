@@ -72,6 +72,10 @@ def _removed(value: str) -> str:
     return value
 
 
+def _one_line(value: Any) -> Any:
+    return without_line_end(value) if isinstance(value, str) else value
+
+
 def _hook(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         read_hook(value.get_secret_value())
@@ -84,7 +88,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TableName = Annotated[str, AfterValidator(_table)]
 IndexName = Annotated[str, AfterValidator(_index)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
-Hook = Annotated[SecretStr | None, AfterValidator(_hook)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_one_line)]
+Hook = Annotated[Secret, AfterValidator(_hook)]
 MaxRemoved = Annotated[str, AfterValidator(_removed)]
 
 
@@ -167,6 +172,11 @@ def surroundings() -> dict[str, str | None]:
         raise SettingsError(f"the file .env in the working folder cannot be read: {reason}") from None
 
 
+def without_line_end(secret: str) -> str:
+    """A secret without the line break that the file ended with from which it, or its variable, was made."""
+    return secret.rstrip("\r\n")
+
+
 def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[str, str]:
     """Of the variables `names`, those whose secret lies in the file that `NAME_FILE` names.
 
@@ -181,7 +191,7 @@ def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[
         if environ.get(name):
             raise SettingsError(f"{name} and {name}{IN_FILE} are both set: unset one of them")
         try:
-            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            found[name] = without_line_end(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise SettingsError(f"{name}{IN_FILE}: {path} cannot be read: {reason}") from None

@@ -16,6 +16,7 @@ from enrich.settings import (
     variable,
 )
 from jobs.cli.misspelt import misspelt
+from jobs.cli.redact import HIDDEN, Redactor
 
 SECRET = "s3cret-pa55"
 
@@ -258,6 +259,23 @@ def test_every_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert {name: read[name] and read[name].get_secret_value() for name in names} == {
         name: f"https://host/{name}" for name in names
     }
+
+
+def test_a_secret_in_a_variable_may_end_with_the_line_break_of_the_file_it_was_made_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a Secret of Kubernetes that was made with `--from-file`, or with `echo`."""
+    names = secret_variables()
+    for name in names:
+        monkeypatch.setenv(name, f"https://host/{name}\r\n")
+    monkeypatch.setenv("ELASTICSEARCH_USERNAME", "me")
+    settings = load_settings()
+    read = {variable(field): getattr(settings, field) for field in Settings.model_fields}
+    assert {name: read[name].get_secret_value() for name in names} == {
+        name: f"https://host/{name}" for name in names
+    }
+    monkeypatch.setenv("ELASTICSEARCH_API_KEY", "aGVsbG86d29ybGQ=\n")
+    assert Redactor.from_surroundings()("key aGVsbG86d29ybGQ= refused") == f"key {HIDDEN} refused"
 
 
 def test_a_secret_in_a_file_counts_beside_a_variable_that_is_empty(
