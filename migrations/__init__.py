@@ -84,6 +84,8 @@ def _locked(target: str | Engine) -> Iterator[tuple[Connection, Config]]:
     )
     try:
         with engine.begin() as connection:
+            # Under any other, which may be the default, what came while it waited for the lock is not seen.
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             config = _config()
             config.attributes["connection"] = connection

@@ -66,7 +66,12 @@ def test_up_down_and_up_again(portal: Portal) -> None:
     assert portal.execute(CATALOGUE) == first
 
 
-def test_hosts_that_start_at_once_migrate_once(database_url: str) -> None:
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_hosts_that_start_at_once_migrate_once(database_url: str, isolation: str) -> None:
+    portal = Portal(database_url)
+    name = portal.engine.url.database
+    portal.execute(f"ALTER DATABASE {name} SET default_transaction_isolation TO '{isolation}'")
+    portal.engine.dispose()
     script = (
         "import sys, migrations; migrations.head(); print('ready', flush=True); sys.stdin.readline();"
         "print(migrations.upgrade(sys.argv[1]))"
