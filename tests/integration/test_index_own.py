@@ -353,6 +353,7 @@ def test_connect_works_with_every_version(each_server: str, index_name: str) -> 
         ("ftp://localhost:9200", "write https://host:9200"),
         ("http://user:s3cret@localhost:99999", "write https://host:9200"),
         ("nonsense", "write https://host:9200"),
+        ("https://user:s3cret@search..example:9200", "write https://host:9200"),
     ],
 )
 def test_a_wrong_url_is_one_clear_line_without_the_password(url: str, words: str) -> None:

@@ -66,6 +66,7 @@ def address(settings: Settings) -> Address:
         url = urlsplit(settings.elasticsearch_url.get_secret_value().strip())
         if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
             raise ValueError
+        url.hostname.encode("idna")  # as clients do when they connect, and end in errors of their own
     except ValueError:
         raise unusable() from None
     return Address(
