@@ -4,7 +4,7 @@ The sample goes through the pipeline as in a backfill: photos with kept features
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -70,6 +70,7 @@ def foretell(settings: Settings, options: BackfillOptions, sample: int, stop: St
     if not options.stale_bundle:
         raise UsageError("backfill --dry-run shows what a new bundle changes: say --stale-bundle, too")
     with open_services(settings) as services:
+        options = replace(options, ids=services.spelled(options.ids))
         given = selection(services, options).as_row() | {"sample": sample}
 
         def draw(connection: Connection) -> tuple[int, list[str]]:

@@ -70,6 +70,19 @@ def test_a_sample_is_drawn_the_same_every_time_and_shown_to_people(enriched: Wor
     assert "Nothing was written" in shown
 
 
+def test_what_would_change_for_listings_named_in_another_spelling_is_foretold(
+    world: World, stricter: Path, tmp_path: Path
+) -> None:
+    world.portal.execute("ALTER TABLE listings ALTER id TYPE int USING id::int")
+    world.listing("7", "kitchen", "balcony")
+    assert world.run().exit_code == 0
+    world.fixed["bundle"] = stricter
+    named = tmp_path / "ids.txt"
+    named.write_text("007\n")
+    told = foretold(world, "--ids", str(named))
+    assert told["sampled"] == 1 and told["changed"] == {"has_balcony": 1}
+
+
 def test_what_a_person_said_does_not_flip(enriched: World, stricter: Path) -> None:
     for number in range(10):
         enriched.portal.execute(
