@@ -123,7 +123,11 @@ class Generations(Protocol):
         """Name and UUID of the index that serves; None where there is none yet."""
 
     def take_up(self) -> bool:
-        """Whether one in the making was left behind that fits the settings; another one is dropped."""
+        """Whether one in the making was left behind that fits the settings; another one is dropped.
+
+        Raises:
+            IndexSetupError: what serves is not the job's, and is not to be replaced.
+        """
 
     def drop(self) -> None:
         """Drop the one in the making, where there is one."""

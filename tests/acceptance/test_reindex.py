@@ -320,6 +320,19 @@ def test_without_an_index_it_makes_the_first(world: World) -> None:
     assert_same(world.documents(), before)
 
 
+def test_an_index_that_is_not_ours_is_not_replaced(world: World) -> None:
+    """The portal's own index is behind the alias, in mode own by mistake: buyers would lose its documents."""
+    theirs = f"{world.index}-of-the-portal"
+    world.elasticsearch.indices.create(
+        index=theirs, aliases={world.index: {}}, mappings={"properties": {"title": {"type": "text"}}}
+    )
+    world.elasticsearch.index(index=theirs, id="1", document={"title": "a home"}, refresh=True)
+    world.listing("1", "kitchen")
+    with pytest.raises(IndexSetupError, match="was not made by this job"):
+        reindex(world)
+    assert behind(world) == theirs and indices(world) == [theirs]
+
+
 def test_only_one_at_a_time(homes: World) -> None:
     database = Database(homes.portal.url)
     with Locks(database).hold(REINDEX), pytest.raises(BusyError, match="reindex"):

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.elastic.own import MADE_BY, OwnIndex, find
+from enrich.index.elastic.own import MADE_BY, OwnIndex, find, refuse_others
 from enrich.index.elastic.server import Refused, Server
 from enrich.index.mapping import Extras
 from enrich.index.protocol import IndexUnavailable, SearchIndex
@@ -65,6 +65,8 @@ class Generations:
         return found and (found[0], _uuid(found[1]))
 
     def take_up(self) -> bool:
+        if served := find(self._server, self._alias):
+            refuse_others(self._alias, *served)
         found = find(self._server, f"{self._alias}-next")
         if found is None or self._next.fits(found[1]):
             return found is not None

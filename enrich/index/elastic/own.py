@@ -104,13 +104,8 @@ class OwnIndex:
 
     def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that index `name` lacks; refuses an index that is not ours, or contradicts us."""
-        actual = found["mappings"]
-        if actual.get("properties") and actual.get("_meta", {}).get("made_by") != MADE_BY:
-            raise IndexSetupError(
-                f"index {name} behind alias {self._alias} was not made by this job, which would replace its "
-                "documents: set ENRICH_INDEX_MODE=merge to add fields to them, or choose another ENRICH_INDEX"
-            )
-        have = actual.get("properties", {})
+        refuse_others(self._alias, name, found)
+        have = found["mappings"].get("properties", {})
         missing, conflicts = compare(self._mapping["properties"], have)
         fixed = [setting for setting in self._others(found) if setting.startswith(_FIXED)]
         conflicts += [f"it was made with another setting {setting}" for setting in fixed]
@@ -193,6 +188,16 @@ def find(server: Server, alias: str) -> tuple[str, dict[str, Any]] | None:
             "from all but one, or choose another ENRICH_INDEX"
         )
     return next(iter(found.items()))
+
+
+def refuse_others(alias: str, name: str, found: Mapping[str, Any]) -> None:
+    """Refuse an index that is not ours, unless it has no fields yet."""
+    mappings = found["mappings"]
+    if mappings.get("properties") and mappings.get("_meta", {}).get("made_by") != MADE_BY:
+        raise IndexSetupError(
+            f"index {name} behind alias {alias} was not made by this job, which would replace its "
+            "documents: set ENRICH_INDEX_MODE=merge to add fields to them, or choose another ENRICH_INDEX"
+        )
 
 
 def _concrete(server: Server, alias: str) -> str:
