@@ -184,9 +184,11 @@ def _mend(services: Services, report: RunReport, run_id: int, hold: Hold, stop: 
                 discover(*at, services.settings, run_id, ids=leaving, allow_removals=True, check=hold.check)
 
     def work(publishing: Hold) -> None:
+        nonlocal removable
         for ids in _orphans(services) if removable else ():
             publishing.check()
-            publisher.figures.removed += _take_away(services, ids)
+            publisher.figures.removed += _take_away(services, ids[:removable])
+            removable -= len(ids[:removable])
         publisher.publish(until=stop.is_set, check=publishing.check)
 
     if holding_publish(services, stop, work):

@@ -239,6 +239,23 @@ def test_what_left_since_it_was_counted_is_not_removed(homes: World, monkeypatch
         homes.run()
 
 
+def test_documents_that_became_ownerless_since_they_were_counted_are_not_removed(
+    homes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our state was lost, so only the portal owns them, whose tables are emptied to be filled anew."""
+    before, mend = homes.documents(), job._mend
+    homes.elasticsearch.index(index=homes.index, id="x", document={"city": "Nowhere"}, refresh=True)
+    homes.portal.execute("TRUNCATE enrichment.listing, enrichment.target CASCADE")
+
+    def emptied(*given: Any) -> None:
+        homes.portal.execute("TRUNCATE listings")
+        mend(*given)
+
+    monkeypatch.setattr(job, "_mend", emptied)
+    assert reconciled(homes, fix=True).published.removed <= 1
+    assert len(homes.documents().keys() & before.keys()) >= len(HOMES) - 1
+
+
 def test_orphans_that_cannot_be_removed_now_are_not_said_to_be(homes: World) -> None:
     homes.elasticsearch.index(index=homes.index, id="x", document={"city": "Nowhere"}, refresh=True)
     homes.elasticsearch.indices.put_settings(index=homes.index, settings={"index.blocks.write": True})
