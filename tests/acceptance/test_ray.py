@@ -193,6 +193,34 @@ def test_a_hosts_retry_after_holds_for_the_whole_cluster(world: World, cluster: 
     assert report["ray"]["fetchers"] == 3 and report["ray"]["left"] == report["fetched"] == 0
 
 
+@pytest.mark.parametrize("actor", ["Fetcher", "Scorer"])
+def test_an_actor_that_dies_between_two_calls_changes_nothing(
+    world: World, ray_folder: Path, actor: str
+) -> None:
+    """While a host is paused nobody has anything to do; Ray starts such an actor anew, with nothing open."""
+    for number in range(6):
+        world.listing(f"{number:02}", "kitchen")
+    refusal, turns = status(429, Retry_After="20"), count(1)
+    for number in range(6):
+        world.photos.behave(f"/{number:02}/0.jpg", lambda a: refusal(a) if next(turns) == 3 else FINE(a))
+    process = world.start("backfill", "--ray", "local", "--json", fetch_per_host=1, log_interval=60.0)
+    scored = "SELECT count(*) FROM enrichment.photo_score"
+    until(lambda: world.portal.execute(scored)[0][0] >= 2, "the host is paused", patience=180)
+
+    def actors() -> list[psutil.Process]:
+        started = psutil.Process(process.pid).children(recursive=True)
+        named = [(each, each.as_dict(["cmdline"])["cmdline"] or [""]) for each in started]
+        return [each for each, words in named if words[0] == f"ray::{actor}"]
+
+    (first,) = until(actors, "it is idle")
+    first.kill()
+    until(lambda: [each for each in actors() if each.pid != first.pid], "Ray started it anew")
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert json.loads(out)["listings"] == 6 and len(world.documents()) == 6
+
+
 # What ends it
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from enrich.errors import EnrichError, OutageError
 from enrich.settings import Settings
 from jobs.run.cluster.hosts import Ask
-from jobs.run.cluster.stages import Fetcher, OpenEngine, Scorer
+from jobs.run.cluster.stages import Fetcher, NotReadyError, OpenEngine, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Crew:
     def _answered(self, ref: Any, call: _Call) -> None:
         try:
             answer = self._get(ref)
-        except self.ray.exceptions.RayError as error:
+        except (self.ray.exceptions.RayError, NotReadyError) as error:
             self._lost(call, str(error).strip().partition("\n")[0])
         else:
             call.worker.calls -= 1

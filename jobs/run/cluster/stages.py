@@ -57,6 +57,10 @@ class Scored:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+class NotReadyError(Exception):
+    """An actor that died between two calls was started anew by Ray, and has nothing open."""
+
+
 class Fetcher:
     """Asks the hosts that are its own, within the settings' limits for all and for each."""
 
@@ -76,8 +80,13 @@ class Fetcher:
             self._requests = PhotoRequests(transport, lambda: self._stopped)
 
     async def fetch(self, asks: Sequence[Ask]) -> tuple[Asked, list[Fetched]]:
-        """Ask for photos of one host: what came of it, and all answers but of those paused or dropped."""
-        assert self._requests is not None, "asked before it was ready"
+        """Ask for photos of one host: what came of it, and all answers but of those paused or dropped.
+
+        Raises:
+            NotReadyError: `ready` has to be called first.
+        """
+        if self._requests is None:
+            raise NotReadyError("the fetcher was started anew")
         figures = Figures()
         asking = (self._requests.ask(ask.photo.url, ask.known.validators, figures) for ask in asks)
         answers = await asyncio.gather(*asking)
@@ -121,7 +130,13 @@ class Scorer:
         self._engine = engine
 
     def score(self, asks: Sequence[Ask], *fetched: Sequence[Fetched]) -> Scored:
-        """Decode and score what is not scored yet, and save how each photo ended, in one transaction."""
+        """Decode and score what is not scored yet, and save how each photo ended, in one transaction.
+
+        Raises:
+            NotReadyError: `ready` has to be called first.
+        """
+        if not hasattr(self, "_engine"):
+            raise NotReadyError("the scorer was started anew")
         figures = Figures()
         answers = [each for batch in fetched for each in batch]
         scores = self._scores(answers, figures)
