@@ -69,6 +69,9 @@ def reconcile(settings: Settings, fix: bool, allow_removals: bool, stop: Stop) -
             ):
                 _mend(services, report, run_id, hold, stop, found.orphaned.count if refused is None else 0)
                 found.fixed = not stop.is_set()
+                if not found.fixed:
+                    published = report.published
+                    report.left = max(found.differences - published.written - published.removed, 0)
                 if refused is not None:
                     raise RemovalGuardError(refused)
     return report

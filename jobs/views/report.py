@@ -104,8 +104,9 @@ def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
         more = ", …" if differing.count > len(differing.examples) else ""
         examples = f": {', '.join(map(escape, differing.examples))}{more}" if differing.count else ""
         lines.append(f"{kind:10} {differing.count:,}{examples}")
-    if found.fixed:
-        lines.append(f"mended     {_counts(plain['documents'])}")
+    documents = plain["documents"]
+    if found.fixed or documents["written"] or documents["removed"]:
+        lines.append(f"mended     {_counts(documents)}")
     elif found.differences:
         lines.append("nothing was written: `enrich reconcile --fix` mends this")
     return lines

@@ -1,6 +1,7 @@
 """`enrich reconcile`: what differs between the portal, our state and the index is named, and mended."""
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from jobs.run import reconcile as job
 from jobs.run.reconcile import reconcile
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
+from jobs.views.report import report_lines
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
 
@@ -254,6 +256,44 @@ def test_documents_that_became_ownerless_since_they_were_counted_are_not_removed
     monkeypatch.setattr(job, "_mend", emptied)
     assert reconciled(homes, fix=True).published.removed <= 1
     assert len(homes.documents().keys() & before.keys()) >= len(HOMES) - 1
+
+
+def test_told_to_stop_before_all_is_mended_it_is_not_done(
+    homes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes.elasticsearch.delete(index=homes.index, id="a", refresh=True)
+    homes.elasticsearch.index(index=homes.index, id="x", document={"city": "Nowhere"}, refresh=True)
+    stop, mend = Stop(), job._mend
+    stop.signal = signal.SIGTERM
+
+    def stopped(*given: Any) -> None:
+        stop.set()
+        mend(*given)
+
+    monkeypatch.setattr(job, "_mend", stopped)
+    report = reconcile(homes.settings(), True, False, stop)
+    assert (report.exit_code, report.left) == (143, 2)
+    assert report_lines(report)[-2].startswith("nothing was written")
+    assert reconciled(homes).exit_code == 1
+
+
+def test_told_to_stop_while_it_publishes_it_says_what_was_mended(
+    homes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for id in HOMES:
+        homes.elasticsearch.delete(index=homes.index, id=id, refresh=True)
+    stop, write = Stop(), OwnIndex.write
+    stop.signal = signal.SIGTERM
+
+    def stopping(index: OwnIndex, writes: Any) -> Any:
+        stop.set()
+        return write(index, writes)
+
+    monkeypatch.setattr(OwnIndex, "write", stopping)
+    report = reconcile(homes.settings(publish_batch=1), True, False, stop)
+    mended = len(homes.documents())
+    assert 0 < mended < len(HOMES) and (report.exit_code, report.left) == (143, len(HOMES) - mended)
+    assert report_lines(report)[-2].startswith(f"mended     {mended} written")
 
 
 def test_orphans_that_cannot_be_removed_now_are_not_said_to_be(homes: World) -> None:
