@@ -100,6 +100,8 @@ def rollback(settings: Settings, keep: int, stop: Stop) -> RunReport:
 
         if holding_publish(records, stop, back):
             done.contradiction = generations.contradiction()
+        else:
+            report.left = 1
     return report
 
 

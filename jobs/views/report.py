@@ -114,7 +114,8 @@ def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
 
 def _reindexed(done: Reindexed, plain: Mapping[str, Any]) -> list[str]:
     if done.serving is None:
-        return [f"documents  {_counts(plain['documents'])}; the old index goes on serving"]
+        which = "same" if done.went_back else "old"
+        return [f"documents  {_counts(plain['documents'])}; the {which} index goes on serving"]
     if done.went_back:
         lacks = f"it lacks {done.lacks:,} documents that changed since, which the next publish writes"
         lines = [f"serving    {done.serving} again, not {done.before}; {lacks}"]

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from jobs.run import reindex as job
 from jobs.run.lifecycle import Reindexed
 from jobs.run.record import RunReport
 from jobs.run.reindex import REINDEX
+from jobs.run.session import PUBLISH
 from jobs.run.stop import Stop
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
@@ -271,6 +272,17 @@ def test_so_many_old_ones_are_kept(homes: World) -> None:
     assert rollback(homes).serving == names[-2]
     assert reindex(homes, keep=1).exit_code == 0
     assert indices(homes) == sorted([names[-2], behind(homes)])
+
+
+def test_told_to_stop_before_it_went_back_it_is_not_done(homes: World) -> None:
+    reindex(homes)
+    new, stop, database = behind(homes), Stop(), Database(homes.portal.url)
+    stop.signal = signal.SIGTERM
+    with Locks(database).hold(PUBLISH):
+        Timer(3, stop.set).start()
+        report = job.rollback(homes.settings(), 1, stop)
+    assert report.exit_code == 143 and behind(homes) == new
+    database.close()
 
 
 def test_an_index_that_would_lack_documents_takes_nobody_s_place(homes: World, tmp_path: Path) -> None:
