@@ -7,6 +7,7 @@ reindex takes the new one up, or drops it where the settings are others by then.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def rollback(settings: Settings, keep: int, stop: Stop) -> RunReport:
             publishing.check()
             before = generations.serving()
             name, uuid = generations.rollback()
-            done.lacks = _record(records, generations, uuid, keep)
+            done.lacks = _record(records, generations, uuid, sys.maxsize)  # none of them is removed
             done.serving, done.before = name, before and before[0]
 
         if holding_publish(records, stop, back):

@@ -274,6 +274,15 @@ def test_so_many_old_ones_are_kept(homes: World) -> None:
     assert indices(homes) == sorted([names[-2], behind(homes)])
 
 
+def test_going_back_several_times_it_is_known_what_each_one_lacks(homes: World) -> None:
+    """The earlier ones are still there, whatever `--keep` would be for the next reindex."""
+    for _ in range(3):
+        assert reindex(homes, keep=3).exit_code == 0
+    homes.portal.execute("UPDATE listings SET price = 999 WHERE id = 'seen'")
+    assert homes.run().published.written == 1
+    assert [rollback(homes).lacks for _ in range(3)] == [1, 1, 1]
+
+
 def test_told_to_stop_before_it_went_back_it_is_not_done(homes: World) -> None:
     reindex(homes)
     new, stop, database = behind(homes), Stop(), Database(homes.portal.url)
