@@ -89,6 +89,16 @@ def test_a_head_of_two_classes_has_two_outputs() -> None:
     assert (fitted.held_out.argmax(axis=1) == labels).mean() > 0.95
 
 
+@pytest.mark.parametrize("each", [2, 3, 4])
+def test_classes_of_fewer_photos_than_there_are_folds_are_learnt(each: int) -> None:
+    labels = np.full(len(SITES), UNLABELLED)
+    labels[: 6 * 3 * each : 6] = np.tile([0, 1, 2], each)  # one photo a site
+    fitted = fit(labels, features_of(labels), ["a", "b", "c"])
+    labelled = labels != UNLABELLED
+    assert np.isfinite(fitted.held_out[labelled]).all()
+    assert (fitted.fold[labelled] >= 0).all() and len(set(fitted.fold[labelled])) == each
+
+
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_class_only_is_refused(only: int) -> None:
     labels = np.full(len(SITES), only)

@@ -113,7 +113,8 @@ def site_folds(
     labels: NDArray[np.int64], site: NDArray[np.str_], seed: int, folds_wanted: int = FOLDS
 ) -> NDArray[np.int64]:
     """Fold number per photo; all photos of a site are in one fold, the classes spread evenly."""
-    count = min(folds_wanted, len(np.unique(site)))
+    largest = np.unique(labels, return_counts=True)[1].max()
+    count = int(min(folds_wanted, len(np.unique(site)), largest))
     folds = np.empty(len(labels), dtype=np.int64)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
