@@ -218,6 +218,19 @@ def test_thresholds_are_chosen_for_any_precision_that_may_be_asked_for(
     assert (head.precision_target, head.true_at[f"{precision:g}"]) == (precision, head.true_threshold)
 
 
+def test_thresholds_are_chosen_on_homes_of_one_site(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "old")
+    homes = [WITH] * 12 + [PLAIN] * 12
+    draw_homes(tmp_path / "photos", homes)
+    rows = [row for home, shows in enumerate(homes) for row in home_rows(home, shows)]
+    write_manifest(tmp_path / "photos", [{**row, "source": "our-agency"} for row in rows])
+    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new"]
+    code, said = run_train("evaluate", tmp_path / "old", tmp_path / "photos", *options)
+    assert code == 0, said
+    homes_seen = load_bundle(tmp_path / "new").heads[0].metrics["homes"]
+    assert (homes_seen["homes"], homes_seen["sites"], homes_seen["folds_of"]) == (24, 1, "home")
+
+
 def test_too_few_homes_write_no_bundle(tmp_path: Path) -> None:
     make_bundle(tmp_path / "old")
     draw_homes(tmp_path / "photos", [WITH, PLAIN, PLAIN])

@@ -79,9 +79,10 @@ def _line(head: Head, fields: Entry) -> str:
 def _folds(truth: Truth, site: NDArray[np.str_]) -> tuple[NDArray[np.int64], str]:
     """Folds of whole sites; of single homes where sites are too few or uneven to leave one out."""
     labels = truth.astype(np.int64)
-    fold = site_folds(labels, site, seed=0)
-    if len(np.unique(site)) >= FOLDS and all(np.ptp(labels[fold != one]) for one in np.unique(fold)):
-        return fold, "site"
+    if len(np.unique(site)) >= FOLDS:
+        fold = site_folds(labels, site, seed=0)
+        if all(np.ptp(labels[fold != one]) for one in np.unique(fold)):
+            return fold, "site"
     return site_folds(labels, np.arange(len(truth)).astype(str), seed=0), "home"
 
 
