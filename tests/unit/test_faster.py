@@ -6,6 +6,7 @@ import pytest
 
 from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.settings import STARTER_BUNDLE
 from tests.support.bundles import make_bundle
 from tests.support.evaluating import OTHER, draw_homes, run_train
 
@@ -137,6 +138,21 @@ def test_what_cannot_be_made_is_refused_before_anything_is_scored(
     code, said = run_train("evaluate", "old", "photos", "--out", "out", *options)
     assert code == 2 and message in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists() and not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not cpu_has("int8"), reason="needs a CPU with int8 instructions")
+def test_a_bundle_is_judged_in_one_arithmetic_on_a_cpu_that_lacks_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.evaluate.faster.cpu_has", lambda name: name == "int8")
+    draw_homes(tmp_path / "photos", [BALCONY])
+    options = ["--out", tmp_path / "out", "--arithmetic", "int8"]
+    code, said = run_train("evaluate", STARTER_BUNDLE, tmp_path / "photos", *options)
+    assert code == 0, said
+    assert "score (cpu, int8)" in (tmp_path / "out" / "report.md").read_text()
+    options = ["--out", tmp_path / "bf16", "--arithmetic", "bf16"]
+    code, said = run_train("evaluate", STARTER_BUNDLE, tmp_path / "photos", *options)
+    assert code == 2 and "it has no bf16 instructions (avx512_bf16)" in said
 
 
 def test_a_cpu_that_does_not_compute_in_it_is_told_so(

@@ -130,7 +130,7 @@ def _in(bundle: Bundle, making: Making) -> Bundle:
     (name,) = making.arithmetics
     if name not in bundle.arithmetics:
         raise UsageError(f"--arithmetic {name}: the bundle has no thresholds for it; add --rethreshold OUT")
-    check_making(bundle.arithmetics, making)
+    check_making((name,), making)
     return bundle.at(name)
 
 
