@@ -180,7 +180,8 @@ def choose_true(scores: Floats, truth: Truth, prevalence: float, target: float) 
     chance, weight = chance_of_homes(scores, truth, prevalence)
     order = np.argsort(-scores, kind="stable")
     expected = np.cumsum((weight * chance)[order]) / np.cumsum(weight[order])
-    reached = np.flatnonzero((expected >= target) & (chance[order] >= 0.5))
+    whole = np.append(np.diff(scores[order]) < 0, True)  # homes of equal scores come out alike
+    reached = np.flatnonzero(whole & (expected >= target) & (chance[order] >= 0.5))
     return float(scores[order[reached[-1]]]) if reached.size else 1.0
 
 
