@@ -110,6 +110,14 @@ def dhash(picture: Image.Image) -> int:
     return int.from_bytes(np.packbits(grid[:, :-1] < grid[:, 1:]).tobytes(), "big", signed=True)
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """An open picture in RGB, turned as its EXIF says."""
+    image.load()  # before the EXIF: asking a PNG for it loads the picture, and hides what goes wrong
+    orientation = _orientation(image)
+    picture = _rgb(image)
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
 def _decode(data: bytes, kind: str, preprocessings: Sequence[Wanted], max_pixels: int) -> Decoded:
     if reason := too_costly(data, kind):
         return Decoded(PhotoStatus.UNDECODABLE, error=reason)
@@ -126,12 +134,7 @@ def _decode(data: bytes, kind: str, preprocessings: Sequence[Wanted], max_pixels
             high, wide = _least(preprocessing)
             image.draft(None, (high, wide) if _orientation(image) in _SIDEWAYS else (wide, high))
         if image.size not in pictures:
-            image.load()  # before the EXIF: asking a PNG for it loads the picture, and hides what goes wrong
-            orientation = _orientation(image)
-            upright = _rgb(image)
-            pictures[image.size] = (
-                upright.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else upright
-            )
+            pictures[image.size] = upright(image)
         pixels.append(_resize(pictures[image.size], preprocessing))
     return Decoded(PhotoStatus.OK, tuple(pixels), dhash(next(iter(pictures.values()))))
 

@@ -1,6 +1,7 @@
 """Finetuning: the upper stages are timm's own, what learns is what should, and a killed run goes on."""
 
 import hashlib
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,31 @@ def test_runs_are_averaged_weight_by_weight(
     assert head.weight.dtype == np.float32
     alone = averaged([one])
     assert all(torch.equal(alone.tensors[name], tensor) for name, tensor in one.tensors.items())
+
+
+@pytest.mark.parametrize("kind", ["clear", "grey of 16 bits"])
+def test_what_is_drawn_has_the_colours_that_serving_sees(
+    backbone: Backbone, tmp_path: Path, kind: str
+) -> None:
+    clear, grey = np.zeros((80, 80, 4), np.uint8), np.full((80, 80), 0x4000, np.uint16)
+    path = tmp_path / "photo.png"
+    Image.fromarray(clear if kind == "clear" else grey).save(path)
+    served = pixels(path, backbone.preprocessing, ("whole",))[0].mean()
+    assert served == (255 if kind == "clear" else 64)
+    for seed in range(20):
+        assert 0.4 * served < augment.drawn(path, backbone.preprocessing, (seed,)).mean() < 2 * served
+
+
+def test_a_photo_on_its_side_whose_other_metadata_are_odd_is_drawn(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    """Serving reads it. Its maker's name is a fraction."""
+    maker, side = struct.pack("<HHII", 0x010F, 5, 1, 38), struct.pack("<HHII", 0x0112, 3, 1, 6)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + maker + side + struct.pack("<III", 0, 1, 3)
+    path = tmp_path / "photo.jpg"
+    picture = np.zeros((60, 80, 3), np.uint8)
+    picture[:, :40] = 250  # the left half, which comes up
+    Image.fromarray(picture).save(path, exif=exif)
+    for seed in range(20):
+        seen = augment.drawn(path, backbone.preprocessing, (seed,))
+        assert seen[:8].mean() > seen[-8:].mean() + 50

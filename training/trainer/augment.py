@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
+from enrich.photos.decode import upright
 from training.models.features import REMEDY, Pixels, pixels
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -52,12 +53,13 @@ def drawn(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> Pixe
 
 
 def _opened(path: Path, least: tuple[int, int] | None) -> Image.Image:
-    """The upright photo; of a JPEG a smaller one, where that has `least` pixels (width, height)."""
+    """The upright photo, in the colours that serving sees; of a JPEG a smaller one, where that has `least`
+    pixels (width, height)."""
     try:
         with Image.open(path) as opened:
             if least:
                 opened.draft("RGB", least)
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            return upright(opened)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be decoded ({error}); {REMEDY}") from None
 
