@@ -134,3 +134,21 @@ def test_an_attribute_whose_sites_are_held_out_together_is_refused_before_anythi
     options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *FINETUNE)
     code, said = run_fit(photos_dir, *options, "--head", f"seaview={tmp_path / 'seaview.csv'}")
     assert code == 2 and "head seaview: its classes come from too few sites to hold one out" in said
+
+
+def test_a_photo_that_cannot_be_decoded_is_refused_before_anything_learns(
+    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("it learnt")
+
+    monkeypatch.setattr("training.trainer.finetune._Run.step", refuse)
+    photo = photos_dir / f"web_homes/home{HOMES}/0.jpg"  # of split listing, which nothing learns from
+    before = photo.read_bytes()
+    photo.write_bytes(before[:200])
+    try:
+        options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *FINETUNE)
+        code, said = run_fit(photos_dir, *options)
+    finally:
+        photo.write_bytes(before)
+    assert code == 2 and f"{photo} cannot be used" in said

@@ -79,6 +79,7 @@ def fit_multitask(
     fold = site_fold(photos, names, plan.seed)
     for name, known in labelled.items():
         check_folds(name, photos.labels[name][known], fold[known])
+    vectors = extract(backbone, photos, ("whole",), plan.cache)
     work = finetunings(photos, names, backbone, plan, fold)
     with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
@@ -86,7 +87,6 @@ def fit_multitask(
     learnt = [finetuned for finetuned, _ in by_fold]
     heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].tasks)
     binary = [head for head in heads if head.name not in photos.classes]
-    vectors = extract(backbone, photos, ("whole",), plan.cache)
     comparison = {
         head.name: {
             "frozen": figures(
