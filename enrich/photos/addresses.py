@@ -54,7 +54,7 @@ def photo_url(text: str, base: URL | None = None) -> URL:
         host = _host(url)
         port = url.port
         named = url.user is not None or url.password is not None
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # yarl indexes an empty host where brackets precede an @
         raise error if isinstance(error, BadUrlError) else BadUrlError("the URL is malformed") from None
     if not port:
         raise BadUrlError("the URL has port 0")

@@ -289,7 +289,9 @@ class TestRedirects:
         assert result.error == "127.0.0.2 is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
         assert other_server.connections == 0
 
-    @pytest.mark.parametrize("location", ["file:///etc/passwd", "http://u:SECRET@h/", "http://h:99999/"])
+    @pytest.mark.parametrize(
+        "location", ["file:///etc/passwd", "http://u:SECRET@h/", "http://h:99999/", "http://[SECRET]@/"]
+    )
     def test_to_a_bad_url(self, photo_server: PhotoServer, location: str) -> None:
         result = fetch(photo_server.behave("/a.jpg", redirect(location)))
         assert result.status is PhotoStatus.BAD_URL

@@ -169,6 +169,8 @@ BAD_URLS = [
     "http://a%2fb/",
     "http://[::1/",
     "http://[::g]/",
+    "http://[::1]@/a.jpg",
+    "http://user[secret]@",
     "http://[fe80::1%25eth0]/",
     "http://\ud800/",
     "http://example.com/" + "a" * 9_000,
