@@ -1,8 +1,6 @@
 """Reads what people write on the command line."""
 
-import csv
 import getpass
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from enrich.model.head import Head
 from enrich.model.kind import Overridable
 from enrich.settings import Settings
 from enrich.state.overrides import Said
+from jobs.tables import read_table
 
 
 def person(given: str | None, settings: Settings) -> str | None:
@@ -72,18 +71,19 @@ def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[Said]:
         UsageError: the file cannot be read, lacks a column, or a line is no override.
     """
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"--import {path}: cannot be read: {reason}") from None
-    if missing := {"listing_id", "field", "value"} - set(rows.fieldnames or ()):
+    columns, rows = read_table(text, f"--import {path}")
+    if missing := {"listing_id", "field", "value"} - set(columns):
         raise UsageError(f"--import {path}: lacks the column {', '.join(sorted(missing))}")
     said = []
-    for row in rows:
+    for number, row in rows:
         try:
             field, value = read_assignment(f"{row['field']}={row['value'] or ''}", heads)
         except UsageError as error:
-            raise UsageError(f"--import {path}, line {rows.line_num}: {error}") from None
+            raise UsageError(f"--import {path}, line {number}: {error}") from None
         note, who = row.get("note") or None, row.get("by") or by
         said.append(Said((row["listing_id"] or "").strip(), field, value, note, who))
     return said

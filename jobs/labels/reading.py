@@ -1,7 +1,5 @@
 """`enrich labels import`: what people answered in Label Studio or in a table, as labels of photos."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from enrich.source.urls import strip_url, url_key
 from enrich.state.labels import Label, Labels
 from jobs.labels.label_studio import labels_of
 from jobs.run.services import Records
+from jobs.tables import read_table
 
 ANSWERS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 NAMED = ("sha256", "url", "listing_id")
@@ -71,15 +70,13 @@ def _tasks(text: str, path: Path, heads: Sequence[Head]) -> list[Label]:
 
 
 def _table(text: str, path: Path, records: Records, labels: Labels) -> list[Label]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    columns = rows.fieldnames or ()
+    columns, found = read_table(text, str(path))
     named = next((name for name in NAMED if name in columns), None)
     if named is None or (named == "listing_id" and "position" not in columns):
         raise UsageError(
             f"{path} does not say which photos it is about: it needs a column sha256, url, or listing_id and "
             f"position; it has {', '.join(columns) or 'none'}"
         )
-    found = [(rows.line_num, row) for row in rows]
     shas = _photos(found, named, path, records, labels)
     heads = [head for head in records.bundle.heads if head.name in columns]
     return [

@@ -225,6 +225,7 @@ def test_labels_change_no_document(enriched: World, tmp_path: Path) -> None:
         ('note,listing_id,position,balcony\n"a\nb",a,0,1\n,a,1,maybe\n', "line 4: balcony is 'maybe'"),
         ("listing_id,position,room\na,0,attic\n", "line 2: room is 'attic'; known are kitchen, bathroom"),
         ("listing_id,position,price\na,0,5\n", "no label for a head of the bundle"),
+        ('listing_id,position,balcony,by\na,0,1,"ann\na,1,0,bo\n', "a quotation mark that is not closed"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(

@@ -433,6 +433,17 @@ def test_a_table_of_overrides_keeps_the_lines_of_a_note_and_counts_those_of_the_
         read_said(table, HEADS, "ann")
 
 
+@pytest.mark.parametrize("lines", [1, 20_000])  # the second is more than Python takes for one cell
+def test_a_quotation_mark_that_is_not_closed_takes_no_lines_of_a_table_along(
+    tmp_path: Path, lines: int
+) -> None:
+    table = tmp_path / "said.csv"
+    more = "8,has_balcony,true,\n" * lines
+    table.write_text(f'listing_id,field,value,note\n7,has_balcony,false,"no railing\n{more}')
+    with pytest.raises(UsageError, match=r"said.csv, line \d+: .*a quotation mark that is not closed"):
+        read_said(table, HEADS, "ann")
+
+
 # What the tables say
 
 DOCUMENT = {
