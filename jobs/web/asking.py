@@ -39,7 +39,8 @@ def read(params: QueryParams) -> Query:
         elif name.startswith(TYPE):
             types.setdefault(name.removeprefix(TYPE), []).append(value)
         elif name.startswith(WHERE):
-            where[name.removeprefix(WHERE)] = value
+            if where.setdefault(name.removeprefix(WHERE), value) != value:
+                raise UsageError(f"{name} is given twice: one value of a column can be asked for")
         elif name.startswith((FROM, TO)):
             column = name.partition(".")[2]
             least, most = between.get(column, (None, None))

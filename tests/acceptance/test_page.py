@@ -87,6 +87,7 @@ def test_of_photos_at_one_position_the_one_that_decided_is_shown(
     [
         ("/?has.sauna=yes", 400, "no attribute &#39;sauna&#39;; there is: balcony"),
         ("/?from.price=cheap", 400, "a number is needed"),
+        ("/?where.city=Solna&where.city=Lund", 400, "where.city is given twice"),
         ("/?page=999", 400, "between 0 and 10000 hits"),
         ("/search.json?where.town=x", 400, "no field 'town'"),
         ("/?where.city=%00", 400, "where.city: no value holds such a sign"),
