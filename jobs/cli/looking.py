@@ -110,7 +110,7 @@ def show(
         if as_json:
             print_json(explained)
         else:
-            show_listing(explained, records.bundle.heads)
+            show_listing(explained, records.bundle.at(explained["arithmetic"]).heads)
 
 
 @app.command()

@@ -56,7 +56,7 @@ def write_listing(records: Records, id: str, file: Path, photos: int) -> None:
         "listing.html",
         title=id,
         told=told,
-        heads=records.bundle.heads,
+        heads=records.bundle.at(told["arithmetic"]).heads,
         pictures=pictures,
         changes=history(records.database, id),
     )

@@ -27,14 +27,16 @@ def explain(services: Records, id: str) -> dict[str, Any]:
 
     `photos`: per photo its status and `probabilities` {head: p} or {head: {class: p}}, by the current bundle
     and after its temperature; empty where no score of it is on record. `why`: {head: text}, what the model's
-    answers rest on; empty where they are another bundle's.
+    answers rest on; empty where they are another bundle's. `arithmetic`: that of the bundle whose scores and
+    thresholds these are; the one that the listing was made in, where the bundle has it.
 
     Raises:
         UsageError: no such listing.
     """
     found = details(services.database, id)
-    row, bundle = found.listing, services.bundle
-    results = _results(services, found)
+    row = found.listing
+    bundle = _as_made(services.bundle, row["model_ids"] or ())
+    results = _results(services, bundle, found)
     kept = (
         "status", "error", "attempts", "not_before", "pending_since", "worker", "lease_expires",
         "updated_at", "enriched_at", "bundle_id", "revision", "published_revision", "publish_status",
@@ -45,6 +47,7 @@ def explain(services: Records, id: str) -> dict[str, Any]:
         "id": id,
         **{name: row[name] for name in kept},
         "current_bundle": bundle.bundle_id,
+        "arithmetic": bundle.arithmetic,
         "heads": {head.name: head.kind for head in bundle.heads},
         "thresholds": {
             head.name: {"true": head.true_threshold, "false": head.false_threshold}
@@ -66,9 +69,15 @@ def explain(services: Records, id: str) -> dict[str, Any]:
     }
 
 
-def _results(services: Records, found: ListingDetails) -> list[PhotoResult]:
-    """The listing's photos as they were aggregated, with their scores by the current bundle."""
-    models = [member.model_id for member in services.bundle.members]
+def _as_made(bundle: Bundle, models: Sequence[str]) -> Bundle:
+    """The bundle in the arithmetic of these models: a machine with another one may have made the listing."""
+    made = (bundle.at(name) for name in bundle.arithmetics if models)
+    return next((one for one in made if {member.model_id for member in one.members} >= set(models)), bundle)
+
+
+def _results(services: Records, bundle: Bundle, found: ListingDetails) -> list[PhotoResult]:
+    """The listing's photos as they were aggregated, with their scores by the bundle."""
+    models = [member.model_id for member in bundle.members]
     results = []
     for photo in found.listing["photos"]:
         known = found.photos.get(photo["key"], {})

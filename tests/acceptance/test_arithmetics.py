@@ -4,6 +4,8 @@ import pytest
 
 from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import load_bundle
+from jobs.run.services import open_records
+from jobs.views.show import explain
 from tests.support.bundles import faster, make_bundle
 from tests.support.harness import World
 
@@ -40,3 +42,23 @@ def test_scores_of_two_arithmetics_are_never_mixed(world: World, name: str) -> N
     assert has_balcony() is True
     told = world.enrich("status", precision=name).stdout
     assert f"scores in          {name} (as ENRICH_PRECISION says)" in told
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_a_machine_with_another_arithmetic_explains_what_was_made_in_the_first_one(
+    world: World, name: str
+) -> None:
+    if not cpu_has(name):  # type: ignore[arg-type]
+        pytest.skip(f"this CPU does not compute in {name}")
+    made = make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
+    world.fixed["bundle"] = made.folder
+    world.listing("7", "kitchen", "balcony")
+    world.run()
+    told = {}
+    for one in ("fp32", name):
+        with open_records(world.settings(precision=one)) as records:
+            told[one] = explain(records, "7")
+    assert told[name] == told["fp32"]
+    assert told[name]["arithmetic"] == "fp32" and "yes from" in told[name]["why"]["balcony"]
+    shown = world.enrich("show", "7", precision=name).stdout
+    assert shown == world.enrich("show", "7", precision="fp32").stdout
