@@ -107,7 +107,7 @@ class Figures:
         self.queues = {}
 
     def as_json(self) -> dict[str, Any]:
-        """The figures for logs and the table `run`."""
+        """The figures for logs and the table `run`; copies, since others may add to them meanwhile."""
         elapsed = self.elapsed
         return {
             "listings": self.listings,
@@ -124,9 +124,9 @@ class Figures:
             "failures": dict(self.failures),
             "failing_hosts": [
                 {"host": host, "kind": kind, "photos": count}
-                for (host, kind), count in self.failing_hosts.most_common(HOSTS_TOLD)
+                for (host, kind), count in self.failing_hosts.copy().most_common(HOSTS_TOLD)
             ],
-            "stage_seconds": {stage: round(spent, 3) for stage, spent in self.seconds.items()},
+            "stage_seconds": {stage: round(spent, 3) for stage, spent in self.seconds.copy().items()},
             "seconds": round(elapsed, 3),
             "photos_per_second": round(self.photos / elapsed, 2) if elapsed else 0.0,
         }
