@@ -132,9 +132,12 @@ class Labels:
         """URL key -> sha256, of those that are known."""
         return dict(map(tuple, self._rows(_KEYS, keys=list(keys))))
 
-    def by_place(self, ids: Sequence[str]) -> dict[tuple[str, int], str]:
-        """(listing id, position) -> sha256, of these listings' photos whose bytes are known."""
-        return {(id, position): sha for id, position, sha in self._rows(_PLACES, ids=list(ids))}
+    def by_place(self, ids: Sequence[str]) -> dict[tuple[str, int], set[str]]:
+        """(listing id, position) -> sha256 of these listings' photos there whose bytes are known."""
+        found: dict[tuple[str, int], set[str]] = {}
+        for id, position, sha in self._rows(_PLACES, ids=list(ids)):
+            found.setdefault((id, position), set()).add(sha)
+        return found
 
     def known(self, shas: Sequence[str]) -> set[str]:
         """Those of these photos that were ever scored."""

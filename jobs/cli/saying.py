@@ -72,17 +72,23 @@ def _shown(
     if position is None:
         return []
     photos = known.by_place([id])
-    if (id, position) not in photos:
+    shas = photos.get((id, position), set())
+    if not shas:
         places = ", ".join(str(place) for _, place in sorted(photos)) or "none"
         raise UsageError(
             f"--photo {position}: no photo of {id} that was seen has this position; there are {places}"
+        )
+    if len(shas) > 1:
+        raise UsageError(
+            f"--photo {position}: {len(shas)} photos of {id} share this position: name the one meant by its "
+            "url in a table for `enrich labels import`"
         )
     heads = [
         field.removeprefix("has_") for field, value in given if field.startswith("has_") and value is True
     ]
     if not heads:
         raise UsageError("--photo says which photo shows something: say has_X=true beside it")
-    return [Label(photos[id, position], head, True, who) for head in heads]
+    return [Label(sha, head, True, who) for sha in shas for head in heads]
 
 
 @labels.command("export")

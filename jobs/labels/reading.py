@@ -111,7 +111,16 @@ def _photos(
             raise UsageError(f"{path}, line {number}: position {position!r} is not a whole number")
         places[number] = (records.source.spelled(row["listing_id"] or ""), int(position))
     by_place = labels.by_place(sorted({id for id, _ in places.values()}))
-    return {number: by_place.get(place, "") for number, place in places.items()}
+    found: dict[int, str] = {}
+    for number, place in places.items():
+        shas = by_place.get(place, set())
+        if len(shas) > 1:
+            raise UsageError(
+                f"{path}, line {number}: {len(shas)} photos of {place[0]} share position {place[1]}: name "
+                "the one meant by its url or sha256"
+            )
+        found[number] = next(iter(shas), "")
+    return found
 
 
 def _value(text: str, head: Head, where: str) -> Any:

@@ -86,6 +86,18 @@ def test_of_photos_at_one_position_each_has_its_own_label_and_answers(
     ]
 
 
+def test_a_position_that_photos_share_names_none_of_them(enriched: World, tmp_path: Path) -> None:
+    enriched.portal.add("c")
+    for seed, shows in enumerate(("kitchen", "balcony", "bedroom")):
+        enriched.portal.add_photo("c", 0, enriched.photo(shows, 70 + seed))
+    enriched.run()
+    said = enriched.enrich("override", "c", "has_balcony=true", "--photo", "0")
+    assert said.returncode == 2 and "--photo 0: 3 photos of c share this position" in said.stderr
+    assert not enriched.portal.execute("SELECT FROM enrichment.override")
+    with pytest.raises(UsageError, match="line 3: 3 photos of c share position 0"):
+        imported(enriched, tmp_path / "t.csv", "listing_id,position,balcony\na,0,1\nc,0,1\n")
+
+
 def test_training_reads_the_manifest_and_finds_the_bytes_that_were_scored(
     enriched: World, tmp_path: Path
 ) -> None:
