@@ -62,7 +62,7 @@ def backfill(
         ray = joined.enter_context(connected(options.ray)) if options.ray is not None else None
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))
-        with recorded(services, "backfill", report, stop, watch) as run_id:
+        with recorded(services, "backfill", report, stop, watch, options.ids) as run_id:
             asked = services.backfills.ask(selection(services, options), options.max_flips)
             _discover(services, options, report, run_id)
             services.backfills.mark(stop.is_set)

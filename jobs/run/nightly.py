@@ -60,7 +60,7 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
 def _run(
     services: Services, options: RunOptions, stop: Stop, report: RunReport, hold: Hold, watch: Watch
 ) -> None:
-    with recorded(services, "run", report, stop, watch) as run_id:
+    with recorded(services, "run", report, stop, watch, options.ids) as run_id:
         report.discovery = discover(
             services.source,
             services.database,

@@ -1,7 +1,7 @@
 """What a job did: its report, and its row in the table `run`."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -100,9 +100,17 @@ Watch = Callable[[RunReport], AbstractContextManager[object]]
 
 @contextmanager
 def recorded(
-    services: Records, kind: str, report: RunReport, stop: Stop, watch: Watch = nullcontext
+    services: Records,
+    kind: str,
+    report: RunReport,
+    stop: Stop,
+    watch: Watch = nullcontext,
+    ids: Sequence[str] | None = None,
 ) -> Iterator[int]:
-    """Keep the run in the table `run`, with how it ended, and tell `ENRICH_ON_FINISH`; yields its id."""
+    """Keep the run in the table `run`, with how it ended, and tell `ENRICH_ON_FINISH`; yields its id.
+
+    `ids`: the listings that it enriches, where it leaves all others alone.
+    """
     if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
         log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
     bundle = services.bundle
@@ -113,7 +121,7 @@ def recorded(
     with watch(report):
         try:
             yield run_id
-            if stop.is_set() and (left := report.left or _left(services, kind)):
+            if stop.is_set() and (left := report.left or _left(services, kind, ids)):
                 report.left, report.exit_code = left, stop.exit_code
                 error = f"{left} left"
             else:
@@ -150,9 +158,9 @@ def _heads(bundle: Bundle) -> dict[str, Any]:
     return heads
 
 
-def _left(services: Records, kind: str) -> int:
+def _left(services: Records, kind: str, ids: Sequence[str] | None) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
-    listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count()
+    listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count(ids)
     if listings:
         return listings
     counts = services.outbox.counts()

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_a_job_that_was_done_when_the_signal_came_is_done(world: World) -> None:
     stopped = world.script(STOPPED_AT_ITS_END, "run", "--json")
     assert stopped.returncode == 0, stopped.stderr
     assert json.loads(stopped.stdout)["left"] is None
+
+
+def test_what_others_ask_for_is_not_left_of_a_job_with_ids(world: World, tmp_path: Path) -> None:
+    for id in ("1", "2"):
+        world.listing(id, "kitchen")
+    world.run(limit=1)
+    (tmp_path / "ids").write_text("1\n")
+    stopped = world.script(STOPPED_AT_ITS_END, "run", "--ids", str(tmp_path / "ids"), "--json")
+    assert stopped.returncode == 0, stopped.stderr
+    assert world.statuses() == {"1": "done", "2": "pending"} and json.loads(stopped.stdout)["left"] is None
 
 
 STOPPED_AT_ITS_END = """
