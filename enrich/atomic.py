@@ -3,6 +3,7 @@
 Whoever looks finds the old one or the new one, never a part, whenever the writing process may die.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -17,7 +18,13 @@ def new_file(path: Path) -> Iterator[Path]:
 
     One process at a time may write a file: the name beside it is always the same, so that what a killed
     process leaves there is overwritten by the next one.
+
+    Raises:
+        OSError: `path` is a device, a pipe or a folder; root could take its place, too.
     """
+    path = Path(os.path.realpath(path))  # a link stays one
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
