@@ -5,12 +5,20 @@ import sys
 import typer
 
 from enrich.errors import EnrichError
-from training.compare.command import compare_command
-from training.compare.export import export_command
-from training.data.prepare import prepare_command
-from training.evaluate.command import evaluate_command
-from training.fit.command import fit_command
-from training.report.command import report_command
+
+try:
+    from training.compare.command import compare_command
+    from training.compare.export import export_command
+    from training.data.prepare import prepare_command
+    from training.evaluate.command import evaluate_command
+    from training.fit.command import fit_command
+    from training.report.command import report_command
+except ModuleNotFoundError as missing:
+    if (missing.name or "").startswith(("enrich", "training")):
+        raise
+    install = "pip install 'listing-enrichment[training]'"
+    sys.stderr.write(f"enrich-train: training needs {missing.name}, which is not installed: {install}\n")
+    sys.exit(2)
 
 app = typer.Typer(
     name="enrich-train",

@@ -119,6 +119,13 @@ def test_the_modules_are_those_of_the_wheel(installed: Installed) -> None:
     assert (installed.environment / "bin" / "enrich-train").is_file()
 
 
+def test_without_the_extra_training_the_command_says_what_to_install(installed: Installed) -> None:
+    done = installed.run("enrich-train", "fit", "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("enrich-train: training needs ") and done.stderr.count("\n") == 1
+    assert "pip install 'listing-enrichment[training]'" in done.stderr
+
+
 def test_migrate_works_from_the_wheel(installed: Installed, portal: Portal) -> None:
     done = installed.run("enrich", "migrate", DATABASE_URL=portal.url)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
