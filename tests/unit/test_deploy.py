@@ -168,6 +168,11 @@ def test_the_image_holds_no_secret_and_is_made_of_what_the_context_lets_in() -> 
     assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
 
 
+def test_files_with_settings_and_secrets_are_not_committed_with_the_rest() -> None:
+    """The pages on first steps have `.env` made in the checkout, and deploy/.env."""
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_nobody_is_root_and_nothing_of_the_image_is_written_to() -> None:
     assert [rest for word, rest in DOCKERFILE if word == "USER"][-1] == f"{USER}:{USER}"
     for one in JOBS.values():
