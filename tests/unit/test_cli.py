@@ -150,6 +150,22 @@ def test_a_reader_that_went_away_is_not_worth_a_word(
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("args", ["--version", "settings", "settings --json"])
+def test_output_that_was_closed_at_the_start_changes_no_exit_code(
+    args: str, closed: str, no_settings: Path
+) -> None:
+    """As some wrappers of cron close it."""
+    code = "from jobs.cli.commands import main; main()"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {args} {closed}', sys.executable, code],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_terminal_that_knows_no_unicode_gets_other_signs_for_what_it_lacks() -> None:
     code = (
         "from jobs.cli import commands, guard\n"
