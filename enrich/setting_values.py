@@ -32,6 +32,7 @@ SIGNING_PARAMS = (
 """Query parameters that signed URLs change from night to night; `*` at the end matches any rest."""
 _TABLE = re.compile(r"^[^\W\d][\w$]*(\.[^\W\d][\w$]*)?$")  # letters of any script, as in SQL
 _INDEX = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,200}$")
+_DEVICE = re.compile("auto|cpu|cuda(:[0-9]{1,3})?")
 
 
 def _split(value: Any) -> Any:
@@ -61,6 +62,12 @@ def _index(value: str) -> str:
     return value
 
 
+def _device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError("auto, cpu, cuda or cuda:N is needed")
+    return value
+
+
 def _zone(value: str) -> str:
     if value not in available_timezones():
         raise ValueError("not a time zone name such as Europe/Stockholm or UTC")
@@ -87,6 +94,7 @@ StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TableName = Annotated[str, AfterValidator(_table)]
 IndexName = Annotated[str, AfterValidator(_index)]
+DeviceName = Annotated[str, AfterValidator(_device)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_one_line)]
 Hook = Annotated[Secret, AfterValidator(_hook)]

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from enrich.errors import SettingsError
 from enrich.setting_values import (
     SIGNING_PARAMS,
+    DeviceName,
     Hook,
     IndexName,
     MaxRemoved,
@@ -107,7 +108,7 @@ class Settings(BaseSettings):
     bundle: Path = Field(
         STARTER_BUNDLE, description="Folder of the model bundle; default: the starter bundle"
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: DeviceName = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto", description="auto: the fastest that the bundle's held-out figures show to be as good as fp32"
     )

@@ -15,7 +15,7 @@ from enrich.index.document import reserved
 from enrich.index.open import open_index
 from enrich.index.protocol import IndexUnavailable
 from enrich.model.bundle import Bundle, load_bundle
-from enrich.model.open import choose
+from enrich.model.open import check_device, choose
 from enrich.photos.decode import decode
 from enrich.photos.open import open_transport
 from enrich.photos.transport import Paused, PhotoTransport
@@ -95,6 +95,7 @@ class _Checks:
     def check_bundle(self) -> list[str]:
         chosen = choose(load_bundle(self._settings.bundle), self._settings)
         self._bundle = bundle = chosen.bundle
+        check_device(self._settings)
         heads = ", ".join(head.name for head in bundle.heads)
         return [
             f"{bundle.name} {bundle.bundle_id[:12]} in {bundle.folder}: {heads}",

@@ -71,6 +71,18 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     return TorchEngine(bundle, settings.device, batch_size=settings.batch_size)
 
 
+def check_device(settings: Settings) -> None:
+    """Find out that a GPU that is asked for by name is not there, before there is something to score.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if settings.device not in ("auto", "cpu") and not _on_openvino(settings):
+        from enrich.model.torch_engine import find_device
+
+        find_device(settings.device)
+
+
 class LateEngine:
     """An `Engine` that opens the real one when there is something to score: for work that expects nothing."""
 

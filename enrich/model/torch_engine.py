@@ -41,7 +41,7 @@ class TorchEngine:
             if threads < 1:
                 raise SettingsError(f"threads: {threads} is not a number of threads; use 1 or more")
             torch.set_num_threads(threads)
-        self.device = _device(device)
+        self.device = find_device(device)
         self._batch_size = batch_size
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32, on every device
@@ -113,7 +113,12 @@ class _MemberModel:
         return noise.to(memory_format=torch.channels_last)
 
 
-def _device(wanted: str) -> torch.device:
+def find_device(wanted: str) -> torch.device:
+    """The device that `ENRICH_DEVICE` names.
+
+    Raises:
+        SettingsError: it is unknown or not there.
+    """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "cpu":

@@ -6,6 +6,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 from enrich.errors import BusyError
+from enrich.model.open import check_device
 from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.locks import Hold
@@ -39,6 +40,7 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
     report = RunReport()
     with open_services(settings) as services:
         check_index(services)
+        check_device(settings)
         options = replace(options, ids=services.spelled(options.ids))
         while not stop.is_set():
             with ExitStack() as held:

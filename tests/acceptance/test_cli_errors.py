@@ -120,6 +120,10 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "no bundle": (lambda world, folder: {"bundle": folder / "none"}, ("none", "ENRICH_BUNDLE")),
     "broken bundle": (broken_bundle, ("manifest.json", "not JSON")),
     "wrong hash": (other_weights, ("tiny.safetensors", "sha256")),
+    "a GPU that is not there": (
+        lambda world, folder: {"device": "cuda:99"},
+        ("ENRICH_DEVICE", "cuda:99 is not here"),
+    ),
     "setting of the wrong kind": (
         lambda world, folder: {"batch_size": "many"},
         ("ENRICH_BATCH_SIZE",),
