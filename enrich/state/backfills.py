@@ -76,18 +76,20 @@ _COUNT = text("SELECT marked FROM backfill WHERE id = :id")
 
 _HELD = text("SELECT held FROM backfill WHERE id = :id")
 
+# One in retry that is still a backfill's was put off, as for a paused host: its completion would end that.
 _FINISH = text("""
     UPDATE backfill SET done_at = now()
     WHERE marked_at IS NOT NULL AND done_at IS NULL
       AND NOT EXISTS (
           SELECT FROM listing
-          WHERE listing.backfill = backfill.id AND listing.status IN ('pending', 'leased'))
+          WHERE listing.backfill = backfill.id AND listing.status IN ('pending', 'leased', 'retry'))
 """)
 
 _PROGRESS = text("""
     SELECT id, cardinality(ids) AS named, since, stale_bundle, revalidate, marked,
            (SELECT count(*) FROM listing
-            WHERE listing.backfill = backfill.id AND listing.status IN ('pending', 'leased')) AS "left",
+            WHERE listing.backfill = backfill.id
+              AND listing.status IN ('pending', 'leased', 'retry')) AS "left",
            created_at, marked_at, done_at, flips, held
     FROM backfill
     WHERE done_at IS NULL OR id IN (SELECT id FROM backfill ORDER BY id DESC LIMIT :last)

@@ -37,7 +37,7 @@ _UNMARK = text("""
         SELECT id, priority = :priority AND photo_fp = photo_fp_done AND NOT revalidate
                AND bundle_id IS NOT NULL AS rests
         FROM listing
-        WHERE backfill = :id AND status IN ('pending', 'leased')
+        WHERE backfill = :id AND status IN ('pending', 'leased', 'retry')
         ORDER BY id FOR NO KEY UPDATE
     )
     UPDATE listing AS l SET
@@ -45,6 +45,7 @@ _UNMARK = text("""
         status = CASE WHEN rests THEN 'done' ELSE l.status END,
         priority = CASE WHEN rests THEN 0 ELSE l.priority END,
         pending_since = CASE WHEN rests THEN NULL ELSE l.pending_since END,
+        not_before = CASE WHEN rests THEN NULL ELSE l.not_before END,
         lease_token = CASE WHEN rests THEN NULL ELSE l.lease_token END,
         lease_worker = CASE WHEN rests THEN NULL ELSE l.lease_worker END,
         attempts = CASE WHEN rests THEN 0 ELSE l.attempts END

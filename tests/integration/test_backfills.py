@@ -255,6 +255,44 @@ def test_it_is_done_when_nothing_that_it_marked_waits(
     assert told(database)[0].left == 0, "what something else asks for later is none of its"
 
 
+def test_a_listing_that_is_put_off_for_a_paused_host_is_waited_for(
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database
+) -> None:
+    """Asked for once more, the same backfill goes on, with the filters that it has changed so far."""
+    add(migrated, "a", "b")
+    for id in "ab":
+        enriched(state, id, bundle_id="old")
+    asked = backfills.ask(Selection(stale_bundle="new"), "1")
+    backfills.mark()
+    (claim,) = state.claim(1, ["a"])
+    state.release([claim], later=300)
+    (claim,) = state.claim(1, ["b"])
+    assert state.complete([result(claim, bundle_id="new", has_balcony=False)])
+    backfills.finish()
+    assert (told(database)[0].left, told(database)[0].done_at) == (1, None)
+    assert backfills.ask(Selection(stale_bundle="new"), "1") == Asked(asked.id, joined=True)
+
+    migrated.execute("UPDATE enrichment.listing SET not_before = now() WHERE id = 'a'")
+    (claim,) = state.claim(1, ["a"])
+    assert state.complete([result(claim, bundle_id="new", has_balcony=False)]) == set()
+    assert "more than 1" in (backfills.held(asked.id) or "")
+    assert (migrated.state("a").status, migrated.state("a").bundle_id) == ("done", "old")
+
+
+def test_what_is_put_off_while_a_backfill_is_held_stays_as_it_is(
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database
+) -> None:
+    add(migrated, "a")
+    enriched(state, "a", bundle_id="old")
+    asked = backfills.ask(Selection(stale_bundle="new"))
+    backfills.mark()
+    (claim,) = state.claim(1, ["a"])
+    state.release([claim], later=300)
+    database.run(lambda connection: flips.hold(connection, asked.id, "too many"))
+    row = migrated.state("a")
+    assert (row.status, row.not_before, row.priority, row.backfill) == ("done", None, NIGHTLY, None)
+
+
 def test_photos_that_discovery_finds_changed_while_a_backfill_is_held_are_enriched(
     migrated: Portal, state: Listings, backfills: Backfills, database: Database
 ) -> None:
