@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""How the system says that a disk is full, or one's share of it."""
+
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:

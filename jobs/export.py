@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.atomic import new_file
+from enrich.atomic import FULL, new_file
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.features import feature_id, unpack
@@ -51,6 +51,8 @@ def export(records: Records, path: Path, photos: bool) -> int:
                         write(row)
                         rows += 1
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     return rows
 

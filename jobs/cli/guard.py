@@ -1,6 +1,5 @@
 """What every command ends through: exit codes, one-line errors, no secrets, and signals that stop gently."""
 
-import errno
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ import psycopg2
 import typer
 from sqlalchemy.exc import DBAPIError
 
+from enrich.atomic import FULL
 from enrich.errors import EnrichError, OutageError, SignalError, UsageError
 from enrich.index.protocol import IndexUnavailable
 from enrich.state.database import one_line, passing, sqlstate
@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # loads the pipeline, which most commands do without
 BUG, INTERRUPTED = 70, 130
 FORBIDDEN = "42501"  # Postgres: insufficient privilege
 BROKEN = ("F0", "XX")  # Postgres: its configuration, its own errors, corrupted data
-FULL = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger(__name__)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from enrich.atomic import new_file
+from enrich.atomic import FULL, new_file
 from enrich.errors import UsageError
 from enrich.looks import style_sheet
 from enrich.state.history import history
@@ -73,6 +73,8 @@ def _write(file: Path, template: str, **given: Any) -> None:
         with new_file(file) as part:
             part.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UsageError(f"--html {file} cannot be written: {error.strerror}") from None
 
 

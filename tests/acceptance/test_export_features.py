@@ -102,3 +102,12 @@ def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing_behind(
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     assert f"{file} cannot be written" in ended.stderr and "File too large" in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_no_wrong_usage(world: World, tmp_path: Path) -> None:
+    world.listing("house", "kitchen")
+    world.run()
+    (tmp_path / ".homes.parquet.part").symlink_to("/dev/full")
+    ended = world.enrich("export-features", str(tmp_path / "homes.parquet"))
+    assert ended.returncode == 3 and "No space left on device" in ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -224,3 +224,10 @@ def test_a_file_that_cannot_be_written_is_named(world: World, enrich_here: Enric
     for file in (tmp_path, tmp_path / "none" / "x.html"):
         done = enrich_here(world.environment(), "report", "--html", str(file))
         assert done.returncode == 2 and str(file) in done.stderr
+
+
+def test_a_disk_that_is_full_is_no_wrong_usage(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
+    world.run()
+    (tmp_path / ".x.html.part").symlink_to("/dev/full")
+    done = enrich_here(world.environment(), "report", "--html", str(tmp_path / "x.html"))
+    assert done.returncode == 3 and "No space left on device" in done.stderr
