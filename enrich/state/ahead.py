@@ -52,6 +52,9 @@ class Ahead:
         """Record how requested photos ended, with their scores, in one transaction.
 
         Listings that hold other bytes of such a photo are asked for again.
+
+        Raises:
+            ValueError: a score is not a finite number; nothing is saved.
         """
 
         def work(connection: Connection) -> None:

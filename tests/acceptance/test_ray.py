@@ -221,6 +221,44 @@ def test_an_actor_that_dies_between_two_calls_changes_nothing(
     assert json.loads(out)["listings"] == 6 and len(world.documents()) == 6
 
 
+WITHOUT_NUMBERS = """
+from dataclasses import replace
+from functools import partial
+from enrich.model.open import open_engine
+from jobs.cli.commands import main
+from jobs.run import backfill
+
+class Broken:
+    def __init__(self, engine):
+        self.engine, self.lanes, self.batch_size, self.asked = engine, 1, engine.batch_size, False
+
+    def start_lane(self):
+        self.engine.start_lane()
+
+    def score(self, batch):
+        first, *others = self.engine.score(batch)
+        if not self.asked:
+            nothing = {"balcony": (float("nan"),)}
+            first = {id: replace(one, scores=one.scores | nothing) for id, one in first.items()}
+        self.asked = True
+        return [first, *others]
+
+backfill.score_ahead = partial(backfill.score_ahead, engine=lambda *given: Broken(open_engine(*given)))
+main()
+"""
+
+
+def test_a_photo_whose_scores_are_no_numbers_is_left_to_the_queue(world: World, ray_folder: Path) -> None:
+    """Its listing's claim says what becomes of it; here it is an engine that makes one mistake."""
+    for number in range(6):
+        world.listing(f"{number:02}", "kitchen")
+    done = world.script(WITHOUT_NUMBERS, "backfill", "--ray", "local", "--json", log_interval=60.0)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["ray"]["photos"], report["ray"]["left"], report["fetched"]) == (5, 1, 1)
+    assert set(world.statuses().values()) == {"done"} and len(world.documents()) == 6
+
+
 # What ends it
 
 

@@ -259,14 +259,12 @@ class _Drive:
             crew.called(ref, scorer, asks, partial(self._scored, asks), partial(self._lost, asks))
 
     def _scored(self, asks: Sequence[Ask], scored: Scored) -> None:
-        counted(scored.ends, self._figures)
-        self._figures.scored += scored.scored
-        self._figures.places += scored.places
-        for stage, seconds in scored.seconds.items():
-            self._figures.seconds[stage] += seconds
-        for ask, (_, transient) in zip(asks, scored.ends, strict=True):
-            self._open.dealt_with(ask)
-            self._budget.spend(ask.photo.key, transient)
+        counted(scored, self._figures)
+        self._open.leave([asks[place] for place in scored.left])
+        for place, (ask, (_, transient)) in enumerate(zip(asks, scored.ends, strict=True)):
+            if place not in scored.left:
+                self._open.dealt_with(ask)
+                self._budget.spend(ask.photo.key, transient)
 
     def _lost(self, asks: Sequence[Ask], host: Host[Worker] | None = None) -> None:
         if host is not None:

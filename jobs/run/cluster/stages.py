@@ -6,7 +6,7 @@ Plain classes that Ray makes actors of. Photos' bytes go from the one to the oth
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -55,6 +55,8 @@ class Scored:
     places: int
     """In the batches that they were scored in."""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    left: frozenset[int] = frozenset()
+    """The places of those that cannot be written down, such as scores that are no numbers."""
 
 
 class NotReadyError(Exception):
@@ -147,9 +149,22 @@ class Scorer:
                 result = with_bytes(ask.photo, ask.known, answer, scores[answer.sha256 or ""])
             results.append(result)
         with figures.timed("save"):
-            self._ahead.save(results)
+            left = frozenset(self._unsaved(results))
         ends = [(result.status, result.transient) for result in results]
-        return Scored(ends, figures.scored, figures.places, dict(figures.seconds))
+        return Scored(ends, figures.scored, figures.places, dict(figures.seconds), left)
+
+    def _unsaved(self, results: Sequence[PhotoResult], start: int = 0) -> Iterator[int]:
+        """Save how photos ended; the places of those that cannot be written down, which cost the others
+        nothing."""
+        try:
+            self._ahead.save(results)
+        except ValueError:
+            if len(results) == 1:
+                yield start
+                return
+            middle = len(results) // 2
+            yield from self._unsaved(results[:middle], start)
+            yield from self._unsaved(results[middle:], start + middle)
 
     def _scores(self, answers: Sequence[Fetched], figures: Figures) -> dict[str, PhotoScore | Decoded]:
         """Scores of the answers' bytes by sha256, or why they cannot be decoded; the same bytes just once."""
@@ -189,10 +204,14 @@ def unpacked(files: Mapping[str, bytes], folder: Path) -> Path:
     return folder
 
 
-def counted(ends: Sequence[tuple[PhotoStatus, bool]], figures: Figures) -> None:
-    """Add to the figures how requested photos ended."""
-    kinds = Counter(status for status, _ in ends)
-    figures.photos += len(ends)
+def counted(scored: Scored, figures: Figures) -> None:
+    """Add to the figures how requested photos ended, but for those that are left, and what it took."""
+    kinds = Counter(status for place, (status, _) in enumerate(scored.ends) if place not in scored.left)
+    figures.photos += kinds.total()
+    figures.scored += scored.scored
+    figures.places += scored.places
+    for stage, seconds in scored.seconds.items():
+        figures.seconds[stage] += seconds
     figures.fetched += kinds.pop(PhotoStatus.OK, 0)
     figures.unchanged += kinds.pop(PhotoStatus.UNCHANGED, 0)
     figures.failures.update({status.value: count for status, count in kinds.items()})
