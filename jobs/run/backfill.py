@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from enrich.errors import BusyError, FlipLimitError, UsageError
+from enrich.errors import BusyError, FlipLimitError, RemovalGuardError, UsageError
 from enrich.setting_values import parse_number_or_share
 from enrich.settings import Settings
 from enrich.source.discover import discover
@@ -74,13 +74,20 @@ def backfill(
                 report.ahead = ScoredAhead()
                 score_ahead(ray, options.ray, services, report.ahead, stop, options.ids)
                 joined.close()  # the nodes have nothing to do with what follows
-            enrich_and_publish(services, report, stop, ids=options.ids)
+            refused = None
+            try:
+                enrich_and_publish(services, report, stop, ids=options.ids)
+            except RemovalGuardError as error:  # it says that all else was done
+                refused = error
             if (why := services.backfills.held(asked.id)) is not None:
                 raise FlipLimitError(
                     f"{why}: the roll-out was ended before that, and the others stay as the old bundle made "
                     "them. `enrich backfill --stale-bundle --dry-run` shows what changes; a larger "
                     "--max-flips goes on, and the old ENRICH_BUNDLE with --stale-bundle goes back"
+                    + (f". Besides, {refused}" if refused else "")
                 )
+            if refused:
+                raise refused
     return report
 
 

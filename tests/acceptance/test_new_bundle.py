@@ -125,6 +125,16 @@ def test_the_roll_out_ends_itself_before_more_filters_change(
     assert_same(after, before)
 
 
+def test_a_roll_out_that_ended_itself_says_so_beside_what_the_removal_guard_says(
+    enriched: World, stricter: Path
+) -> None:
+    enriched.fixed |= {"bundle": stricter, "max_removed": "0"}
+    enriched.portal.execute("UPDATE listings SET active = false WHERE id = 'home-19'")
+    with pytest.raises(FlipLimitError, match="has_balcony would change") as raised:
+        enriched.backfill(stale_bundle=True, max_flips="4")
+    assert "1 of 20 documents would be removed" in str(raised.value)
+
+
 def test_a_larger_bound_goes_on(enriched: World, stricter: Path) -> None:
     enriched.fixed["bundle"] = stricter
     with pytest.raises(FlipLimitError):
