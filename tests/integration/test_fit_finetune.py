@@ -152,3 +152,9 @@ def test_a_photo_that_cannot_be_decoded_is_refused_before_anything_learns(
     finally:
         photo.write_bytes(before)
     assert code == 2 and f"{photo} cannot be used" in said
+
+
+def test_shares_that_leave_nothing_to_learn_from_are_refused(photos_dir: Path, tmp_path: Path) -> None:
+    options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *FINETUNE)
+    code, said = run_fit(photos_dir, *options, "--share", "web_homes=0")
+    assert code == 2 and "--share: nothing is left to learn from" in said and "Traceback" not in said

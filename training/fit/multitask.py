@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from enrich.cores import usable_cores
+from enrich.errors import UsageError
 from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
@@ -68,7 +69,8 @@ def fit_multitask(
     `homes_in`, `precision`: as of `frozen.figures`, for the comparison.
 
     Raises:
-        UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites.
+        UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites, or
+            shares that leave nothing to learn from.
     """
     trainable.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
     rows = np.flatnonzero(photos.split == "train")
@@ -79,8 +81,8 @@ def fit_multitask(
     fold = site_fold(photos, names, plan.seed)
     for name, known in labelled.items():
         check_folds(name, photos.labels[name][known], fold[known])
-    vectors = extract(backbone, photos, ("whole",), plan.cache)
     work = finetunings(photos, names, backbone, plan, fold)
+    vectors = extract(backbone, photos, ("whole",), plan.cache)
     with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
     logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
@@ -104,10 +106,19 @@ def finetunings(
     photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, fold: NDArray[np.int64]
 ) -> list["Finetuning"]:
     """One for each fold, which is held out in it, and last the one on all training photos. `fold`: as of
-    `site_fold`."""
+    `site_fold`.
+
+    Raises:
+        UsageError: one has no photo to learn from.
+    """
     tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
     rows = np.flatnonzero(photos.split == "train")
     weight = _weights(photos, tasks, rows, plan.shares)
+    if not all(weight[rows[fold[rows] != number]].any() for number in range(FOLDS)):
+        raise UsageError(
+            "--share: nothing is left to learn from where a third of the sites is held out; give photos of "
+            "more sites a share above 0"
+        )
     return [
         Finetuning(photos, backbone, tasks, weight, plan, fold != number, rows[fold[rows] == number])
         for number in (*range(FOLDS), -1)
