@@ -274,6 +274,15 @@ def test_the_command_on_the_card_names_every_option_that_differs() -> None:
     assert command(chosen).endswith("--seed 3 --exclude web_catalog --precision 0.9")
 
 
+def test_a_folder_with_brackets_and_colons_in_its_name_is_named_as_it_is(
+    photos_dir: Path, made: tuple[Bundle, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle [ours] :house:"
+    code, said = run_fit(photos_dir, "--out", out, "--cache", made[2], *UNTRAINED)
+    assert code == 0, said
+    assert f" written to {out}\n" in capsys.readouterr().out
+
+
 def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:
     starter = Path(__file__).parents[2] / "enrich" / "model" / "starter"
     bundle = load_bundle(starter)

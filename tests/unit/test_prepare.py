@@ -298,8 +298,8 @@ def test_a_name_with_a_carriage_return_is_read_back(options: Asked) -> None:
     assert name in {photo.source for photo in photos}
 
 
-def test_names_in_square_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
-    root = class_folders(tmp_path / "photos", {"t[task]/a[old]": 5, "t[task]/b": 5})
+def test_names_in_square_brackets_or_between_colons_are_printed_as_they_are(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "photos", {"t[task]/a[old]": 5, "t[task]/:house:": 5})
     app = typer.Typer()
     app.command()(prepare_command)
     arguments = [str(root), "--out", str(tmp_path / "out"), "--width", "60", "--min-width", "40"]
@@ -307,6 +307,7 @@ def test_names_in_square_brackets_are_printed_as_they_are(tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     rows = [line.replace("│", " ").split() for line in result.stdout.splitlines()]
     assert ["t[task]", "a[old]", "4", "1"] in rows
+    assert ["t[task]", ":house:", "4", "1"] in rows
 
 
 def test_on_a_terminal_progress_counts_every_photo_looked_at_and_written(

@@ -21,7 +21,7 @@ class Display:
     """The runs `todo`, of `total`. `pace`: what is known of it before, by kind."""
 
     def __init__(self, todo: Sequence[Cost], total: int, pace: dict[Kind, float]) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, emoji=False)
         columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
         self._bars = Progress(
             *columns,

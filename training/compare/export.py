@@ -76,7 +76,7 @@ def export_command(
         raise UsageError("--arithmetic and --photos PREPARED belong together; give both, or neither")
     prepared = read_prepared(photos) if photos else None
     bundle = export(results, [parse_run(given) for given in run], out, name, faster, prepared)
-    say = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(Console(emoji=False).print, markup=False, highlight=False, soft_wrap=True)
     for member in bundle.members:
         for head in member.heads:
             published = ", ".join(kind.name for kind in head.classes if kind.publish)

@@ -76,7 +76,7 @@ def prepare_command(
     rules = Rules(split, sizes, cap, near, seed, tuple(task or ()), tuple(exclude or ()), width, smallest)
     outcome = prepare(photos, out, rules, overwrite)
     kept = (outcome.table["reason"] == "").sum()
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     console.print(_table(outcome))
     for note in outcome.notes:
         console.print(note, highlight=False, soft_wrap=True)

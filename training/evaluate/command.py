@@ -76,7 +76,7 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     loaded = load_bundle(bundle)
     making = Making(named(arithmetic or []), calibration_paths(calibrate) if calibrate else ())
     if rethreshold_to is not None:

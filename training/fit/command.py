@@ -150,12 +150,12 @@ def _number(name: str, value: str) -> float:
 
 
 def _tell(bundle: Bundle, out: Path) -> None:
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
     if rare := bundle.manifest["training"]["classes_left_out"]:
         console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")
     for line in bundle.manifest["training"].get("frozen_on", {}).get("learnt", ()):
-        console.print(f"[bold]not held out[/]: the backbone has seen photos of this fit; {line}")
+        console.print(f"not held out: the backbone has seen photos of this fit; {line}", style="bold")
     for head in bundle.heads:
         if head.kind == "binary":
             found = head.metrics["true"]["cross_fitted"]

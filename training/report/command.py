@@ -35,7 +35,7 @@ def report_command(
     ours = gather([thesis.FOLDER] if of_thesis else results or [])
     written = write_report(ours, out, None if of_thesis else gather([thesis.FOLDER]))
     told = f"{written} written: {len(ours.runs)} runs, {len(ours.timings)} timings"
-    Console(markup=False).print(told, soft_wrap=True)
+    Console(markup=False, emoji=False).print(told, soft_wrap=True)
 
 
 def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
