@@ -1,5 +1,6 @@
 """What `enrich-train fit` may be asked for."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,18 +68,18 @@ def command(options: FitOptions) -> str:
     parts += [f"--arithmetic {name}" for name in options.arithmetics]
     parts += [f"--runs {options.runs}"] if options.runs > 1 else []
     parts += [f"--head {name}=LABELS.csv" for name in options.heads]
-    parts += [f"--label-fixes {options.label_fixes}"] if options.label_fixes else []
-    parts += [f"--share {name}={share:g}" for name, share in options.shares.items()]
-    parts += [f"--exclude {prefix}" for prefix in options.exclude]
+    parts += [f"--label-fixes {shlex.quote(str(options.label_fixes))}"] if options.label_fixes else []
+    parts += [f"--share {shlex.quote(f'{name}={share:g}')}" for name, share in options.shares.items()]
+    parts += [f"--exclude {shlex.quote(prefix)}" for prefix in options.exclude]
     if options.views != default.views:
         parts += [f"--view {view}" for view in options.views]
-    parts += [f"--homes {options.homes}"] if options.homes else []
+    parts += [f"--homes {shlex.quote(options.homes)}"] if options.homes else []
     for option in ("prevalence", "precision"):
         value = getattr(options.targets, option)
         if value != getattr(default.targets, option):
             parts.append(f"--{option} {value}")
     parts += [
-        f'--{option} "{getattr(options, option)}"'
+        f"--{option} {shlex.quote(getattr(options, option))}"
         for option in ("name", "notice")
         if getattr(options, option) != getattr(default, option)
     ]
