@@ -24,7 +24,7 @@ def number(value: float | None) -> str:
 
 
 def page(template: Path, **given: Any) -> str:
-    """The text of a Jinja template of Markdown, which gets what is `given` and the filter `number`.
+    """The text of a Jinja template of Markdown, with what is `given`, and `number` and `cell` as filters.
 
     Raises:
         jinja2.UndefinedError: the template asks for something that is not there.
@@ -36,5 +36,5 @@ def page(template: Path, **given: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "cell": cell}
     return environment.get_template(template.name).render(given)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +17,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.features import feature_id
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
+from tests.support.evaluating import run_train
 from tests.support.fitting import (
     COLUMNS,
     HOMES,
@@ -272,6 +275,25 @@ def test_the_command_on_the_card_names_every_option_that_differs() -> None:
     assert command(plain) == "enrich-train fit PHOTOS_DIR --out DIR"
     chosen = replace(plain, seed=3, exclude=("web_catalog",), targets=replace(plain.targets, precision=0.9))
     assert command(chosen).endswith("--seed 3 --exclude web_catalog --precision 0.9")
+    spaced = replace(plain, homes="our homes", exclude=("a|b/",), shares={"our homes": 2}, name='"ours"')
+    words = ["--share", "our homes=2", "--exclude", "a|b/", "--homes", "our homes", "--name", '"ours"']
+    assert shlex.split(command(spaced))[-8:] == words
+
+
+def test_folders_with_a_pipe_in_their_names_keep_their_cells(photos_dir: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(photos_dir, photos)
+    shutil.copytree(photos_dir / "web_homes", photos / "our|homes")
+    text = (photos / "manifest.csv").read_text()
+    (photos / "manifest.csv").write_text(re.sub(r"web_homes/(home\d?[02468]/)", r"our|homes/\1", text))
+    bundle, card, _ = fitted(photos, tmp_path, *UNTRAINED)
+    code, said = run_train("evaluate", bundle.folder, photos, "--out", tmp_path / "evaluation")
+    assert code == 0, said
+    for page in (card, tmp_path / "evaluation" / "report.md"):
+        tables = re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE)
+        assert sum("our" in one for one in tables) >= 3
+        for one in tables:
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in one.splitlines()}) == 1, one
 
 
 def test_a_folder_with_brackets_and_colons_in_its_name_is_named_as_it_is(
