@@ -240,6 +240,18 @@ def test_too_few_homes_write_no_bundle(tmp_path: Path) -> None:
     assert "enrich-train: no new bundle: balcony: thresholds left as they were: 1 homes with it and 2" in said
 
 
+def test_rooms_alone_get_thresholds_of_their_own(tmp_path: Path) -> None:
+    """As those of a comparison, of which only the rooms were exported."""
+    make_bundle(tmp_path / "old")
+    draw_homes(tmp_path / "photos", [PLAIN] * 12)
+    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new"]
+    code, said = run_train("evaluate", tmp_path / "old", tmp_path / "photos", *options)
+    assert code == 0, said
+    assert "balcony: thresholds left as they were: 0 homes with it and 12 without" in said
+    assert "room: 96 photos of 12 homes; published: kitchen, bathroom, bedroom" in said
+    assert load_bundle(tmp_path / "new").manifest["rethresholded"]["heads"] == ["room"]
+
+
 def test_rethreshold_does_not_overwrite(tmp_path: Path) -> None:
     old = make_bundle(tmp_path / "old")
     draw_homes(tmp_path / "photos", [WITH])

@@ -69,7 +69,7 @@ def rethreshold(bundle: Bundle, seen: Seen, asked: Asked, out: Path) -> list[str
     """Write `bundle` with thresholds chosen on these photos to `out`; returns lines for people.
 
     Raises:
-        UsageError: no binary head has enough homes, or `out` is in use; nothing was written.
+        UsageError: no head has enough homes, or `out` is in use; nothing was written.
     """
     check_target(out)
     draft, new = with_arithmetics(bundle, asked.making, seen.scratch / "draft", seen.scratch)
@@ -129,7 +129,7 @@ def _fit_exact(
             changed.append(head.name)
         if fields and head.kind == "binary":
             fair[head.name] = of_homes(fields["metrics"]["true"]["cross_fitted"])
-    if not fair:
+    if not changed:
         raise UsageError("no new bundle: " + "; ".join(lines))
     return fair
 
