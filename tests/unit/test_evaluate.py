@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from enrich.model.bundle import load_bundle
-from tests.support.bundles import make_bundle
+from tests.support.bundles import binary_head, make_bundle, room_head
 from tests.support.evaluating import OTHER, draw_homes, draw_photo, home_rows, run_train, write_manifest
 from training.evaluate.labelled import load_labelled
 from training.fit.serve import listing_figures
@@ -250,6 +250,21 @@ def test_rooms_alone_get_thresholds_of_their_own(tmp_path: Path) -> None:
     assert "balcony: thresholds left as they were: 0 homes with it and 12 without" in said
     assert "room: 96 photos of 12 homes; published: kitchen, bathroom, bedroom" in said
     assert load_bundle(tmp_path / "new").manifest["rethresholded"]["heads"] == ["room"]
+
+
+def test_a_head_of_which_nothing_is_published_needs_no_labels(tmp_path: Path) -> None:
+    room = room_head()
+    room["classes"] = [{**kind, "publish": False} for kind in room["classes"]]
+    make_bundle(tmp_path / "old", heads=[binary_head("balcony"), binary_head("fireplace"), room])
+    homes = [WITH] * 12 + [PLAIN] * 12
+    draw_homes(tmp_path / "photos", homes)
+    rows = [row for home, shows in enumerate(homes) for row in home_rows(home, shows)]
+    write_manifest(tmp_path / "photos", [{**row, "room": ""} for row in rows])
+    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new"]
+    code, said = run_train("evaluate", tmp_path / "old", tmp_path / "photos", *options)
+    assert code == 0, said
+    assert "room: left as it was: no home has 4 labelled photos" in said
+    assert load_bundle(tmp_path / "new").manifest["rethresholded"]["heads"] == ["balcony"]
 
 
 def test_rethreshold_does_not_overwrite(tmp_path: Path) -> None:

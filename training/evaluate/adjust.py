@@ -101,7 +101,9 @@ def adjust_classes(
     """As `adjust`, for a multiclass head: its temperature, and thresholds of its classes."""
     labels = photos.labels[head.name]
     homes = find_homes(photos, (labels != UNLABELLED) & scored.readable, prefixes)
-    rows = np.concatenate(homes) if homes else np.empty(0, np.int64)
+    if not homes:
+        return {}, f"left as it was: no home has {MIN_PHOTOS} labelled photos"
+    rows = np.concatenate(homes)
     for number, kind in enumerate(head.classes):
         count = int((labels[rows] == number).sum())
         if kind.publish and count < FEWEST_PHOTOS:
