@@ -144,7 +144,11 @@ def test_labels_are_corrected_and_taken_back(tmp_path: Path) -> None:
         ("elsewhere.jpg,balcony=1,x", "elsewhere.jpg is not in manifest.csv"),
         ("{one},1,x", "write COLUMN=LABEL, with one of balcony, fireplace, room"),
         ("{one},garden=1,x", "write COLUMN=LABEL"),
-        ("{one},balcony=maybe,x", "balcony of {one} is 'maybe'"),
+        (
+            "{one},balcony=maybe,x",
+            "fixes.csv: {one} has the label 'balcony=maybe'; balcony is 1, 0, or nothing",
+        ),
+        ("{one},room=Kitchen,x", "fixes.csv: {one} has the label 'room=Kitchen'; room is bathroom, bedroom"),
     ],
 )
 def test_a_correction_that_says_nothing_is_refused(tmp_path: Path, row: str, refused: str) -> None:

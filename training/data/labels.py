@@ -82,9 +82,14 @@ def labels_of(
     wrong = table.loc[~table[column].isin(["", *index]), ["path", column]]
     if not wrong.empty:
         path, value = wrong.iloc[0]
-        known = "1, 0" if index is BINARY_LABELS else ", ".join(index)
-        raise UsageError(f"{where} of {path} is {value!r}; write {known}, or nothing for not labelled")
+        raise UsageError(
+            f"{where} of {path} is {value!r}; write {_known(index)}, or nothing for not labelled"
+        )
     return np.asarray(table[column].map({**index, "": UNLABELLED}), dtype=np.int64)
+
+
+def _known(index: Mapping[str, int]) -> str:
+    return "1, 0" if index is BINARY_LABELS else ", ".join(index)
 
 
 def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
@@ -114,11 +119,12 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
     return table
 
 
-def with_fixes(table: pd.DataFrame, fixes: Path, columns: Sequence[str]) -> pd.DataFrame:
+def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """The manifest's rows with the labels in `columns` that the CSV file `fixes` corrects: `path,label,why`.
+    `columns`: each with the number of every value that it may have.
 
     Raises:
-        UsageError: it is missing or not readable, or names a photo or column that is not there.
+        UsageError: it is missing or not readable, or names a photo, a column or a value that is not there.
     """
     if not fixes.is_file():
         raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
@@ -132,6 +138,11 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Sequence[str]) -> pd.D
             raise UsageError(
                 f"{fixes}: {path} has the label {label!r}; write COLUMN=LABEL, with one of "
                 f"{', '.join(columns)}"
+            )
+        if value not in ("", *columns[column]):
+            raise UsageError(
+                f"{fixes}: {path} has the label {label!r}; {column} is {_known(columns[column])}, or nothing "
+                "where it cannot be told"
             )
         fixed.loc[place[path], column] = value
     return fixed

@@ -98,12 +98,13 @@ def load_photos(
     """
     manifest = folder / "manifest.csv"
     table = with_files(read_manifest(folder, (*REQUIRED, *BINARY, ROOM)), more)
+    columns = {**dict.fromkeys(BINARY, BINARY_LABELS), ROOM: numbered(ROOMS, MERGED_ROOMS)}
     if fixes:
-        table = with_fixes(table, fixes, (*BINARY, ROOM))
+        table = with_fixes(table, fixes, columns)
     table = chosen_rows(table, manifest, exclude)
-    labels = {column: labels_of(table, column, f"{manifest}: {column}") for column in BINARY}
-    index = numbered(ROOMS, MERGED_ROOMS)
-    labels[ROOM] = labels_of(table, ROOM, f"{manifest}: {ROOM}", index)
+    labels = {
+        column: labels_of(table, column, f"{manifest}: {column}", index) for column, index in columns.items()
+    }
     classes: dict[str, tuple[str, ...]] = {ROOM: ROOMS}
     for name, file in more.items():
         if named := classes_named(table[name], file):
