@@ -261,6 +261,18 @@ def test_bad_options_end_in_one_line(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_folds_do_not_take_is_refused(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, seed: int
+) -> None:
+    code, error = run_fit(
+        photos_dir, "--out", tmp_path / "bundle", "--cache", made[2], *UNTRAINED, "--seed", seed
+    )
+    assert (
+        code == 2 and "--seed" in error and "is not in the range 0<=x<=4294967295" in " ".join(error.split())
+    )
+
+
 def test_a_folder_that_holds_something_else_is_refused_before_anything_is_learnt(
     photos_dir: Path, tmp_path: Path
 ) -> None:

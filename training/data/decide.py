@@ -24,6 +24,8 @@ NEAR = 24
 """Up to this distance two photos count as the same."""
 DOUBT = 4
 """Pairs up to this much farther apart are shown to people."""
+MOST_SEED = 2**32 - 1
+"""Folds of scikit-learn take no larger one."""
 FOLDS = 5
 """One of five folds validates: 20 %."""
 THESIS_SIZES = {

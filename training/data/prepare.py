@@ -19,7 +19,7 @@ from rich.table import Table
 from enrich.atomic import new_folder
 from enrich.errors import UsageError
 from training.data.clean import Looked, inspect, write_photo
-from training.data.decide import Rules, decide
+from training.data.decide import MOST_SEED, Rules, decide
 from training.data.prepared import DROPPED, PHOTOS, SHEET, SUMMARY, TABLE, counted, write_tables
 from training.data.review import draw_sheet, notes, remarks
 from training.data.sources import find_candidates
@@ -66,7 +66,7 @@ def prepare_command(
         int,
         typer.Option(min=0, max=64, help="Photos that differ in at most as many of 128 bits are the same"),
     ] = Rules.near,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of what is drawn")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier prepared folder")
     ] = False,

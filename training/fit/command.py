@@ -9,6 +9,7 @@ from rich.console import Console
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle, Pool
+from training.data.decide import MOST_SEED
 from training.data.labels import pairs
 from training.evaluate.faster import FASTER, named, offered
 from training.fit.card import write_card
@@ -32,7 +33,9 @@ def fit_command(
     pool: Annotated[
         str | None, typer.Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
     ] = FitOptions.pool,
-    seed: Annotated[int, typer.Option(help="Seed of the folds and of what is drawn")] = FitOptions.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Seed of the folds and of what is drawn")
+    ] = FitOptions.seed,
     head: Annotated[
         list[str] | None,
         typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
