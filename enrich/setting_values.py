@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from enrich.errors import SettingsError
 
@@ -79,14 +79,25 @@ def _removed(value: str) -> str:
     return value
 
 
-def _one_line(value: Any) -> Any:
-    return without_line_end(value) if isinstance(value, str) else value
-
-
 def _hook(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         read_hook(value.get_secret_value())
     return value
+
+
+class Lines(BaseSettings):
+    """Settings whose values end where their lines do: what makes variables, such as Kubernetes' secrets and
+    blocks of YAML, may leave a line break behind them."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _line(cls, value: Any) -> Any:
+        return line(value) if isinstance(value, str) else value
+
+
+def line(value: str) -> str:
+    """A variable's value without the line break behind it."""
+    return value.rstrip("\r\n")
 
 
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -96,8 +107,7 @@ TableName = Annotated[str, AfterValidator(_table)]
 IndexName = Annotated[str, AfterValidator(_index)]
 DeviceName = Annotated[str, AfterValidator(_device)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
-Secret = Annotated[SecretStr | None, BeforeValidator(_one_line)]
-Hook = Annotated[Secret, AfterValidator(_hook)]
+Hook = Annotated[SecretStr | None, AfterValidator(_hook)]
 MaxRemoved = Annotated[str, AfterValidator(_removed)]
 
 
@@ -180,11 +190,6 @@ def surroundings() -> dict[str, str | None]:
         raise SettingsError(f"the file .env in the working folder cannot be read: {reason}") from None
 
 
-def without_line_end(secret: str) -> str:
-    """A secret without the line break that the file ended with from which it, or its variable, was made."""
-    return secret.rstrip("\r\n")
-
-
 def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[str, str]:
     """Of the variables `names`, those whose secret lies in the file that `NAME_FILE` names.
 
@@ -199,7 +204,7 @@ def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[
         if environ.get(name):
             raise SettingsError(f"{name} and {name}{IN_FILE} are both set: unset one of them")
         try:
-            found[name] = without_line_end(Path(path).read_text(encoding="utf-8"))
+            found[name] = line(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise SettingsError(f"{name}{IN_FILE}: {path} cannot be read: {reason}") from None

@@ -15,9 +15,9 @@ from enrich.setting_values import (
     DeviceName,
     Hook,
     IndexName,
+    Lines,
     MaxRemoved,
     Seconds,
-    Secret,
     StringList,
     TableName,
     ZoneName,
@@ -29,11 +29,10 @@ from enrich.setting_values import (
 )
 
 STARTER_BUNDLE = Path(__file__).parent / "model" / "starter"
-
 PREFIX = "ENRICH_"
 
 
-class Settings(BaseSettings):
+class Settings(Lines):
     """Everything that can be set. Read with `load_settings`, which raises mistakes as `SettingsError`."""
 
     model_config = SettingsConfigDict(
@@ -50,24 +49,24 @@ class Settings(BaseSettings):
         return (given, _from_files, *variables)
 
     # Where things are
-    database_url: Secret = Field(
+    database_url: SecretStr | None = Field(
         None, validation_alias="DATABASE_URL", description="Postgres with the portal's tables and our schema"
     )
-    source_database_url: Secret = Field(
+    source_database_url: SecretStr | None = Field(
         None, validation_alias="SOURCE_DATABASE_URL", description="Read replica for the portal's tables"
     )
-    elasticsearch_url: Secret = Field(
+    elasticsearch_url: SecretStr | None = Field(
         None,
         validation_alias="ELASTICSEARCH_URL",
         description="Elasticsearch or OpenSearch; unset: the embedded index",
     )
-    elasticsearch_api_key: Secret = Field(
+    elasticsearch_api_key: SecretStr | None = Field(
         None, validation_alias="ELASTICSEARCH_API_KEY", description="API key in base64, as it is shown once"
     )
     elasticsearch_username: str | None = Field(
         None, validation_alias="ELASTICSEARCH_USERNAME", description="Basic auth, with the password"
     )
-    elasticsearch_password: Secret = Field(
+    elasticsearch_password: SecretStr | None = Field(
         None, validation_alias="ELASTICSEARCH_PASSWORD", description="Basic auth, with the user name"
     )
     elasticsearch_ca: Path | None = Field(
@@ -190,7 +189,7 @@ class Settings(BaseSettings):
     metrics_file: Path | None = Field(
         None, description="File (.prom) that gets a job's metrics when it has ended, for a textfile collector"
     )
-    metrics_push: Secret = Field(
+    metrics_push: SecretStr | None = Field(
         None, description="URL of a Prometheus push gateway that gets a job's metrics when it has ended"
     )
     max_drift: float = Field(
@@ -204,8 +203,8 @@ class Settings(BaseSettings):
     )
 
     # The page
-    web_token: Secret = Field(None, description="Token to look at the page, 16 signs or more")
-    web_edit_token: Secret = Field(None, description="Token to look, and to change things")
+    web_token: SecretStr | None = Field(None, description="Token to look at the page, 16 signs or more")
+    web_edit_token: SecretStr | None = Field(None, description="Token to look, and to change things")
     web_trusted_header: str | None = Field(
         None, description="Header in which a reverse proxy names the user, such as X-Forwarded-User"
     )

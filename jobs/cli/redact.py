@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from enrich.errors import SettingsError
-from enrich.setting_values import surroundings, without_line_end
+from enrich.setting_values import line, surroundings
 from enrich.settings import Settings, secret_variables, secrets_in_files, variable
 
 HIDDEN = "******"
@@ -25,7 +25,7 @@ class Redactor:
         for name in Settings.model_fields:
             if variable(name) in secret_variables():
                 for written in (variable(name).lower(), f"enrich_{name}"):  # pydantic-settings reads both
-                    found.update(_secrets(without_line_end(given.get(written, ""))))
+                    found.update(_secrets(line(given.get(written, ""))))
         spelled = {form for secret in found if len(secret) >= _SHORTEST for form in _spellings(secret)}
         longest_first = sorted(spelled, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None

@@ -264,20 +264,23 @@ def test_every_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     }
 
 
-def test_a_secret_in_a_variable_may_end_with_the_line_break_of_the_file_it_was_made_of(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_variable_may_end_with_the_line_break_of_the_file_it_was_made_of(
+    end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a Secret of Kubernetes that was made with `--from-file`, or with `echo`."""
+    """As in a Secret of Kubernetes that was made with `--from-file` or `echo`, and in blocks of YAML."""
     names = secret_variables()
     for name in names:
-        monkeypatch.setenv(name, f"https://host/{name}\r\n")
+        monkeypatch.setenv(name, f"https://host/{name}{end}")
     monkeypatch.setenv("ELASTICSEARCH_USERNAME", "me")
+    monkeypatch.setenv("ENRICH_INDEX", f"homes{end}")
     settings = load_settings()
+    assert settings.index == "homes"
     read = {variable(field): getattr(settings, field) for field in Settings.model_fields}
     assert {name: read[name].get_secret_value() for name in names} == {
         name: f"https://host/{name}" for name in names
     }
-    monkeypatch.setenv("ELASTICSEARCH_API_KEY", "aGVsbG86d29ybGQ=\n")
+    monkeypatch.setenv("ELASTICSEARCH_API_KEY", f"aGVsbG86d29ybGQ={end}")
     assert Redactor.from_surroundings()("key aGVsbG86d29ybGQ= refused") == f"key {HIDDEN} refused"
 
 
