@@ -20,14 +20,13 @@ def new_file(path: Path) -> Iterator[Path]:
     """Where to write the file that takes the place of `path` when the block ends without an error.
 
     One process at a time may write a file: the name beside it is always the same, so that what a killed
-    process leaves there is overwritten by the next one.
-
-    Raises:
-        OSError: `path` is a device, a pipe or a folder; root could take its place, too.
+    process leaves there is overwritten by the next one. A device or a pipe, such as /dev/stdout, is written
+    to as it is, and what a link leads to is replaced, not the link.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file")
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.part")
     try:
         yield part

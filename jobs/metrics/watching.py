@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from http.client import HTTPException
 
-from prometheus_client.exposition import push_to_gateway, write_to_textfile
+from prometheus_client.exposition import generate_latest, push_to_gateway
 
+from enrich.atomic import new_file
 from enrich.settings import Settings
 from enrich.state.database import state_database
 from jobs.metrics.collecting import Collector
@@ -50,7 +51,8 @@ def _hand_over(settings: Settings, collector: Collector) -> None:
     """To the file and the push gateway; that it fails is a warning."""
     if settings.metrics_file:
         try:
-            write_to_textfile(str(settings.metrics_file), collector)
+            with new_file(settings.metrics_file) as part:
+                part.write_bytes(generate_latest(collector))
         except OSError as error:
             log.warning("ENRICH_METRICS_FILE=%s cannot be written: %s", settings.metrics_file, error)
     if settings.metrics_push:
