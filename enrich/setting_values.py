@@ -196,12 +196,13 @@ def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[
     Raises:
         SettingsError: the file cannot be read or is empty, or the variable itself is set, too.
     """
+    given = {name.upper(): value for name, value in environ.items()}  # as pydantic-settings reads them
     found = {}
     for name in names:
-        path = environ.get(name + IN_FILE)
+        path = given.get(name + IN_FILE)
         if not path:
             continue
-        if environ.get(name):
+        if given.get(name):
             raise SettingsError(f"{name} and {name}{IN_FILE} are both set: unset one of them")
         try:
             found[name] = line(Path(path).read_text(encoding="utf-8"))

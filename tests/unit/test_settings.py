@@ -264,6 +264,20 @@ def test_every_secret_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     }
 
 
+@pytest.mark.parametrize("name", ["ENRICH_WEB_TOKEN_FILE", "enrich_web_token_file", "Enrich_Web_Token_File"])
+def test_upper_and_lower_case_are_the_same_in_variables_that_name_files_too(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "token").write_text("a-token-of-16-signs\n")
+    monkeypatch.setenv(name, str(folder / "token"))
+    token = load_settings().web_token
+    assert token is not None and token.get_secret_value() == "a-token-of-16-signs"
+    assert misspelt() == [] and Redactor.from_surroundings()("a-token-of-16-signs") == HIDDEN
+    monkeypatch.setenv("enrich_web_token", "another")
+    with pytest.raises(SettingsError, match="ENRICH_WEB_TOKEN and ENRICH_WEB_TOKEN_FILE are both set"):
+        load_settings()
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_variable_may_end_with_the_line_break_of_the_file_it_was_made_of(
     end: str, monkeypatch: pytest.MonkeyPatch
