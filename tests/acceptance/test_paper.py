@@ -1,7 +1,6 @@
 """`enrich report --html` and `enrich show --html`: one file with its pictures, that loads nothing."""
 
 import base64
-import os
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -202,21 +201,6 @@ def test_mistakes_are_one_line(
     done = enrich_here(world.environment(), *arguments, "--html", str(tmp_path / "x.html"))
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "x.html").exists()
-
-
-def test_what_is_no_file_is_left_as_it_is(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
-    """As /dev/stdout and /dev/null are, in whose place root may put a file."""
-    world.run()
-    pipe, link, behind = tmp_path / "pipe", tmp_path / "link.html", tmp_path / "night.html"
-    os.mkfifo(pipe)
-    done = enrich_here(world.environment(), "report", "--html", str(pipe))
-    assert done.returncode == 2 and f"{pipe} cannot be written: it is no regular file" in done.stderr
-    assert pipe.is_fifo()
-    behind.touch()
-    link.symlink_to(behind)
-    assert enrich_here(world.environment(), "report", "--html", str(link)).returncode == 0
-    assert link.is_symlink() and behind.read_text().startswith("<!doctype html>")
-    assert sorted(tmp_path.iterdir()) == [link, behind, pipe]
 
 
 def test_a_file_that_cannot_be_written_is_named(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
