@@ -28,7 +28,10 @@ _FINISH = text("""
 
 _COLUMNS = "id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures"
 
-_RUNS = text(f"SELECT {_COLUMNS} FROM run ORDER BY id DESC LIMIT :limit")  # noqa: S608 (our own constant)
+_RUNS = text(f"""
+    SELECT {_COLUMNS} FROM run WHERE CAST(:kinds AS text[]) IS NULL OR kind = ANY(:kinds)
+    ORDER BY id DESC LIMIT :limit
+""")  # noqa: S608 (our own constant)
 
 _SINCE = text(f"SELECT {_COLUMNS} FROM run WHERE started_at >= :since ORDER BY id")  # noqa: S608 (as above)
 _NUMBERED = text(f"SELECT {_COLUMNS} FROM run WHERE id = :id")  # noqa: S608 (as above)
@@ -91,9 +94,9 @@ class Runs:
         }
         self._database.run(lambda connection: connection.execute(_FINISH, given))
 
-    def runs(self, limit: int) -> list[Run]:
-        """The last runs, newest first."""
-        return self._read(_RUNS, limit=limit)
+    def runs(self, limit: int, kinds: Sequence[str] | None = None) -> list[Run]:
+        """The last runs (of these kinds), newest first."""
+        return self._read(_RUNS, limit=limit, kinds=kinds and list(kinds))
 
     def nights(self, limit: int) -> list[Run]:
         """The last runs that went through all listings and judged what they found, newest first."""

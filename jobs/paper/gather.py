@@ -22,7 +22,6 @@ HOMES = 24
 DOUBTFUL, NEAR = 4, 0.2  # of each head, and how near to where its answer turns
 FAILURES = 20
 BINS = 20
-LOOKED_THROUGH = 200  # runs, for the last one and for those of a number of days
 _ENRICHING = ("run", "backfill", "rescore")
 FINE = [str(status) for status in PhotoStatus if status.ok]
 
@@ -86,10 +85,10 @@ def runs_of(records: Records, number: int | None, days: int | None) -> tuple[lis
         if chosen is None:
             raise UsageError(f"there is no run {number}: `enrich status --json` lists the last ones")
     else:
-        known = records.runs.runs(LOOKED_THROUGH)
-        if not known:
+        last = records.runs.runs(1, _ENRICHING) or records.runs.runs(1)
+        if not last:
             raise UsageError("there is no run yet: start one with `enrich run`")
-        chosen = next((run for run in known if run.kind in _ENRICHING), known[0])
+        chosen = last[0]
     return [chosen], Period(chosen.started_at, chosen.finished_at or now)
 
 

@@ -91,6 +91,17 @@ def test_a_run_is_told_with_its_homes_photos_and_failures(world: World, written:
     assert written("report", "--run", "1").words.partition("Written")[0] == page.words.partition("Written")[0]
 
 
+def test_the_last_night_is_told_however_often_was_published_since(world: World, written: Writer) -> None:
+    world.listing("terrace", "balcony")
+    world.run()
+    world.portal.execute(
+        "INSERT INTO enrichment.run (kind, finished_at, exit_code) "
+        "SELECT 'publish', now(), 0 FROM generate_series(1, 300)"
+    )
+    page = written("report")
+    assert "Run 1: run" in page.words and "terrace" in page.texts
+
+
 def test_only_what_came_in_the_time_is_new(world: World, written: Writer) -> None:
     world.listing("old", "balcony")
     world.run()
