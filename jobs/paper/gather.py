@@ -102,7 +102,8 @@ def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
     for run in runs:
         summed.update(_counts(run))
         failures.update(run.figures.get("failures", {}))
-        stages.update(run.figures.get("stage_seconds", {}))
+        for figures in (run.figures, _ahead(run)):
+            stages.update(figures.get("stage_seconds", {}))
     known = summary(database)
     return Report(
         runs=runs,
@@ -124,14 +125,23 @@ def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
     )
 
 
+def _ahead(run: Run) -> Mapping[str, Any]:
+    """What a cluster did before; the run's own figures count these photos as known."""
+    return run.figures.get("ray") or {}
+
+
 def _counts(run: Run) -> dict[str, float]:
-    figures = run.figures
+    figures, ahead = run.figures, _ahead(run)
     took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     found = figures.get("discovery", {})
     documents = figures.get("documents", {})
     return {
-        **{name: figures.get(name, 0) for name in ("listings", "photos", "fetched", "scored")},
-        **{name: figures.get(name, 0) for name in ("bytes", "cached", "unchanged")},
+        **{name: figures.get(name, 0) for name in ("listings", "photos")},
+        **{
+            name: figures.get(name, 0) + ahead.get(name, 0)
+            for name in ("fetched", "unchanged", "scored", "bytes")
+        },
+        "cached": max(figures.get("cached", 0) - ahead.get("fetched", 0) - ahead.get("unchanged", 0), 0),
         **{name: documents.get(name, 0) for name in ("written", "removed", "refused")},
         "new": found.get("new", 0),
         "seconds": took,

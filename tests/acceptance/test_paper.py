@@ -1,13 +1,16 @@
 """`enrich report --html` and `enrich show --html`: one file with its pictures, that loads nothing."""
 
 import base64
+import json
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from enrich.pipeline.figures import Figures
 from jobs.paper import gather, thumbnails
+from jobs.run.ahead import ScoredAhead
 from tests.support.bundles import draw_bytes
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, seed_of
@@ -100,6 +103,21 @@ def test_the_last_night_is_told_however_often_was_published_since(world: World, 
     )
     page = written("report")
     assert "Run 1: run" in page.words and "terrace" in page.texts
+
+
+def test_what_a_cluster_fetched_and_scored_is_told_as_such(world: World, written: Writer) -> None:
+    world.listing("terrace", "balcony", "kitchen", "bedroom")
+    world.run()
+    world.backfill()  # all known, as after a cluster
+    ahead = ScoredAhead(Figures(photos=2, fetched=2, scored=2, bytes=1_500_000))
+    ahead.figures.seconds["score"] = 12.5
+    world.portal.execute(
+        "UPDATE enrichment.run SET figures = figures || CAST(:ray AS jsonb) WHERE kind = 'backfill'",
+        ray=json.dumps({"ray": ahead.as_json()}),
+    )
+    words = written("report").words
+    assert "photos 3 2 fetched, 1.5 MB scored 2 1 known before" in words
+    assert "12.5 s" in words
 
 
 def test_only_what_came_in_the_time_is_new(world: World, written: Writer) -> None:
