@@ -88,11 +88,12 @@ def history(database: Database, id: str, limit: int = 100) -> list[Change]:
 
 def _rows(saved: Saved) -> Iterator[Mapping[str, Any]]:
     fields, earlier = saved.after["fields"], {} if saved.before is None else saved.before["fields"]
-    for field, value in fields.items():
+    ended = [field for field in earlier if field not in fields]  # of heads that are not asked any more
+    for field in [*fields, *ended]:
         if (found := overridable(field)) is None:
             continue  # a confidence
         kind, head = found
-        first = field not in earlier
+        value, first = fields.get(field), field not in earlier
         theirs = _is_a_persons(saved.after, head)
         if value == earlier.get(field) and theirs == _is_a_persons(saved.before, head):
             continue

@@ -63,6 +63,20 @@ def test_another_bundle_that_says_something_else_is_named_beside_the_one_before(
     assert (change.bundle_before, change.bundle_id) == ("bundle-1", "bundle-2")
 
 
+def test_an_answer_that_the_new_bundle_does_not_give_any_more_is_unknown_from_then_on(
+    migrated: Portal, database: Database, state: Listings, overrides: Overrides
+) -> None:
+    complete(migrated, state, has_sauna=True, sauna_confidence=0.9, has_pool=None, pool_confidence=0.3)
+    overrides.set_override("a", "has_attic", True, None, "ann")  # which no bundle knows
+    before = told(database)
+    complete(migrated, state, "bundle-2")
+    overrides.clear_override("a", "has_attic", "bob")
+    assert told(database)[len(before) :] == [
+        ("has_sauna", True, None, "model", None),
+        ("has_attic", True, None, "cleared", "bob"),
+    ]
+
+
 def test_a_first_answer_that_was_unknown_is_told_when_it_changes(
     migrated: Portal, database: Database, state: Listings
 ) -> None:
