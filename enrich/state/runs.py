@@ -36,6 +36,8 @@ _RUNS = text(f"""
 _SINCE = text(f"SELECT {_COLUMNS} FROM run WHERE started_at >= :since ORDER BY id")  # noqa: S608 (as above)
 _NUMBERED = text(f"SELECT {_COLUMNS} FROM run WHERE id = :id")  # noqa: S608 (as above)
 
+_FOLLOWED = text("SELECT min(started_at) FROM run WHERE kind = :kind AND id > :id")
+
 _NIGHTS = text(f"""
     SELECT {_COLUMNS} FROM run
     WHERE jsonb_typeof(figures -> 'drift') = 'array' AND figures -> 'drift' <> '[]'
@@ -114,6 +116,12 @@ class Runs:
         """The number of the last run that read the portal's listings, where these had the column `active`."""
         told: int | None = self._database.run(lambda connection: connection.scalar(_TOLD_ACTIVE))
         return told
+
+    def followed(self, run: Run) -> datetime | None:
+        """When the next run of its kind started; None where there is none."""
+        given = {"kind": run.kind, "id": run.id}
+        next_one: datetime | None = self._database.run(lambda connection: connection.scalar(_FOLLOWED, given))
+        return next_one
 
     def _read(self, statement: TextClause, **given: Any) -> list[Run]:
         def work(connection: Connection) -> Sequence[Any]:

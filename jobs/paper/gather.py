@@ -89,7 +89,10 @@ def runs_of(records: Records, number: int | None, days: int | None) -> tuple[lis
         if not last:
             raise UsageError("there is no run yet: start one with `enrich run`")
         chosen = last[0]
-    return [chosen], Period(chosen.started_at, chosen.finished_at or now)
+    ended = chosen.finished_at
+    if ended is None and chosen.kind == "run":  # killed, where another one started: they never overlap
+        ended = records.runs.followed(chosen)
+    return [chosen], Period(chosen.started_at, ended or now)
 
 
 def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:

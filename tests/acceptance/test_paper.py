@@ -105,6 +105,17 @@ def test_the_last_night_is_told_however_often_was_published_since(world: World, 
     assert "Run 1: run" in page.words and "terrace" in page.texts
 
 
+def test_what_later_nights_found_is_not_told_of_one_that_was_killed(world: World, written: Writer) -> None:
+    world.listing("old", "balcony")
+    world.run()
+    world.portal.execute("UPDATE enrichment.run SET finished_at = NULL, exit_code = NULL, figures = '{}'")
+    assert "old" in written("report").texts, "as while it is under way"
+    world.listing("new", "fireplace")
+    world.run()
+    page = written("report", "--run", "1")
+    assert "old" in page.texts and "new" not in page.texts and "did not end" in page.words
+
+
 def test_what_a_cluster_fetched_and_scored_is_told_as_such(world: World, written: Writer) -> None:
     world.listing("terrace", "balcony", "kitchen", "bedroom")
     world.run()
