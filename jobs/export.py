@@ -15,7 +15,7 @@ from enrich.model.features import feature_id, unpack
 from enrich.model.head import Head
 from enrich.model.seen import distinct_views
 from enrich.records import Packed
-from enrich.state.exporting import Exported, pages
+from enrich.state.exporting import Exported, kept_most, pages
 from jobs.run.services import Records
 
 GROUP = 1_000  # rows per row group, and in memory at once: 10 MB of the starter bundle's features
@@ -26,7 +26,8 @@ Vector = NDArray[np.float32]
 def export(records: Records, path: Path, photos: bool) -> int:
     """Write a row per enriched listing, or per photo with kept features; how many rows.
 
-    The features are those of the bundle's first member. The file appears when it is complete.
+    The features are those of the bundle's first member, in the arithmetic in which most were kept: a machine
+    with another one may have scored the photos. The file appears when it is complete.
 
     Raises:
         UsageError: pyarrow is not installed, or the file cannot be written.
@@ -38,7 +39,9 @@ def export(records: Records, path: Path, photos: bool) -> int:
         raise UsageError(f"export-features needs pyarrow: {install}") from None
     if not path.parent.is_dir() or path.is_dir():
         raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
-    feature = feature_id(records.bundle.members[0])
+    bundle = records.bundle
+    arithmetics = [bundle, *map(bundle.at, bundle.arithmetics)]
+    feature = kept_most(records.database, [feature_id(one.members[0]) for one in arithmetics])
     rows = 0
     heads = records.bundle.heads
     try:

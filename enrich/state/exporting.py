@@ -1,6 +1,6 @@
 """What is exported of listings: their attributes, and the features of their photos, page by page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,13 @@ _PAGE = text("""
     ORDER BY id LIMIT :page
 """)
 
+_MOST = text("""
+    SELECT feature_id FROM photo_embedding
+    WHERE feature_id = ANY(:features)
+    GROUP BY feature_id ORDER BY count(*) DESC, array_position(CAST(:features AS text[]), feature_id::text)
+    LIMIT 1
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -29,6 +36,12 @@ class Exported:
     """As they are published: what a person said over what the model said."""
     photos: tuple[Mapping[str, Any], ...]
     """Those whose bytes are known, by position: the entries of `listing.photos`."""
+
+
+def kept_most(database: Database, features: Sequence[str]) -> str:
+    """Of these feature ids the one that most photos have features by; the first ones go before others."""
+    found = database.run(lambda connection: connection.scalar(_MOST, {"features": list(features)}))
+    return str(found or features[0])
 
 
 def pages(database: Database, feature_id: str) -> Iterator[tuple[list[Exported], list[Packed]]]:

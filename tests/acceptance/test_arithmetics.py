@@ -1,5 +1,8 @@
 """A night in fp32, one in int8 or bf16: each scores the photos itself and judges by its own thresholds."""
 
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 
 from enrich.model.arithmetic import cpu_has
@@ -62,3 +65,21 @@ def test_a_machine_with_another_arithmetic_explains_what_was_made_in_the_first_o
     assert told[name]["arithmetic"] == "fp32" and "yes from" in told[name]["why"]["balcony"]
     shown = world.enrich("show", "7", precision=name).stdout
     assert shown == world.enrich("show", "7", precision="fp32").stdout
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_a_machine_with_another_arithmetic_exports_the_features_that_were_kept(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    if not cpu_has(name):  # type: ignore[arg-type]
+        pytest.skip(f"this CPU does not compute in {name}")
+    made = make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
+    world.fixed["bundle"] = made.folder
+    world.listing("7", "kitchen", "balcony")
+    world.run()
+    rows = []
+    for one in ("fp32", name):
+        ended = world.enrich("export-features", str(tmp_path / f"{one}.parquet"), precision=one)
+        assert ended.returncode == 0, ended.stderr
+        rows.append(pq.read_table(tmp_path / f"{one}.parquet").to_pylist())
+    assert rows[0] == rows[1] and rows[0][0]["views"] == 2
