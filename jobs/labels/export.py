@@ -84,14 +84,16 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
         UsageError: the folder cannot be written to, or no photo is scored by the current bundle.
     """
     _usable(folder)
-    labels, models = Labels(records.database), [member.model_id for member in records.bundle.members]
-    places = labels.places(_chosen(records.bundle, labels, photos))
+    labels = Labels(records.database)
+    bundle = _as_scored(records.bundle, labels)
+    models = [member.model_id for member in bundle.members]
+    places = labels.places(_chosen(bundle, labels, photos))
     if not places:
         raise UsageError("no photo was scored by the current bundle yet: `enrich run` first")
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     scores = complete_scores(records.queue, sorted(saved.names), models)
     tasks = [
-        task(records.bundle, scores[sha], places[sha], f"{folder.resolve().name}/{PHOTOS}/{name}")
+        task(bundle, scores[sha], places[sha], f"{folder.resolve().name}/{PHOTOS}/{name}")
         for sha, name in sorted(saved.names.items())
         if sha in scores
     ]
@@ -103,6 +105,12 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
         with new_file(folder / name) as part:
             part.write_text(content, encoding="utf-8")
     return Exported(len(tasks), saved.failures)
+
+
+def _as_scored(bundle: Bundle, labels: Labels) -> Bundle:
+    """The bundle in the arithmetic in which most photos were scored: this machine may have another one."""
+    made = {one.members[0].model_id: one for one in (bundle, *map(bundle.at, bundle.arithmetics))}
+    return made[labels.scored_most(list(made))]
 
 
 def _usable(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A night in fp32, one in int8 or bf16: each scores the photos itself and judges by its own thresholds."""
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -83,3 +84,18 @@ def test_a_machine_with_another_arithmetic_exports_the_features_that_were_kept(
         assert ended.returncode == 0, ended.stderr
         rows.append(pq.read_table(tmp_path / f"{one}.parquet").to_pylist())
     assert rows[0] == rows[1] and rows[0][0]["views"] == 2
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8"])
+def test_a_machine_with_another_arithmetic_exports_tasks_of_what_the_nights_scored(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    if not cpu_has(name):  # type: ignore[arg-type]
+        pytest.skip(f"this CPU does not compute in {name}")
+    made = make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
+    world.fixed["bundle"] = made.folder
+    world.listing("7", "kitchen", "balcony")
+    world.run()
+    ended = world.enrich("labels", "export", str(tmp_path), "--format", "label-studio", precision=name)
+    assert ended.returncode == 0, ended.stderr
+    assert len(json.loads((tmp_path / "tasks.json").read_text())) == 2
