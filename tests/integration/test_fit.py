@@ -292,6 +292,17 @@ def test_the_command_on_the_card_names_every_option_that_differs() -> None:
     assert shlex.split(command(spaced))[-8:] == words
 
 
+def test_the_card_says_so_where_no_threshold_has_the_precision(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
+) -> None:
+    assert "never says *yes*" not in made[1].read_text()
+    bundle, card, _ = fitted(photos_dir, tmp_path, *UNTRAINED, "--precision", "1.0")
+    assert bundle.heads[0].true_threshold == 1
+    text = " ".join(card.read_text().split())
+    assert "It never says *yes*: at no threshold is a precision of 1.0 expected of these homes." in text
+    assert "the lowest threshold at which a precision of 1.0 is expected" not in text
+
+
 def test_folders_with_a_pipe_in_their_names_keep_their_cells(photos_dir: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(photos_dir, photos)
