@@ -82,6 +82,8 @@ def evaluate_command(
     if rethreshold_to is not None:
         check_target(rethreshold_to)
         check_making(loaded.arithmetics, making)
+        if keep_thresholds and not making.arithmetics and loaded.arithmetics == ("fp32",):
+            raise UsageError("--keep-thresholds leaves nothing to fit: add --arithmetic bf16 or int8")
     elif calibrate or keep_thresholds or len(arithmetic or []) > 1:
         raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
     else:
