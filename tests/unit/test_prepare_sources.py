@@ -40,6 +40,22 @@ def test_class_folders_in_the_order_of_file_names(tmp_path: Path) -> None:
     ]
 
 
+def test_homes_that_are_links_to_folders_are_read(tmp_path: Path) -> None:
+    touch(tmp_path / "store", "villa/1.jpg", "hut/2.jpg", "hut/inside/3.jpg")
+    root = touch(tmp_path / "photos", "rooms/kitchen/4.jpg", "rooms/bathroom/5.jpg")
+    (root / "rooms/kitchen/villa").symlink_to(tmp_path / "store/villa")
+    (root / "rooms/bathroom/hut").symlink_to(tmp_path / "store/hut")
+    (root / "rooms/bathroom/6.jpg").symlink_to(tmp_path / "store/villa/1.jpg")
+    assert [*find_candidates(root)[["source", "group"]].itertuples(index=False, name=None)] == [
+        ("rooms/bathroom/hut/2.jpg", "hut"),
+        ("rooms/bathroom/hut/inside/3.jpg", "hut"),
+        ("rooms/bathroom/5.jpg", "bathroom/5.jpg"),
+        ("rooms/bathroom/6.jpg", "bathroom/6.jpg"),
+        ("rooms/kitchen/villa/1.jpg", "villa"),
+        ("rooms/kitchen/4.jpg", "kitchen/4.jpg"),
+    ]
+
+
 def test_tasks_and_prefixes_can_be_chosen(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{task}/{label}/{i}.jpg" for task in "st" for label in "ab" for i in range(2)))
     found = find_candidates(tmp_path, tasks=["t"], exclude=["t/a/1"])

@@ -8,7 +8,7 @@ Of a manifest (docs/training.md) the three tasks of the thesis are made:
 * rooms: kitchens, bathrooms, bedrooms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,7 @@ def _from_folders(folder: Path, exclude: Sequence[str]) -> Found:
     for task in _folders(folder):
         for label in _folders(task):
             photos = found.setdefault(task.name, {}).setdefault(label.name, [])
-            for file in sorted(label.rglob("*"), key=lambda file: (file.name, str(file))):
+            for file in sorted(_inside(label), key=lambda file: (file.name, str(file))):
                 inside, source = file.relative_to(label).parts, file.relative_to(folder).as_posix()
                 hidden = any(part.startswith(".") for part in inside)
                 if not hidden and file.is_file() and not source.startswith(tuple(exclude)):
@@ -75,6 +75,14 @@ def _from_folders(folder: Path, exclude: Sequence[str]) -> Found:
     if not found:
         raise UsageError(f"{folder} has no photos as <task>/<class>/x.jpg and no manifest.csv")
     return found
+
+
+def _inside(label: Path) -> Iterator[Path]:
+    """All that lies in the folder of a class. The homes in it may be links, which `rglob` does not follow."""
+    yield from label.rglob("*")
+    for home in label.iterdir():
+        if home.is_symlink() and home.is_dir():
+            yield from home.rglob("*")
 
 
 def _check_name(source: str) -> None:
