@@ -12,6 +12,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from enrich.errors import BusyError, IndexSetupError, StoppedError, UsageError
+from enrich.index.protocol import IndexUnavailable
 from enrich.state.database import Database
 from enrich.state.locks import Locks
 from jobs.run import reindex as job
@@ -329,6 +330,25 @@ def test_an_index_that_somebody_else_writes_to_takes_nobody_s_place(
             reindex(homes)
     assert behind(homes) == old
     assert reindex(homes).exit_code == 0 and len(indices(homes)) == 2, "the next one starts anew"
+
+
+@pytest.mark.parametrize("moment", ["compare", "swap"])
+def test_an_index_in_the_making_that_somebody_removes_at_last_is_said_to_be_gone(
+    homes: World, moment: str
+) -> None:
+    old, go_on = behind(homes), getattr(job, moment)
+
+    def removed(rebuild: job.Rebuild) -> None:
+        (name,) = homes.elasticsearch.indices.get_alias(name=f"{homes.index}-next")
+        homes.elasticsearch.indices.delete(index=name)
+        go_on(rebuild)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, moment, removed)
+        with pytest.raises(IndexUnavailable, match=f"behind {homes.index}-next, is gone"):
+            reindex(homes)
+    assert behind(homes) == old
+    assert reindex(homes).exit_code == 0
 
 
 def test_without_an_index_it_makes_the_first(world: World) -> None:

@@ -78,13 +78,18 @@ class Generations:
             self._server.delete([found[0]])
 
     def count(self) -> int:
-        self._server.refresh(f"{self._alias}-next")
-        return self._server.count(f"{self._alias}-next")
+        try:
+            self._server.refresh(f"{self._alias}-next")
+            return self._server.count(f"{self._alias}-next")
+        except Refused as error:
+            if not error.absent:
+                raise
+            raise self._gone() from None
 
     def swap(self) -> tuple[str, str]:
         made, served = find(self._server, f"{self._alias}-next"), find(self._server, self._alias)
         if made is None:
-            raise IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
+            raise self._gone()
         name, found = made
         old = served and served[0]
         meta = {**_meta(found), "replaces": old}
@@ -93,6 +98,9 @@ class Generations:
         away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
         self._move(old, name, {"remove": away})
         return name, _uuid(found)
+
+    def _gone(self) -> IndexUnavailable:
+        return IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
 
     def rollback(self) -> tuple[str, str]:
         served = find(self._server, self._alias)
