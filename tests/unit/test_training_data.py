@@ -76,6 +76,15 @@ def test_a_file_of_labels_may_name_photos_that_are_left_out(tmp_path: Path) -> N
     assert "seaview" not in photos.classes
 
 
+def test_labels_of_a_head_may_be_a_column_of_the_manifest(tmp_path: Path) -> None:
+    """As `enrich labels export` writes it."""
+    folder = write(
+        tmp_path, [row + cell for row, cell in zip(ROWS[:3], (",1", ",0", ","), strict=True)], HEADER + ",sea"
+    )
+    photos = load_photos(folder, more={"sea": folder / "manifest.csv"})
+    assert photos.labels["sea"].tolist() == [1, 0, UNLABELLED]
+
+
 def test_photos_beside_the_manifest_are_one_collection(tmp_path: Path) -> None:
     rows = [f"{n}.jpg,a,train,kitchen,0,0,site-1" for n in range(3)]
     assert set(load_photos(write(tmp_path, rows)).collection) == {"(no folder)"}

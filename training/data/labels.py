@@ -93,8 +93,9 @@ def _known(index: Mapping[str, int]) -> str:
 
 
 def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
-    """The manifest's rows with a column for each of `files`, by the head's name: what that CSV file of
-    `path,label` says, and nothing of photos that it does not name.
+    """The manifest's rows with a column for each of `files`, by the head's name: what the column `label` of
+    that CSV file says, or one of the head's name, as the manifest of `enrich labels export` has it; and
+    nothing of photos that it does not name.
 
     Raises:
         UsageError: a head cannot be called so, or its file cannot be used.
@@ -107,7 +108,9 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
             )
         if not file.is_file():
             raise UsageError(f"--head {name}: {file} is missing; it needs the columns path, label")
-        stated = read_table(file, ("path", "label"))
+        stated = read_table(file, ("path",))
+        column = name if name in stated and "label" not in stated else "label"
+        stated = read_table(file, ("path", column)).rename(columns={column: "label"})
         refuse_repeated(stated, file)
         unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
         if not unknown.empty:
