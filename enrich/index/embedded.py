@@ -106,6 +106,9 @@ class EmbeddedIndex:
     def prepare(self) -> str:
         return f"embedded:{self._alias}"
 
+    def identity(self) -> str:
+        return self.prepare()
+
     def check(self) -> list[str]:
         count = self._database.run(
             lambda connection: connection.scalar(_TOTAL, {"index": self._alias, "asked": "[]"})

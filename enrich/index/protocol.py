@@ -76,6 +76,13 @@ class SearchIndex(Protocol):
             IndexSetupError: the index cannot be used as set up.
         """
 
+    def identity(self) -> str | None:
+        """What `prepare` would return, writing nothing; None where it would make an index.
+
+        Raises:
+            IndexSetupError: no one index is there to write to.
+        """
+
     def check(self) -> list[str]:
         """Verify reachability, setup and privileges, writing nothing; return what was found, for people.
 

@@ -27,17 +27,16 @@ from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
 from enrich.state.runs import Runs
-from enrich.state.schema import SERVED
 
 T = TypeVar("T")
 
-_SERVED = f"LEFT JOIN (SELECT p.* FROM {SERVED}) AS served ON served.listing_id = listing.id"
+_SERVED = "LEFT JOIN publication AS served ON served.target = :target AND served.listing_id = listing.id"
 
 # Our rows that have something to do whatever the source says, and those that the source lacks.
 _OURS = """
     SELECT * FROM (
         SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {absent} AS absent,
-               listing.revision IS NOT NULL AS has_document, served.revision IS NOT NULL AS published,
+               listing.revision IS NOT NULL AS has_document,
                listing.status IN ('pending', 'leased')
                    OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
                listing.revalidate, served.status AS publish_status,
@@ -107,11 +106,12 @@ def foresee(
     ids: Sequence[str] | None,
     allow_removals: bool,
     revalidate: bool,
+    target: int | None,
 ) -> Discovery:
-    """What `discover` would answer now; arguments and errors as there."""
+    """What `discover` would answer now; arguments and errors as there, `target` as for `prospects`."""
     found, losses = Discovery(), Losses()
     found.tells_active = source.tells_active(Runs(state).told_active())
-    for compared in _compared(source, state, settings, ids, revalidate):
+    for compared in _compared(source, state, settings, ids, revalidate, target):
         losses.see(compared.page)
         found.seen += len(compared.page.listings)
         found.count(compared.kinds)
@@ -134,24 +134,26 @@ def prospects(
     ids: Sequence[str] | None,
     revalidate: bool,
     refused: bool,
+    target: int | None,
 ) -> Iterator[Prospect]:
     """All that a run would have to do, by id, a page in memory at a time.
 
-    `refused`: the removal guard lets nothing leave.
+    `refused`: the removal guard lets nothing leave. `target`: where it would publish to, as the table
+    `target` has it; None: to an index that nothing is known to be in.
     """
-    for compared in _compared(source, state, settings, ids, revalidate):
+    for compared in _compared(source, state, settings, ids, revalidate, target):
         for id in sorted(compared.kinds.keys() | compared.ours.keys()):
             row = compared.ours.get(id)
             if row is not None and ((row.gone and id not in compared.kinds) or (row.absent and not refused)):
-                if row.published:
+                if row.has_document:
                     yield Prospect(id, outcome="removed")
             else:
                 yield _prospect(compared, id, row, revalidate, refused)
 
 
-def elsewhere(state: Database, ids: Sequence[str]) -> dict[str, int]:
-    """Outcome -> how many of the listings besides `ids` wait to be published."""
-    given = {"ids": list(ids)}
+def elsewhere(state: Database, ids: Sequence[str], target: int | None) -> dict[str, int]:
+    """Outcome -> how many of the listings besides `ids` wait to be published; `target` as for `prospects`."""
+    given = {"ids": list(ids), "target": target}
     return dict(read(state, lambda connection: connection.execute(_ELSEWHERE, given).mappings().one()))
 
 
@@ -190,16 +192,23 @@ def _prospect(
 
 
 def _compared(
-    source: Source, state: Database, settings: Settings, ids: Sequence[str] | None, revalidate: bool
+    source: Source,
+    state: Database,
+    settings: Settings,
+    ids: Sequence[str] | None,
+    revalidate: bool,
+    target: int | None,
 ) -> Iterator[_Compared]:
-    given = parameters(settings, revalidate)
+    given = {**parameters(settings, revalidate), "target": target}
     for page in pages(source, settings.page_size, ids):
         yield read(state, partial(_compare, page, given))
 
 
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
     shown = {**given, "page": as_json(page.listings)}
-    ours = state.execute(text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), page.scope)
+    ours = state.execute(
+        text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), shown | page.scope
+    )
     return _Compared(
         page,
         classify(state, page.listings, given),

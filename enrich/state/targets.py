@@ -18,6 +18,8 @@ _ADD = text("""
 
 _FIND = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid")
 
+_SERVING = text("SELECT id FROM target WHERE serving")
+
 _OWN_COUNTS = text("""
     SELECT count(*), count(*) FILTER (WHERE status = 'awaiting'), count(*) FILTER (WHERE status = 'refused')
     FROM publication WHERE target = :target AND status <> 'done'
@@ -83,6 +85,18 @@ class Beside(Outbox):
         """Some of what was published to it, from all over."""
         given = {"target": self._target, "size": size}
         return [OutboxRow(*row) for row in self._database.run(lambda c: c.execute(_SAMPLE, given).all())]
+
+
+def known(connection: Connection, name: str, mode: str, uuid: str | None) -> int | None:
+    """Which target of ours an index is; None: of none is anything known to be in it."""
+    found: int | None = connection.scalar(_FIND, {"name": name, "mode": mode, "uuid": uuid})
+    return found
+
+
+def serving(connection: Connection) -> int | None:
+    """Which target was published to last; None where nothing was."""
+    found: int | None = connection.scalar(_SERVING)
+    return found
 
 
 def serve(database: Database, name: str, mode: str, uuid: str, kept: Sequence[str]) -> int:

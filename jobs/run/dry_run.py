@@ -3,6 +3,7 @@
 All is gone through as a run goes through it; a sample of the documents and deletes is kept, the rest counted.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,18 +14,21 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row
 
 from enrich.index.document import build
+from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import PublishFigures
 from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
 from enrich.source.foresee import Prospect, elsewhere, foresee, prospects, read
 from enrich.state.outbox import OutboxRow
+from enrich.state.targets import known, serving
 from jobs.run.looking import LookingQueue, rows_of
 from jobs.run.nightly import RunOptions
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
 from jobs.run.stop import Stop
 
+log = logging.getLogger(__name__)
 SAMPLE = 20  # documents and deletes shown, unless --limit says otherwise
 
 
@@ -53,7 +57,8 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
     """
     with open_services(settings) as services:
         ids = services.spelled(options.ids)
-        which: dict[str, Any] = {"ids": ids, "revalidate": options.revalidate}
+        target = _target(services)
+        which: dict[str, Any] = {"ids": ids, "revalidate": options.revalidate, "target": target}
         where = (services.source, services.database, settings)
         discovery = foresee(*where, allow_removals=options.allow_removals, **which)
         rehearsed = Rehearsed(discovery, options.limit or SAMPLE)
@@ -65,9 +70,20 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
         if not stop.is_set():
             queue.count_the_rest()
             if ids is not None:
-                for outcome, count in elsewhere(services.database, ids).items():
+                for outcome, count in elsewhere(services.database, ids, target).items():
                     rehearsed.count(outcome, count)
     return rehearsed
+
+
+def _target(services: Services) -> int | None:
+    """What the run would publish to, which may be another index than the last one published to."""
+    index, settings = services.index, services.settings
+    try:
+        identity = index.identity()
+    except IndexUnavailable as error:
+        log.warning("index away (%s): taken for the one that was published to last", error)
+        return read(services.database, serving)
+    return read(services.database, lambda c: known(c, settings.index, settings.index_mode, identity))
 
 
 class RehearsalQueue(LookingQueue):

@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.support.harness import World
+from tests.support.proxy import Proxy
 
 MANY = 30
 
@@ -82,3 +85,35 @@ def test_what_the_guard_would_withhold_is_said(world: World) -> None:
     refused = world.enrich("run", "--dry-run", "--json", max_removed="3")
     assert refused.returncode == 3 and "ENRICH_MAX_REMOVED=3" in refused.stderr
     assert json.loads(refused.stdout)["counts"] == {"written": 1, "removed": 0, "awaiting": 0, "refused": 0}
+
+
+@pytest.mark.parametrize("how", ["dropped", "replaced", "renamed"])
+def test_an_index_that_is_another_one_now_gets_everything(world: World, how: str) -> None:
+    for number in range(4):
+        world.listing(f"{number:02}", "kitchen")
+    world.run()
+    world.portal.remove("00")
+    world.run()
+    world.portal.remove("01")
+    if how == "renamed":
+        world.fixed["index"] = f"{world.index}-renamed"
+    else:
+        world.drop_indices()
+    if how == "replaced":
+        world.elasticsearch.indices.create(index=f"{world.index}-by-hand", aliases={world.index: {}})
+    before = sorted(world.elasticsearch.indices.get(index=f"{world.index}*"))
+    told = foretold(world)
+    assert told["counts"]["written"] == 2
+    assert sorted(world.elasticsearch.indices.get(index=f"{world.index}*")) == before, (
+        "a dry run writes nothing"
+    )
+    assert counts(world.run()) == told["counts"]
+
+
+def test_an_index_that_is_away_is_taken_for_the_last_one(world: World, elasticsearch_proxy: Proxy) -> None:
+    world.listing("a", "kitchen")
+    world.run()
+    elasticsearch_proxy.always(503)
+    told = world.enrich("run", "--dry-run", "--json", elasticsearch_url=elasticsearch_proxy.url)
+    assert told.returncode == 0 and json.loads(told.stdout)["counts"]["written"] == 0
+    assert "taken for the one that was published to last" in told.stderr

@@ -12,6 +12,7 @@ from enrich.source.discover import Discovery, discover
 from enrich.source.foresee import Prospect, foresee, prospects
 from enrich.source.portal import Source
 from enrich.state.database import Database
+from enrich.state.targets import serving
 from tests.support.postgres import LISTINGS, Portal
 
 URLS = ["http://photos.example/a.jpg", "http://photos.example/b.jpg"]
@@ -33,13 +34,17 @@ class Night:
     def foresee(self, revalidate: bool = False) -> Discovery:
         """What the next night would find."""
         source, settings = Source(self.database, self.settings()), self.settings()
-        return foresee(source, self.database, settings, ids=None, allow_removals=False, revalidate=revalidate)
+        asked = {"revalidate": revalidate, "allow_removals": False, "target": self.target()}
+        return foresee(source, self.database, settings, ids=None, **asked)
 
     def ahead(self, found: Discovery, revalidate: bool = False) -> list[Prospect]:
         """What it would do."""
         source, settings = Source(self.database, self.settings()), self.settings()
-        asked = {"revalidate": revalidate, "refused": found.refusal is not None}
+        asked = {"revalidate": revalidate, "refused": found.refusal is not None, "target": self.target()}
         return list(prospects(source, self.database, settings, ids=None, **asked))
+
+    def target(self) -> int | None:
+        return self.database.run(serving)
 
     @staticmethod
     def settings(**changes: Any) -> Settings:

@@ -51,6 +51,9 @@ class MergeIndex:
             raise IndexSetupError(f"index {self._index} cannot take our fields: {error.reason}") from None
         return str(found["settings"]["index"]["uuid"])
 
+    def identity(self) -> str:
+        return str(_find(self._server, self._index)[1]["settings"]["index"]["uuid"])
+
     def check(self) -> list[str]:
         name, found = _find(self._server, self._index)
         missing = self._missing(name, found)

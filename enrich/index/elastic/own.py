@@ -66,6 +66,10 @@ class OwnIndex:
             ) from None
         return str(found["settings"]["index"]["uuid"])
 
+    def identity(self) -> str | None:
+        found = find(self._server, self._alias)
+        return found and str(found[1]["settings"]["index"]["uuid"])
+
     def check(self) -> list[str]:
         found = find(self._server, self._alias)
         names = [self._alias, f"{self._alias}-*"]
