@@ -3,7 +3,7 @@
 import sys
 from zoneinfo import ZoneInfo
 
-from enrich.errors import RemovalGuardError, SignalError
+from enrich.errors import RemovalGuardError, SignalError, UsageError
 from enrich.settings import load_settings
 from jobs.cli import options as opt
 from jobs.cli.app import app
@@ -94,7 +94,7 @@ def backfill(
     ray: opt.Ray = None,
     max_flips: opt.MaxFlips = None,
     dry_run: opt.BundleDryRun = False,
-    sample: opt.Sample = 1000,
+    sample: opt.Sample = None,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -102,9 +102,11 @@ def backfill(
     from jobs.metrics.watching import watched
     from jobs.run.backfill import BackfillOptions
     from jobs.run.backfill import backfill as start
-    from jobs.run.foretell import foretell
+    from jobs.run.foretell import SAMPLE, foretell
     from jobs.views.foretold import show_foretold
 
+    if sample is not None and not dry_run:
+        raise UsageError("--sample says how many listings --dry-run goes through: say --dry-run, too")
     settings = load_settings()
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=ZoneInfo(settings.timezone))
@@ -118,7 +120,7 @@ def backfill(
     )
     with stopping() as stop, watched(settings) as watch:
         if dry_run:
-            show_foretold(foretell(settings, options, sample, stop), as_json=as_json)
+            show_foretold(foretell(settings, options, sample or SAMPLE, stop), as_json=as_json)
             if stop.is_set():
                 raise SignalError("stopped by signal: this is not the whole sample", stop.exit_code)
             return

@@ -89,7 +89,10 @@ BundleDryRun = Annotated[
     typer.Option("--dry-run", help="With --stale-bundle: show which filters would change; write nothing."),
 ]
 Sample = Annotated[
-    int, typer.Option("--sample", min=1, metavar="N", help="Listings that --dry-run goes through, at most.")
+    int | None,
+    typer.Option(
+        "--sample", min=1, metavar="N", help="Listings that --dry-run goes through, at most; default: 1000."
+    ),
 ]
 Has = Annotated[
     list[str] | None, typer.Option("--has", metavar="X", help="Listings that have X; may be repeated.")

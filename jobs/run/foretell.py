@@ -21,6 +21,7 @@ from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
 from jobs.run.stop import Stop
 
+SAMPLE = 1_000  # listings gone through, unless --sample says otherwise
 EXAMPLES = 3  # of each change
 
 _STALE = """
@@ -69,6 +70,15 @@ def foretell(settings: Settings, options: BackfillOptions, sample: int, stop: St
     """
     if not options.stale_bundle:
         raise UsageError("backfill --dry-run shows what a new bundle changes: say --stale-bundle, too")
+    told = {
+        "--max-flips": options.max_flips is not None,
+        "--revalidate": options.revalidate,
+        "--ray": options.ray is not None,
+    }
+    if without := [option for option, said in told.items() if said]:
+        raise UsageError(
+            f"backfill --dry-run only tells what would change: leave out {' and '.join(without)}"
+        )
     with open_services(settings) as services:
         options = replace(options, ids=services.spelled(options.ids))
         given = selection(services, options).as_row() | {"sample": sample}
