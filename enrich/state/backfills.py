@@ -161,7 +161,7 @@ class Backfills:
         """Ask for a backfill, or join an unfinished one that asks for the same. Marks nothing yet.
 
         `max_flips`: it is held before more listings than this number, or share of those marked, change the
-        same filter. Of one that is joined, the bound is this one from now on.
+        same filter. Of one that is joined, the bound is this one from now on; None leaves it as it is.
         """
         given = selection.as_row() | {"max_flips": max_flips}
 
@@ -170,7 +170,8 @@ class Backfills:
             connection.execute(_FINISH)
             found = connection.execute(_FIND, given).scalar()
             if found is not None:
-                connection.execute(_BOUND, {"id": found, "max_flips": max_flips})
+                if max_flips is not None:
+                    connection.execute(_BOUND, {"id": found, "max_flips": max_flips})
                 return Asked(found, joined=True)
             return Asked(connection.execute(_ADD, given).scalar_one(), joined=False)
 

@@ -321,3 +321,15 @@ def test_status_lists_the_unfinished_and_the_last_few(backfills: Backfills, data
     # All of these marked nothing: the first one too, for there is nothing here.
     assert len(told(database)) == 5 and first.id not in {b.id for b in told(database)}
     assert all(b.done_at and b.named == 1 for b in told(database))
+
+
+def test_who_joins_without_a_bound_leaves_the_one_that_was_set(
+    migrated: Portal, backfills: Backfills
+) -> None:
+    def bound() -> Any:
+        return migrated.execute("SELECT max_flips FROM enrichment.backfill")
+
+    rollout = Selection(stale_bundle="new")
+    backfills.ask(rollout, "2%")
+    assert backfills.ask(rollout).joined and bound() == [("2%",)]
+    assert backfills.ask(rollout, "10").joined and bound() == [("10",)]
