@@ -166,6 +166,7 @@ def test_what_a_run_would_do_anyway_waits_and_is_no_difference(homes: World) -> 
     report = reconciled(homes)
     assert (report.exit_code, differing(report)) == (0, {})
     assert report.reconciled is not None and report.reconciled.waiting == 2  # new, c
+    assert reconciled(homes, fix=True).published.written == 0, "nothing differs"
 
 
 def test_a_run_beside_it_makes_no_difference(homes: World, monkeypatch: pytest.MonkeyPatch) -> None:
