@@ -36,6 +36,7 @@ _FREE = """CASE l.status
 _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
 
+PAUSED_SECONDS = 300  # that a listing is put off for a paused host, at most
 LOST_SECONDS = 3600  # until a listing that lost all its photos since discovery is looked at again
 
 
@@ -88,7 +89,14 @@ _WAITING = """
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
 """
 _CLAIMABLE = text(f"SELECT EXISTS (SELECT {_WAITING})")
-_COUNT_WAITING = text(f"SELECT count(*) {_WAITING}")
+# One in retry that is pending all the same was put off, for a paused host at most so long.
+_COUNT_WAITING = text(f"""
+    SELECT (SELECT count(*) {_WAITING}) + (
+        SELECT count(*) FROM listing
+        WHERE status = 'retry' AND pending_since IS NOT NULL
+          AND not_before > now() AND not_before <= now() + interval '{PAUSED_SECONDS} seconds'
+          AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids)))
+""")  # noqa: S608 (put together from the constants here)
 
 _LOST = text("""
     SELECT c.number
@@ -187,7 +195,8 @@ class Listings:
         return bool(self._of(_ORPHANED, ids))
 
     def waiting_count(self, ids: Sequence[str] | None = None) -> int:
-        """How many listings (of `ids`, if given) can be claimed now or are in some worker's hands."""
+        """How many listings (of `ids`, if given) can be claimed now, are in some worker's hands, or
+        wait for a paused host."""
         return int(self._of(_COUNT_WAITING, ids))
 
     def _of(self, statement: TextClause, ids: Sequence[str] | None) -> Any:

@@ -1,15 +1,17 @@
 """A photo host that asks to be left alone holds up its own photos, and no others."""
 
 import signal
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes
 from tests.support.harness import World, until
-from tests.support.photo_server import FINE, PhotoServer, Step, status
+from tests.support.photo_server import FINE, Answer, PhotoServer, Step, status
 
 PAUSED, OTHERS = 200, 40
 LONG = status(429, Retry_After="300")
@@ -82,9 +84,45 @@ def test_a_run_that_waits_for_a_host_ends_at_once_when_it_is_told_to(two_hosts: 
     until(lambda: others_done(two_hosts), "the fine host's homes are done")
     run.send_signal(signal.SIGTERM)
     _, err = run.communicate(timeout=60)
-    assert run.returncode in (0, 128 + signal.SIGTERM), err
+    assert run.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
     assert_not_held_against_them(two_hosts)
+
+
+def told_to_stop(world: World, beside: ThreadPoolExecutor, statuses: Counter[str]) -> RunReport:
+    """The report of a run that is told to stop once the listings have these statuses, and are published."""
+    published = "SELECT FROM enrichment.publication WHERE status = 'done'"
+    stop = Stop()
+    running = beside.submit(world.run, stop=stop)
+    until(lambda: Counter(world.statuses().values()) == statuses, "all else is done")
+    until(lambda: len(world.portal.execute(published)) == statuses["done"], "it waits for a paused host only")
+    stop.signal = signal.SIGTERM
+    stop.set()
+    return running.result(timeout=60)
+
+
+def test_what_was_put_off_is_left_of_a_run_that_is_told_to_stop(
+    two_hosts: World, beside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.pipeline.run.PARKED", 20)
+    waits = Counter(done=OTHERS, leased=20, retry=PAUSED - 20)
+    report = told_to_stop(two_hosts, beside, waits)
+    assert (report.left, report.exit_code) == (PAUSED, 128 + signal.SIGTERM)
+
+
+def test_a_run_of_which_only_what_was_put_off_is_left_was_stopped(
+    world: World, other_server: PhotoServer, beside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def long_pause(answer: Answer) -> None:
+        time.sleep(1)
+        LONG(answer)
+
+    monkeypatch.setattr("enrich.pipeline.run.PARKED", 0)  # but for the home that waits first
+    paused_homes(world, 1, status(429, Retry_After="4"), FINE)
+    other_server.add("/z.jpg", draw_bytes("bedroom", 1, (64, 64)))
+    world.portal.add("z", [other_server.behave("/z.jpg", long_pause)])
+    report = told_to_stop(world, beside, Counter(done=1, retry=1))
+    assert (report.left, report.exit_code) == (1, 128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize("room", [1_000, 10])
