@@ -24,6 +24,7 @@ from jobs.run.stop import Stop
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
 from tests.support.killer import BOUNDARIES, killed, wait_for_the_lock
+from tests.support.proxy import Proxy, Request
 
 __all__ = ["enrich_here"]  # a fixture
 
@@ -349,6 +350,44 @@ def test_an_index_in_the_making_that_somebody_removes_at_last_is_said_to_be_gone
             reindex(homes)
     assert behind(homes) == old
     assert reindex(homes).exit_code == 0
+
+
+@pytest.mark.parametrize("part", ["/_mapping", "/_refresh"])
+def test_one_that_somebody_removes_while_it_is_swapped_in_is_said_to_be_gone(
+    homes: World, elasticsearch_proxy: Proxy, part: str
+) -> None:
+    homes.fixed["elasticsearch_url"] = elasticsearch_proxy.url
+    old, swap = behind(homes), job.swap
+
+    def removed() -> None:
+        (name,) = homes.elasticsearch.indices.get_alias(name=f"{homes.index}-next")
+        homes.elasticsearch.indices.delete(index=name)
+
+    def swapping(rebuild: job.Rebuild) -> None:
+        elasticsearch_proxy.before(part, removed)
+        swap(rebuild)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "swap", swapping)
+        with pytest.raises(IndexUnavailable, match=f"behind {homes.index}-next, is gone"):
+            reindex(homes)
+    assert behind(homes) == old
+
+
+def test_an_older_index_that_somebody_removes_first_is_removed(
+    homes: World, elasticsearch_proxy: Proxy
+) -> None:
+    homes.fixed["elasticsearch_url"] = elasticsearch_proxy.url
+    oldest = behind(homes)
+    assert reindex(homes).exit_code == 0
+
+    def removed(request: Request) -> None:
+        if request.method == "DELETE":
+            homes.elasticsearch.indices.delete(index=oldest)
+
+    elasticsearch_proxy.answer = removed
+    assert reindex(homes).exit_code == 0
+    assert oldest not in indices(homes)
 
 
 def test_without_an_index_it_makes_the_first(world: World) -> None:

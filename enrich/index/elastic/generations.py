@@ -93,8 +93,13 @@ class Generations:
         name, found = made
         old = served and served[0]
         meta = {**_meta(found), "replaces": old}
-        self._server.put_mapping(name, dynamic="strict", _meta=meta)
-        self._server.refresh(name)
+        try:
+            self._server.put_mapping(name, dynamic="strict", _meta=meta)
+            self._server.refresh(name)
+        except Refused as error:
+            if not error.absent:
+                raise
+            raise self._gone() from None
         away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
         self._move(old, name, {"remove": away})
         return name, _uuid(found)

@@ -131,7 +131,8 @@ class Server(ABC):
         self.call("PUT", f"/{_part(name)}", body=body)
 
     def delete(self, names: Sequence[str]) -> None:
-        self.call("DELETE", f"/{_part(','.join(names))}")
+        """Those that somebody else removed first are no failure."""
+        self.call("DELETE", f"/{_part(','.join(names))}", {"ignore_unavailable": "true"})
 
     def put_mapping(self, name: str, **body: Any) -> None:
         self.call("PUT", f"/{_part(name)}/_mapping", body=body)
