@@ -195,8 +195,7 @@ class Listings:
         return bool(self._of(_ORPHANED, ids))
 
     def waiting_count(self, ids: Sequence[str] | None = None) -> int:
-        """How many listings (of `ids`, if given) can be claimed now, are in some worker's hands, or
-        wait for a paused host."""
+        """How many (of `ids`, if given) can be claimed, are in hand, or wait for a paused host."""
         return int(self._of(_COUNT_WAITING, ids))
 
     def _of(self, statement: TextClause, ids: Sequence[str] | None) -> Any:
