@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.model.arithmetic import cpu_has
+from enrich.model.arithmetic import Faster, cpu_has
 from enrich.model.bundle import load_bundle
 from jobs.run.services import open_records
 from jobs.views.show import explain
@@ -48,54 +48,46 @@ def test_scores_of_two_arithmetics_are_never_mixed(world: World, name: str) -> N
     assert f"scores in          {name} (as ENRICH_PRECISION says)" in told
 
 
-@pytest.mark.parametrize("name", ["bf16", "int8"])
-def test_a_machine_with_another_arithmetic_explains_what_was_made_in_the_first_one(
-    world: World, name: str
-) -> None:
-    if not cpu_has(name):  # type: ignore[arg-type]
+@pytest.fixture(params=["bf16", "int8"])
+def another(world: World, request: pytest.FixtureRequest) -> str:
+    """Another arithmetic of the bundle with which a listing was made in fp32."""
+    name: Faster = request.param
+    if not cpu_has(name):
         pytest.skip(f"this CPU does not compute in {name}")
     made = make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
     world.fixed["bundle"] = made.folder
     world.listing("7", "kitchen", "balcony")
     world.run()
+    return name
+
+
+def test_a_machine_with_another_arithmetic_explains_what_was_made_in_the_first_one(
+    world: World, another: str
+) -> None:
     told = {}
-    for one in ("fp32", name):
+    for one in ("fp32", another):
         with open_records(world.settings(precision=one)) as records:
             told[one] = explain(records, "7")
-    assert told[name] == told["fp32"]
-    assert told[name]["arithmetic"] == "fp32" and "yes from" in told[name]["why"]["balcony"]
-    shown = world.enrich("show", "7", precision=name).stdout
+    assert told[another] == told["fp32"]
+    assert told[another]["arithmetic"] == "fp32" and "yes from" in told[another]["why"]["balcony"]
+    shown = world.enrich("show", "7", precision=another).stdout
     assert shown == world.enrich("show", "7", precision="fp32").stdout
 
 
-@pytest.mark.parametrize("name", ["bf16", "int8"])
 def test_a_machine_with_another_arithmetic_exports_the_features_that_were_kept(
-    world: World, tmp_path: Path, name: str
+    world: World, tmp_path: Path, another: str
 ) -> None:
-    if not cpu_has(name):  # type: ignore[arg-type]
-        pytest.skip(f"this CPU does not compute in {name}")
-    made = make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
-    world.fixed["bundle"] = made.folder
-    world.listing("7", "kitchen", "balcony")
-    world.run()
     rows = []
-    for one in ("fp32", name):
+    for one in ("fp32", another):
         ended = world.enrich("export-features", str(tmp_path / f"{one}.parquet"), precision=one)
         assert ended.returncode == 0, ended.stderr
         rows.append(pq.read_table(tmp_path / f"{one}.parquet").to_pylist())
     assert rows[0] == rows[1] and rows[0][0]["views"] == 2
 
 
-@pytest.mark.parametrize("name", ["bf16", "int8"])
 def test_a_machine_with_another_arithmetic_exports_tasks_of_what_the_nights_scored(
-    world: World, tmp_path: Path, name: str
+    world: World, tmp_path: Path, another: str
 ) -> None:
-    if not cpu_has(name):  # type: ignore[arg-type]
-        pytest.skip(f"this CPU does not compute in {name}")
-    made = make_bundle(world.fixed["bundle"].parent / "both", arithmetics={name: faster(true=1.0)})
-    world.fixed["bundle"] = made.folder
-    world.listing("7", "kitchen", "balcony")
-    world.run()
-    ended = world.enrich("labels", "export", str(tmp_path), "--format", "label-studio", precision=name)
+    ended = world.enrich("labels", "export", str(tmp_path), "--format", "label-studio", precision=another)
     assert ended.returncode == 0, ended.stderr
     assert len(json.loads((tmp_path / "tasks.json").read_text())) == 2
