@@ -7,13 +7,14 @@ what it was made for, and which index it replaced.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
 from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.own import MADE_BY, OwnIndex, find, refuse_others
-from enrich.index.elastic.server import Refused, Server
+from enrich.index.elastic.server import Refused, Server, uuid_of
 from enrich.index.mapping import Extras
 from enrich.index.protocol import IndexUnavailable, SearchIndex
 from enrich.model.head import Head
@@ -62,7 +63,7 @@ class Generations:
 
     def serving(self) -> tuple[str, str] | None:
         found = find(self._server, self._alias)
-        return found and (found[0], _uuid(found[1]))
+        return found and (found[0], uuid_of(found[1]))
 
     def take_up(self) -> bool:
         if served := find(self._server, self._alias):
@@ -78,13 +79,9 @@ class Generations:
             self._server.delete([found[0]])
 
     def count(self) -> int:
-        try:
+        with self._there():
             self._server.refresh(f"{self._alias}-next")
             return self._server.count(f"{self._alias}-next")
-        except Refused as error:
-            if not error.absent:
-                raise
-            raise self._gone() from None
 
     def swap(self) -> tuple[str, str]:
         made, served = find(self._server, f"{self._alias}-next"), find(self._server, self._alias)
@@ -93,16 +90,22 @@ class Generations:
         name, found = made
         old = served and served[0]
         meta = {**_meta(found), "replaces": old}
-        try:
+        with self._there():
             self._server.put_mapping(name, dynamic="strict", _meta=meta)
             self._server.refresh(name)
+        away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
+        self._move(old, name, {"remove": away})
+        return name, uuid_of(found)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """What is asked of the index in the making, which somebody else may have removed."""
+        try:
+            yield
         except Refused as error:
             if not error.absent:
                 raise
             raise self._gone() from None
-        away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
-        self._move(old, name, {"remove": away})
-        return name, _uuid(found)
 
     def _gone(self) -> IndexUnavailable:
         return IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
@@ -117,7 +120,7 @@ class Generations:
             )
         self._server.refresh(before)  # what it got last may not be searchable yet
         self._move(served[0], before)
-        return before, _uuid(found)
+        return before, uuid_of(found)
 
     def _move(self, old: str | None, new: str, *also: Mapping[str, Any]) -> None:
         """The one step: a search finds the one index or the other."""
@@ -143,7 +146,7 @@ class Generations:
         served = find(self._server, self._alias)
         name = served and _meta(served[1]).get("replaces")
         while name in ours and len(kept) < most:
-            kept[name] = _uuid(ours[name])
+            kept[name] = uuid_of(ours[name])
             name = _meta(ours[name]).get("replaces")
         return kept
 
@@ -178,7 +181,3 @@ class Generations:
 def _meta(found: Mapping[str, Any]) -> dict[str, Any]:
     meta: dict[str, Any] = found["mappings"].get("_meta", {})
     return meta
-
-
-def _uuid(found: Mapping[str, Any]) -> str:
-    return str(found["settings"]["index"]["uuid"])

@@ -12,7 +12,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
-from enrich.index.elastic.server import Refused, Server
+from enrich.index.elastic.server import Refused, Server, uuid_of
 from enrich.index.elastic.writing import bulk, compare, failure, takes_id
 from enrich.index.protocol import Facets, Hits, Query
 from enrich.model.head import Head
@@ -49,10 +49,10 @@ class MergeIndex:
                 self._server.put_mapping(name, properties=missing)
         except Refused as error:
             raise IndexSetupError(f"index {self._index} cannot take our fields: {error.reason}") from None
-        return str(found["settings"]["index"]["uuid"])
+        return uuid_of(found)
 
     def identity(self) -> str:
-        return str(_find(self._server, self._index)[1]["settings"]["index"]["uuid"])
+        return uuid_of(_find(self._server, self._index)[1])
 
     def check(self) -> list[str]:
         name, found = _find(self._server, self._index)

@@ -13,7 +13,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
-from enrich.index.elastic.server import Refused, Server
+from enrich.index.elastic.server import Refused, Server, uuid_of
 from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query
@@ -64,11 +64,11 @@ class OwnIndex:
                 f"index {self._alias} cannot be set up: {error.reason}. Correct ENRICH_INDEX_MAPPING or "
                 f"ENRICH_INDEX_SETTINGS if they say so. {_REBUILD}"
             ) from None
-        return str(found["settings"]["index"]["uuid"])
+        return uuid_of(found)
 
     def identity(self) -> str | None:
         found = find(self._server, self._alias)
-        return found and str(found[1]["settings"]["index"]["uuid"])
+        return found and uuid_of(found[1])
 
     def check(self) -> list[str]:
         found = find(self._server, self._alias)

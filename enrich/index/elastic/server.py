@@ -213,6 +213,11 @@ class Server(ABC):
         return IndexUnavailable(f"no connection to {self.where}: {cause[1] if cause else message[:200]}")
 
 
+def uuid_of(found: Mapping[str, Any]) -> str:
+    """Which index it is, of what `Server.indices` says of one: another of the same name has another."""
+    return str(found["settings"]["index"]["uuid"])
+
+
 def _part(name: str) -> str:
     return quote(name, safe=",*")
 
