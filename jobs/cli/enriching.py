@@ -195,9 +195,9 @@ def reindex(
     """
     from jobs.run import reindex as job
 
-    start = job.rollback if rollback else job.reindex
     with stopping() as stop:
-        report = start(load_settings(), keep, stop)
+        settings = load_settings()
+        report = job.rollback(settings, stop) if rollback else job.reindex(settings, keep, stop)
     end(report, as_json)
 
 

@@ -54,7 +54,7 @@ def reindex(settings: Settings, keep: int, stop: Stop) -> RunReport:
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with _opened(settings, report, keep, stop) as (records, generations, hold, run_id):
+    with _opened(settings, report, stop) as (records, generations, hold, run_id):
         done = report.reindexed = Reindexed(taken_up=generations.take_up())
         _discover(records, report, run_id)
         outbox = Beside(records.database)
@@ -80,7 +80,7 @@ def reindex(settings: Settings, keep: int, stop: Stop) -> RunReport:
     return report
 
 
-def rollback(settings: Settings, keep: int, stop: Stop) -> RunReport:
+def rollback(settings: Settings, stop: Stop) -> RunReport:
     """Have the index serve again that the last reindex replaced.
 
     Raises:
@@ -88,7 +88,7 @@ def rollback(settings: Settings, keep: int, stop: Stop) -> RunReport:
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with _opened(settings, report, keep, stop) as (records, generations, _, _):
+    with _opened(settings, report, stop) as (records, generations, _, _):
         done = report.reindexed = Reindexed(went_back=True)
         generations.drop()
 
@@ -108,7 +108,7 @@ def rollback(settings: Settings, keep: int, stop: Stop) -> RunReport:
 
 @contextmanager
 def _opened(
-    settings: Settings, report: RunReport, keep: int, stop: Stop
+    settings: Settings, report: RunReport, stop: Stop
 ) -> Iterator[tuple[Records, Generations, Hold, int]]:
     with open_records(settings, "reindex") as records:
         indices = open_generations(settings, records.bundle.heads, records.source.copied_columns())

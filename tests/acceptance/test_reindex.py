@@ -38,7 +38,7 @@ def reindex(world: World, keep: int = 1, **settings: Any) -> RunReport:
 
 
 def rollback(world: World, **settings: Any) -> Reindexed:
-    report = job.rollback(world.settings(**settings), 1, Stop())
+    report = job.rollback(world.settings(**settings), Stop())
     assert report.reindexed is not None
     return report.reindexed
 
@@ -291,7 +291,7 @@ def test_told_to_stop_before_it_went_back_it_is_not_done(homes: World) -> None:
     stop.signal = signal.SIGTERM
     with Locks(database).hold(PUBLISH):
         Timer(3, stop.set).start()
-        report = job.rollback(homes.settings(), 1, stop)
+        report = job.rollback(homes.settings(), stop)
     assert report.exit_code == 143 and behind(homes) == new
     database.close()
 
