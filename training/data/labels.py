@@ -45,10 +45,19 @@ def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
+    require(table, path, needed)
+    return table
+
+
+def require(table: pd.DataFrame, path: Path, needed: Sequence[str]) -> None:
+    """Refuse a table that lacks a column that is `needed`.
+
+    Raises:
+        UsageError: it does.
+    """
     missing = [column for column in needed if column not in table.columns]
     if missing:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
-    return table
 
 
 def refuse_repeated(table: pd.DataFrame, file: Path) -> None:
@@ -109,8 +118,9 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
         if not file.is_file():
             raise UsageError(f"--head {name}: {file} is missing; it needs the columns path, label")
         stated = read_table(file, ("path",))
-        column = name if name in stated and "label" not in stated else "label"
-        stated = read_table(file, ("path", column)).rename(columns={column: "label"})
+        if "label" not in stated:
+            stated = stated.rename(columns={name: "label"})
+        require(stated, file, ("path", "label"))
         refuse_repeated(stated, file)
         unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
         if not unknown.empty:
