@@ -90,6 +90,11 @@ class Bundle:
         """Those in which every member can run."""
         return tuple(name for name in ARITHMETICS if all(name in one.variants for one in self.members))
 
+    @property
+    def in_all_arithmetics(self) -> tuple["Bundle", ...]:
+        """The bundle as it is, and then in each of its other `arithmetics`, which other machines may use."""
+        return self, *(self.at(name) for name in self.arithmetics if name != self.arithmetic)
+
     def at(self, arithmetic: Arithmetic) -> "Bundle":
         """The bundle in one of its `arithmetics`: other heads and other model ids, the same `bundle_id`."""
         members = []

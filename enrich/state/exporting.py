@@ -18,12 +18,10 @@ _PAGE = text("""
     ORDER BY id LIMIT :page
 """)
 
-_MOST = text("""
-    SELECT feature_id FROM photo_embedding
-    WHERE feature_id = ANY(:features)
-    GROUP BY feature_id ORDER BY count(*) DESC, array_position(CAST(:features AS text[]), feature_id::text)
-    LIMIT 1
-""")
+_MOST = """
+    SELECT {named} FROM {table} WHERE {named} = ANY(:ids)
+    GROUP BY {named} ORDER BY count(*) DESC, array_position(CAST(:ids AS text[]), {named}::text) LIMIT 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,17 @@ class Exported:
 
 def kept_most(database: Database, features: Sequence[str]) -> str:
     """Of these feature ids the one that most photos have features by; the first ones go before others."""
-    found = database.run(lambda connection: connection.scalar(_MOST, {"features": list(features)}))
-    return str(found or features[0])
+    return _most(database, "photo_embedding", "feature_id", features)
+
+
+def scored_most(database: Database, models: Sequence[str]) -> str:
+    """Of these model ids the one that scored most photos; the first ones go before others."""
+    return _most(database, "photo_score", "model_id", models)
+
+
+def _most(database: Database, table: str, named: str, ids: Sequence[str]) -> str:
+    most = text(_MOST.format(table=table, named=named))
+    return str(database.run(lambda connection: connection.scalar(most, {"ids": list(ids)})) or ids[0])
 
 
 def pages(database: Database, feature_id: str) -> Iterator[tuple[list[Exported], list[Packed]]]:

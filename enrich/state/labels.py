@@ -67,13 +67,6 @@ _ANY = text("""
     ORDER BY s.sha256 LIMIT :limit
 """)
 
-_SCORED_MOST = text("""
-    SELECT model_id FROM photo_score
-    WHERE model_id = ANY(:models)
-    GROUP BY model_id ORDER BY count(*) DESC, array_position(CAST(:models AS text[]), model_id::text)
-    LIMIT 1
-""")
-
 _HOLDERS = text("""
     SELECT DISTINCT ON (p.sha256) p.sha256, l.id, p.key, (shown ->> 'position')::integer AS position
     FROM photo AS p JOIN listing_photo AS h USING (key) JOIN listing AS l ON l.id = h.listing_id
@@ -177,11 +170,6 @@ class Labels:
     def unlabelled(self, model_id: str, start: str, limit: int) -> list[str]:
         """Photos that nobody labelled at all, by hash from `start` on: a random sample."""
         return [sha for (sha,) in self._rows(_ANY, model=model_id, start=start, limit=limit)]
-
-    def scored_most(self, model_ids: Sequence[str]) -> str:
-        """Of these models the one that scored most photos; the first ones go before others."""
-        found = self._rows(_SCORED_MOST, models=list(model_ids))
-        return found[0].model_id if found else model_ids[0]
 
     def places(self, shas: Sequence[str]) -> dict[str, Place]:
         """sha256 -> a place where the photo is shown."""

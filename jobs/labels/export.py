@@ -20,6 +20,7 @@ from enrich.model.bundle import Bundle
 from enrich.model.head import Head
 from enrich.model.kind import WORDS
 from enrich.records import which_photo
+from enrich.state.exporting import scored_most
 from enrich.state.labels import Label, Labels, Place, Taught
 from enrich.state.queue import complete_scores
 from jobs.labels.label_studio import interface, task
@@ -85,7 +86,7 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
     """
     _usable(folder)
     labels = Labels(records.database)
-    bundle = _as_scored(records.bundle, labels)
+    bundle = _as_scored(records)
     models = [member.model_id for member in bundle.members]
     places = labels.places(_chosen(bundle, labels, photos))
     if not places:
@@ -107,10 +108,10 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
     return Exported(len(tasks), saved.failures)
 
 
-def _as_scored(bundle: Bundle, labels: Labels) -> Bundle:
+def _as_scored(records: Records) -> Bundle:
     """The bundle in the arithmetic in which most photos were scored: this machine may have another one."""
-    made = {one.members[0].model_id: one for one in (bundle, *map(bundle.at, bundle.arithmetics))}
-    return made[labels.scored_most(list(made))]
+    made = {one.members[0].model_id: one for one in records.bundle.in_all_arithmetics}
+    return made[scored_most(records.database, list(made))]
 
 
 def _usable(folder: Path) -> None:

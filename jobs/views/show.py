@@ -71,8 +71,10 @@ def explain(services: Records, id: str) -> dict[str, Any]:
 
 def _as_made(bundle: Bundle, models: Sequence[str]) -> Bundle:
     """The bundle in the arithmetic of these models: a machine with another one may have made the listing."""
-    made = (bundle.at(name) for name in bundle.arithmetics if models)
-    return next((one for one in made if {member.model_id for member in one.members} >= set(models)), bundle)
+    found = (
+        one for one in bundle.in_all_arithmetics if {member.model_id for member in one.members} >= set(models)
+    )
+    return next(found, bundle)
 
 
 def _results(services: Records, bundle: Bundle, found: ListingDetails) -> list[PhotoResult]:
