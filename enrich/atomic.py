@@ -11,8 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from enrich.errors import UsageError
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that a disk is full, or one's share of it."""
+
+
+@contextmanager
+def writing(file: str) -> Iterator[None]:
+    """Where a `file` that a person named is written; what the system says against it is theirs to mend, but
+    for a disk that is full.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.atomic import FULL, new_file
+from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.features import feature_id, unpack
@@ -39,24 +39,18 @@ def export(records: Records, path: Path, photos: bool) -> int:
         raise UsageError(f"export-features needs pyarrow: {install}") from None
     if not path.parent.is_dir() or path.is_dir():
         raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
-    bundle = records.bundle
-    arithmetics = [bundle, *map(bundle.at, bundle.arithmetics)]
-    feature = kept_most(records.database, [feature_id(one.members[0]) for one in arithmetics])
+    features = [feature_id(one.members[0]) for one in records.bundle.in_all_arithmetics]
+    feature = kept_most(records.database, features)
     rows = 0
     heads = records.bundle.heads
-    try:
-        with _writer(path, _schema(records.bundle, photos)) as write:
-            for listings, packed in pages(records.database, feature):
-                kept = _unpacked(packed)
-                for listing in listings:
-                    made = _photo_rows(listing, kept) if photos else [_row(listing, kept, heads)]
-                    for row in made:
-                        write(row)
-                        rows += 1
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    with writing(str(path)), _writer(path, _schema(records.bundle, photos)) as write:
+        for listings, packed in pages(records.database, feature):
+            kept = _unpacked(packed)
+            for listing in listings:
+                made = _photo_rows(listing, kept) if photos else [_row(listing, kept, heads)]
+                for row in made:
+                    write(row)
+                    rows += 1
     return rows
 
 

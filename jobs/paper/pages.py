@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from enrich.atomic import FULL, new_file
+from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
 from enrich.looks import style_sheet
 from enrich.state.history import history
@@ -69,13 +69,8 @@ def _writable(file: Path) -> None:
 
 def _write(file: Path, template: str, **given: Any) -> None:
     text = _environment().get_template(template).render(written=datetime.now(UTC), **given)
-    try:
-        with new_file(file) as part:
-            part.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise UsageError(f"--html {file} cannot be written: {error.strerror}") from None
+    with writing(f"--html {file}"), new_file(file) as part:
+        part.write_text(text, encoding="utf-8", errors="replace")
 
 
 @cache
