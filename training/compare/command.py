@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import torch
 import typer
-from rich.console import Console
 
 from enrich.errors import UsageError
 from training.compare.compare import Machine, compare
@@ -13,6 +12,7 @@ from training.compare.plan import Choice, Recipe
 from training.compare.results import TimingRow
 from training.compare.timing import measure
 from training.models.weights import WeightSource
+from training.terminal import plain
 from training.trainer.devices import find_device, keep_memory
 
 
@@ -77,12 +77,12 @@ def compare_command(
     if timing_steps:
         for row in measure(prepared, out, choice, recipe, machine, timing_steps, rounds):
             _say(row)
-        Console(markup=False, emoji=False).print(f"timings in {out}", soft_wrap=True)
+        plain().print(f"timings in {out}")
         return
     source = WeightSource(weights, weights_dir)
     left = compare(prepared, out, choice, source, recipe, machine, resume)
     others = f"; {left} runs are left to other processes that are at them" if left else ""
-    Console(markup=False, emoji=False).print(f"results in {out}{others}", soft_wrap=True)
+    plain().print(f"results in {out}{others}")
 
 
 def _say(row: TimingRow) -> None:
@@ -91,7 +91,7 @@ def _say(row: TimingRow) -> None:
         f"train_images_per_second={row.train_images_per_second:.1f} "
         f"val_images_per_second={row.val_images_per_second:.1f} epoch_seconds={row.epoch_seconds:.1f}"
     )
-    Console(stderr=True, emoji=False).print(line, soft_wrap=True, markup=False, highlight=False)
+    plain(stderr=True, highlight=False).print(line)
 
 
 def _machine(device: str, workers: int, save_seconds: float) -> Machine:

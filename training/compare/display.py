@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from training.compare.left import Cost, Kind, in_words, seconds_left
 from training.compare.results import EpochRow
 from training.compare.run import Progress as At
+from training.terminal import plain
 from training.trainer.loading import steps
 
 SECONDS = 30.0
@@ -21,7 +21,7 @@ class Display:
     """The runs `todo`, of `total`. `pace`: what is known of it before, by kind."""
 
     def __init__(self, todo: Sequence[Cost], total: int, pace: dict[Kind, float]) -> None:
-        self._console = Console(stderr=True, emoji=False)
+        self._console = plain(stderr=True, soft_wrap=False)
         columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
         self._bars = Progress(
             *columns,
@@ -104,4 +104,4 @@ class Display:
             key, (run, every) = self._todo[0].plan.key, self._left()
             name = f"task={key.task} architecture={key.architecture} mode={key.mode} seed={key.seed}"
             line = f"{name} {text} left={run} left_of_all={every}"
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            self._console.print(line, soft_wrap=True, highlight=False)

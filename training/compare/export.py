@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +45,7 @@ from training.evaluate.faster import (
 from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Scored, score_all
 from training.models.architectures import MODES, backbone_name
+from training.terminal import plain
 from training.thresholds.rules import Entry
 
 HEAD_NAMES = {"rooms": "room"}
@@ -76,7 +76,7 @@ def export_command(
         raise UsageError("--arithmetic and --photos PREPARED belong together; give both, or neither")
     prepared = read_prepared(photos) if photos else None
     bundle = export(results, [parse_run(given) for given in run], out, name, faster, prepared)
-    say = partial(Console(emoji=False).print, markup=False, highlight=False, soft_wrap=True)
+    say = plain(highlight=False).print
     for member in bundle.members:
         for head in member.heads:
             published = ", ".join(kind.name for kind in head.classes if kind.publish)

@@ -23,6 +23,7 @@ from training.data.decide import MOST_SEED, Rules, decide
 from training.data.prepared import DROPPED, PHOTOS, SHEET, SUMMARY, TABLE, counted, write_tables
 from training.data.review import draw_sheet, notes, remarks
 from training.data.sources import find_candidates
+from training.terminal import plain
 
 THREADS = 2
 BYTES_PER_PIXEL = 0.6
@@ -76,7 +77,7 @@ def prepare_command(
     rules = Rules(split, sizes, cap, near, seed, tuple(task or ()), tuple(exclude or ()), width, smallest)
     outcome = prepare(photos, out, rules, overwrite)
     kept = (outcome.table["reason"] == "").sum()
-    console = Console(markup=False, emoji=False)
+    console = plain(soft_wrap=False)
     console.print(_table(outcome))
     for note in outcome.notes:
         console.print(note, highlight=False, soft_wrap=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from enrich.errors import UsageError
@@ -24,6 +23,7 @@ from training.evaluate.report import Measured, check_out, write_out
 from training.evaluate.rethreshold import Asked, Seen, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
 from training.markdown import number
+from training.terminal import plain
 from training.thresholds.rules import Targets
 
 
@@ -76,7 +76,7 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = plain(highlight=False, soft_wrap=False)
     loaded = load_bundle(bundle)
     making = Making(named(arithmetic or []), calibration_paths(calibrate) if calibrate else ())
     if rethreshold_to is not None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import typer
-from rich.console import Console
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Faster
@@ -16,6 +15,7 @@ from training.fit.card import write_card
 from training.fit.fit import fit
 from training.fit.options import FitOptions
 from training.models.features import VIEWS
+from training.terminal import plain
 from training.thresholds.rules import Targets, in_words
 from training.trainer.finetune import Recipe
 
@@ -153,7 +153,7 @@ def _number(name: str, value: str) -> float:
 
 
 def _tell(bundle: Bundle, out: Path) -> None:
-    console = Console(soft_wrap=True, markup=False, emoji=False)
+    console = plain()
     console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
     if rare := bundle.manifest["training"]["classes_left_out"]:
         console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from enrich.errors import UsageError
 from training import markdown, thesis
 from training.report import confusion, findings, gathered, plots, provenance, ratios, tables
 from training.report.confusion import Confusion
 from training.report.gathered import Gathered, gather
+from training.terminal import plain
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
@@ -35,7 +35,7 @@ def report_command(
     ours = gather([thesis.FOLDER] if of_thesis else results or [])
     written = write_report(ours, out, None if of_thesis else gather([thesis.FOLDER]))
     told = f"{written} written: {len(ours.runs)} runs, {len(ours.timings)} timings"
-    Console(markup=False, emoji=False).print(told, soft_wrap=True)
+    plain().print(told)
 
 
 def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
