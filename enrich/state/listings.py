@@ -36,7 +36,7 @@ _FREE = """CASE l.status
 _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
 
-PAUSED_SECONDS = 300  # that a listing is put off for a paused host, at most
+PAUSED_SECONDS = 300  # that a listing is put off for a paused host, at most: `photos.hosts.LONGEST_PAUSE`
 LOST_SECONDS = 3600  # until a listing that lost all its photos since discovery is looked at again
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from enrich.photos.hosts import LONGEST_PAUSE, HostLimits, retry_after
+from enrich.state.listings import PAUSED_SECONDS
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -133,3 +134,7 @@ def test_a_cancelled_wait_gives_its_turn_back() -> None:
                 pass
 
     asyncio.run(go())
+
+
+def test_what_waits_for_a_paused_host_is_counted_as_long_as_a_pause_lasts() -> None:
+    assert PAUSED_SECONDS == LONGEST_PAUSE
