@@ -43,6 +43,14 @@ def finetuned(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return fitted(photos_dir, tmp_path_factory.mktemp("finetuned"), *FINETUNE)
 
 
+@pytest.fixture
+def no_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def learns(*_: object) -> None:
+        raise AssertionError("it learns")
+
+    monkeypatch.setattr("training.trainer.finetune._Run.step", learns)
+
+
 def test_a_finetuned_bundle_serves_the_weights_that_learnt(
     finetuned: tuple[Bundle, Path, Path], photos_dir: Path
 ) -> None:
@@ -88,26 +96,20 @@ def test_a_faster_arithmetic_is_judged_by_the_backbones_of_the_folds(
         assert head.here.average_precision == pytest.approx(head.fp32.average_precision, abs=0.02)
 
 
+@pytest.mark.usefixtures("no_learning")
 def test_a_finished_finetuning_is_not_done_again(
-    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("it learnt again")
-
-    monkeypatch.setattr("training.trainer.finetune._Run.step", refuse)
     code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", finetuned[2], *FINETUNE)
     assert code == 0, said
     again = load_bundle(tmp_path / "bundle")
     assert again.members[0].model_id == finetuned[0].members[0].model_id
 
 
+@pytest.mark.usefixtures("no_learning")
 def test_other_photos_under_the_same_names_are_learnt_from(
-    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finetuned: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
 ) -> None:
-    def learns(*_: object) -> None:
-        raise AssertionError("it learns")
-
-    monkeypatch.setattr("training.trainer.finetune._Run.step", learns)
     photo = photos_dir / "web_homes/home0/0.jpg"
     before = photo.read_bytes()
     photo.write_bytes((photos_dir / "web_homes/home2/0.jpg").read_bytes())
@@ -118,13 +120,10 @@ def test_other_photos_under_the_same_names_are_learnt_from(
         photo.write_bytes(before)
 
 
+@pytest.mark.usefixtures("no_learning")
 def test_an_attribute_whose_sites_are_held_out_together_is_refused_before_anything_learns(
-    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos_dir: Path, tmp_path: Path
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("it learnt")
-
-    monkeypatch.setattr("training.trainer.finetune._Run.step", refuse)
     photos = load_photos(photos_dir)
     fold = site_fold(photos, ("balcony", "fireplace"), 0)  # what sees the sea is a balcony, too
     sites = np.unique(photos.site[fold == 0])[:2]
@@ -136,13 +135,10 @@ def test_an_attribute_whose_sites_are_held_out_together_is_refused_before_anythi
     assert code == 2 and "head seaview: its classes come from too few sites to hold one out" in said
 
 
+@pytest.mark.usefixtures("no_learning")
 def test_a_photo_that_cannot_be_decoded_is_refused_before_anything_learns(
-    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos_dir: Path, tmp_path: Path
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("it learnt")
-
-    monkeypatch.setattr("training.trainer.finetune._Run.step", refuse)
     photo = photos_dir / f"web_homes/home{HOMES}/0.jpg"  # of split listing, which nothing learns from
     before = photo.read_bytes()
     photo.write_bytes(before[:200])

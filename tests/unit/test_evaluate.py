@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from enrich.model.bundle import load_bundle
+from enrich.model.bundle import Bundle, load_bundle
 from tests.support.bundles import binary_head, make_bundle, room_head
 from tests.support.evaluating import OTHER, draw_homes, draw_photo, home_rows, run_train, write_manifest
 from training.evaluate.labelled import load_labelled
@@ -218,16 +218,22 @@ def test_thresholds_are_chosen_for_any_precision_that_may_be_asked_for(
     assert (head.precision_target, head.true_at[f"{precision:g}"]) == (precision, head.true_threshold)
 
 
+def rethresholded(folder: Path, **said_of_each: str) -> tuple[Bundle, str]:
+    """`folder/old` with thresholds of 24 homes, whose photos have this in the manifest; and what was said."""
+    homes = [WITH] * 12 + [PLAIN] * 12
+    draw_homes(folder / "photos", homes)
+    rows = [row for home, shows in enumerate(homes) for row in home_rows(home, shows)]
+    write_manifest(folder / "photos", [row | said_of_each for row in rows])
+    options = ["--out", folder / "out", "--rethreshold", folder / "new"]
+    code, said = run_train("evaluate", folder / "old", folder / "photos", *options)
+    assert code == 0, said
+    return load_bundle(folder / "new"), said
+
+
 def test_thresholds_are_chosen_on_homes_of_one_site(tmp_path: Path) -> None:
     make_bundle(tmp_path / "old")
-    homes = [WITH] * 12 + [PLAIN] * 12
-    draw_homes(tmp_path / "photos", homes)
-    rows = [row for home, shows in enumerate(homes) for row in home_rows(home, shows)]
-    write_manifest(tmp_path / "photos", [{**row, "source": "our-agency"} for row in rows])
-    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new"]
-    code, said = run_train("evaluate", tmp_path / "old", tmp_path / "photos", *options)
-    assert code == 0, said
-    homes_seen = load_bundle(tmp_path / "new").heads[0].metrics["homes"]
+    made, _ = rethresholded(tmp_path, source="our-agency")
+    homes_seen = made.heads[0].metrics["homes"]
     assert (homes_seen["homes"], homes_seen["sites"], homes_seen["folds_of"]) == (24, 1, "home")
 
 
@@ -256,15 +262,9 @@ def test_a_head_of_which_nothing_is_published_needs_no_labels(tmp_path: Path) ->
     room = room_head()
     room["classes"] = [{**kind, "publish": False} for kind in room["classes"]]
     make_bundle(tmp_path / "old", heads=[binary_head("balcony"), binary_head("fireplace"), room])
-    homes = [WITH] * 12 + [PLAIN] * 12
-    draw_homes(tmp_path / "photos", homes)
-    rows = [row for home, shows in enumerate(homes) for row in home_rows(home, shows)]
-    write_manifest(tmp_path / "photos", [{**row, "room": ""} for row in rows])
-    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "new"]
-    code, said = run_train("evaluate", tmp_path / "old", tmp_path / "photos", *options)
-    assert code == 0, said
+    made, said = rethresholded(tmp_path, room="")
     assert "room: left as it was: no home has 4 labelled photos" in said
-    assert load_bundle(tmp_path / "new").manifest["rethresholded"]["heads"] == ["balcony"]
+    assert made.manifest["rethresholded"]["heads"] == ["balcony"]
 
 
 def test_rethreshold_does_not_overwrite(tmp_path: Path) -> None:
