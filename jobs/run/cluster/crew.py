@@ -180,7 +180,7 @@ class Crew:
             )
 
 
-def muster(ray: Any, settings: Settings, files: dict[str, bytes], open_engine: OpenEngine) -> Crew:
+def muster(ray: Any, settings: Settings, bundle: bytes, open_engine: OpenEngine) -> Crew:
     """Start a fetcher on every node that has CPUs, and a scorer for every GPU, or on every node without GPUs.
 
     Where the cluster has GPUs, and the settings do not say otherwise, all scoring is theirs, so that scores
@@ -196,7 +196,7 @@ def muster(ray: Any, settings: Settings, files: dict[str, bytes], open_engine: O
     without = [node["NodeID"] for node in nodes if not gpus.get(node["NodeID"])]
     everywhere = [node["NodeID"] for node in nodes]
     with_gpus = [node for node, count in gpus.items() for _ in range(count)]
-    shared, model = ray.put(settings), ray.put(files)
+    shared, model = ray.put(settings), ray.put(bundle)
 
     def on(node: str, **options: Any) -> dict[str, Any]:
         # One that breaks comes back there; with its node it is lost, and the others do its work.

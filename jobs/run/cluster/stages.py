@@ -4,13 +4,15 @@ Plain classes that Ray makes actors of. Photos' bytes go from the one to the oth
 """
 
 import asyncio
-import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 from enrich.cores import usable_cores
 from enrich.model.bundle import Bundle, load_bundle
@@ -111,18 +113,16 @@ class Fetcher:
 class Scorer:
     """Takes fetched photos to their rows in state."""
 
-    def ready(self, settings: Settings, files: Mapping[str, bytes], open_engine: OpenEngine) -> None:
-        """Connect to state and load the model from the bundle's files.
+    def ready(self, settings: Settings, bundle: bytes, open_engine: OpenEngine) -> None:
+        """Connect to state and load the model from the `packed` bundle.
 
         Raises:
             EnrichError: one of them cannot be used.
         """
         if hasattr(self, "_engine"):
             return
-        # Only until the model is loaded: at the end Ray kills an actor, which then removes nothing.
-        with tempfile.TemporaryDirectory(prefix="enrich-bundle-") as folder:
-            self._bundle = choose(load_bundle(unpacked(files, Path(folder))), settings).bundle
-            engine = open_engine(self._bundle, settings)
+        self._bundle = choose(load_bundle(unpacked(bundle)), settings).bundle
+        engine = open_engine(self._bundle, settings)
         self._features = FreshFeatures(self._bundle, settings.keep_embeddings)
         database, _ = connect(settings)
         self._ahead = Ahead(database)
@@ -189,19 +189,22 @@ class Scorer:
         return decode(body or b"", self._bundle.preprocessings, self._max_pixels)
 
 
-def packed(folder: Path) -> dict[str, bytes]:
-    """A folder's files by name, so that nodes need not share it."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+def packed(folder: Path) -> bytes:
+    """A bundle's files as one archive, so that nodes need not share the folder."""
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                files.writestr(str(path.relative_to(folder)), path.read_bytes())
+    return archive.getvalue()
 
 
-def unpacked(files: Mapping[str, bytes], folder: Path) -> Path:
-    """What `packed` made, written to a folder."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
+def unpacked(bundle: bytes) -> Path:
+    """What `packed` made, as a folder to read from that stands nowhere on the disk: Ray kills actors, also
+    while they load, and nobody would remove it."""
+    files = zipfile.ZipFile(BytesIO(bundle))
+    files.filename = "bundle"  # what messages call it
+    return cast(Path, zipfile.Path(files))
 
 
 def counted(scored: Scored, figures: Figures) -> None:
