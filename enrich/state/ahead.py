@@ -39,10 +39,8 @@ class Ahead:
 
     def waiting(self, after: str | None, limit: int, ids: Sequence[str] | None = None) -> list[str]:
         """The next `limit` listings (of `ids`, if given) behind id `after` that can be claimed now."""
-        given = {"after": after, "limit": limit, "ids": None if ids is None else list(ids)}
-        return list(
-            self._database.run(lambda connection: connection.execute(_WAITING, given).scalars().all())
-        )
+        among = None if ids is None else list(ids)
+        return self._database.scalars(_WAITING, after=after, limit=limit, ids=among)
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
         """As `WorkQueue.scores`."""
@@ -66,4 +64,4 @@ class Ahead:
 
     def forgive(self, keys: Sequence[str]) -> None:
         """Ask for these photos again now, and do not count their last failures: an outage caused them."""
-        self._database.run(lambda connection: connection.execute(_FORGIVE, {"keys": list(keys)}))
+        self._database.execute(_FORGIVE, keys=list(keys))

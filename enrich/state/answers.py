@@ -73,18 +73,15 @@ class Answers:
 
     def begin(self) -> float:
         """The time by the database's clock: `since` of a sitting that begins now."""
-        return float(self._database.run(lambda connection: connection.execute(_NOW).scalar_one()))
+        return float(self._database.scalar(_NOW))
 
     def done(self, since: float) -> int:
         """How many answers the person gave in this sitting, unsure ones too."""
-        given = {**self._mine, "since": since}
-        return int(self._database.run(lambda connection: connection.execute(_DONE, given).scalar_one()))
+        return int(self._database.scalar(_DONE, **self._mine, since=since))
 
     def answers(self, id: str, field: str) -> list[Answered]:
         """What people answered of this listing in the queue, the first one first."""
-        given = {"id": id, "field": field}
-        rows = self._database.run(lambda connection: connection.execute(_ANSWERS, given).all())
-        return [Answered(*row) for row in rows]
+        return [Answered(*row) for row in self._database.rows(_ANSWERS, id=id, field=field)]
 
     def answer(self, id: str, field: str, value: bool | None, sha256: str | None = None) -> None:
         """Take an answer (None: unsure) down: as override, as label of the photo `sha256` that shows it, and
@@ -102,17 +99,17 @@ class Answers:
         """
 
         # Looked up beforehand, so that one is undone, also where the answer to the commit is lost.
-        given = {**self._mine, "since": since}
-        last = self._database.run(lambda connection: connection.execute(_LAST, given).one_or_none())
-        if last is None:
+        last = self._database.rows(_LAST, **self._mine, since=since)
+        if not last:
             return None
+        id, field = last[0]
 
         def work(connection: Connection) -> None:
-            overrides.lock(connection, last.listing_id)
-            _undo(connection, last.listing_id, last.field, self._person)
+            overrides.lock(connection, id)
+            _undo(connection, id, field, self._person)
 
         self._database.run(work)
-        return last.listing_id, last.field
+        return id, field
 
 
 def _answer(

@@ -188,8 +188,7 @@ class Backfills:
 
     def unmarked(self) -> dict[int, Selection]:
         """The backfills whose listings are not all marked yet, by their ids."""
-        rows = self._database.run(lambda connection: connection.execute(_UNMARKED).all())
-        return {id: Selection(*selection) for id, *selection in rows}
+        return {id: Selection(*selection) for id, *selection in self._database.rows(_UNMARKED)}
 
     def _mark_page(self, id: int) -> bool:
         """Mark one page; whether there may be more."""
@@ -209,16 +208,15 @@ class Backfills:
 
     def finish(self) -> None:
         """Note which backfills are done: marked in full, and nothing that they marked waits any more."""
-        self._database.run(lambda connection: connection.execute(_FINISH))
+        self._database.execute(_FINISH)
 
     def marked(self, id: int) -> int:
         """How many listings a backfill has marked."""
-        given = {"id": id}
-        return int(self._database.run(lambda connection: connection.execute(_COUNT, given).scalar_one()))
+        return int(self._database.scalar(_COUNT, id=id))
 
     def held(self, id: int) -> str | None:
         """Why a backfill was ended before all was enriched; None: it was not."""
-        held: str | None = self._database.run(lambda connection: connection.scalar(_HELD, {"id": id}))
+        held: str | None = self._database.scalar(_HELD, id=id)
         return held
 
 

@@ -15,5 +15,4 @@ _REMEMBER = text("""
 
 def remember(database: Database, id: str, name: str, heads: Mapping[str, Any]) -> None:
     """Note a bundle, once; `heads` as in the table `bundle`."""
-    given = {"id": id, "name": name, "heads": json.dumps(heads)}
-    database.run(lambda connection: connection.execute(_REMEMBER, given))
+    database.execute(_REMEMBER, id=id, name=name, heads=json.dumps(heads))

@@ -8,11 +8,11 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import URL, Connection, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Executable, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
 from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
@@ -58,10 +58,7 @@ _EXPLANATIONS = (
     (r'database "[^"]*" does not exist|no such database', "no such database"),
     (r'role "[^"]*" does not exist', "no such user"),
     (r"could not translate host name|Name or service not known", "no such host"),
-    (
-        r"Connection refused|No such file or directory",
-        "nothing answers there; Postgres may not be running",
-    ),
+    (r"Connection refused|No such file or directory", "nothing answers there; Postgres may not be running"),
     (r"timeout expired|timed out|No route to host|unreachable", "the host does not answer"),
     (r"no pg_hba.conf entry", "the server does not let this user in from here (pg_hba.conf)"),
     (r"permission denied for database", "the user may not connect to this database: GRANT CONNECT"),
@@ -131,6 +128,22 @@ class Database:
             time.sleep(delay * random.uniform(0.7, 1.0))
             delay = min(delay * 2, 5.0)
 
+    def rows(self, statement: Executable, /, **given: Any) -> Sequence[Any]:
+        """`run` one statement: what it answers."""
+        return self.run(lambda connection: connection.execute(statement, given).all())
+
+    def scalars(self, statement: Executable, /, **given: Any) -> list[Any]:
+        """`run` one statement: the first values of the rows that it answers."""
+        return [row[0] for row in self.rows(statement, **given)]
+
+    def scalar(self, statement: Executable, /, **given: Any) -> Any:
+        """`run` one statement: the first value that it answers; None where it answers no row."""
+        return self.run(lambda connection: connection.scalar(statement, given))
+
+    def execute(self, statement: Executable, /, **given: Any) -> int:
+        """`run` one statement: how many rows it changes."""
+        return self.run(lambda connection: connection.execute(statement, given).rowcount)
+
     def _consider_giving_up(self, error: DBAPIError, waited: float, patience: float) -> None:
         if sqlstate(error) == READ_ONLY:
             self.engine.dispose()  # the primary may be elsewhere by now; an old session stays read-only
@@ -153,10 +166,9 @@ class Database:
             with self.engine.connect():
                 return
         except DBAPIError as error:
-            reason = self._reason(error)
-            if not _PASSING_WORDS.search(reason):
+            if not _PASSING_WORDS.search(reason := self._reason(error)):
                 raise SourceError(self._explain(reason)) from None
-        self.run(lambda connection: connection.execute(text("SELECT 1")))
+        self.scalar(text("SELECT 1"))
 
     def close(self) -> None:
         """Close all pooled connections."""
@@ -164,10 +176,9 @@ class Database:
 
     def _explain(self, reason: str) -> str:
         meanings = (meaning for words, meaning in _EXPLANATIONS if re.search(words, reason, re.IGNORECASE))
-        meaning = next(meanings, reason)
         return (
             f"cannot connect to Postgres at {self.place}, user {self.url.username or '(default)'}: "
-            f"{meaning}. Check {self.name}"
+            f"{next(meanings, reason)}. Check {self.name}"
         )
 
     def _reason(self, error: DBAPIError) -> str:
@@ -270,22 +281,11 @@ def check_schema(database: Database) -> None:
     Raises:
         SchemaError: it is missing, not readable, older or newer; says what to do.
     """
-
-    def read(connection: Connection) -> str | None:
-        found = connection.execute(
-            text(
-                "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-                " WHERE n.nspname = :schema AND c.relname = :table"
-            ),
-            {"schema": SCHEMA, "table": VERSION_TABLE},
-        ).scalar()
-        if found is None:
-            return None
-        query = f"SELECT max(version_num) FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 (our own constants)
-        return connection.execute(text(query)).scalar()
-
+    table = f"{SCHEMA}.{VERSION_TABLE}"
+    newest = text(f"SELECT max(version_num) FROM {table}")  # noqa: S608 (our own constants)
     try:
-        version = database.run(read)
+        found = database.scalar(text("SELECT to_regclass(:table)"), table=table)
+        version = None if found is None else database.scalar(newest)
     except ProgrammingError as error:
         raise SchemaError(
             f"the schema {SCHEMA} cannot be read: {one_line(error)}. See docs/database.md"

@@ -48,7 +48,7 @@ def scored_most(database: Database, models: Sequence[str]) -> str:
 
 def _most(database: Database, table: str, named: str, ids: Sequence[str]) -> str:
     most = text(_MOST.format(table=table, named=named))
-    return str(database.run(lambda connection: connection.scalar(most, {"ids": list(ids)})) or ids[0])
+    return str(database.scalar(most, ids=list(ids)) or ids[0])
 
 
 def pages(database: Database, feature_id: str) -> Iterator[tuple[list[Exported], list[Packed]]]:

@@ -81,9 +81,7 @@ def record(
 
 def history(database: Database, id: str, limit: int = 100) -> list[Change]:
     """What changed of a listing, the latest first; [] of one that is unknown."""
-    given = {"id": id, "limit": limit}
-    rows = database.run(lambda connection: connection.execute(_OF, given).all())
-    return [Change(*row) for row in rows]
+    return [Change(*row) for row in database.rows(_OF, id=id, limit=limit)]
 
 
 def _rows(saved: Saved) -> Iterator[Mapping[str, Any]]:

@@ -124,24 +124,24 @@ class Labels:
     def of(self, shas: Sequence[str]) -> dict[str, dict[str, Label]]:
         """sha256 -> head -> label, of those of these photos that have some."""
         found: dict[str, dict[str, Label]] = {}
-        for row in self._rows(_OF, shas=list(shas)):
+        for row in self._database.rows(_OF, shas=list(shas)):
             found.setdefault(row.sha256, {})[row.head] = Label(*row)
         return found
 
     def by_key(self, keys: Sequence[str]) -> dict[str, str]:
         """URL key -> sha256, of those that are known."""
-        return dict(map(tuple, self._rows(_KEYS, keys=list(keys))))
+        return dict(map(tuple, self._database.rows(_KEYS, keys=list(keys))))
 
     def by_place(self, ids: Sequence[str]) -> dict[tuple[str, int], set[str]]:
         """(listing id, position) -> sha256 of these listings' photos there whose bytes are known."""
         found: dict[tuple[str, int], set[str]] = {}
-        for id, position, sha in self._rows(_PLACES, ids=list(ids)):
+        for id, position, sha in self._database.rows(_PLACES, ids=list(ids)):
             found.setdefault((id, position), set()).add(sha)
         return found
 
     def known(self, shas: Sequence[str]) -> set[str]:
         """Those of these photos that were ever scored."""
-        return {sha for (sha,) in self._rows(_KNOWN, shas=list(shas))}
+        return set(self._database.scalars(_KNOWN, shas=list(shas)))
 
     def taught(self, after: str) -> list[Taught]:
         """The next page of listings behind the id `after` that people said something of; [] at the end."""
@@ -165,18 +165,15 @@ class Labels:
 
     def doubtful(self, model_id: str, head: str, limit: int) -> list[str]:
         """Hashes of photos that nobody labelled, the ones with the least sure answers first."""
-        return [sha for (sha,) in self._rows(_DOUBTFUL, model=model_id, head=head, limit=limit)]
+        return self._database.scalars(_DOUBTFUL, model=model_id, head=head, limit=limit)
 
     def unlabelled(self, model_id: str, start: str, limit: int) -> list[str]:
         """Photos that nobody labelled at all, by hash from `start` on: a random sample."""
-        return [sha for (sha,) in self._rows(_ANY, model=model_id, start=start, limit=limit)]
+        return self._database.scalars(_ANY, model=model_id, start=start, limit=limit)
 
     def places(self, shas: Sequence[str]) -> dict[str, Place]:
         """sha256 -> a place where the photo is shown."""
-        return {sha: Place(*place) for sha, *place in self._rows(_HOLDERS, shas=list(shas))}
-
-    def _rows(self, statement: Any, **given: Any) -> Sequence[Any]:
-        return self._database.run(lambda connection: connection.execute(statement, given).all())
+        return {sha: Place(*place) for sha, *place in self._database.rows(_HOLDERS, shas=list(shas))}
 
 
 def put(connection: Connection, labels: Sequence[Label]) -> int:

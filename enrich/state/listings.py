@@ -199,8 +199,7 @@ class Listings:
         return int(self._of(_COUNT_WAITING, ids))
 
     def _of(self, statement: TextClause, ids: Sequence[str] | None) -> Any:
-        given = {"ids": None if ids is None else list(ids)}
-        return self._database.run(lambda connection: connection.execute(statement, given).scalar_one())
+        return self._database.scalar(statement, ids=None if ids is None else list(ids))
 
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         """Say that this process lives; answers those of its claims that went to another worker."""
@@ -222,19 +221,12 @@ class Listings:
 
         They can be claimed again at once, or `later` seconds from now.
         """
-        given = {**_held(claims), "forgive": forgive, "later": later}
-        self._database.run(lambda connection: connection.execute(_RELEASE, given))
+        self._database.execute(_RELEASE, **_held(claims), forgive=forgive, later=later)
 
     def fail(self, claim: Claim, reason: str) -> bool:
         """Quarantine a listing that cannot be worked on. False: asked for again meanwhile, or not ours."""
-        given = {
-            "id": claim.id,
-            "token": claim.token,
-            "requested": claim.requested,
-            "reason": clean(reason),
-        }
-        status = self._database.run(lambda connection: connection.execute(_FAIL, given).scalar())
-        return bool(status == "quarantined")
+        given = {"id": claim.id, "token": claim.token, "requested": claim.requested}
+        return bool(self._database.scalar(_FAIL, **given, reason=clean(reason)) == "quarantined")
 
     def photo_states(self, keys: Sequence[str]) -> dict[str, PhotoState]:
         """What is known of these URL keys; unknown ones are absent."""

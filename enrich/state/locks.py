@@ -106,7 +106,7 @@ class Locks:
             self._database, _ACQUIRE, given | {"holder": f"{socket.gethostname()}:{os.getpid()}"}
         )
         if asked_at is None:
-            holder = self._database.run(lambda c: c.scalar(_HOLDER, {"name": name})) or "another process"
+            holder = self._database.scalar(_HOLDER, name=name) or "another process"
             raise BusyError(
                 f"{holder} holds the lock {name!r}: wait for it to end; should it have died, the lock is "
                 f"free {lease_seconds:g} seconds after its last sign of life"

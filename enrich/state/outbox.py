@@ -223,20 +223,18 @@ class Outbox:
                 connection.execute(ENQUEUE_ALL, {"target": target})
             return target, new
 
-        known: int | None = self._database.run(lambda connection: connection.scalar(_KNOWN, given))
+        known: int | None = self._database.scalar(_KNOWN, **given)
         self._target, new = (known, False) if known is not None else self._database.run(serve)
         return new
 
     def unpublished(self, after: str | None, limit: int) -> list[OutboxRow]:
         """The next `limit` documents behind the id `after` that are due, by id."""
-        given = {"target": self._target, "after": after or "", "limit": limit}
-        rows = self._database.run(lambda connection: connection.execute(_UNPUBLISHED, given).all())
+        rows = self._database.rows(_UNPUBLISHED, target=self._target, after=after or "", limit=limit)
         return [OutboxRow(*row) for row in rows]
 
     def waiting(self, ids: Sequence[str]) -> list[OutboxRow]:
         """Those of these documents that are unpublished, due or not, by id."""
-        given = {"target": self._target, "ids": list(ids)}
-        rows = self._database.run(lambda connection: connection.execute(_WAITING, given).all())
+        rows = self._database.rows(_WAITING, target=self._target, ids=list(ids))
         return [OutboxRow(*row) for row in rows]
 
     def record(self, results: Sequence[WriteResult]) -> None:
@@ -263,17 +261,17 @@ class Outbox:
         if any(result.status is WriteStatus.OUTDATED for result in ended):
             self._database.run(overtake)
         if ended:
-            self._database.run(lambda connection: connection.execute(_RECORD, given))
+            self._database.execute(_RECORD, **given)
 
     def ask_again(self) -> None:
         """Have what was refused, or awaits the portal's document, tried once more."""
-        self._database.run(lambda connection: connection.execute(_ASK_AGAIN, {"target": self._target}))
+        self._database.execute(_ASK_AGAIN, target=self._target)
 
     def mark_unpublished(self, ids: Sequence[str]) -> int:
         """Have these documents written again, because the index lost them; answers how many."""
-        given = {"target": self._target, "ids": [id for id in ids if "\0" not in id]}
-        return self._database.run(lambda connection: connection.execute(_LOST, given).rowcount)
+        known = [id for id in ids if "\0" not in id]
+        return self._database.execute(_LOST, target=self._target, ids=known)
 
     def counts(self) -> OutboxCounts:
         """What the index that serves lacks now."""
-        return OutboxCounts(*self._database.run(lambda connection: connection.execute(_COUNTS).one()))
+        return OutboxCounts(*self._database.rows(_COUNTS)[0])

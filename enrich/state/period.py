@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 
 from enrich.state.database import Database
 
@@ -159,8 +159,7 @@ def came(database: Database, period: Period, most: int) -> tuple[dict[str, list[
 
 def listings(database: Database, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """Id -> photos, attributes and columns, of those that are there."""
-    rows = database.run(lambda connection: connection.execute(_LISTINGS, {"ids": list(ids)}).mappings().all())
-    return {row["id"]: dict(row) for row in rows}
+    return {row.id: row._asdict() for row in database.rows(_LISTINGS, ids=list(ids))}
 
 
 def nearest(
@@ -182,9 +181,4 @@ def failed(database: Database, period: Period, fine: Sequence[str], most: int) -
 
 
 def _rows(database: Database, statement: TextClause, period: Period, **given: Any) -> Sequence[Any]:
-    values = {"since": period.since, "until": period.until, **given}
-
-    def work(connection: Connection) -> Sequence[Any]:
-        return connection.execute(statement, values).all()
-
-    return database.run(work)
+    return database.rows(statement, since=period.since, until=period.until, **given)

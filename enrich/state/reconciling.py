@@ -30,8 +30,7 @@ _NOW = text("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint")
 
 def ownerless(database: Database, ids: Sequence[str]) -> list[str]:
     """Those of these documents whose listing is unknown, or gone with its removal published."""
-    given = {"ids": [id for id in ids if "\0" not in id]}
-    return list(database.run(lambda connection: connection.execute(_OWNERLESS, given).scalars()))
+    return database.scalars(_OWNERLESS, ids=[id for id in ids if "\0" not in id])
 
 
 def revise(database: Database, ids: Sequence[str]) -> None:
@@ -45,4 +44,4 @@ def revise(database: Database, ids: Sequence[str]) -> None:
 
 def revision_now(database: Database) -> int:
     """A revision above all that were made so far."""
-    return int(database.run(lambda connection: connection.execute(_NOW).scalar_one()))
+    return int(database.scalar(_NOW))

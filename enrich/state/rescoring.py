@@ -78,7 +78,7 @@ class Rescoring:
     def left(self, everything: bool = False) -> int:
         """How many such listings there are, from the page in hand on unless `everything` is asked for."""
         given = self._given | {"after": "" if everything else self._after}
-        return self._database.run(lambda connection: int(connection.execute(_COUNT, given).scalar_one()))
+        return int(self._database.scalar(_COUNT, **given))
 
     def mark(self, listings: Sequence[str]) -> list[str]:
         """Make those of these listings pending whose photos are all scored, or have features; their ids.
@@ -92,8 +92,7 @@ class Rescoring:
             "features": list(self._features.values()),
             "priority": BACKFILL,
         }
-        return self._database.run(lambda connection: sorted(connection.execute(_MARK, given).scalars()))
+        return sorted(self._database.scalars(_MARK, **given))
 
     def _page(self) -> list[str]:
-        given = self._given | {"after": self._after, "page": PAGE}
-        return self._database.run(lambda connection: list(connection.execute(_PAGE, given).scalars()))
+        return self._database.scalars(_PAGE, **self._given, after=self._after, page=PAGE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 
 from enrich.state.database import Database
 from enrich.state.schema import SCHEMA
@@ -79,22 +79,16 @@ class Runs:
     def start_run(self, kind: str, bundle_id: str | None) -> int:
         """Note that a run has started; its number."""
         # Numbered beforehand, so that it stands once, also where the answer to the commit is lost.
-        number = int(self._database.run(lambda connection: connection.execute(_NUMBER).scalar_one()))
-        given = {"id": number, "kind": kind, "host": socket.gethostname(), "bundle": bundle_id}
-        self._database.run(lambda connection: connection.execute(_START, given))
+        number = int(self._database.scalar(_NUMBER))
+        self._database.execute(_START, id=number, kind=kind, host=socket.gethostname(), bundle=bundle_id)
         return number
 
     def finish_run(
         self, run_id: int, exit_code: int, figures: Mapping[str, Any], error: str | None = None
     ) -> None:
         """Note how a run ended."""
-        given = {
-            "id": run_id,
-            "code": exit_code,
-            "figures": json.dumps(dict(figures)),
-            "error": clean(error),
-        }
-        self._database.run(lambda connection: connection.execute(_FINISH, given))
+        told = {"code": exit_code, "figures": json.dumps(dict(figures)), "error": clean(error)}
+        self._database.execute(_FINISH, id=run_id, **told)
 
     def runs(self, limit: int, kinds: Sequence[str] | None = None) -> list[Run]:
         """The last runs (of these kinds), newest first."""
@@ -114,22 +108,17 @@ class Runs:
 
     def told_active(self) -> int | None:
         """The number of the last run that read the portal's listings, where these had the column `active`."""
-        told: int | None = self._database.run(lambda connection: connection.scalar(_TOLD_ACTIVE))
+        told: int | None = self._database.scalar(_TOLD_ACTIVE)
         return told
 
     def followed(self, run: Run) -> datetime | None:
         """When the next run of its kind started; None where there is none."""
-        given = {"kind": run.kind, "id": run.id}
-        next_one: datetime | None = self._database.run(lambda connection: connection.scalar(_FOLLOWED, given))
+        next_one: datetime | None = self._database.scalar(_FOLLOWED, kind=run.kind, id=run.id)
         return next_one
 
     def _read(self, statement: TextClause, **given: Any) -> list[Run]:
-        def work(connection: Connection) -> Sequence[Any]:
-            return connection.execute(statement, given).all()
-
-        return [Run(*row) for row in self._database.run(work)]
+        return [Run(*row) for row in self._database.rows(statement, **given)]
 
     def successes(self) -> dict[str, float]:
         """Kind -> when one last ended with exit code 0 or 1, in seconds since 1970."""
-        rows = self._database.run(lambda connection: connection.execute(_SUCCESSES).all())
-        return {row.kind: float(row.finished) for row in rows}
+        return {row.kind: float(row.finished) for row in self._database.rows(_SUCCESSES)}

@@ -125,8 +125,7 @@ def summary(database: Database, reasons: int = 5) -> Summary:
 
 def quarantined(database: Database, most: int) -> list[tuple[str, str, int]]:
     """The first listings in quarantine, by id: (id, why, how many workers died on it)."""
-    rows = database.run(lambda connection: connection.execute(_QUARANTINED, {"most": most}).all())
-    return [tuple(row) for row in rows]
+    return [tuple(row) for row in database.rows(_QUARANTINED, most=most)]
 
 
 def details(database: Database, id: str) -> ListingDetails:
@@ -157,5 +156,5 @@ def photos_of(database: Database, ids: Sequence[str]) -> dict[str, list[dict[str
     A photo has `key`, `position`, `url` (without what signs it), `status` and `sha256`, None where no bytes
     were seen.
     """
-    rows = database.run(lambda connection: connection.execute(_PHOTOS_OF, {"ids": list(ids)}).all())
+    rows = database.rows(_PHOTOS_OF, ids=list(ids))
     return {row.id: sorted(row.photos, key=lambda photo: photo["position"]) for row in rows}

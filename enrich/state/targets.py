@@ -68,23 +68,19 @@ class Beside(Outbox):
 
     def counts(self) -> OutboxCounts:
         """What this index lacks now."""
-        given = {"target": self._target}
-        return OutboxCounts(
-            *self._database.run(lambda connection: connection.execute(_OWN_COUNTS, given).one())
-        )
+        return OutboxCounts(*self._database.rows(_OWN_COUNTS, target=self._target)[0])
 
     def held(self) -> int:
         """How many documents it should have by our records, give or take those that wait."""
-        return int(self._database.run(lambda c: c.execute(_HELD, {"target": self._target}).scalar_one()))
+        return int(self._database.scalar(_HELD, target=self._target))
 
     def lacking(self) -> list[str]:
         """Listings whose documents the index that serves has, and this one never took."""
-        return list(self._database.run(lambda c: c.execute(_LACKING, {"target": self._target}).scalars()))
+        return self._database.scalars(_LACKING, target=self._target)
 
     def sample(self, size: int) -> list[OutboxRow]:
         """Some of what was published to it, from all over."""
-        given = {"target": self._target, "size": size}
-        return [OutboxRow(*row) for row in self._database.run(lambda c: c.execute(_SAMPLE, given).all())]
+        return [OutboxRow(*row) for row in self._database.rows(_SAMPLE, target=self._target, size=size)]
 
 
 def known(connection: Connection, name: str, mode: str, uuid: str | None) -> int | None:
