@@ -9,9 +9,8 @@ anything: what a run comes to need meanwhile is written, or fetched and scored, 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
 from enrich.state.schema import SCHEMA, metadata
@@ -132,56 +131,42 @@ class Pruning:
         self, database: Database, days: int, bundle_id: str, models: Sequence[str], features: Sequence[str]
     ) -> None:
         self._database = database
-
-        def given(connection: Connection) -> dict[str, Any]:
-            others = bool(connection.scalar(_OTHER_BUNDLES, {"bundle": bundle_id}))
-            return {
-                "days": days,
-                "models": sorted({*models, *connection.execute(_MODELS).scalars()}),
-                "features": None if others else list(features),
-            }
-
-        self._given = database.run(given)
+        others = database.scalar(_OTHER_BUNDLES, bundle=bundle_id)
+        self._given = {
+            "days": days,
+            "models": sorted({*models, *database.scalars(_MODELS)}),
+            "features": None if others else list(features),
+        }
 
     def count(self, unused: Unused) -> int:
         """How many such rows there are now."""
-        found = self._statement(f"SELECT count(*) FROM {unused.table} AS x WHERE {unused.condition}")
-        return int(self._database.run(lambda connection: connection.execute(*found).scalar_one()))
+        found = text(f"SELECT count(*) FROM {unused.table} AS x WHERE {unused.condition}")
+        return int(self._database.scalar(found, **self._given))
 
     def delete(self, unused: Unused, stopping: Callable[[], bool]) -> int:
         """Delete such rows until none is left, or told to stop; how many."""
         key = ", ".join(column.name for column in metadata.tables[f"{SCHEMA}.{unused.table}"].primary_key)
-        found = self._statement(f"SELECT {key} FROM {unused.table} AS x WHERE {unused.condition}")
+        found = text(f"SELECT {key} FROM {unused.table} AS x WHERE {unused.condition}")
         again = unused.condition if unused.looked_at_twice else "true"
         given = f"jsonb_populate_recordset(CAST(NULL AS {unused.table}), CAST(:rows AS jsonb))"
-        delete = f"""
+        delete = text(f"""
             WITH chosen AS (
                 SELECT x.ctid AS place FROM {unused.table} AS x
                 WHERE ({key}) IN (SELECT {key} FROM {given}) AND {again}
                 FOR UPDATE OF x SKIP LOCKED
             )
             DELETE FROM {unused.table} WHERE ctid = ANY(ARRAY(SELECT place FROM chosen))
-        """
-
+        """)
         deleted = 0
 
         def work(connection: Connection) -> None:
             nonlocal deleted  # what is deleted stays so, also where reading the rows is tried again
             streaming = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
-            for batch in streaming.execute(*found).mappings().partitions(BATCH):
+            for batch in streaming.execute(found, self._given).mappings().partitions(BATCH):
                 if stopping():
                     break
-                deleted += self._delete(delete, [dict(row) for row in batch])
+                rows = json.dumps([dict(row) for row in batch])
+                deleted += self._database.execute(delete, **self._given, rows=rows)
 
         self._database.run(work)
         return deleted
-
-    def _delete(self, sql: str, rows: Sequence[Any]) -> int:
-        named = self._statement(sql, rows=json.dumps(rows))
-        return self._database.run(lambda connection: connection.execute(*named).rowcount)
-
-    def _statement(self, sql: str, **more: str) -> tuple[TextClause, dict[str, Any]]:
-        """With those of the parameters that it has."""
-        given = self._given | more
-        statement = text(sql)
-        return statement, {name: given[name] for name in statement.compile().params}

@@ -162,18 +162,16 @@ def test_a_row_that_is_being_worked_on_is_left(
 
 
 def test_a_row_that_came_to_be_used_since_it_was_found_is_left(
-    migrated: Portal, state: Listings, pruning: Callable[[], Pruning], monkeypatch: pytest.MonkeyPatch
+    migrated: Portal, state: Listings, pruning: Callable[[], Pruning]
 ) -> None:
     enriched(migrated, state, "a", "one")
     gone(migrated, "a")
-    pruner, delete = pruning(), Pruning._delete
 
-    def back_in_time(self: Pruning, *given: Any) -> int:
+    def back_in_time() -> bool:  # asked between finding rows and deleting them
         migrated.execute("UPDATE enrichment.listing SET status = 'pending'")
-        return delete(self, *given)
+        return False
 
-    monkeypatch.setattr(Pruning, "_delete", back_in_time)
-    assert pruner.delete(BY["listings that are gone"], lambda: False) == 0
+    assert pruning().delete(BY["listings that are gone"], back_in_time) == 0
 
 
 def test_it_goes_in_small_transactions_and_stops_when_told(
