@@ -6,7 +6,7 @@ that is recorded is locked before the listing's revision is read, so a revision 
 waiting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,11 +35,11 @@ _ENQUEUE = text("""
 
 _KNOWN = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid AND serving")
 
-NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
+_NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
 
-SERVE = text("""
-    INSERT INTO target (name, mode, uuid) VALUES (:name, :mode, :uuid)
-    ON CONFLICT (name, mode, uuid) DO UPDATE SET serving = true
+_TARGET = text("""
+    INSERT INTO target (name, mode, uuid, serving) VALUES (:name, :mode, :uuid, :serving)
+    ON CONFLICT (name, mode, uuid) DO UPDATE SET serving = target.serving OR excluded.serving
     RETURNING id, xmax = 0 AS new
 """)
 
@@ -51,24 +51,27 @@ _DROP_OTHERS = text("""
 
 # Until the planner has seen so many new rows, it joins them in ways that take a hundred times as long. Whose
 # role may not analyze the table gets a warning from Postgres that nobody sees, and waits for autovacuum.
-ENQUEUE_ALL = text("""
+_ENQUEUE_ALL = text("""
     INSERT INTO publication (target, listing_id) SELECT :target, id FROM listing WHERE revision IS NOT NULL;
     ANALYZE publication
 """)
 
-# Both ids are held against `after`: a merge join would else read all listings before it, too.
-_UNPUBLISHED = text("""
+ROWS = """
     SELECT l.id, l.revision, l.status = 'gone' AS gone, l.attributes, l.columns, l.bundle_id, l.enriched_at
     FROM publication AS p JOIN listing AS l ON l.id = p.listing_id
-    WHERE p.target = :target AND p.status <> 'done' AND p.listing_id > :after AND l.id > :after
+    WHERE p.target = :target
+"""
+"""The columns of `OutboxRow`."""
+
+# Both ids are held against `after`: a merge join would else read all listings before it, too.
+_UNPUBLISHED = text(f"""{ROWS}
+      AND p.status <> 'done' AND p.listing_id > :after AND l.id > :after
       AND (p.not_before IS NULL OR p.not_before <= now())
     ORDER BY p.listing_id LIMIT :limit
 """)
 
-_WAITING = text("""
-    SELECT l.id, l.revision, l.status = 'gone' AS gone, l.attributes, l.columns, l.bundle_id, l.enriched_at
-    FROM publication AS p JOIN listing AS l ON l.id = p.listing_id
-    WHERE p.target = :target AND p.status <> 'done' AND p.listing_id = ANY(:ids)
+_WAITING = text(f"""{ROWS}
+      AND p.status <> 'done' AND p.listing_id = ANY(:ids)
     ORDER BY p.listing_id
 """)
 
@@ -129,12 +132,12 @@ _LOST = text("""
     WHERE p.target = :target AND p.listing_id = lost.listing_id
 """)
 
+COUNTED = """count(*) AS unpublished, count(*) FILTER (WHERE p.status = 'awaiting') AS awaiting,
+           count(*) FILTER (WHERE p.status = 'refused') AS refused"""
+"""`OutboxCounts` of publications that are not done."""
+
 _COUNTS = text(f"""
-    SELECT count(*) AS unpublished,
-           count(*) FILTER (WHERE p.status = 'awaiting') AS awaiting,
-           count(*) FILTER (WHERE p.status = 'refused') AS refused
-    FROM {SERVED}
-    WHERE p.status <> 'done'
+    SELECT {COUNTED} FROM {SERVED} WHERE p.status <> 'done'
     UNION ALL
     SELECT count(*), 0, 0 FROM listing WHERE revision IS NOT NULL AND NOT EXISTS (SELECT FROM target)
     ORDER BY unpublished DESC LIMIT 1
@@ -191,6 +194,18 @@ def enqueue(connection: Connection, ids: Sequence[str]) -> None:
         connection.execute(_ENQUEUE, {"ids": list(ids)})
 
 
+def enter(connection: Connection, index: Mapping[str, Any], serving: bool) -> tuple[int, bool]:
+    """Which target an index is, by `name`, `mode` and `uuid`, and whether it is a new one.
+
+    A new one is to get everything. No other comes or goes until the transaction ends.
+    """
+    connection.execute(_NO_OTHERS)
+    target, new = connection.execute(_TARGET, {**index, "serving": serving}).one()
+    if new:
+        connection.execute(_ENQUEUE_ALL, {"target": target})
+    return target, new
+
+
 def refusals(connection: Connection, most: int) -> tuple[Refusal, ...]:
     """Why documents are refused, the most frequent reasons first."""
     return tuple(Refusal(*row) for row in connection.execute(_REFUSALS, {"varying": VARYING, "most": most}))
@@ -216,11 +231,8 @@ class Outbox:
         given = {"name": name, "mode": mode, "uuid": uuid}
 
         def serve(connection: Connection) -> tuple[int, bool]:
-            connection.execute(NO_OTHERS)
-            target, new = connection.execute(SERVE, given).one()
+            target, new = enter(connection, given, serving=True)
             connection.execute(_DROP_OTHERS if new else DETHRONE, given | {"target": target})
-            if new:
-                connection.execute(ENQUEUE_ALL, {"target": target})
             return target, new
 
         known: int | None = self._database.scalar(_KNOWN, **given)

@@ -5,43 +5,37 @@ publishing to it again, and it is known of a kept one what it lacks.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
-from enrich.state.outbox import DETHRONE, ENQUEUE_ALL, NO_OTHERS, SERVE, Outbox, OutboxCounts, OutboxRow
-
-_ADD = text("""
-    INSERT INTO target (name, mode, uuid, serving) VALUES (:name, :mode, :uuid, false)
-    ON CONFLICT (name, mode, uuid) DO NOTHING RETURNING id
-""")
+from enrich.state.outbox import COUNTED, DETHRONE, ROWS, Outbox, OutboxCounts, OutboxRow, enter
+from enrich.state.schema import SERVED
 
 _FIND = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid")
 
 _SERVING = text("SELECT id FROM target WHERE serving")
 
-_OWN_COUNTS = text("""
-    SELECT count(*), count(*) FILTER (WHERE status = 'awaiting'), count(*) FILTER (WHERE status = 'refused')
-    FROM publication WHERE target = :target AND status <> 'done'
-""")
+_OWN_COUNTS = text(f"""
+    SELECT {COUNTED} FROM publication AS p WHERE p.target = :target AND p.status <> 'done'
+""")  # noqa: S608 (our own constant)
 
 _HELD = text("""
     SELECT count(*) FROM publication AS p JOIN listing AS l ON l.id = p.listing_id
     WHERE p.target = :target AND p.revision IS NOT NULL AND l.status <> 'gone'
 """)
 
-_LACKING = text("""
-    SELECT p.listing_id FROM publication AS p JOIN target AS t ON t.id = p.target AND t.serving
+_LACKING = text(f"""
+    SELECT p.listing_id FROM {SERVED}
     JOIN listing AS l ON l.id = p.listing_id AND l.status <> 'gone'
     LEFT JOIN publication AS made ON made.target = :target AND made.listing_id = p.listing_id
     WHERE p.revision IS NOT NULL AND made.revision IS NULL
     ORDER BY p.listing_id
-""")
+""")  # noqa: S608 (our own constant)
 
-_SAMPLE = text("""
-    SELECT l.id, l.revision, false, l.attributes, l.columns, l.bundle_id, l.enriched_at
-    FROM publication AS p JOIN listing AS l ON l.id = p.listing_id AND l.revision = p.revision
-    WHERE p.target = :target AND p.status = 'done' AND l.status <> 'gone'
+_SAMPLE = text(f"""{ROWS}
+      AND p.status = 'done' AND l.revision = p.revision AND l.status <> 'gone'
     ORDER BY md5(l.id || CAST(:target AS text)) LIMIT :size
 """)
 
@@ -54,16 +48,7 @@ class Beside(Outbox):
     def set_target(self, name: str, mode: str, uuid: str) -> bool:
         """As `Outbox.set_target`, but it takes nobody's place."""
         given = {"name": name, "mode": mode, "uuid": uuid}
-
-        def add(connection: Connection) -> tuple[int, bool]:
-            connection.execute(NO_OTHERS)
-            target = connection.scalar(_ADD, given)
-            if target is None:
-                return connection.execute(_FIND, given).scalar_one(), False
-            connection.execute(ENQUEUE_ALL, {"target": target})
-            return target, True
-
-        self._target, new = self._database.run(add)
+        self._target, new = self._database.run(partial(enter, index=given, serving=False))
         return new
 
     def counts(self) -> OutboxCounts:
@@ -103,12 +88,9 @@ def serve(database: Database, name: str, mode: str, uuid: str, kept: Sequence[st
     given = {"name": name, "mode": mode, "uuid": uuid, "kept": list(kept)}
 
     def work(connection: Connection) -> int:
-        connection.execute(NO_OTHERS)
-        target, new = connection.execute(SERVE, given).one()
+        target, _ = enter(connection, given, serving=True)
         connection.execute(DETHRONE, {"target": target})
         connection.execute(_FORGET, given)
-        if new:
-            connection.execute(ENQUEUE_ALL, {"target": target})
         return int(connection.execute(_OWN_COUNTS, {"target": target}).one()[0])
 
     return database.run(work)
