@@ -206,6 +206,11 @@ def enter(connection: Connection, index: Mapping[str, Any], serving: bool) -> tu
     return target, new
 
 
+def counts(connection: Connection) -> OutboxCounts:
+    """What the index that serves lacks now."""
+    return OutboxCounts(*connection.execute(_COUNTS).one())
+
+
 def refusals(connection: Connection, most: int) -> tuple[Refusal, ...]:
     """Why documents are refused, the most frequent reasons first."""
     return tuple(Refusal(*row) for row in connection.execute(_REFUSALS, {"varying": VARYING, "most": most}))
@@ -286,4 +291,4 @@ class Outbox:
 
     def counts(self) -> OutboxCounts:
         """What the index that serves lacks now."""
-        return OutboxCounts(*self._database.rows(_COUNTS)[0])
+        return self._database.run(counts)

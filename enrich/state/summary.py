@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from enrich.state import backfills, overrides, workers
+from enrich.state import backfills, outbox, overrides, workers
 from enrich.state.backfills import Backfill
 from enrich.state.database import Database
 from enrich.state.lookup import unknown_listing
-from enrich.state.outbox import Outbox, OutboxCounts, Refusal, refusals
+from enrich.state.outbox import OutboxCounts, Refusal
 from enrich.state.overrides import Override
 from enrich.state.schema import SERVED
 from enrich.state.workers import Worker
@@ -98,29 +98,22 @@ class ListingDetails:
 def summary(database: Database, reasons: int = 5) -> Summary:
     """Count everything; at most `reasons` reasons of quarantine and of refusals."""
 
-    def work(connection: Connection) -> tuple[Any, ...]:
+    def work(connection: Connection) -> Summary:
         lag = connection.scalar(_LAG)
-        return (
-            {row.status: row.listings for row in connection.execute(_STATUSES)},
-            tuple((row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})),
-            None if lag is None else max(float(lag), 0.0),
-            {row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
-            workers.live(connection),
-            tuple(backfills.progress(connection)),
-            refusals(connection, reasons),
+        return Summary(
+            listings={row.status: row.listings for row in connection.execute(_STATUSES)},
+            quarantine_reasons=tuple(
+                (row.reason, row.listings) for row in connection.execute(_REASONS, {"most": reasons})
+            ),
+            outbox=outbox.counts(connection),
+            refusals=outbox.refusals(connection, reasons),
+            lag_seconds=None if lag is None else max(float(lag), 0.0),
+            bundles={row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
+            workers=workers.live(connection),
+            backfills=tuple(backfills.progress(connection)),
         )
 
-    listings, quarantined, lag, bundles, alive, marked, refused = database.run(work)
-    return Summary(
-        listings=listings,
-        quarantine_reasons=quarantined,
-        outbox=Outbox(database).counts(),
-        refusals=refused,
-        lag_seconds=lag,
-        bundles=bundles,
-        workers=alive,
-        backfills=marked,
-    )
+    return database.run(work)
 
 
 def quarantined(database: Database, most: int) -> list[tuple[str, str, int]]:
