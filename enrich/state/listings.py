@@ -43,7 +43,7 @@ LOST_SECONDS = 3600  # until a listing that lost all its photos since discovery 
 def _claiming(which: str, order: str) -> TextClause:
     return text(f"""
         WITH picked AS (
-            SELECT l.id FROM listing AS l
+            SELECT l.id, l.attempts < :most AS leased FROM listing AS l
             WHERE l.status IN ('pending', 'retry', 'leased')
               AND {which}
               AND {_FREE}
@@ -52,13 +52,12 @@ def _claiming(which: str, order: str) -> TextClause:
             FOR UPDATE OF l SKIP LOCKED
         )
         UPDATE listing AS l SET
-            status = CASE WHEN l.attempts < :most THEN 'leased' ELSE 'quarantined' END,
-            error = CASE WHEN l.attempts < :most THEN l.error
+            status = CASE WHEN leased THEN 'leased' ELSE 'quarantined' END,
+            error = CASE WHEN leased THEN l.error
                          ELSE 'the worker died ' || l.attempts || ' times while working on it' END,
-            lease_token = CASE WHEN l.attempts < :most THEN CAST(:token AS uuid) END,
-            lease_worker = CASE WHEN l.attempts < :most THEN CAST(:worker AS uuid) END,
-            pending_since = CASE WHEN l.attempts < :most
-                                 THEN coalesce(l.pending_since, l.not_before, now()) END,
+            lease_token = CASE WHEN leased THEN CAST(:token AS uuid) END,
+            lease_worker = CASE WHEN leased THEN CAST(:worker AS uuid) END,
+            pending_since = CASE WHEN leased THEN coalesce(l.pending_since, l.not_before, now()) END,
             attempts = least(l.attempts + 1, :most),
             not_before = NULL
         FROM picked WHERE l.id = picked.id
@@ -134,7 +133,8 @@ _FAIL = text("""
 
 
 class Listings:
-    """The table `listing` as the queue of work that it is: `state.queue.WorkQueue`.
+    """The table `listing` as the queue of work that it is: `state.queue.WorkQueue`, which says what is not
+    said here.
 
     `lease_seconds`: how long a silent worker keeps its listings. `max_attempts`: how many workers may die on
     a listing before it is quarantined. `doing`: what people call this process's work. The first claim makes
@@ -153,12 +153,8 @@ class Listings:
         """Listings that `claim` put into quarantine so far, because they kept killing their worker."""
 
     def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
-        """Lease up to `limit` listings that wait (of `ids`, if given), those of the nightly run first.
-
-        Listings in whose hands a worker died are left out, unless `alone`: then one such listing is leased,
-        the one that killed the fewest first. One that cost `max_attempts` workers their lives is quarantined
-        instead.
-        """
+        """Of those that killed a worker, the one that killed the fewest comes first; one that cost
+        `max_attempts` workers their lives is quarantined instead."""
         given = {
             "limit": 1 if alone else limit,
             "ids": None if ids is None else list(ids),
@@ -187,11 +183,9 @@ class Listings:
         return self._database.run(work)
 
     def claimable(self, ids: Sequence[str] | None = None) -> bool:
-        """Whether a listing (of `ids`, if given) can be claimed now or is in some worker's hands."""
         return bool(self._of(_CLAIMABLE, ids))
 
     def orphaned(self, ids: Sequence[str] | None = None) -> bool:
-        """Whether a listing of the nightly run (of `ids`, if given) can be claimed `alone` now."""
         return bool(self._of(_ORPHANED, ids))
 
     def waiting_count(self, ids: Sequence[str] | None = None) -> int:
@@ -202,8 +196,6 @@ class Listings:
         return self._database.scalar(statement, ids=None if ids is None else list(ids))
 
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Say that this process lives; answers those of its claims that went to another worker."""
-
         def work(connection: Connection) -> Sequence[int]:
             workers.renew(connection, self._me, self._lease)
             return connection.execute(_LOST, _held(claims)).scalars().all()
@@ -217,27 +209,19 @@ class Listings:
                 self._database.run(lambda connection: workers.leave(connection, self._me), patience=0)
 
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
-        """Give listings back unworked; with `forgive` the attempt does not count.
-
-        They can be claimed again at once, or `later` seconds from now.
-        """
         self._database.execute(_RELEASE, **_held(claims), forgive=forgive, later=later)
 
     def fail(self, claim: Claim, reason: str) -> bool:
-        """Quarantine a listing that cannot be worked on. False: asked for again meanwhile, or not ours."""
         given = {"id": claim.id, "token": claim.token, "requested": claim.requested}
         return bool(self._database.scalar(_FAIL, **given, reason=clean(reason)) == "quarantined")
 
     def photo_states(self, keys: Sequence[str]) -> dict[str, PhotoState]:
-        """What is known of these URL keys; unknown ones are absent."""
         return self._database.run(lambda connection: photos.states(connection, keys))
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
-        """Scores on record for these bytes by these models; `by_model` holds only the models found."""
         return self._database.run(lambda connection: photos.scores(connection, shas, model_ids))
 
     def features(self, shas: Sequence[str], feature_id: str) -> list[Packed]:
-        """Kept features by `feature_id` of those of these bytes that have some."""
         return self._database.run(lambda connection: embeddings.of(connection, shas, feature_id))
 
     def forgive(self, ids: Sequence[str]) -> None:
