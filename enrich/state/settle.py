@@ -38,19 +38,19 @@ def settle(listings: Sequence[Mapping[str, PhotoResult]], on_record: Rows) -> Se
         settled.current.append(True)
         for key, result in results.items():
             sha = result.sha256 if result.status.ok else None
-            before = rows.get(key)
-            other = before is not None and before[1] != result.sha256
+            status, seen = rows.get(key, (None, None))
+            other = status is not None and seen != sha
             if not result.requested or (other and result.status is PhotoStatus.UNCHANGED):
                 # Not asked for; or another worker saw newer bytes since we asked: its answer stands.
-                if sha is not None and before is not None and before[1] is not None and other:
+                if other and sha is not None and seen is not None:
                     settled.current[number] = False
             else:
                 settled.rows[key] = row = _row(result, settled.rows.get(key))
-                rows[key] = row["status"], sha or (before[1] if before else None)
+                rows[key] = row["status"], sha or seen
                 if sha is not None:
                     for holder, held in holders.get(key, ()):
                         settled.current[holder] &= held == sha
-                    if before is not None and (other or before[0] != PhotoStatus.OK):
+                    if other or status not in (None, PhotoStatus.OK):
                         settled.changed[key] = sha
             holders.setdefault(key, []).append((number, sha))
     return settled
