@@ -34,9 +34,7 @@ _ADD = text("""
     RETURNING id
 """)
 
-_UNMARKED = text("""
-    SELECT id, ids, since, stale_bundle, revalidate FROM backfill WHERE marked_at IS NULL ORDER BY id
-""")
+_UNMARKED = text("SELECT id FROM backfill WHERE marked_at IS NULL ORDER BY id")
 
 _LOCK = text("""
     SELECT id, ids, since, stale_bundle, revalidate, cursor
@@ -186,9 +184,9 @@ class Backfills:
             while not stopping() and self._mark_page(id):
                 pass
 
-    def unmarked(self) -> dict[int, Selection]:
-        """The backfills whose listings are not all marked yet, by their ids."""
-        return {id: Selection(*selection) for id, *selection in self._database.rows(_UNMARKED)}
+    def unmarked(self) -> list[int]:
+        """The backfills whose listings are not all marked yet."""
+        return self._database.scalars(_UNMARKED)
 
     def _mark_page(self, id: int) -> bool:
         """Mark one page; whether there may be more."""

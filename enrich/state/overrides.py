@@ -35,7 +35,7 @@ _NEXT = text("""
 """)
 
 _LOCK = text("""
-    SELECT id, status, model_attributes, attributes, bundle_id FROM listing WHERE id = :id FOR NO KEY UPDATE
+    SELECT id, model_attributes, attributes, bundle_id FROM listing WHERE id = :id FOR NO KEY UPDATE
 """)
 
 # Nothing of a gone listing is in the index; its return publishes it.

@@ -13,12 +13,12 @@ from enrich.state.database import Database
 # still there; lists as lists, also where there was or is none.
 _CHANGED = """
     changed AS (
-        SELECT listing_id, field, before, after, at, confidence, cause,
+        SELECT listing_id, field, before, after, confidence, cause,
                jsonb_typeof(after) = 'array' OR coalesce(jsonb_typeof(before) = 'array', false) AS is_list,
                CASE WHEN jsonb_typeof(before) = 'array' THEN before ELSE '[]' END AS had,
                CASE WHEN jsonb_typeof(after) = 'array' THEN after ELSE '[]' END AS has
         FROM (
-            SELECT listing_id, field, at, after, confidence, cause,
+            SELECT listing_id, field, after, confidence, cause,
                    first_value(before) OVER (PARTITION BY listing_id, field ORDER BY id) AS before,
                    row_number() OVER (PARTITION BY listing_id, field ORDER BY id DESC) AS from_last
             FROM history WHERE at >= :since AND at <= :until
