@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
 from enrich.state.outbox import enqueue
-from enrich.state.schema import NEXT_REVISION, SERVED
+from enrich.state.schema import NEXT_REVISION, REVISION_NOW, SERVED
 
 # A removal that still waits is the next publish's to carry out.
 _OWNERLESS = text(f"""
@@ -25,7 +25,7 @@ _REVISE = text(f"""
     RETURNING listing.id
 """)  # noqa: S608 (our own constant)
 
-_NOW = text("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint")
+_NOW = text(f"SELECT {REVISION_NOW}")
 
 
 def ownerless(database: Database, ids: Sequence[str]) -> list[str]:

@@ -252,9 +252,8 @@ document = Table(
 )
 """The embedded index. A removed document stays as a tombstone (document NULL) that keeps its revision."""
 
-NEXT_REVISION = text(
-    "greatest(coalesce(listing.revision, 0) + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)"
-)
+REVISION_NOW = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+NEXT_REVISION = f"greatest(coalesce(listing.revision, 0) + 1, {REVISION_NOW})"
 """Never goes backwards, not even when a listing comes back or the state is restored from a backup."""
 
 SERVED = "publication AS p JOIN target AS t ON t.id = p.target AND t.serving"
