@@ -92,11 +92,7 @@ _EXISTING = text("""
 """)
 
 
-def create_views(
-    connection: Connection,
-    columns: Columns = DEFAULT_COLUMNS,
-    photo_columns: Columns = DEFAULT_PHOTO_COLUMNS,
-) -> None:
+def create_views(connection: Connection, columns: Columns, photo_columns: Columns) -> None:
     """Create the views, or add the columns of new heads to them. They show live listings.
 
     A column that is there already keeps its type.
@@ -118,18 +114,12 @@ def create_views(
 
 
 def _create(
-    connection: Connection,
-    view: str,
-    wanted: Columns,
-    expression: Callable[[str, str], str],
-    source: str,
+    connection: Connection, view: str, wanted: Columns, expression: Callable[[str, str], str], source: str
 ) -> None:
     found = connection.execute(_EXISTING, {"schema": SCHEMA, "view": view})
     existing = {row[0]: row[1] for row in found}
-    shown = ",\n".join(
-        f'  {expression(name, kind)} AS "{name}"'
-        for name, kind in (existing | {name: wanted[name] for name in wanted if name not in existing}).items()
-    )
+    new = {name: kind for name, kind in wanted.items() if name not in existing}
+    shown = ",\n".join(f'  {expression(name, kind)} AS "{name}"' for name, kind in (existing | new).items())
     connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {SCHEMA}.{view} AS\nSELECT\n{shown}\n{source}")
 
 

@@ -76,11 +76,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tup
 
 def tally(counts: Counts, found: Sequence[tuple[str, str]]) -> None:
     """Add the changes of one listing."""
-    for field in {field for field, _ in found}:
-        counts.setdefault(field, {}).setdefault("", 0)
-        counts[field][""] += 1
-    for field, change in found:
-        counts[field][change] = counts[field].get(change, 0) + 1
+    for field, change in [*{(field, "") for field, _ in found}, *found]:
+        of_field = counts.setdefault(field, {})
+        of_field[change] = of_field.get(change, 0) + 1
 
 
 def count(connection: Connection, saved: Sequence[tuple[int, Mapping[str, Any], Mapping[str, Any]]]) -> None:

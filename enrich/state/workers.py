@@ -4,7 +4,7 @@ A worker has one row, from its first claim to its end. Its leases hold while the
 by the database's clock; so a heartbeat renews one row, however many listings are in hand.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -64,8 +64,7 @@ def renew(connection: Connection, me: Identity, lease_seconds: float) -> None:
     One without a row, because it is new or a backup was restored, gets one; rows of workers that ended long
     ago are cleaned up then.
     """
-    given = {"id": me.id, "host": me.host, "pid": me.pid, "doing": me.doing, "lease": lease_seconds}
-    if connection.execute(_RENEW, given).scalar_one():
+    if connection.execute(_RENEW, asdict(me) | {"lease": lease_seconds}).scalar_one():
         connection.execute(_CLEAN_UP)
 
 
