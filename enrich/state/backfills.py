@@ -90,7 +90,7 @@ _PROGRESS = text("""
               AND listing.status IN ('pending', 'leased', 'retry')) AS "left",
            created_at, marked_at, done_at, flips, held
     FROM backfill
-    WHERE done_at IS NULL OR id IN (SELECT id FROM backfill ORDER BY id DESC LIMIT :last)
+    WHERE done_at IS NULL OR id IN (SELECT id FROM backfill ORDER BY id DESC LIMIT 5)
     ORDER BY id DESC
 """)
 
@@ -218,6 +218,6 @@ class Backfills:
         return held
 
 
-def progress(connection: Connection, last: int = 5) -> list[Backfill]:
-    """The unfinished backfills and the `last` ones asked for, newest first."""
-    return [Backfill(*row) for row in connection.execute(_PROGRESS, {"last": last})]
+def progress(connection: Connection) -> tuple[Backfill, ...]:
+    """The unfinished backfills and the last five asked for, newest first."""
+    return tuple(Backfill(*row) for row in connection.execute(_PROGRESS))

@@ -159,17 +159,17 @@ class Listings:
             "limit": 1 if alone else limit,
             "ids": None if ids is None else list(ids),
             "most": self._most,
+            "worker": self._me.id,
         }
         while True:
             token = str(uuid4())
-            rows = self._claimed(_CLAIM_ALONE if alone else _CLAIM, {**given, "token": token})
+            rows = self._claimed(_CLAIM_ALONE if alone else _CLAIM, given | {"token": token})
             leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
             self.newly_quarantined += len(rows) - len(leased)
             if leased or not rows:
                 return [Claim(r.id, token, r.requested, r.revalidate, r.photo_fp_done) for r in leased]
 
     def _claimed(self, statement: TextClause, given: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        given = {**given, "worker": self._me.id}
         tries = count()
 
         def work(connection: Connection) -> Sequence[Row[Any]]:

@@ -17,7 +17,7 @@ _STALE = """
     FROM listing
     WHERE id > :after
       AND status <> 'gone'
-      AND bundle_id IS DISTINCT FROM :stale_bundle AND bundle_id IS NOT NULL
+      AND bundle_id <> :stale_bundle
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
       AND (CAST(:since AS timestamptz) IS NULL OR updated_at >= :since)
 """

@@ -110,7 +110,7 @@ def summary(database: Database, reasons: int = 5) -> Summary:
             lag_seconds=None if lag is None else max(float(lag), 0.0),
             bundles={row.bundle_id: row.listings for row in connection.execute(_BUNDLES)},
             workers=workers.live(connection),
-            backfills=tuple(backfills.progress(connection)),
+            backfills=backfills.progress(connection),
         )
 
     return database.run(work)
