@@ -32,6 +32,7 @@ class Unused:
 
 
 _OLD = "now() - :days * interval '1 day'"
+_OF_NO_LISTING = "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)"
 _BYTES_OF_NO_PHOTO = """NOT EXISTS (SELECT FROM photo AS p WHERE p.sha256 = x.sha256)
     AND NOT EXISTS (SELECT FROM label AS l WHERE l.sha256 = x.sha256)"""
 
@@ -46,38 +47,16 @@ UNUSED = (
             AND NOT EXISTS (SELECT FROM publication AS p WHERE p.listing_id = x.id AND p.status <> 'done')""",
         for_discovery=True,
     ),
-    Unused(
-        "removals on record",
-        "publication",
-        "x.status = 'done' AND NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
-    ),
-    Unused(
-        "photos of listings that are gone",
-        "listing_photo",
-        "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
-    ),
+    Unused("removals on record", "publication", f"x.status = 'done' AND {_OF_NO_LISTING}"),
+    Unused("photos of listings that are gone", "listing_photo", _OF_NO_LISTING),
     Unused(
         "photos that no listing shows",
         "photo",
         f"x.checked_at < {_OLD} AND NOT EXISTS (SELECT FROM listing_photo AS h WHERE h.key = x.key)",
     ),
-    Unused(
-        "scores of photos that are gone",
-        "photo_score",
-        _BYTES_OF_NO_PHOTO,
-        looked_at_twice=False,
-    ),
-    Unused(
-        "scores by models that made no listing's attributes",
-        "photo_score",
-        "x.model_id <> ALL(:models)",
-    ),
-    Unused(
-        "features of photos that are gone",
-        "photo_embedding",
-        _BYTES_OF_NO_PHOTO,
-        looked_at_twice=False,
-    ),
+    Unused("scores of photos that are gone", "photo_score", _BYTES_OF_NO_PHOTO, looked_at_twice=False),
+    Unused("scores by models that made no listing's attributes", "photo_score", "x.model_id <> ALL(:models)"),
+    Unused("features of photos that are gone", "photo_embedding", _BYTES_OF_NO_PHOTO, looked_at_twice=False),
     Unused(
         "features by backbones of earlier bundles",
         "photo_embedding",
@@ -95,16 +74,8 @@ UNUSED = (
         f"""x.at < {_OLD} AND x.id NOT IN (SELECT id FROM history AS h WHERE h.listing_id = x.listing_id
                                            ORDER BY id DESC LIMIT 20)""",
     ),
-    Unused(
-        "changes of answers of listings that are gone",
-        "history",
-        "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
-    ),
-    Unused(
-        "reviews of listings that are gone",
-        "review",
-        "NOT EXISTS (SELECT FROM listing AS l WHERE l.id = x.listing_id)",
-    ),
+    Unused("changes of answers of listings that are gone", "history", _OF_NO_LISTING),
+    Unused("reviews of listings that are gone", "review", _OF_NO_LISTING),
     Unused("backfills that are done", "backfill", f"x.done_at < {_OLD}"),
 )
 
