@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -55,20 +56,18 @@ def pages(database: Database, feature_id: str) -> Iterator[tuple[list[Exported],
     """All enriched listings by id, each page with the features of its photos that were kept."""
     after = ""
     while True:
-
-        def work(connection: Connection, after: str = after) -> tuple[list[Exported], list[Packed]]:
-            rows = connection.execute(_PAGE, {"after": after, "page": PAGE})
-            found = [
-                Exported(id, bundle, attributes, _seen(photos)) for id, bundle, attributes, photos in rows
-            ]
-            shas = {photo["sha256"] for listing in found for photo in listing.photos}
-            return found, embeddings.of(connection, sorted(shas), feature_id)
-
-        listings, packed = database.run(work)
+        listings, packed = database.run(partial(_page, after=after, feature_id=feature_id))
         if not listings:
             return
         yield listings, packed
         after = listings[-1].id
+
+
+def _page(connection: Connection, after: str, feature_id: str) -> tuple[list[Exported], list[Packed]]:
+    rows = connection.execute(_PAGE, {"after": after, "page": PAGE})
+    found = [Exported(id, bundle, attributes, _seen(photos)) for id, bundle, attributes, photos in rows]
+    shas = {photo["sha256"] for listing in found for photo in listing.photos}
+    return found, embeddings.of(connection, sorted(shas), feature_id)
 
 
 def _seen(photos: list[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -86,8 +86,7 @@ def history(database: Database, id: str, limit: int = 100) -> list[Change]:
 
 def _rows(saved: Saved) -> Iterator[Mapping[str, Any]]:
     fields, earlier = saved.after["fields"], {} if saved.before is None else saved.before["fields"]
-    ended = [field for field in earlier if field not in fields]  # of heads that are not asked any more
-    for field in [*fields, *ended]:
+    for field in dict.fromkeys([*fields, *earlier]):  # of heads that are not asked any more, too
         if (found := overridable(field)) is None:
             continue  # a confidence
         kind, head = found
