@@ -78,13 +78,7 @@ history = Table(
     Column("bundle_before", Text),
     Column("cause", String(8), nullable=False),
     Column("person", Text),
-    Index(
-        "history_flip",
-        "bundle_id",
-        "field",
-        "id",
-        postgresql_where=text("bundle_before <> bundle_id"),
-    ),
+    Index("history_flip", "bundle_id", "field", "id", postgresql_where=text("bundle_before <> bundle_id")),
 )
 """Published answers that changed. `before`, `after`: as in a document, JSON null being unknown; `before` NULL
 with the first answer. `cause`: model, person (an override) or cleared (an override was taken back).

@@ -68,11 +68,7 @@ listing = Table(
         "id",
         postgresql_where=text("status IN ('pending', 'retry', 'leased')"),
     ),
-    Index(
-        "listing_leased",
-        "lease_worker",
-        postgresql_where=text("lease_worker IS NOT NULL"),
-    ),
+    Index("listing_leased", "lease_worker", postgresql_where=text("lease_worker IS NOT NULL")),
     Index("listing_backfill", "backfill", postgresql_where=text("backfill IS NOT NULL")),
 )
 """`status`: pending, leased, done, retry, quarantined, gone. `priority`: lower goes first (nightly before
