@@ -103,19 +103,13 @@ class Answers:
         if not last:
             return None
         id, field = last[0]
-
-        def work(connection: Connection) -> None:
-            overrides.lock(connection, id)
-            _undo(connection, id, field, self._person)
-
-        self._database.run(work)
+        self._database.run(lambda connection: _undo(connection, id, field, self._person))
         return id, field
 
 
 def _answer(
     connection: Connection, id: str, field: str, person: str, value: bool | None, sha256: str | None
 ) -> None:
-    overrides.lock(connection, id)
     _undo(connection, id, field, person)
     before: dict[str, Any] = {"override": None, "label": None}
     if value is not None:
@@ -131,6 +125,7 @@ def _answer(
 
 
 def _undo(connection: Connection, id: str, field: str, person: str) -> None:
+    overrides.lock(connection, id)
     mine = {"id": id, "field": field, "person": person}
     row = connection.execute(_MINE, mine).one_or_none()
     if row is None:
