@@ -5,7 +5,7 @@ the cursor that says how far it got, so whoever comes next goes on there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -110,12 +110,8 @@ class Selection:
 
     def as_row(self) -> dict[str, Any]:
         """The columns of `backfill`; the same for the same ids in any order."""
-        return {
-            "ids": None if self.ids is None else sorted({id for id in self.ids if "\0" not in id}),
-            "since": self.since,
-            "stale_bundle": self.stale_bundle,
-            "revalidate": self.revalidate,
-        }
+        ids = None if self.ids is None else sorted({id for id in self.ids if "\0" not in id})
+        return asdict(self) | {"ids": ids}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ person says of a listing is an override, see `overrides`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -16,9 +16,8 @@ from enrich.state.database import Database
 
 _PUT = text("""
     INSERT INTO label AS l (sha256, head, value, created_by)
-    SELECT sha256, head, value, created_by
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb))
-        AS r(sha256 text, head text, value jsonb, created_by text)
+    SELECT sha256, head, value, by
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, head text, value jsonb, by text)
     ORDER BY sha256, head
     ON CONFLICT (sha256, head) DO UPDATE
     SET value = excluded.value, created_by = excluded.created_by, created_at = now()
@@ -178,12 +177,8 @@ class Labels:
 
 def put(connection: Connection, labels: Sequence[Label]) -> int:
     """As `Labels.put`."""
-    last = {(label.sha256, label.head): label for label in labels}
-    rows = [
-        {"sha256": one.sha256, "head": one.head, "value": one.value, "created_by": one.by}
-        for one in last.values()
-    ]
-    return connection.execute(_PUT, {"rows": json.dumps(rows)}).rowcount
+    last = {(label.sha256, label.head): asdict(label) for label in labels}
+    return connection.execute(_PUT, {"rows": json.dumps(list(last.values()))}).rowcount
 
 
 def one(connection: Connection, sha256: str, head: str) -> Label | None:
