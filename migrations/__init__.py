@@ -110,6 +110,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _create_schema(connection: Connection) -> None:
+    # IF NOT EXISTS asks for the right to create one, also where it is there.
     exists = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": SCHEMA})
     if exists.scalar() is None:
         connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
