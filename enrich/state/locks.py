@@ -82,17 +82,17 @@ class Locks:
 
     def acquire(self, name: str, holder: str, lease_seconds: float) -> str | None:
         """Take a lock that is free or expired; the token, or None where another process holds it."""
-        given = _given(name, lease_seconds) | {"holder": holder}
-        return None if _confirmed(self._database, _ACQUIRE, given) is None else given["token"]
+        token = str(uuid4())
+        given = {"name": name, "token": token, "lease": lease_seconds, "holder": holder}
+        return token if self._database.execute(_ACQUIRE, **given) else None
 
     def renew(self, name: str, token: str, lease_seconds: float) -> bool:
         """Hold a lock for longer; False where it went to another process."""
-        given = {"name": name, "token": token, "lease": lease_seconds}
-        return _confirmed(self._database, _RENEW, given) is not None
+        return self._database.execute(_RENEW, name=name, token=token, lease=lease_seconds) == 1
 
     def release(self, name: str, token: str) -> bool:
         """Give a lock back; False where it was not ours any more."""
-        return _confirmed(self._database, _RELEASE, {"name": name, "token": token}) is not None
+        return self._database.execute(_RELEASE, name=name, token=token) == 1
 
     @contextmanager
     def hold(self, name: str, lease_seconds: float = 60.0) -> Iterator[Hold]:
@@ -101,10 +101,10 @@ class Locks:
         Raises:
             BusyError: another process holds it.
         """
-        given = _given(name, lease_seconds)
-        asked_at = _confirmed(
-            self._database, _ACQUIRE, given | {"holder": f"{socket.gethostname()}:{os.getpid()}"}
-        )
+        token = str(uuid4())
+        given = {"name": name, "token": token, "lease": lease_seconds}
+        me = f"{socket.gethostname()}:{os.getpid()}"
+        asked_at = _confirmed(self._database, _ACQUIRE, given | {"holder": me})
         if asked_at is None:
             holder = self._database.scalar(_HOLDER, name=name) or "another process"
             raise BusyError(
@@ -123,11 +123,7 @@ class Locks:
             renewing.join(JOIN_SECONDS)
             if not hold.lost.is_set():
                 with suppress(EnrichError):  # it expires by itself
-                    self.release(name, given["token"])
-
-
-def _given(name: str, lease_seconds: float) -> dict[str, Any]:
-    return {"name": name, "token": str(uuid4()), "lease": lease_seconds}
+                    self.release(name, token)
 
 
 def _confirmed(database: Database, statement: TextClause, given: Mapping[str, Any]) -> float | None:
