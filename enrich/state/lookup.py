@@ -9,7 +9,7 @@ _ALIKE = text("SELECT id FROM listing WHERE lower(id) = lower(:id) ORDER BY id L
 
 def unknown_listing(connection: Connection, id: str) -> UsageError:
     """No listing has this id; names the one whose id differs in upper and lower case only."""
-    alike = connection.scalar(_ALIKE, {"id": id.replace("\0", "")})
+    alike = connection.scalar(_ALIKE, {"id": id})
     if alike is None:
         return UsageError(
             f"no listing {id!r} is known: check the id, or run `enrich run` so that it is found"
