@@ -120,6 +120,7 @@ class Pruning:
         found = text(f"SELECT {key} FROM {unused.table} AS x WHERE {unused.condition}")
         again = unused.condition if unused.looked_at_twice else "true"
         given = f"jsonb_populate_recordset(CAST(NULL AS {unused.table}), CAST(:rows AS jsonb))"
+        # A row that is locked stays in its place, so nothing but the place is needed to find it there again.
         delete = text(f"""
             WITH chosen AS (
                 SELECT x.ctid AS place FROM {unused.table} AS x
