@@ -19,7 +19,7 @@ _WAITING = text("""
     WHERE status IN ('pending', 'retry') AND coalesce(not_before <= now(), status = 'pending')
       AND attempts = 0 AND NOT revalidate
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
-      AND (CAST(:after AS text) IS NULL OR id > :after)
+      AND id > :after
     ORDER BY id LIMIT :limit
 """)
 
@@ -40,7 +40,7 @@ class Ahead:
     def waiting(self, after: str | None, limit: int, ids: Sequence[str] | None = None) -> list[str]:
         """The next `limit` listings (of `ids`, if given) behind id `after` that can be claimed now."""
         among = None if ids is None else list(ids)
-        return self._database.scalars(_WAITING, after=after, limit=limit, ids=among)
+        return self._database.scalars(_WAITING, after=after or "", limit=limit, ids=among)
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
         """As `WorkQueue.scores`."""

@@ -11,7 +11,7 @@ from enrich.state.schema import NEXT_REVISION, REVISION_NOW, SERVED
 # A removal that still waits is the next publish's to carry out.
 _OWNERLESS = text(f"""
     SELECT given.id FROM unnest(CAST(:ids AS text[])) AS given(id)
-    LEFT JOIN listing AS l ON l.id = given.id COLLATE "C"
+    LEFT JOIN listing AS l ON l.id = given.id
     LEFT JOIN (SELECT p.listing_id, p.status FROM {SERVED}) AS served ON served.listing_id = l.id
     WHERE l.id IS NULL OR (l.status = 'gone' AND coalesce(served.status, 'done') = 'done')
 """)  # noqa: S608 (our own constant)
