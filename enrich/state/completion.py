@@ -76,6 +76,11 @@ class NotSavedError(Exception):
         self.stale, self.emptied = stale, emptied
 
 
+def named(claims: Sequence[Claim]) -> dict[str, list[str]]:
+    """Claims as statements take them."""
+    return {"ids": [claim.id for claim in claims], "tokens": [claim.token for claim in claims]}
+
+
 def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
     """Write what was found of claimed listings and their photos, and what is next; their claims are over.
 
@@ -87,8 +92,7 @@ def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
     photos.save_scores(connection, [p.score for r in results for p in r.results if p.score])
     settled = photos.save(connection, [r.results for r in results])
     photos.ask_holders_again(connection, settled.changed, [r.claim.id for r in results])
-    claims = [r.claim for r in results]
-    given = {"ids": [claim.id for claim in claims], "tokens": [claim.token for claim in claims]}
+    given = named([r.claim for r in results])
     rows = {(row.id, row.token): row for row in connection.execute(_LOCK, given)}
     found = [(result, rows.get((result.claim.id, result.claim.token))) for result in results]
     ours = [(result, row) for result, row in found if row is not None]
@@ -101,6 +105,7 @@ def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
 def _save(
     connection: Connection, listings: Sequence[tuple[ListingResult, Row[Any]]], current: Sequence[bool]
 ) -> None:
+    # As they are read back, so that what is published compares with what was.
     models = {
         row.id: json.loads(json.dumps(asdict(result.attributes), allow_nan=False)) for result, row in listings
     }

@@ -198,7 +198,7 @@ class Listings:
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         def work(connection: Connection) -> Sequence[int]:
             workers.renew(connection, self._me, self._lease)
-            return connection.execute(_LOST, _held(claims)).scalars().all()
+            return connection.execute(_LOST, completion.named(claims)).scalars().all()
 
         return [claims[number - 1] for number in self._database.run(work)]
 
@@ -209,7 +209,7 @@ class Listings:
                 self._database.run(lambda connection: workers.leave(connection, self._me), patience=0)
 
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
-        self._database.execute(_RELEASE, **_held(claims), forgive=forgive, later=later)
+        self._database.execute(_RELEASE, **completion.named(claims), forgive=forgive, later=later)
 
     def fail(self, claim: Claim, reason: str) -> bool:
         given = {"id": claim.id, "token": claim.token, "requested": claim.requested}
@@ -259,7 +259,3 @@ class Listings:
                     raise
                 raise ValueError(one_line(error)) from error
         return {result.claim for result in results}
-
-
-def _held(claims: Sequence[Claim]) -> dict[str, list[str]]:
-    return {"ids": [claim.id for claim in claims], "tokens": [claim.token for claim in claims]}
