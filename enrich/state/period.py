@@ -73,17 +73,18 @@ _LISTINGS = text("""
 
 _ENRICHED = "status <> 'gone' AND attributes IS NOT NULL AND enriched_at >= :since AND enriched_at <= :until"
 
+_CONFIDENCE = "(attributes -> 'fields' ->> :field)::float"
+
 _NEAR = text(f"""
-    SELECT id, (attributes -> 'fields' ->> :field)::float AS confidence FROM listing
-    WHERE {_ENRICHED} AND attributes -> 'fields' ->> :field IS NOT NULL
+    SELECT id, {_CONFIDENCE} AS confidence FROM listing
+    WHERE {_ENRICHED} AND {_CONFIDENCE} IS NOT NULL
           AND NOT EXISTS (SELECT FROM override WHERE listing_id = listing.id)
-    ORDER BY abs((attributes -> 'fields' ->> :field)::float - :turn), id LIMIT :most
+    ORDER BY abs({_CONFIDENCE} - :turn), id LIMIT :most
 """)  # noqa: S608 (our own condition)
 
 _CONFIDENCES = text(f"""
-    SELECT least(floor((attributes -> 'fields' ->> :field)::float * :bins), :bins - 1)::int AS bin,
-           count(*) AS listings
-    FROM listing WHERE {_ENRICHED} AND attributes -> 'fields' ->> :field IS NOT NULL
+    SELECT least(floor({_CONFIDENCE} * :bins), :bins - 1)::int AS bin, count(*) AS listings
+    FROM listing WHERE {_ENRICHED} AND {_CONFIDENCE} IS NOT NULL
     GROUP BY bin
 """)  # noqa: S608 (our own condition)
 
