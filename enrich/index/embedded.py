@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from enrich.errors import UsageError
 from enrich.index.document import encode
-from enrich.index.protocol import Facets, Hits, Query
+from enrich.index.protocol import Facets, Hits, Query, ended
 from enrich.index.query import KINDS, conditions, counted, facets, ranking, search_body
 from enrich.model.head import Head
 from enrich.model.kind import Condition
@@ -124,16 +124,15 @@ class EmbeddedIndex:
                 encode(write.document or {})
                 sent.append(write)
             except ValueError as error:
-                results[write.id] = WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
+                results[write.id] = ended(write, WriteStatus.REFUSED, str(error))
         held = self._database.run(lambda connection: self._put(connection, sent))
         for write in sent:
             revision = held[write.id]
             if revision == write.revision:
-                results[write.id] = WriteResult(write.id, revision, WriteStatus.DONE)
+                results[write.id] = ended(write, WriteStatus.DONE)
             else:
                 reason = f"the index holds revision {revision}"
-                outdated = WriteResult(write.id, write.revision, WriteStatus.OUTDATED, reason, revision)
-                results[write.id] = outdated
+                results[write.id] = ended(write, WriteStatus.OUTDATED, reason, revision)
         return [results[write.id] for write in writes]
 
     def _put(self, connection: Connection, writes: Sequence[DocumentWrite]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from enrich.records import DocumentWrite, WriteResult
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,13 @@ class Generations(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+
+
+def ended(
+    write: DocumentWrite, status: WriteStatus, error: str | None = None, index_revision: int | None = None
+) -> WriteResult:
+    """How a write ended."""
+    return WriteResult(write.id, write.revision, status, error, index_revision)
 
 
 class IndexUnavailable(Exception):

@@ -10,7 +10,7 @@ from enrich.index.protocol import Query
 from enrich.index.query import conditions
 from enrich.model.head import Head
 from enrich.records import WriteStatus
-from tests.support.index import BALCONY, heads_with, row
+from tests.support.index import BALCONY, heads_with, row, take
 
 HEADS = heads_with("kitchen")
 
@@ -122,7 +122,7 @@ def test_covering_nulls_what_a_partial_update_would_leave_standing() -> None:
     ],
 )
 def test_a_failed_item_is_passing_or_refused(status: int, kind: str, expected: WriteStatus) -> None:
-    assert failure("1", 5, status, {"type": kind, "reason": "why"}).status is expected
+    assert failure(take("1", 5), status, {"type": kind, "reason": "why"}).status is expected
 
 
 @pytest.mark.parametrize(

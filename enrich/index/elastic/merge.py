@@ -14,7 +14,7 @@ from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.elastic.server import Refused, Server, uuid_of
 from enrich.index.elastic.writing import bulk, compare, failure, takes_id
-from enrich.index.protocol import Facets, Hits, Query
+from enrich.index.protocol import Facets, Hits, Query, ended
 from enrich.model.head import Head
 from enrich.model.kind import KINDS
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
@@ -93,8 +93,7 @@ class MergeIndex:
                 break
             results.update((result.id, result) for result in self._round(left))
         return [
-            results.get(write.id)
-            or WriteResult(write.id, write.revision, WriteStatus.RETRY, "somebody else keeps writing to it")
+            results.get(write.id) or ended(write, WriteStatus.RETRY, "somebody else keeps writing to it")
             for write in writes
         ]
 
@@ -110,7 +109,7 @@ class MergeIndex:
         for write, found in zip(writes, docs, strict=True):
             if error := found.get("error"):
                 status = 400 if error["type"] == "routing_missing_exception" else 503
-                yield failure(write.id, write.revision, status, error)
+                yield failure(write, status, error)
                 continue
             if result := self._settled(write, found):
                 yield result
@@ -119,13 +118,13 @@ class MergeIndex:
                 operations.append(self._operation(write, found))
                 sent.append(write)
             except ValueError as error:
-                yield WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
+                yield ended(write, WriteStatus.REFUSED, str(error))
         items = bulk(self._server, operations, self._index, require_alias=self._by_alias)
         for write, item in zip(sent, items, strict=True):
             if item["status"] < 300:
-                yield WriteResult(write.id, write.revision, WriteStatus.DONE)
+                yield ended(write, WriteStatus.DONE)
             elif item["status"] != 409 and item["error"]["type"] != "document_missing_exception":
-                yield failure(write.id, write.revision, item["status"], item["error"])
+                yield failure(write, item["status"], item["error"])
 
     def _settled(self, write: DocumentWrite, found: Mapping[str, Any]) -> WriteResult | None:
         """The result of a write that needs no request, going by what the document holds now."""
@@ -135,10 +134,9 @@ class MergeIndex:
         enrichment = old.get("enrichment")
         revision = enrichment.get("revision") if isinstance(enrichment, dict) else None
         if isinstance(revision, int) and revision > write.revision:
-            text = f"the document holds revision {revision}"
-            return WriteResult(write.id, write.revision, WriteStatus.OUTDATED, text, index_revision=revision)
+            return ended(write, WriteStatus.OUTDATED, f"the document holds revision {revision}", revision)
         done = not self._ours(old) if write.document is None else revision == write.revision
-        return WriteResult(write.id, write.revision, WriteStatus.DONE) if done else None
+        return ended(write, WriteStatus.DONE) if done else None
 
     def _ours(self, old: Mapping[str, Any]) -> dict[str, Any]:
         """What a document says in our fields."""
@@ -192,8 +190,7 @@ def _own_fields(old: Mapping[str, Any], ours: Mapping[str, Any], heads: Sequence
 
 def _not_there(write: DocumentWrite) -> WriteResult:
     """What comes of a write where the portal has no such document."""
-    status = WriteStatus.DONE if write.document is None else WriteStatus.AWAITING
-    return WriteResult(write.id, write.revision, status)
+    return ended(write, WriteStatus.DONE if write.document is None else WriteStatus.AWAITING)
 
 
 def _find(server: Server, name: str) -> tuple[str, dict[str, Any]]:

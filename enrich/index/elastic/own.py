@@ -16,7 +16,7 @@ from enrich.index.elastic.reading import fetched, walk
 from enrich.index.elastic.server import Refused, Server, uuid_of
 from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
-from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query
+from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query, ended
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
@@ -130,28 +130,27 @@ class OwnIndex:
             _concrete(self._server, self._alias) if any(write.document is None for write in writes) else ""
         )
         results: dict[str, WriteResult] = {}
-        operations: dict[str, bytes] = {}
+        sent: list[DocumentWrite] = []
+        operations: list[bytes] = []
         for write in writes:
             try:
-                operations[write.id] = _operation(write, concrete)
+                operations.append(_operation(write, concrete))
+                sent.append(write)
             except ValueError as error:
-                results[write.id] = WriteResult(write.id, write.revision, WriteStatus.REFUSED, str(error))
-        sent = [write for write in writes if write.id in operations]
-        items = bulk(self._server, list(operations.values()), self._alias, require_alias=True)
-        conflicts: dict[str, str] = {}
+                results[write.id] = ended(write, WriteStatus.REFUSED, str(error))
+        items = bulk(self._server, operations, self._alias, require_alias=True)
+        conflicts: list[tuple[DocumentWrite, str]] = []
         for write, item in zip(sent, items, strict=True):
             status = item["status"]
             if status < 300 or (status == 404 and write.document is None and "error" not in item):
-                results[write.id] = WriteResult(write.id, write.revision, WriteStatus.DONE)
+                results[write.id] = ended(write, WriteStatus.DONE)
             elif status == 409:
-                conflicts[write.id] = item["error"]["reason"]
+                conflicts.append((write, item["error"]["reason"]))
             else:
-                results[write.id] = failure(write.id, write.revision, status, item["error"])
+                results[write.id] = failure(write, status, item["error"])
         if conflicts:
-            lost = [write for write in sent if write.id in conflicts]
-            results.update(
-                (result.id, result) for result in _settle(self._server, self._alias, lost, conflicts)
-            )
+            settled = _settle(self._server, self._alias, conflicts)
+            results.update((result.id, result) for result in settled)
         return [results[write.id] for write in writes]
 
     def lost(self) -> Iterator[Sequence[str]]:
@@ -217,25 +216,23 @@ def _concrete(server: Server, alias: str) -> str:
 
 
 def _settle(
-    server: Server, alias: str, writes: Sequence[DocumentWrite], reasons: Mapping[str, str]
+    server: Server, alias: str, conflicts: Sequence[tuple[DocumentWrite, str]]
 ) -> Iterator[WriteResult]:
-    """Tell a write that is there already from one that the index is ahead of."""
-    ids = [write.id for write in writes]
-    for write, found in zip(writes, server.mget(alias, ids, source=False), strict=True):
+    """Tell a write that is there already from one that the index is ahead of, by the reasons it gave."""
+    there = server.mget(alias, [write.id for write, _ in conflicts], source=False)
+    for (write, reason), found in zip(conflicts, there, strict=True):
         if error := found.get("error"):
-            yield failure(write.id, write.revision, 500, error)
+            yield failure(write, 500, error)
             continue
         deleted = not found["found"]
-        tombstone = _TOMBSTONE.search(reasons[write.id])  # a delete's version is told nowhere else
+        tombstone = _TOMBSTONE.search(reason)  # a delete's version is told nowhere else
         version = found.get("_version") or (int(tombstone[1]) if tombstone else None)
         if version == write.revision and deleted == (write.document is None):
-            yield WriteResult(write.id, write.revision, WriteStatus.DONE)
+            yield ended(write, WriteStatus.DONE)
         elif version is not None and version < write.revision:
-            yield WriteResult(write.id, write.revision, WriteStatus.RETRY, "changed while it was written")
+            yield ended(write, WriteStatus.RETRY, "changed while it was written")
         else:
-            yield WriteResult(
-                write.id, write.revision, WriteStatus.OUTDATED, reasons[write.id], index_revision=version
-            )
+            yield ended(write, WriteStatus.OUTDATED, reason, version)
 
 
 def _operation(write: DocumentWrite, concrete: str) -> bytes:

@@ -5,20 +5,18 @@ from typing import Any
 
 from enrich.errors import IndexSetupError
 from enrich.index.elastic.server import PASSING, Refused, Server, reason
-from enrich.index.protocol import IndexLost
-from enrich.records import WriteResult, WriteStatus
+from enrich.index.protocol import IndexLost, ended
+from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
-BULK_BYTES = (
-    8_000_000  # of a request, well below the 10 MB that hosted clusters like and the 100 MB they refuse
-)
+BULK_BYTES = 8_000_000  # of a request: hosted clusters like 10 MB at most, and refuse 100 MB
 LONGEST_ID = 512  # bytes
 
 _INTEGERS = frozenset({"byte", "short", "integer", "long"})
 _FLOATS = frozenset({"half_float", "float", "double"})
 
 
-def failure(id: str, revision: int, status: int, error: Mapping[str, Any]) -> WriteResult:
-    """How a failed item of a bulk ended, for what both modes treat alike.
+def failure(write: DocumentWrite, status: int, error: Mapping[str, Any]) -> WriteResult:
+    """How a write ended whose item of a bulk failed, for what both modes treat alike.
 
     Raises:
         IndexLost: the index or alias is not there, or cannot be written to.
@@ -32,7 +30,7 @@ def failure(id: str, revision: int, status: int, error: Mapping[str, Any]) -> Wr
     if kind == "index_not_found_exception" or (kind == "illegal_argument_exception" and "alias [" in text):
         raise IndexLost(text)
     passing = status == 429 or status >= 500 or kind in PASSING
-    return WriteResult(id, revision, WriteStatus.RETRY if passing else WriteStatus.REFUSED, text)
+    return ended(write, WriteStatus.RETRY if passing else WriteStatus.REFUSED, text)
 
 
 def compare(
