@@ -13,8 +13,8 @@ from hashlib import sha256
 from typing import Any
 
 from enrich.errors import IndexSetupError, UsageError
-from enrich.index.elastic.own import MADE_BY, OwnIndex, find, refuse_others
-from enrich.index.elastic.server import Refused, Server, uuid_of
+from enrich.index.elastic.own import MADE_BY, OwnIndex, refuse_others
+from enrich.index.elastic.server import Found, Refused, Server
 from enrich.index.mapping import Extras
 from enrich.index.protocol import IndexUnavailable, SearchIndex
 from enrich.model.head import Head
@@ -36,9 +36,9 @@ class _NextIndex(OwnIndex):
         self._stem = alias
         self._meta = {"made_by": MADE_BY, "made_for": sha256(wanted.encode()).hexdigest()}
 
-    def fits(self, found: Mapping[str, Any]) -> bool:
+    def fits(self, found: Found) -> bool:
         """Whether an index was made for the very mapping and settings of now."""
-        return bool(_meta(found).get("made_for") == self._meta["made_for"])
+        return bool(found.meta.get("made_for") == self._meta["made_for"])
 
 
 class Generations:
@@ -62,21 +62,21 @@ class Generations:
         return self._next
 
     def serving(self) -> tuple[str, str] | None:
-        found = find(self._server, self._alias)
-        return found and (found[0], uuid_of(found[1]))
+        found = self._serving.found()
+        return (found.name, found.uuid) if found else None
 
     def take_up(self) -> bool:
-        if served := find(self._server, self._alias):
-            refuse_others(self._alias, *served)
-        found = find(self._server, f"{self._alias}-next")
-        if found is None or self._next.fits(found[1]):
+        if served := self._serving.found():
+            refuse_others(self._alias, served)
+        found = self._next.found()
+        if found is None or self._next.fits(found):
             return found is not None
-        self._server.delete([found[0]])
+        self._server.delete([found.name])
         return False
 
     def drop(self) -> None:
-        if found := find(self._server, f"{self._alias}-next"):
-            self._server.delete([found[0]])
+        if found := self._next.found():
+            self._server.delete([found.name])
 
     def count(self) -> int:
         with self._there():
@@ -84,18 +84,16 @@ class Generations:
             return self._server.count(f"{self._alias}-next")
 
     def swap(self) -> tuple[str, str]:
-        made, served = find(self._server, f"{self._alias}-next"), find(self._server, self._alias)
+        made, served = self._next.found(), self._serving.found()
         if made is None:
             raise self._gone()
-        name, found = made
-        old = served and served[0]
-        meta = {**_meta(found), "replaces": old}
+        old = served.name if served else None
         with self._there():
-            self._server.put_mapping(name, dynamic="strict", _meta=meta)
-            self._server.refresh(name)
-        away = {"index": name, "alias": f"{self._alias}-next", "must_exist": True}
-        self._move(old, name, {"remove": away})
-        return name, uuid_of(found)
+            self._server.put_mapping(made.name, dynamic="strict", _meta={**made.meta, "replaces": old})
+            self._server.refresh(made.name)
+        away = {"index": made.name, "alias": f"{self._alias}-next", "must_exist": True}
+        self._move(old, made.name, {"remove": away})
+        return made.name, made.uuid
 
     @contextmanager
     def _there(self) -> Iterator[None]:
@@ -111,16 +109,15 @@ class Generations:
         return IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
 
     def rollback(self) -> tuple[str, str]:
-        served = find(self._server, self._alias)
-        before = served and _meta(served[1]).get("replaces")
-        found = self._ours().get(before) if before else None
-        if served is None or before is None or found is None:
+        served = self._serving.found()
+        before = served and self._ours().get(served.meta.get("replaces", ""))
+        if served is None or before is None:
             raise UsageError(
                 f"of alias {self._alias} no index is kept that served before: there is none to go back to"
             )
-        self._server.refresh(before)  # what it got last may not be searchable yet
-        self._move(served[0], before)
-        return before, uuid_of(found)
+        self._server.refresh(before.name)  # what it got last may not be searchable yet
+        self._move(served.name, before.name)
+        return before.name, before.uuid
 
     def _move(self, old: str | None, new: str, *also: Mapping[str, Any]) -> None:
         """The one step: a search finds the one index or the other."""
@@ -143,16 +140,16 @@ class Generations:
     def kept(self, most: int) -> dict[str, str]:
         ours = self._ours()
         kept: dict[str, str] = {}
-        served = find(self._server, self._alias)
-        name = served and _meta(served[1]).get("replaces")
+        served = self._serving.found()
+        name = served and served.meta.get("replaces")
         while name in ours and len(kept) < most:
-            kept[name] = uuid_of(ours[name])
-            name = _meta(ours[name]).get("replaces")
+            kept[name] = ours[name].uuid
+            name = ours[name].meta.get("replaces")
         return kept
 
     def prune(self, kept: Mapping[str, str]) -> list[str]:
         ours = self._ours()
-        removed = sorted(name for name in ours if name not in kept and not ours[name]["aliases"])
+        removed = sorted(name for name in ours if name not in kept and not ours[name].aliases)
         if removed:
             self._server.delete(removed)
         return removed
@@ -164,20 +161,14 @@ class Generations:
             return str(error)
         return None
 
-    def _ours(self) -> dict[str, dict[str, Any]]:
+    def _ours(self) -> dict[str, Found]:
         """All indices that the job made for this alias, by name."""
-        found = self._server.indices(f"{self._alias}-*")
         named = re.compile(re.escape(self._alias) + r"-\d{20}")
         return {
-            name: index
-            for name, index in found.items()
-            if named.fullmatch(name) and _meta(index).get("made_by") == MADE_BY
+            name: found
+            for name, found in self._server.indices(f"{self._alias}-*").items()
+            if named.fullmatch(name) and found.meta.get("made_by") == MADE_BY
         }
 
     def close(self) -> None:
         self._server.close()
-
-
-def _meta(found: Mapping[str, Any]) -> dict[str, Any]:
-    meta: dict[str, Any] = found["mappings"].get("_meta", {})
-    return meta

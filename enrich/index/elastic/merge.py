@@ -12,7 +12,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
-from enrich.index.elastic.server import Refused, Server, uuid_of
+from enrich.index.elastic.server import Found, Refused, Server
 from enrich.index.elastic.writing import bulk, compare, failure, takes_id
 from enrich.index.protocol import Facets, Hits, Query, ended
 from enrich.model.head import Head
@@ -43,44 +43,43 @@ class MergeIndex:
 
     def prepare(self) -> str:
         try:
-            name, found = _find(self._server, self._index)
-            missing = self._missing(name, found)
-            if missing:
-                self._server.put_mapping(name, properties=missing)
+            found = _find(self._server, self._index)
+            if missing := self._missing(found):
+                self._server.put_mapping(found.name, properties=missing)
         except Refused as error:
             raise IndexSetupError(f"index {self._index} cannot take our fields: {error.reason}") from None
-        return uuid_of(found)
+        return found.uuid
 
     def identity(self) -> str:
-        return uuid_of(_find(self._server, self._index)[1])
+        return _find(self._server, self._index).uuid
 
     def check(self) -> list[str]:
-        name, found = _find(self._server, self._index)
-        missing = self._missing(name, found)
+        found = _find(self._server, self._index)
+        missing = self._missing(found)
         wanted = ["read", "write", "view_index_metadata", *(["manage"] if missing else [])]
         if lacking := self._server.lacking([self._index], wanted):
             raise IndexSetupError(
                 f"the credentials lack {', '.join(lacking)}. See docs/index.md for what the portal grants"
             )
-        count = self._server.count(name)
-        lines = [f"{self._index} is the portal's index {name} with {count} documents"]
+        count = self._server.count(found.name)
+        lines = [f"{self._index} is the portal's index {found.name} with {count} documents"]
         if missing:
             lines.append(f"fields that will be added to its mapping: {', '.join(sorted(missing))}")
         return lines
 
-    def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-        self._by_alias = name != self._index
-        actual = found["mappings"].get("properties", {})
+    def _missing(self, found: Found) -> dict[str, Any]:
+        """The fields that an index lacks, which is written to as it allows."""
+        self._by_alias = found.name != self._index
         ours = dict(self._properties)
         # A portal's own listing_id of another type is left alone: the document's _id says the same.
-        self._writes_id = actual.get("listing_id", {"type": "keyword"}).get("type") == "keyword"
+        self._writes_id = found.fields.get("listing_id", {"type": "keyword"}).get("type") == "keyword"
         if not self._writes_id:
             del ours["listing_id"]
-        missing, conflicts = compare(ours, actual)
+        missing, conflicts = compare(ours, found.fields)
         if conflicts:
             raise IndexSetupError(
-                f"index {name}: {'; '.join(conflicts)}. Map the fields as docs/index.md says when the index "
-                "is next built, or set ENRICH_INDEX_MODE=own"
+                f"index {found.name}: {'; '.join(conflicts)}. Map the fields as docs/index.md says when the "
+                "index is next built, or set ENRICH_INDEX_MODE=own"
             )
         return missing
 
@@ -193,23 +192,15 @@ def _not_there(write: DocumentWrite) -> WriteResult:
     return ended(write, WriteStatus.DONE if write.document is None else WriteStatus.AWAITING)
 
 
-def _find(server: Server, name: str) -> tuple[str, dict[str, Any]]:
-    """The one index of that name, or behind that alias, with its mapping and settings."""
-    try:
-        found = server.indices(name)
-    except Refused as error:
-        if not error.absent:
-            raise
+def _find(server: Server, name: str) -> Found:
+    """The one index of that name, or behind that alias."""
+    found = server.one(name, "name one of them, or an alias of one, in ENRICH_INDEX")
+    if found is None:
         raise IndexSetupError(
             f"there is no index or alias {name}: in mode merge the portal's own index is needed. "
             "Check ENRICH_INDEX, or set ENRICH_INDEX_MODE=own for an index of our own"
-        ) from None
-    if len(found) > 1:
-        raise IndexSetupError(
-            f"{name} leads to several indices ({', '.join(sorted(found))}): name one of them, or "
-            "an alias of one, in ENRICH_INDEX"
         )
-    return next(iter(found.items()))
+    return found
 
 
 def covering(new: Any, old: Any) -> Any:

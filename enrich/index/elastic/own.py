@@ -13,7 +13,7 @@ from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, walk
-from enrich.index.elastic.server import Refused, Server, uuid_of
+from enrich.index.elastic.server import Found, Refused, Server
 from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query, ended
@@ -52,26 +52,26 @@ class OwnIndex:
 
     def prepare(self) -> str:
         try:
-            name, found = find(self._server, self._alias) or self._create()
-            missing = self._missing(name, found)
-            if missing or found["mappings"].get("dynamic") != "strict":
-                marked = {**found["mappings"].get("_meta", {}), "made_by": MADE_BY}
-                self._server.put_mapping(name, dynamic="strict", _meta=marked, properties=missing)
+            found = self.found() or self._create()
+            missing = self._missing(found)
+            if missing or found.mapping.get("dynamic") != "strict":
+                marked = {**found.meta, "made_by": MADE_BY}
+                self._server.put_mapping(found.name, dynamic="strict", _meta=marked, properties=missing)
             if others := self._others(found):
-                self._server.put_settings(name, others)
+                self._server.put_settings(found.name, others)
         except Refused as error:
             raise IndexSetupError(
                 f"index {self._alias} cannot be set up: {error.reason}. Correct ENRICH_INDEX_MAPPING or "
                 f"ENRICH_INDEX_SETTINGS if they say so. {_REBUILD}"
             ) from None
-        return uuid_of(found)
+        return found.uuid
 
     def identity(self) -> str | None:
-        found = find(self._server, self._alias)
-        return found and uuid_of(found[1])
+        found = self.found()
+        return found.uuid if found else None
 
     def check(self) -> list[str]:
-        found = find(self._server, self._alias)
+        found = self.found()
         names = [self._alias, f"{self._alias}-*"]
         if lacking := self._server.lacking(names, ["read", "write", "manage"]):
             raise IndexSetupError(
@@ -80,14 +80,30 @@ class OwnIndex:
             )
         if found is None:
             return [f"alias {self._alias} is not there yet and will be created"]
-        name, index = found
-        count = self._server.count(name)
-        lines = [f"alias {self._alias} is index {name} with {count} documents"]
-        if missing := self._missing(name, index):
+        count = self._server.count(found.name)
+        lines = [f"alias {self._alias} is index {found.name} with {count} documents"]
+        if missing := self._missing(found):
             lines.append(f"fields that will be added or changed: {', '.join(sorted(missing))}")
         return lines
 
-    def _create(self) -> tuple[str, dict[str, Any]]:
+    def found(self) -> Found | None:
+        """The index behind the alias; None where there is no such alias."""
+        found = self._server.one(self._alias, "have it lead to one, or choose another ENRICH_INDEX")
+        if found and found.name == self._alias:
+            raise IndexSetupError(
+                f"{self._alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
+                f"ENRICH_INDEX, or remove that index if nobody needs it"
+            )
+        return found
+
+    def _standing(self) -> Found:
+        """The index behind the alias, which is there."""
+        found = self.found()
+        if found is None:
+            raise IndexLost(f"alias {self._alias} is gone")
+        return found
+
+    def _create(self) -> Found:
         """Create index and alias in one step. Of two processes, one wins: an alias has one write index."""
         name = f"{self._stem}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         try:
@@ -98,37 +114,30 @@ class OwnIndex:
                 settings=self._settings,
             )
         except (Refused, IndexUnavailable):  # the latter: OpenSearch answers 500 to the one that loses
-            if found := find(self._server, self._alias):
-                return found
-            raise
-        found = find(self._server, self._alias)
-        if found is None:
-            raise IndexLost(f"alias {self._alias} vanished right after it was made")
-        return found
+            if self.found() is None:
+                raise
+        return self._standing()
 
-    def _missing(self, name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that index `name` lacks; refuses an index that is not ours, or contradicts us."""
-        refuse_others(self._alias, name, found)
-        have = found["mappings"].get("properties", {})
-        missing, conflicts = compare(self._mapping["properties"], have)
+    def _missing(self, found: Found) -> dict[str, Any]:
+        """The fields that an index lacks; refuses one that is not ours, or contradicts us."""
+        refuse_others(self._alias, found)
+        missing, conflicts = compare(self._mapping["properties"], found.fields)
         fixed = [setting for setting in self._others(found) if setting.startswith(_FIXED)]
         conflicts += [f"it was made with another setting {setting}" for setting in fixed]
         if conflicts:
-            raise IndexSetupError(f"index {name}: {'; '.join(conflicts)}. {_REBUILD}")
+            raise IndexSetupError(f"index {found.name}: {'; '.join(conflicts)}. {_REBUILD}")
         # What else a field of the buyer's says, such as a sub-field, is Elasticsearch's to accept.
-        differing = {n: spec for n, spec in self._extras.properties.items() if have.get(n, spec) != spec}
-        return {**missing, **differing}
+        extra = self._extras.properties
+        return missing | {name: spec for name, spec in extra.items() if found.fields.get(name, spec) != spec}
 
-    def _others(self, found: Mapping[str, Any]) -> dict[str, Any]:
+    def _others(self, found: Found) -> dict[str, Any]:
         """The settings that the index has otherwise."""
-        have = flat(found["settings"]["index"])
+        have = flat(found.settings)
         return {name: value for name, value in self._settings.items() if have.get(name) != value}
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
-        concrete = (
-            _concrete(self._server, self._alias) if any(write.document is None for write in writes) else ""
-        )
+        concrete = self._standing().name if any(write.document is None for write in writes) else ""
         results: dict[str, WriteResult] = {}
         sent: list[DocumentWrite] = []
         operations: list[bytes] = []
@@ -172,47 +181,13 @@ class OwnIndex:
         self._server.close()
 
 
-def find(server: Server, alias: str) -> tuple[str, dict[str, Any]] | None:
-    """The index behind the alias with its mapping and settings; None where there is no such alias."""
-    try:
-        found = server.indices(alias)
-    except Refused as error:
-        if error.absent:
-            return None
-        raise
-    if alias in found:
-        raise IndexSetupError(
-            f"{alias} is an index, but ENRICH_INDEX names an alias in mode own: choose another "
-            f"ENRICH_INDEX, or remove that index if nobody needs it"
-        )
-    if len(found) > 1:
-        raise IndexSetupError(
-            f"alias {alias} leads to several indices ({', '.join(sorted(found))}): take it away "
-            "from all but one, or choose another ENRICH_INDEX"
-        )
-    return next(iter(found.items()))
-
-
-def refuse_others(alias: str, name: str, found: Mapping[str, Any]) -> None:
+def refuse_others(alias: str, found: Found) -> None:
     """Refuse an index that is not ours, unless it has no fields yet."""
-    mappings = found["mappings"]
-    if mappings.get("properties") and mappings.get("_meta", {}).get("made_by") != MADE_BY:
+    if found.fields and found.meta.get("made_by") != MADE_BY:
         raise IndexSetupError(
-            f"index {name} behind alias {alias} was not made by this job, which would replace its "
+            f"index {found.name} behind alias {alias} was not made by this job, which would replace its "
             "documents: set ENRICH_INDEX_MODE=merge to add fields to them, or choose another ENRICH_INDEX"
         )
-
-
-def _concrete(server: Server, alias: str) -> str:
-    """The index behind the alias, to address deletes to.
-
-    A delete with an external version to an alias that is gone would create an index of the alias's name,
-    `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
-    """
-    found = find(server, alias)
-    if found is None:
-        raise IndexLost(f"alias {alias} is gone")
-    return found[0]
 
 
 def _settle(
@@ -236,6 +211,11 @@ def _settle(
 
 
 def _operation(write: DocumentWrite, concrete: str) -> bytes:
+    """A write as a bulk has it; deletes go to the `concrete` index.
+
+    A delete with an external version to an alias that is gone would create an index of the alias's name,
+    `require_alias` or not (seen on 8.19 and 9.2), and that would block the alias for good.
+    """
     if not takes_id(write.id):
         raise ValueError(f"the id is empty, or longer than the {LONGEST_ID} bytes that Elasticsearch takes")
     meta: dict[str, Any] = {"_id": write.id, "version": write.revision, "version_type": "external"}

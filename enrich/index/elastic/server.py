@@ -37,6 +37,22 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """An index as the server has it."""
+
+    name: str
+    uuid: str
+    """Another index of the same name has another."""
+    aliases: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    mapping: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    """The mapping of each field."""
+    meta: Mapping[str, Any]
+    """What whoever made it wrote into its mapping."""
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """Where the server is, and how to get in; nothing was asked of it yet."""
 
@@ -120,9 +136,25 @@ class Server(ABC):
 
     # Indices
 
-    def indices(self, names: str) -> dict[str, dict[str, Any]]:
-        """Index -> its aliases, mappings and settings, of a name, an alias or a pattern."""
-        return self.call("GET", f"/{_part(names)}")
+    def indices(self, names: str) -> dict[str, Found]:
+        """The indices of a name, an alias or a pattern, by name."""
+        return {name: _found(name, told) for name, told in self.call("GET", f"/{_part(names)}").items()}
+
+    def one(self, name: str, remedy: str) -> Found | None:
+        """The index of this name, or behind this alias; None where there is none.
+
+        Raises:
+            IndexSetupError: there are several; `remedy` says what to do about it.
+        """
+        try:
+            found = self.indices(name)
+        except Refused as error:
+            if error.absent:
+                return None
+            raise
+        if len(found) > 1:
+            raise IndexSetupError(f"{name} leads to several indices ({', '.join(sorted(found))}): {remedy}")
+        return next(iter(found.values()))
 
     def mappings(self, name: str) -> dict[str, dict[str, Any]]:
         return self.call("GET", f"/{_part(name)}/_mapping")
@@ -213,9 +245,10 @@ class Server(ABC):
         return IndexUnavailable(f"no connection to {self.where}: {cause[1] if cause else message[:200]}")
 
 
-def uuid_of(found: Mapping[str, Any]) -> str:
-    """Which index it is, of what `Server.indices` says of one: another of the same name has another."""
-    return str(found["settings"]["index"]["uuid"])
+def _found(name: str, told: Mapping[str, Any]) -> Found:
+    settings, mapping = told["settings"]["index"], told["mappings"]
+    fields, meta = mapping.get("properties", {}), mapping.get("_meta", {})
+    return Found(name, settings["uuid"], told["aliases"], settings, mapping, fields, meta)
 
 
 def _part(name: str) -> str:
