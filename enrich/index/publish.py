@@ -74,13 +74,12 @@ class _Batches:
         self.failed: list[BaseException] = []
         """What ended a batch or the reading of them, the first first. Whoever waits in a batch looks here."""
 
-    def send(self, pages: Iterator[list[OutboxRow]], send: Callable[[list[OutboxRow]], bool]) -> bool:
-        """Send each page; whether `send` said of any that it is to be sent again."""
-        again: list[bool] = []
+    def send(self, pages: Iterator[list[OutboxRow]], send: Callable[[list[OutboxRow]], None]) -> None:
+        """Send each page."""
 
         def sent(rows: list[OutboxRow]) -> None:
             try:
-                again.append(send(rows))
+                send(rows)
             except BaseException as error:
                 self.failed.append(error)
 
@@ -98,7 +97,6 @@ class _Batches:
         if self.failed:
             first, self.failed = self.failed[0], []
             raise first
-        return any(again)
 
 
 class Publisher:
@@ -116,6 +114,7 @@ class Publisher:
         self._until: Callable[[], bool] = lambda: False
         self._check: Callable[[], None] = lambda: None
         self._started = False
+        self._outdated = False  # whether documents were that this walk through the outbox sent
         self._overtaken: set[str] = set()
         self._batches = _Batches()
         self._counting = Lock()
@@ -135,13 +134,13 @@ class Publisher:
         """
         self._until, self._check = until, check
         with suppress(_Ended):
-            losses, written, prepared, again = 0, 0, False, True
-            while again:
+            losses, written, prepared = 0, 0, False
+            while self._outdated or not prepared:
                 try:
                     if not prepared:
                         self._patiently(self._prepare)
-                        prepared = True
-                    again = self._batches.send(self._pages(), self._send)
+                    prepared, self._outdated = True, False
+                    self._batches.send(self._pages(), self._send)
                 except IndexLost as error:
                     done = self.figures.written + self.figures.removed
                     losses, written = (losses + 1 if done == written else 1), done
@@ -178,13 +177,11 @@ class Publisher:
         if self._batches.failed or self._until():
             raise _Ended
 
-    def _send(self, rows: list[OutboxRow]) -> bool:
-        """Write one batch; whether documents of it were outdated."""
+    def _send(self, rows: list[OutboxRow]) -> None:
+        """Write one batch."""
         pending = {row.id: row for row in rows}
-        outdated = False
 
         def attempt() -> None:
-            nonlocal outdated
             self._check()
             results = self._index.write(
                 [_write(row, self._heads, self._settings) for row in pending.values()]
@@ -193,13 +190,12 @@ class Publisher:
                 results = [self._overtaken_once(result) for result in results]
             self._outbox.record(results)
             with self._counting:
-                outdated |= self._count(results, pending)
+                self._count(results, pending)
             if pending:
                 why = next(result.error for result in results if result.status is WriteStatus.RETRY)
                 raise IndexUnavailable(f"{len(pending)} documents were put off: {why}")
 
         self._patiently(attempt)
-        return outdated
 
     def _overtaken_once(self, result: WriteResult) -> WriteResult:
         """Refused, where the index again holds a later version and does not say which: not tried for ever."""
@@ -210,8 +206,7 @@ class Publisher:
         self._overtaken.add(result.id)
         return result
 
-    def _count(self, results: list[WriteResult], pending: dict[str, OutboxRow]) -> bool:
-        outdated = False
+    def _count(self, results: list[WriteResult], pending: dict[str, OutboxRow]) -> None:
         for result in results:
             self.figures.answered(result.status.value)
             if result.status is WriteStatus.RETRY:
@@ -222,8 +217,7 @@ class Publisher:
                 self.figures.written += not row.gone
             elif result.status is WriteStatus.REFUSED:
                 self.refusals.add(result)
-            outdated |= result.status is WriteStatus.OUTDATED
-        return outdated
+            self._outdated |= result.status is WriteStatus.OUTDATED
 
     def _patiently(self, work: Callable[[], None]) -> None:
         seconds = self._settings.outage_seconds
