@@ -1,6 +1,7 @@
-"""Files and folders that are written beside their place and then put there in one step.
+"""Files that people name, read and written, and files and folders that appear in one step.
 
-Whoever looks finds the old one or the new one, never a part, whenever the writing process may die.
+The latter are written beside their place and then put there: whoever looks finds the old one or the new one,
+never a part, whenever the writing process may die.
 """
 
 import errno
@@ -15,6 +16,20 @@ from enrich.errors import UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that a disk is full, or one's share of it."""
+
+
+@contextmanager
+def reading(file: str, kind: type[UsageError] = UsageError) -> Iterator[None]:
+    """Where a text `file` that a person named is read.
+
+    Raises:
+        UsageError: it cannot be read; of this `kind`.
+    """
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise kind(f"{file} cannot be read: {reason}") from None
 
 
 @contextmanager

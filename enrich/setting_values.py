@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
+from enrich.atomic import reading
 from enrich.errors import SettingsError
 
 IN_FILE = "_FILE"
@@ -183,11 +184,8 @@ def surroundings() -> dict[str, str | None]:
     Raises:
         SettingsError: `.env` cannot be read.
     """
-    try:
+    with reading("the file .env in the working folder", SettingsError):
         return {**dotenv_values(".env"), **os.environ}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise SettingsError(f"the file .env in the working folder cannot be read: {reason}") from None
 
 
 def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[str, str]:
@@ -204,11 +202,8 @@ def from_files(names: Iterable[str], environ: Mapping[str, str | None]) -> dict[
             continue
         if given.get(name):
             raise SettingsError(f"{name} and {name}{IN_FILE} are both set: unset one of them")
-        try:
+        with reading(f"{name}{IN_FILE}: {path}", SettingsError):
             found[name] = line(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise SettingsError(f"{name}{IN_FILE}: {path} cannot be read: {reason}") from None
         if not found[name].strip():
             raise SettingsError(f"{name}{IN_FILE}: {path} is empty; write the secret into it")
     return found

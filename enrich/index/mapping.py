@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enrich.atomic import reading
 from enrich.errors import SettingsError
 from enrich.index.document import properties as own_properties
 from enrich.model.head import Head
@@ -73,11 +74,11 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
+    with reading(where, SettingsError):
+        text = path.read_text(encoding="utf-8")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{where} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, or not JSON
+        found = json.loads(text)
+    except ValueError as error:
         raise SettingsError(f"{where} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise SettingsError(f"{where} is not a JSON object")

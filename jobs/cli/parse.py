@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from enrich.atomic import reading
 from enrich.errors import UsageError
 from enrich.index.protocol import Query
 from enrich.model.head import Head
@@ -33,11 +34,8 @@ def read_ids(path: Path | None) -> tuple[str, ...] | None:
     """
     if path is None:
         return None
-    try:
+    with reading(f"--ids {path}:"):
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"--ids {path}: cannot be read: {reason}") from None
     ids = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not ids:
         raise UsageError(f"--ids {path}: holds no id; write one a line")
@@ -70,11 +68,8 @@ def read_said(path: Path, heads: Sequence[Head], by: str | None) -> list[Said]:
     Raises:
         UsageError: the file cannot be read, lacks a column, or a line is no override.
     """
-    try:
+    with reading(f"--import {path}:"):
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"--import {path}: cannot be read: {reason}") from None
     columns, rows = read_table(text, f"--import {path}")
     if missing := {"listing_id", "field", "value"} - set(columns):
         raise UsageError(f"--import {path}: lacks the column {', '.join(sorted(missing))}")

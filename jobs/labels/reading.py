@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from enrich.atomic import reading
 from enrich.errors import UsageError
 from enrich.model.head import Head
 from enrich.source.urls import strip_url, url_key
@@ -41,11 +42,8 @@ def import_labels(records: Records, path: Path, by: str | None) -> Imported:
     """
     labels = Labels(records.database)
     heads = records.bundle.heads
-    try:
+    with reading(str(path)):
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"{path} cannot be read: {reason}") from None
     read = _tasks(text, path, heads) if path.suffix == ".json" else _table(text, path, records, labels)
     if not read:
         names = ", ".join(head.name for head in heads)
