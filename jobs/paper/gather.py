@@ -17,6 +17,7 @@ from enrich.state.runs import Run
 from enrich.state.summary import summary
 from jobs.run.services import Records
 from jobs.views.show import explain
+from jobs.views.status import took
 
 HOMES = 24
 DOUBTFUL, NEAR = 4, 0.2  # of each head, and how near to where its answer turns
@@ -135,7 +136,6 @@ def _ahead(run: Run) -> Mapping[str, Any]:
 
 def _counts(run: Run) -> dict[str, float]:
     figures, ahead = run.figures, _ahead(run)
-    took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     found = figures.get("discovery", {})
     documents = figures.get("documents", {})
     return {
@@ -147,7 +147,7 @@ def _counts(run: Run) -> dict[str, float]:
         "cached": max(figures.get("cached", 0) - ahead.get("fetched", 0) - ahead.get("unchanged", 0), 0),
         **{name: documents.get(name, 0) for name in ("written", "removed", "refused")},
         "new": found.get("new", 0),
-        "seconds": took,
+        "seconds": took(run) or 0.0,
     }
 
 

@@ -152,11 +152,11 @@ def _runs(runs: Sequence[Run]) -> Table:
     table.add_column("ended")
     for run in runs:
         figures = run.figures
-        took = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
+        seconds = took(run)
         table.add_row(
             f"{run.started_at:%Y-%m-%d %H:%M:%S}",
             run.kind,
-            "-" if took is None else duration(took),
+            "-" if seconds is None else duration(seconds),
             f"{figures.get('listings', 0):,}",
             f"{figures.get('photos', 0):,}",
             f"{figures.get('photos_per_second', 0):.1f}",
@@ -165,6 +165,11 @@ def _runs(runs: Sequence[Run]) -> Table:
             escape(ended(run)),
         )
     return table
+
+
+def took(run: Run) -> float | None:
+    """Seconds; None where it did not end."""
+    return (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
 
 
 def ended(run: Run) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from enrich.state.runs import Run
-from jobs.views.status import duration, ended
+from jobs.views.status import duration, ended, took
 
 STAGES = ("discover", "claim", "fetch", "decode", "score", "aggregate", "save", "publish")
 PER_PHOTO = ("fetch", "decode", "score")
@@ -85,16 +85,16 @@ def _tall(told: Mapping[str, tuple[str, str]]) -> Picture:
 
 def bars(runs: Sequence[Run]) -> list[Bar]:
     """The runs that ended, the oldest first: how long each took, of the longest one."""
-    done = [(run, (run.finished_at - run.started_at).total_seconds()) for run in runs if run.finished_at]
-    longest = max((took for _, took in done), default=0.0) or 1.0
+    done = [(run, seconds) for run in runs if (seconds := took(run)) is not None]
+    longest = max((seconds for _, seconds in done), default=0.0) or 1.0
     return [
         Bar(
             number,
-            max(100 * took / longest, 2.0),
+            max(100 * seconds / longest, 2.0),
             {0: "well", 1: "trouble", 130: "stopped", 143: "stopped", 75: "stopped"}.get(
                 run.exit_code or 0, "failed"
             ),
-            f"{run.kind}, {run.started_at:%Y-%m-%d %H:%M}, {duration(took)}: {ended(run)}",
+            f"{run.kind}, {run.started_at:%Y-%m-%d %H:%M}, {duration(seconds)}: {ended(run)}",
         )
-        for number, (run, took) in enumerate(reversed(done))
+        for number, (run, seconds) in enumerate(reversed(done))
     ]

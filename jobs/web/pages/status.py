@@ -16,7 +16,7 @@ from enrich.state.runs import Run
 from enrich.state.summary import Summary, quarantined, summary
 from jobs.run.drift import read
 from jobs.run.services import Services
-from jobs.views.status import backfill_line, duration, ended
+from jobs.views.status import backfill_line, duration, ended, took
 from jobs.web.access import Editor
 from jobs.web.drawing import bars, picture
 from jobs.web.pages.listing import known_listing
@@ -81,7 +81,7 @@ def show(request: Request, services: Opened, tried: int | None = None) -> Respon
         "runs": runs[:10],
         "ended": ended,
         "duration": duration,
-        "took": _took,
+        "took": took,
         "failures": _failures(runs),
         "drift": [] if night is None else list(read(night).values()),
         "night": night,
@@ -111,10 +111,6 @@ def _standing(request: Request) -> Standing:
         state.standing = Standing()
     found: Standing = state.standing
     return found
-
-
-def _took(run: Run) -> float | None:
-    return (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
 
 
 def _find(services: Services) -> Found:
