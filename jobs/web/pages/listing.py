@@ -52,6 +52,19 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What somebody just said of a listing, for the page that follows it, and for its *Undo*."""
+
+    id: str
+    field: str
+    before: str | None
+    """What a person had said before, as a form says it; None where nobody had."""
+    note: str
+    waits: str | None
+    """Why buyers do not find it so yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A head's answer: published, by the model, and by a person."""
 
@@ -70,26 +83,20 @@ class Answer:
 @router.get("/listing/{id:path}")
 def listing(request: Request, services: Opened, id: str, said: str = "") -> Response:
     id = known_listing(services, id or request.query_params.get("id", ""))
-    last: Mapping[str, str] = request.app.state.changes.get(said, {})
-    last = last if last.get("id") == id else {}
-    changed, before = last.get("changed", ""), last.get("before")
-    note, waits = last.get("note", ""), last.get("waits", "")
+    change: Change | None = request.app.state.changes.get(said)
     told = explain(services, id)
     heads = services.bundle.at(told["arithmetic"]).heads
     shots = _shots(told, heads)
     columns = told["columns"] or {}
-    given: dict[str, Any] = {
-        "listing": told,
-        "title": next((str(columns[name]) for name in TITLES if columns.get(name)), id),
-        "groups": _by_room(shots, heads),
-        "answers": [_answer(head, told, shots) for head in heads] if told["attributes"] else [],
-        "changed": changed,
-        "before": before,
-        "note": note,
-        "waits": waits,
-        "history": told["history"],
-    }
-    return render(request, "listing.html", **given)
+    return render(
+        request,
+        "listing.html",
+        listing=told,
+        title=next((str(columns[name]) for name in TITLES if columns.get(name)), id),
+        groups=_by_room(shots, heads),
+        answers=[_answer(head, told, shots) for head in heads] if told["attributes"] else [],
+        change=change if change and change.id == id else None,
+    )
 
 
 @router.post("/override")
@@ -111,16 +118,16 @@ async def override(
     if "\0" in field + note:  # which Postgres does not keep
         raise HTTPException(400, "Field and note cannot hold such a sign.")
     who = said_by(request, services)
-    told = await run_in_threadpool(_say, services, id, field, value, note.strip() or None, who)
-    link = listing_link(told["id"])
-    said = _kept(request.app.state.changes, told)
+    change = await run_in_threadpool(_say, services, id, field, value, note.strip() or None, who)
+    link = listing_link(change.id)
+    said = _kept(request.app.state.changes, change)
     return RedirectResponse(f"{link}{'&' if '?' in link else '?'}said={said}", 303)
 
 
 def _say(
     services: Services, id: str, field: str, value: str | None, note: str | None, who: str | None
-) -> dict[str, str]:
-    """Set or clear an override and publish it; what the page is to tell of it."""
+) -> Change:
+    """Set or clear an override, and publish it."""
     id = known_listing(services, id)
     earlier = {one.field: one for one in services.overrides.of([id]).get(id, [])}.get(field)
     if value is None:
@@ -128,11 +135,8 @@ def _say(
     else:
         field, meant = read_assignment(f"{field}={value}", services.bundle.heads)
         services.overrides.set_override(id, field, meant, note, who)
-    waits = publish_at_once(services, [id])
-    told = {"id": id, "changed": field}
-    if earlier is not None:
-        told |= {"before": _typed(earlier), "note": earlier.note or ""}
-    return told | ({"waits": waits} if waits else {})
+    before, note = (None, "") if earlier is None else (_typed(earlier), earlier.note or "")
+    return Change(id, field, before, note, publish_at_once(services, [id]))
 
 
 def _typed(said: Override) -> str:
@@ -140,14 +144,14 @@ def _typed(said: Override) -> str:
     return ",".join(said.value) if isinstance(said.value, tuple) else WORDS[said.value]
 
 
-def _kept(changes: dict[str, dict[str, str]], told: dict[str, str]) -> str:
-    """What to ask for it by. It is kept here, not in the address: a link from somebody writes nothing on
-    the page, and nothing for *Undo* to say."""
+def _kept(changes: dict[str, Change], change: Change) -> str:
+    """By what to ask for it. It is kept here, not in the address: a link from somebody writes nothing on the
+    page, and nothing for *Undo* to say."""
     while len(changes) >= MOST_KEPT:
         changes.pop(next(iter(changes)), None)
-    id = token_urlsafe(9)
-    changes[id] = told
-    return id
+    said = token_urlsafe(9)
+    changes[said] = change
+    return said
 
 
 def known_listing(services: Services, id: str) -> str:
