@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column, Table
 from rich.text import Text
 
 from enrich.model.kind import SIGNS, Kind
@@ -26,6 +27,16 @@ class _Console(Console):
 def console() -> Console:
     """A console on stdout; wide where it is no terminal, so that a file or pipe gets whole lines."""
     return _Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def table(*columns: str | Column, title: str | None = None) -> Table:
+    """A table for people, without rows."""
+    return Table(*columns, title=title, title_justify="left", header_style="bold")
+
+
+def whole(*headers: str) -> list[Column]:
+    """Columns of which all is shown, on several lines where the terminal is narrow."""
+    return [Column(header, overflow="fold") for header in headers]
 
 
 def print_json(value: Any) -> None:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from enrich.model.head import Head
 from enrich.settings import Settings
 from jobs.demo.homes import Home
-from jobs.views import answer, console
+from jobs.views import answer, console, table
 
 
 def show_start(homes: Sequence[Home], settings: Settings, photo_host: str) -> None:
@@ -32,21 +31,19 @@ def show_homes(
     """Print what was found of each home; where the pictures are known, where the model is wrong."""
     ordered = sorted(heads, key=lambda head: not head.rules.is_yes_or_no)
     known = any(photo.shows for home in homes for photo in home.photos)
-    table = Table(header_style="bold")
-    for title in ("listing", "photos", *(head.rules.title(head.name) for head in ordered)):
-        table.add_column(title)
+    told = table("listing", "photos", *(head.rules.title(head.name) for head in ordered))
     if known:
-        table.add_column("really in the pictures")
+        told.add_column("really in the pictures")
     for home in homes:
         document = found.get(home.id, {})
         cells = [escape(home.id), f"{len(home.photos)}", *(_cell(home, document, head) for head in ordered)]
         if known:
             yes = [head.name for head in ordered if head.rules.is_yes_or_no and home.shows(head.name)]
             cells.append(", ".join(dict.fromkeys(yes + sorted(home.rooms_shown))))
-        table.add_row(*cells)
+        told.add_row(*cells)
     out = console()
     out.print()
-    out.print(table)
+    out.print(told)
     out.print(
         "✓ yes  ✗ no  ? unknown, for no home is said to lack something on fewer than "
         f"{min_photos_false} photos (ENRICH_MIN_PHOTOS_FALSE)"

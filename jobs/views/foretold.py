@@ -3,10 +3,10 @@
 from dataclasses import asdict
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column
 
 from jobs.run.foretell import Example, Foretold
-from jobs.views import console, print_json
+from jobs.views import console, print_json, table, whole
 
 
 def show_foretold(foretold: Foretold, *, as_json: bool) -> None:
@@ -33,18 +33,15 @@ def show_foretold(foretold: Foretold, *, as_json: bool) -> None:
     if not foretold.flips:
         out.print("No filter of them would change; nothing was written.")
         return
-    table = Table(header_style="bold")
-    for title in ("filter", "change", "listings", "share", "such as", "decided by"):
-        table.add_column(
-            title, overflow="fold", justify="right" if title in ("listings", "share") else "left"
-        )
+    counts = [Column(header, overflow="fold", justify="right") for header in ("listings", "share")]
+    changes = table(*whole("filter", "change"), *counts, *whole("such as", "decided by"))
     for field, by_change in sorted(foretold.flips.items()):
-        table.add_row(field, "any", f"{by_change['']:,}", f"{by_change[''] / foretold.sampled:.1%}", "", "")
+        changes.add_row(field, "any", f"{by_change['']:,}", f"{by_change[''] / foretold.sampled:.1%}", "", "")
         for change, share in sorted(shares[field].items(), key=lambda one: -one[1]):
             examples = foretold.examples[field, change]
             shown = ["\n".join(map(cell, examples)) for cell in (_listing, _evidence)]
-            table.add_row("", change, f"{by_change[change]:,}", f"{share:.1%}", *shown)
-    out.print(table)
+            changes.add_row("", change, f"{by_change[change]:,}", f"{share:.1%}", *shown)
+    out.print(changes)
     out.print(
         "Nothing was written. `enrich backfill --stale-bundle --max-flips …` rolls it out up to a bound."
     )

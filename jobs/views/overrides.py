@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 from rich.markup import escape
-from rich.table import Table
 
 from enrich.model.kind import WORDS
 from enrich.state.overrides import Override, Overrides
-from jobs.views import console, print_json
+from jobs.views import console, print_json, table, whole
 
 PAGE = 1_000
 
@@ -23,13 +22,11 @@ def show_overrides(overrides: Overrides, as_json: bool) -> None:
             ]
         )
         return
-    table = Table(header_style="bold")
-    for title in ("listing", "field", "value", "by", "at", "note"):
-        table.add_column(title, overflow="fold")
+    shown = table(*whole("listing", "field", "value", "by", "at", "note"))
     for id, o in rows:
         value = ", ".join(o.value) if isinstance(o.value, tuple) else WORDS[o.value]
-        table.add_row(*map(escape, (id, o.field, value, o.by or "", f"{o.at:%Y-%m-%d %H:%M}", o.note or "")))
-    console().print(table if table.row_count else "No overrides.")
+        shown.add_row(*map(escape, (id, o.field, value, o.by or "", f"{o.at:%Y-%m-%d %H:%M}", o.note or "")))
+    console().print(shown if shown.row_count else "No overrides.")
 
 
 def _all(overrides: Overrides) -> Iterator[tuple[str, Override]]:

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from enrich.index.protocol import Hits, Query
 from enrich.model.head import Head
-from jobs.views import answer, console
+from jobs.views import answer, console, table
 
 
 def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence[str]) -> None:
@@ -19,16 +18,14 @@ def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence
         return
     ordered = sorted(heads, key=lambda head: not head.rules.is_yes_or_no)
     columns = list(dict.fromkeys([*columns, *query.where]))
-    table = Table(header_style="bold")
-    for title in ("listing", *columns, *(head.rules.title(head.name) for head in ordered)):
-        table.add_column(title)
+    found = table("listing", *columns, *(head.rules.title(head.name) for head in ordered))
     for document in hits.documents:
-        table.add_row(
+        found.add_row(
             escape(str(document["listing_id"])),
             *(_text(document.get(name)) for name in columns),
             *(answer(head.rules, head.name, document) for head in ordered),
         )
-    out.print(table)
+    out.print(found)
     told = query.has or [head.name for head in heads if head.rules.is_yes_or_no]
     for document in hits.documents:
         for line in _evidence(document, told):

@@ -6,11 +6,10 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 from rich.markup import escape
-from rich.table import Table
 
 from enrich.settings import Settings, variable
 from jobs.cli.redact import HIDDEN
-from jobs.views import console
+from jobs.views import console, table, whole
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:
@@ -36,14 +35,12 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
 def show_settings(settings: Settings, scores_in: str, warnings: Sequence[str] = ()) -> None:
     """Print the settings; those that differ from their default stand out. Below them, which arithmetic they
     come down to here, and `warnings`."""
-    table = Table(header_style="bold")
-    for title in ("variable", "value", "default", "meaning"):
-        table.add_column(title, overflow="fold")
+    shown = table(*whole("variable", "value", "default", "meaning"))
     for row in rows(settings):
         style = "bold" if row["set"] else None
         default = _text(row["default"]) if row["set"] else "[dim]=[/]"
-        table.add_row(row["variable"], _text(row["value"]), default, row["meaning"], style=style)
-    console().print(table)
+        shown.add_row(row["variable"], _text(row["value"]), default, row["meaning"], style=style)
+    console().print(shown)
     console().print(f"scores in {escape(scores_in)}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console().print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from enrich.model.aggregate import logits_of
 from enrich.model.bundle import Bundle
@@ -17,7 +17,7 @@ from enrich.state.history import history
 from enrich.state.queue import complete_scores
 from enrich.state.summary import ListingDetails, details
 from jobs.run.services import Records
-from jobs.views import answer, console
+from jobs.views import answer, console, table, whole
 
 CHANGES = 20  # of a listing's answers that are told
 
@@ -159,12 +159,10 @@ def _publication(listing: Mapping[str, Any]) -> str:
 
 def _attributes(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
     """One row per head: what is published, what the model says and why, and the photo that decided."""
-    published, model = (_flat(listing[name]) for name in ("attributes", "model_attributes"))
+    published, model = (flat(listing[name]) for name in ("attributes", "model_attributes"))
     found = listing["model_attributes"]["evidence"]
     overridden = {override["field"] for override in listing["overrides"]}
-    table = Table(header_style="bold")
-    for title in ("attribute", "published", "the model", "because", "decided by"):
-        table.add_column(title, overflow="fold")
+    shown = table(*whole("attribute", "published", "the model", "because", "decided by"))
     for head in heads:
         kind, name = head.rules, head.name
         field = kind.answer_field(name)
@@ -172,27 +170,23 @@ def _attributes(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
         if field in overridden:
             decided = f"a person; the model: {decided}"
         says = (answer(kind, name, document) for document in (published, model))
-        table.add_row(field, *says, escape(listing["why"].get(name, "made with another bundle")), decided)
+        shown.add_row(field, *says, escape(listing["why"].get(name, "made with another bundle")), decided)
     attributes = listing["attributes"]
-    table.caption = (
+    shown.caption = (
         f"{attributes['photos_seen']} of {attributes['photo_count']} photos seen, "
         f"{attributes['photos_failed']} failed"
     )
-    return table
+    return shown
 
 
-def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes as a document has them."""
     return {**attributes["fields"], **attributes["counts"]}
 
 
 def _photos(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
-    table = Table(title="photos", title_justify="left", header_style="bold")
-    table.add_column("#", justify="right")
-    table.add_column("status")
-    for head in heads:
-        table.add_column(head.name)
-    table.add_column("url", overflow="fold")
+    names = [head.name for head in heads]
+    shown = table(Column("#", justify="right"), "status", *names, *whole("url"), title="photos")
     for photo in listing["photos"]:
         status = photo["status"]
         if photo["error"]:
@@ -200,22 +194,21 @@ def _photos(listing: Mapping[str, Any], heads: Sequence[Head]) -> Table:
         if photo["next_try"]:
             status += f" (next try {photo['next_try']:%Y-%m-%d %H:%M} UTC)"
         cells = [_chance(head, photo["probabilities"].get(head.name)) for head in heads]
-        table.add_row(str(photo["position"]), escape(status), *cells, escape(photo["url"]))
-    return table
+        shown.add_row(str(photo["position"]), escape(status), *cells, escape(photo["url"]))
+    return shown
 
 
 def _history(changes: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="what was published, latest first", title_justify="left", header_style="bold")
-    for title in ("since (UTC)", "attribute", "before", "after", "by"):
-        table.add_column(title, overflow="fold")
+    columns = whole("since (UTC)", "attribute", "before", "after", "by")
+    shown = table(*columns, title="what was published, latest first")
     for one in changes:
         before = "" if one["first"] else told(one["before"])
         after = told(one["after"])
         if one["confidence"] is not None and one["cause"] != "person":
             after += f" {one['confidence']:.2f}"
         since = f"{one['at']:%Y-%m-%d %H:%M}"
-        table.add_row(since, one["field"], *map(escape, (before, after, author(one))))
-    return table
+        shown.add_row(since, one["field"], *map(escape, (before, after, author(one))))
+    return shown
 
 
 def told(value: Any) -> str:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head, least_backing
@@ -17,7 +17,7 @@ from enrich.state.runs import Run
 from enrich.state.summary import Summary
 from enrich.state.workers import Worker
 from jobs.run.drift import read
-from jobs.views import console, listed
+from jobs.views import console, listed, table
 
 WAITING = {"pending": "waiting", "leased": "being worked on", "retry": "in retry"}
 _ENDED = {None: "did not end", 0: "done", 1: "done, with trouble", 75: "busy", 130: "stopped", 143: "stopped"}
@@ -131,29 +131,22 @@ def _claim(head: Head) -> str:
 
 
 def _workers(workers: Sequence[Worker]) -> Table:
-    table = Table(title="at work now", title_justify="left", header_style="bold")
-    for title in ("host", "pid", "does", "since (UTC)", "last seen (UTC)"):
-        table.add_column(title)
-    table.add_column("listings in hand", justify="right")
+    in_hand = Column("listings in hand", justify="right")
+    shown = table("host", "pid", "does", "since (UTC)", "last seen (UTC)", in_hand, title="at work now")
     for worker in workers:
         since, seen = (f"{time:%Y-%m-%d %H:%M:%S}" for time in (worker.started, worker.seen))
         host, pid = escape(worker.host), str(worker.pid)
-        table.add_row(host, pid, escape(worker.doing), since, seen, f"{worker.listings:,}")
-    return table
+        shown.add_row(host, pid, escape(worker.doing), since, seen, f"{worker.listings:,}")
+    return shown
 
 
 def _runs(runs: Sequence[Run]) -> Table:
-    table = Table(title="last runs", title_justify="left", header_style="bold")
-    for title in ("started (UTC)", "kind"):
-        table.add_column(title)
-    for title in ("took", "listings", "photos", "photos/s", "written"):
-        table.add_column(title, justify="right")
-    table.add_column("photo failures")
-    table.add_column("ended")
+    numbers = ("took", "listings", "photos", "photos/s", "written")
+    counts = [Column(header, justify="right") for header in numbers]
+    shown = table("started (UTC)", "kind", *counts, "photo failures", "ended", title="last runs")
     for run in runs:
-        figures = run.figures
-        seconds = took(run)
-        table.add_row(
+        figures, seconds = run.figures, took(run)
+        shown.add_row(
             f"{run.started_at:%Y-%m-%d %H:%M:%S}",
             run.kind,
             "-" if seconds is None else duration(seconds),
@@ -164,7 +157,7 @@ def _runs(runs: Sequence[Run]) -> Table:
             listed(figures.get("failures", {})),
             escape(ended(run)),
         )
-    return table
+    return shown
 
 
 def took(run: Run) -> float | None:
