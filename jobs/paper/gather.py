@@ -16,6 +16,7 @@ from enrich.state.period import Came, Failed, Period
 from enrich.state.runs import Run
 from enrich.state.summary import summary
 from jobs.run.services import Records
+from jobs.views import words
 from jobs.views.show import explain
 from jobs.views.status import took
 
@@ -116,7 +117,7 @@ def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
         failures=failures,
         stages={name: seconds for name, seconds in stages.items() if seconds},
         answers=[
-            (_words(one.word) if one.word else _head(one.field), one.gained, one.lost)
+            (words(one.word) if one.word else _head(one.field), one.gained, one.lost)
             for one in periods.tally(database, period)
         ],
         histograms=list(_histograms(records, heads, period)),
@@ -155,17 +156,13 @@ def _gained(change: Came) -> list[str]:
     """The filters that find the listing now and did not before, in words."""
     if isinstance(change.after, list):
         before = change.before if isinstance(change.before, list) else []
-        return [_words(one) for one in change.after if one not in before]
+        return [words(one) for one in change.after if one not in before]
     return [_head(change.field)]
 
 
 def _head(field: str) -> str:
     found = overridable(field)
     return found[1] if found else field
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _homes(records: Records, came: Mapping[str, list[Came]]) -> list[Home]:

@@ -16,6 +16,7 @@ from enrich.state.history import history
 from jobs.paper.gather import Home, gather, runs_of
 from jobs.paper.thumbnails import thumbnails
 from jobs.run.services import Records
+from jobs.views import words
 from jobs.views.show import explain
 from jobs.views.status import duration, ended
 
@@ -109,4 +110,4 @@ def _said(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_said(inner)}" for name, inner in value.items())
-    return str(value).replace("_", " ")
+    return words(str(value))

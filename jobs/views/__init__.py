@@ -51,6 +51,11 @@ def answer(kind: Kind, name: str, document: Mapping[str, Any]) -> str:
     return text if found is ... else MARKS[found] + text[1:]
 
 
+def words(name: str) -> str:
+    """A class, a head or a kind of failure, as people write it: `living_room` is a living room."""
+    return name.replace("_", " ")
+
+
 def listed(counts: Mapping[str, Any]) -> str:
     """`kitchen 2, bathroom 1`; a dash where there is nothing."""
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"

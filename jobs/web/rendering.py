@@ -18,6 +18,7 @@ from enrich.index.query import MOST_VALUES
 from enrich.looks import colours
 from jobs.cli.parse import person
 from jobs.run.services import Services
+from jobs.views import words
 from jobs.web.asking import plain
 from jobs.web.photos import SIZES
 
@@ -114,11 +115,6 @@ def answered(text: str) -> str:
 def bar(of: Any) -> Markup:
     """A score as a bar: `jobs.web.pages.listing.Bar`."""
     return Markup(_environment().get_template("_bar.svg").render(bar=of))
-
-
-def words(name: str) -> str:
-    """A class of a head, as people write it: `living_room` is a living room."""
-    return name.replace("_", " ")
 
 
 def web_link(url: str) -> str | None:

@@ -18,7 +18,7 @@ from enrich.state.summary import details
 from jobs.cli.parse import read_assignment
 from jobs.run.publish import publish_at_once
 from jobs.run.services import Services
-from jobs.views.show import explain
+from jobs.views.show import explain, flat
 from jobs.web.access import Editor
 from jobs.web.pages.search import TITLES
 from jobs.web.rendering import Opened, Picture, listing_link, render, said_by
@@ -214,7 +214,7 @@ def _by_room(shots: Sequence[Shot], heads: Sequence[Head]) -> dict[str, list[Sho
 
 def _answer(head: Head, told: Mapping[str, Any], shots: Sequence[Shot]) -> Answer:
     kind, field = head.rules, head.rules.answer_field(head.name)
-    published, model = (_flat(told[name]) for name in ("attributes", "model_attributes"))
+    published, model = (flat(told[name]) for name in ("attributes", "model_attributes"))
     types = published.get(field) or []
     classes = [(one.name, one.name in types) for one in head.classes if one.publish]
     return Answer(
@@ -228,7 +228,3 @@ def _answer(head: Head, told: Mapping[str, Any], shots: Sequence[Shot]) -> Answe
         classes=None if kind.is_yes_or_no else classes,
         overridable=isinstance(kind, Overridable),
     )
-
-
-def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {**attributes["fields"], **attributes["counts"]}

@@ -16,6 +16,7 @@ from enrich.state.runs import Run
 from enrich.state.summary import Summary, quarantined, summary
 from jobs.run.drift import read
 from jobs.run.services import Services
+from jobs.views import words
 from jobs.views.status import backfill_line, duration, ended, took
 from jobs.web.access import Editor
 from jobs.web.drawing import bars, picture
@@ -150,13 +151,10 @@ def _failures(runs: Sequence[Run]) -> dict[str, list[tuple[str, int, int]]]:
     kinds: Counter[str] = Counter()
     hosts: Counter[str] = Counter()
     for run in runs:
-        kinds.update(run.figures.get("failures", {}))
+        kinds.update({words(kind): photos for kind, photos in run.figures.get("failures", {}).items()})
         for one in run.figures.get("failing_hosts", ()):
-            hosts[f"{one['host']}: {one['kind'].replace('_', ' ')}"] += one["photos"]
-    return {
-        "by kind": [(kind.replace("_", " "), count, share) for kind, count, share in _shares(kinds)],
-        "by host": _shares(hosts),
-    }
+            hosts[f"{one['host']}: {words(one['kind'])}"] += one["photos"]
+    return {"by kind": _shares(kinds), "by host": _shares(hosts)}
 
 
 def _shares(counts: Counter[str]) -> list[tuple[str, int, int]]:
