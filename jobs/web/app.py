@@ -60,6 +60,7 @@ def make_app(services: Services, access: Access) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.services, app.state.access, app.state.photos = services, access, photos
     app.state.changes = {}
+    app.state.publishing, app.state.standing = review.Publishing(), status.Standing()
     app.state.nav = [page.NAV for page in PAGES if hasattr(page, "NAV")]
     for page in PAGES:
         app.include_router(page.router)

@@ -30,13 +30,14 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The pipeline. `arrows`: (x, y) to (x, y); `bracket`: from x to x, at y, under the stages of a photo."""
+    """The pipeline. `arrows`: (x, y) to (x, y); `bracket`: from x to x, at y, under the stages of a photo,
+    where these stand side by side."""
 
     width: int
     height: int
     boxes: tuple[Box, ...]
     arrows: tuple[tuple[float, float, float, float], ...]
-    bracket: tuple[float, float, float]
+    bracket: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,8 @@ class Bar:
     words: str
 
 
-def picture(told: Mapping[str, tuple[str, str]], tall: bool) -> Picture:
-    """As in the README: side by side, or (`tall`) one below the other, for a narrow screen."""
-    return _tall(told) if tall else _wide(told)
-
-
-def _wide(told: Mapping[str, tuple[str, str]]) -> Picture:
+def wide(told: Mapping[str, tuple[str, str]]) -> Picture:
+    """Side by side, as in the README."""
     width, gap, top = 106, 18, 116
     boxes = [
         Box(name, number * (width + gap), top, width, 74, *told[name]) for number, name in enumerate(STAGES)
@@ -71,16 +68,16 @@ def _wide(told: Mapping[str, tuple[str, str]]) -> Picture:
     return Picture(end, top + 74 + 34, (portal, index, *boxes), tuple(arrows), bracket)
 
 
-def _tall(told: Mapping[str, tuple[str, str]]) -> Picture:
+def tall(told: Mapping[str, tuple[str, str]]) -> Picture:
+    """One below the other, for a narrow screen."""
     width, height, gap = 320, 46, 14
-    names = ("portal", *STAGES, "index")
-    shown = {"portal": "Postgres"}
+    names = {"portal": "Postgres", **{stage: stage for stage in STAGES}, "index": "index"}
     boxes = [
-        Box(shown.get(name, name), 0, number * (height + gap), width, height, *told[name])
-        for number, name in enumerate(names)
+        Box(shown, 0, number * (height + gap), width, height, *told[name])
+        for number, (name, shown) in enumerate(names.items())
     ]
     arrows = [(width / 2, a.y + height + 1.0, width / 2, b.y - 1.0) for a, b in pairwise(boxes)]
-    return Picture(width, boxes[-1].y + height, tuple(boxes), tuple(arrows), (0.0, 0.0, 0.0))
+    return Picture(width, boxes[-1].y + height, tuple(boxes), tuple(arrows))
 
 
 def bars(runs: Sequence[Run]) -> list[Bar]:

@@ -41,7 +41,7 @@ class _Sitting:
         return "/review?" + urlencode({name: value for name, value in kept.items() if value})
 
 
-class _Publishing:
+class Publishing:
     """Takes answers to the index while people go on answering: one publish at a time, of all until then.
 
     What does not get through waits in the outbox for the next one.
@@ -150,11 +150,8 @@ def undo(
     return RedirectResponse(_Sitting(head, since).address(**again), 303)
 
 
-def _publishing(request: Request) -> _Publishing:
-    state = request.app.state
-    if not hasattr(state, "publishing_reviews"):
-        state.publishing_reviews = _Publishing()
-    found: _Publishing = state.publishing_reviews
+def _publishing(request: Request) -> Publishing:
+    found: Publishing = request.app.state.publishing
     return found
 
 

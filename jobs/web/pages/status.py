@@ -19,7 +19,7 @@ from jobs.run.services import Services
 from jobs.views import words
 from jobs.views.status import backfill_line, duration, ended, took
 from jobs.web.access import Editor
-from jobs.web.drawing import bars, picture
+from jobs.web.drawing import bars, tall, wide
 from jobs.web.pages.listing import known_listing
 from jobs.web.rendering import Opened, render
 
@@ -73,29 +73,32 @@ def show(request: Request, services: Opened, tried: int | None = None) -> Respon
     """`tried`: how many listings will be tried again, after somebody asked for it."""
     found = _standing(request).ask(services)
     state, runs, night, bundle = found.summary, found.runs, found.night, services.bundle
-    given: dict[str, Any] = {
-        "summary": state,
-        "stages": _stages(services, found),
-        "picture": picture,
-        "last": next((run for run in runs if run.finished_at and run.figures.get("photos")), None),
-        "bars": bars(runs),
-        "runs": runs[:10],
-        "ended": ended,
-        "duration": duration,
-        "took": took,
-        "failures": _failures(runs),
-        "drift": [] if night is None else list(read(night).values()),
-        "night": night,
-        "bundle": bundle,
-        "model": services.model,
-        "stale": state.stale(bundle.bundle_id),
-        "backfills": [(one, backfill_line(one)) for one in state.backfills],
-        "quarantined": quarantined(services.database, LISTED) if state.listings.get("quarantined") else [],
-        "settings": services.settings,
-        "every": EVERY,
-        "tried": tried,
-    }
-    return render(request, "status.html", **given)
+    last = next((run for run in runs if run.figures.get("photos")), None)
+    stages = _stages(found, last)
+    return render(
+        request,
+        "status.html",
+        summary=state,
+        wide=wide(stages),
+        tall=tall(stages),
+        last=last,
+        bars=bars(runs),
+        runs=runs[:10],
+        ended=ended,
+        duration=duration,
+        took=took,
+        failures=_failures(runs),
+        drift=[] if night is None else list(read(night).values()),
+        night=night,
+        bundle=bundle,
+        model=services.model,
+        stale=state.stale(bundle.bundle_id),
+        backfills=[(one, backfill_line(one)) for one in state.backfills],
+        quarantined=quarantined(services.database, LISTED) if state.listings.get("quarantined") else [],
+        settings=services.settings,
+        every=EVERY,
+        tried=tried,
+    )
 
 
 @router.post("/status/retry")
@@ -107,10 +110,7 @@ def retry(request: Request, services: Opened, editor: Editor, id: Annotated[str,
 
 
 def _standing(request: Request) -> Standing:
-    state = request.app.state
-    if not hasattr(state, "standing"):
-        state.standing = Standing()
-    found: Standing = state.standing
+    found: Standing = request.app.state.standing
     return found
 
 
@@ -123,22 +123,20 @@ def _find(services: Services) -> Found:
     return Found(summary(services.database), services.runs.runs(RUNS), night, documents)
 
 
-def _stages(services: Services, found: Found) -> dict[str, tuple[str, str]]:
-    """Stage -> (number, what of); photos are those of the last run that had some."""
-    runs = found.runs
-    last: Mapping[str, Any] = next((run.figures for run in runs if run.figures.get("photos")), {})
-    seen: Mapping[str, int] = next(
-        (run.figures["discovery"] for run in runs if run.figures.get("discovery")), {}
-    )
+def _stages(found: Found, last: Run | None) -> dict[str, tuple[str, str]]:
+    """Stage -> (number, what of); `last`: the run whose photos these are."""
+    photos: Mapping[str, Any] = last.figures if last else {}
+    discoveries = (run.figures["discovery"] for run in found.runs if run.figures.get("discovery"))
+    seen: Mapping[str, int] = next(discoveries, {})
     listings, outbox = found.summary.listings, found.summary.outbox
     known = sum(count for status, count in listings.items() if status != "gone")
     return {
         "portal": (f"{known:,}", "listings"),
         "discover": (f"{seen.get('new', 0) + seen.get('changed', 0):,}", "new or changed"),
         "claim": (f"{listings.get('pending', 0):,}", "waiting"),
-        "fetch": (f"{last.get('fetched', 0):,}", "fetched"),
-        "decode": (f"{last.get('bytes', 0) / 1e6:,.1f}", "megabytes"),
-        "score": (f"{last.get('scored', 0):,}", "scored"),
+        "fetch": (f"{photos.get('fetched', 0):,}", "fetched"),
+        "decode": (f"{photos.get('bytes', 0) / 1e6:,.1f}", "megabytes"),
+        "score": (f"{photos.get('scored', 0):,}", "scored"),
         "aggregate": (f"{listings.get('leased', 0):,}", "in hand"),
         "save": (f"{listings.get('done', 0):,}", "done"),
         "publish": (f"{outbox.unpublished:,}", "to publish"),
