@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from enrich.index.query import MOST_HITS
 from jobs.cli.guard import be_verbose
 
 Verbose = Annotated[
@@ -109,7 +110,7 @@ Where = Annotated[
     list[str] | None,
     typer.Option("--where", metavar="COLUMN=VALUE", help="A copied column equals a value."),
 ]
-Shown = Annotated[int, typer.Option(min=1, max=10_000, help="Listings shown at most.")]
+Shown = Annotated[int, typer.Option(min=1, max=MOST_HITS, help="Listings shown at most.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The listing's id.")]
 Named = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Listings to try again.")]
 Everything = Annotated[

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from enrich.errors import SignalError
 from enrich.index.protocol import Query
+from enrich.index.query import MOST_HITS
 from enrich.model.head import Head
 from enrich.settings import Settings, load_settings
 from jobs.cli.logs import OURS
@@ -99,7 +100,7 @@ def _look(settings: Settings, homes: Sequence[Home]) -> None:
         heads = services.bundle.heads
         found: Mapping[str, Mapping[str, Any]] = {
             str(document["listing_id"]): document
-            for document in services.index.search(Query(limit=10_000)).documents
+            for document in services.index.search(Query(limit=MOST_HITS)).documents
         }
         show_homes(homes, found, heads, settings.min_photos_false)
         for query in _queries(heads):

@@ -11,7 +11,7 @@ from enrich.index.protocol import Query
 
 PER_PAGE = 24
 HAS, TYPE, WHERE, FROM, TO = "has.", "type.", "where.", "from.", "to."
-_ANSWERS = ("yes", "no", "unknown")
+ANSWERS = {"yes": True, "no": False, "unknown": None}
 
 
 def read(params: QueryParams) -> Query:
@@ -23,7 +23,7 @@ def read(params: QueryParams) -> Query:
     Raises:
         UsageError: a value that cannot be read.
     """
-    said: dict[str, list[str]] = {answer: [] for answer in _ANSWERS}
+    said: dict[str, list[str]] = {answer: [] for answer in ANSWERS}
     types: dict[str, list[str]] = {}
     where: dict[str, str] = {}
     between: dict[str, tuple[float | None, float | None]] = {}
@@ -34,7 +34,7 @@ def read(params: QueryParams) -> Query:
             raise UsageError(f"{name}: no value holds such a sign")
         if name.startswith(HAS):
             if value not in said:
-                raise UsageError(f"{name}={value}: write {', '.join(_ANSWERS)} or any")
+                raise UsageError(f"{name}={value}: write {', '.join(ANSWERS)} or any")
             said[value].append(name.removeprefix(HAS))
         elif name.startswith(TYPE):
             types.setdefault(name.removeprefix(TYPE), []).append(value)
@@ -46,7 +46,7 @@ def read(params: QueryParams) -> Query:
             least, most = between.get(column, (None, None))
             number = _number(name, value)
             between[column] = (number, most) if name.startswith(FROM) else (least, number)
-    yes, no, unknown = (tuple(dict.fromkeys(said[answer])) for answer in _ANSWERS)
+    yes, no, unknown = (tuple(dict.fromkeys(said[answer])) for answer in ANSWERS)
     return Query(
         has=yes,
         lacks=no,
@@ -63,7 +63,7 @@ def read(params: QueryParams) -> Query:
 def written(query: Query) -> str:
     """The part of an address that `read` reads, the same for the same search; "" where nothing is asked."""
     pairs: list[tuple[str, str]] = []
-    for answer, heads in zip(_ANSWERS, (query.has, query.lacks, query.unknown), strict=True):
+    for answer, heads in zip(ANSWERS, (query.has, query.lacks, query.unknown), strict=True):
         pairs += [(f"{HAS}{head}", answer) for head in heads]
     pairs += [(f"{TYPE}{head}", one) for head, classes in query.types.items() for one in classes]
     pairs += [(f"{WHERE}{column}", value) for column, value in query.where.items()]
@@ -85,7 +85,7 @@ def page(query: Query) -> int:
 
 def answers(query: Query, heads: Sequence[str]) -> dict[str, str]:
     """Head -> yes, no, unknown or any, as asked."""
-    asked = zip(_ANSWERS, (query.has, query.lacks, query.unknown), strict=True)
+    asked = zip(ANSWERS, (query.has, query.lacks, query.unknown), strict=True)
     said = {head: answer for answer, named in asked for head in named}
     return {head: said.get(head, "any") for head in heads}
 

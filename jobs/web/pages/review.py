@@ -81,14 +81,13 @@ def show(
     found = queue(services.database, bundle_id, person, asked, most, done) if most else []
     if (again := _named(asked, known_listing(services, id) if id else "", field)) is not None:
         found = [again, *(one for one in found if (one.id, one.question) != (again.id, again.question))]
-    found = found[:most] if most else found
-    left = len(found)
+    found = found[: max(most, 1)]
     shown = found[0] if found else None
     given: dict[str, Any] = {
         "sitting": sitting,
         "heads": [question.head for question in all_questions],
         "done": done,
-        "left": left,
+        "left": len(found),
         "asked": shown,
         "photos": [],
         "ahead": None,
@@ -100,7 +99,7 @@ def show(
         given["columns"] = explained["columns"]
         given["overrides"] = [one for one in explained["overrides"] if one["field"] == shown.question.field]
         given["answers"] = answers.answers(shown.id, shown.question.field)
-    if left > 1:
+    if len(found) > 1:
         following = _photos(explain(services, found[1].id), found[1].question)
         given["ahead"] = following[0]["picture"] if following else None
     return render(request, "review.html", **given)

@@ -10,19 +10,18 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from enrich.index.protocol import Column, Facets, Query
+from enrich.index.query import MOST_HITS
 from enrich.model.head import Head
-from enrich.model.kind import WORDS
 from enrich.records import which_photo
 from enrich.state.summary import photos_of
 from jobs.run.services import Services
-from jobs.web.asking import PER_PAGE, answers, page, read, written
+from jobs.web.asking import ANSWERS, PER_PAGE, answers, page, read, written
 from jobs.web.rendering import Opened, Picture, cell, render
 
 router = APIRouter()
 NAV = ("Search", "/")
 OFFERED_FOR = 60.0  # seconds that the columns worth a filter stay the same
 TITLES = ("title", "headline", "name", "heading", "address")
-_ANSWERS = {"yes": True, "no": False, "unknown": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +46,30 @@ def search(request: Request, services: Opened) -> Response:
     offered = _offered(request, services, query)
     heads = services.bundle.heads
     names = [head.name for head in heads if head.rules.is_yes_or_no]
-    pages = min(-(-hits.total // PER_PAGE), 10_000 // PER_PAGE)
+    pages = min(-(-hits.total // PER_PAGE), MOST_HITS // PER_PAGE)
     now = page(query)
-    given: dict[str, Any] = {
-        "query": query,
-        "total": hits.total,
-        "cards": _cards(services, query, hits.documents),
-        "facets": facets,
-        "asked": answers(query, names),
-        "answer_of": _ANSWERS,
-        "columns": {name: (first, facets.columns[name]) for name, first in offered.items()},
-        "classes": {name: _classes(name, facets, query) for name in facets.types},
-        "sorts": [head.name for head in heads if head.rules.ranked_by(head.name)],
-        "hidden": _hidden(query, facets),
-        "page": now,
-        "pages": pages,
-        "before": _link(replace(query, offset=query.offset - PER_PAGE)) if now > 1 else None,
-        "after": _link(replace(query, offset=query.offset + PER_PAGE)) if now < pages else None,
-        "body": json.dumps(hits.body, indent=2, ensure_ascii=False),
-        "index": services.settings.index,
-        "as_json": f"/search.json{written(query)}",
-        "filtered": bool(written(replace(query, sort=None, offset=0))),
-    }
-    response = render(request, "search.html", **given)
+    response = render(
+        request,
+        "search.html",
+        query=query,
+        total=hits.total,
+        cards=_cards(services, query, hits.documents),
+        facets=facets,
+        asked=answers(query, names),
+        answer_of=ANSWERS,
+        columns={name: (first, facets.columns[name]) for name, first in offered.items()},
+        classes={name: _classes(name, facets, query) for name in facets.types},
+        sorts=[head.name for head in heads if head.rules.ranked_by(head.name)],
+        hidden=_hidden(query, facets),
+        page=now,
+        pages=pages,
+        before=_link(replace(query, offset=query.offset - PER_PAGE)) if now > 1 else None,
+        after=_link(replace(query, offset=query.offset + PER_PAGE)) if now < pages else None,
+        body=json.dumps(hits.body, indent=2, ensure_ascii=False),
+        index=services.settings.index,
+        as_json=f"/search.json{written(query)}",
+        filtered=bool(written(replace(query, sort=None, offset=0))),
+    )
     response.headers["HX-Push-Url"] = _link(query)
     return response
 
@@ -177,5 +177,5 @@ def _words(value: Any) -> list[str]:
 def _said(head: Head, document: Mapping[str, Any]) -> tuple[str, str]:
     answer = document.get(head.rules.answer_field(head.name))
     confidence = document.get(head.rules.ranked_by(head.name) or "")
-    word = {"true": "yes", "false": "no"}.get(WORDS[answer], "unknown")
+    word = {True: "yes", False: "no", None: "unknown"}[answer]
     return word, "" if confidence is None else f"{confidence:.0%}"
