@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,13 +62,12 @@ class Report:
     answers: Sequence[tuple[str, int, int]]
     """Filter, listings that have it now and did not before, listings that lost it."""
     histograms: Sequence[Histogram]
-    homes: Sequence[Home] = ()
-    homes_in_all: int = 0
-    doubtful: Sequence[Home] = ()
-    failed: Sequence[Failed] = ()
-    quarantined: Sequence[tuple[str, int]] = ()
-    refused: Sequence[Refusal] = ()
-    bundles: Mapping[str, str] = field(default_factory=dict)
+    homes: Sequence[Home]
+    homes_in_all: int
+    doubtful: Sequence[Home]
+    failed: Sequence[Failed]
+    quarantined: Sequence[tuple[str, int]]
+    refused: Sequence[Refusal]
 
 
 def runs_of(records: Records, number: int | None, days: int | None) -> tuple[list[Run], Period]:
