@@ -25,7 +25,7 @@ def interface(heads: Sequence[Head]) -> str:
     for head in heads:
         lines.append(f"  <Header value={quoteattr(head.name)}/>")
         lines.append(f'  <Choices name={quoteattr(head.name)} toName="image" choice="single">')
-        lines += [f"    <Choice value={quoteattr(answer)}/>" for answer in _answers(head)]
+        lines += [f"    <Choice value={quoteattr(answer)}/>" for _, answer in _values(head)]
         lines.append("  </Choices>")
     return "\n".join([*lines, "</View>", ""])
 
@@ -70,10 +70,6 @@ def _values(head: Head) -> Iterator[tuple[bool | str, str]]:
         yield from ANSWERS.items()
     else:
         yield from ((one.name, one.name) for one in head.classes)
-
-
-def _answers(head: Head) -> list[str]:
-    return [answer for _, answer in _values(head)]
 
 
 def _who(annotation: Mapping[str, Any]) -> str | None:

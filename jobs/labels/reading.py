@@ -78,12 +78,10 @@ def _table(text: str, path: Path, records: Records, labels: Labels) -> list[Labe
     shas = _photos(found, named, path, records, labels)
     heads = [head for head in records.bundle.heads if head.name in columns]
     return [
-        Label(shas[number], head.name, value, row.get("by") or None)
-        for number, row in found
-        if number in shas
+        Label(sha, head.name, value, row.get("by") or None)
+        for (number, row), sha in zip(found, shas, strict=True)
         for head in heads
-        for value in [_value(row[head.name] or "", head, f"{path}, line {number}")]
-        if value is not None
+        if (value := _value(row[head.name] or "", head, f"{path}, line {number}")) is not None
     ]
 
 
@@ -93,31 +91,31 @@ def _photos(
     path: Path,
     records: Records,
     labels: Labels,
-) -> dict[int, str]:
-    """Line -> sha256 of its photo; "" where no such photo is known."""
+) -> list[str]:
+    """The sha256 of the photo of each row; "" where no such photo is known."""
     if named == "sha256":
-        return {number: (row[named] or "").strip().lower() for number, row in rows}
+        return [(row[named] or "").strip().lower() for _, row in rows]
     if named == "url":
         ignored = records.settings.url_ignore_params
-        keys = {number: url_key(strip_url((row[named] or "").strip(), ignored)) for number, row in rows}
-        by_key = labels.by_key(sorted(set(keys.values())))
-        return {number: by_key.get(key, "") for number, key in keys.items()}
-    places: dict[int, tuple[str, int]] = {}
+        keys = [url_key(strip_url((row[named] or "").strip(), ignored)) for _, row in rows]
+        by_key = labels.by_key(sorted(set(keys)))
+        return [by_key.get(key, "") for key in keys]
+    places: list[tuple[str, int]] = []
     for number, row in rows:
         position = (row["position"] or "").strip()
         if not re.fullmatch(r"-?\d{1,9}", position):
             raise UsageError(f"{path}, line {number}: position {position!r} is not a whole number")
-        places[number] = (records.source.spelled(row["listing_id"] or ""), int(position))
-    by_place = labels.by_place(sorted({id for id, _ in places.values()}))
-    found: dict[int, str] = {}
-    for number, place in places.items():
+        places.append((records.source.spelled(row["listing_id"] or ""), int(position)))
+    by_place = labels.by_place(sorted({id for id, _ in places}))
+    found: list[str] = []
+    for (number, _), place in zip(rows, places, strict=True):
         shas = by_place.get(place, set())
         if len(shas) > 1:
             raise UsageError(
                 f"{path}, line {number}: {len(shas)} photos of {place[0]} share position {place[1]}: name "
                 "the one meant by its url or sha256"
             )
-        found[number] = next(iter(shas), "")
+        found.append(next(iter(shas), ""))
     return found
 
 
