@@ -22,8 +22,8 @@ from PIL import Image
 from enrich.errors import UsageError
 from enrich.photos.decode import Fit, decode
 from enrich.photos.transport import Paused, PhotoTransport
-from enrich.records import PhotoState, PhotoStatus
-from enrich.state import photos as state
+from enrich.records import PhotoStatus
+from enrich.state.photos import holders
 from jobs.run.services import Services
 
 SIZES = (320, 1280)
@@ -69,7 +69,7 @@ class Photos:
         """The photo of a URL key, its longer side one of `SIZES`."""
         if not _KEY.fullmatch(key):
             return Shown(404, reason="no photo has this key")
-        known = await run_in_threadpool(self._known, key)
+        known = (await run_in_threadpool(self._services.queue.photo_states, [key])).get(key)
         if known is None or known.sha256 is None:
             return Shown(404, reason="no photo was seen under this key")
         name = f"{key[:40]}-{known.sha256[:16]}"  # other bytes are another file
@@ -113,14 +113,11 @@ class Photos:
         async with self._decoding:
             return await run_in_threadpool(thumbnails, answer.body, self._services.settings.max_pixels)
 
-    def _known(self, key: str) -> PhotoState | None:
-        return self._services.database.run(lambda connection: state.states(connection, [key])).get(key)
-
     def _url(self, key: str) -> str | None:
         """Where the photo is asked for now: the portal may sign its addresses anew every night."""
         database = self._services.database
-        holders = database.run(lambda connection: state.holders(connection, key, HOLDERS))
-        found = self._services.source.photos(holders)
+        listings = database.run(lambda connection: holders(connection, key, HOLDERS))
+        found = self._services.source.photos(listings)
         return next((photo.url for one in found for photo in one.photos if photo.key == key), None)
 
 
