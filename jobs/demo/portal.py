@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, text
 
 from enrich.state.database import parse_url
 from enrich.state.embedded import embedded_postgres
@@ -34,29 +34,25 @@ def portal(home: Path, keep: bool) -> Iterator[str]:
     With `keep` it is the server's main database, so that any command finds it with `ENRICH_HOME` set to
     `home`. Else it is dropped at the end, and demos at the same time do not meet.
     """
-    main = make_url(embedded_postgres(home))
+    main = parse_url(embedded_postgres(home))
     name = str(main.database) if keep else f"{_PASSING}_{os.getpid()}"
-    admin = create_engine(_driver(main.set(database="postgres")), isolation_level="AUTOCOMMIT")
+    admin = create_engine(main.set(database="postgres"), isolation_level="AUTOCOMMIT")
     try:
         with admin.connect() as connection:
             for stale in {name, *_left_behind(connection)}:
                 connection.exec_driver_sql(_DROP.format(stale))
             connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
-        url = main.set(database=name).render_as_string(hide_password=False)
-        tables = create_engine(parse_url(url))
+        url = main.set(database=name)
+        tables = create_engine(url)
         with tables.begin() as connection:
             connection.exec_driver_sql(_TABLES)
         tables.dispose()
-        yield url
+        yield url.render_as_string(hide_password=False)
     finally:
         if not keep:
             with admin.connect() as connection:
                 connection.exec_driver_sql(_DROP.format(name))
         admin.dispose()
-
-
-def _driver(url: URL) -> URL:
-    return parse_url(url.render_as_string(hide_password=False))
 
 
 def _left_behind(connection: Connection) -> list[str]:
