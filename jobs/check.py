@@ -32,6 +32,23 @@ SAMPLED = 10  # photos
 CLOCK_SECONDS = 60.0  # difference of two clocks that is worth a word
 PATIENCE = 10.0  # seconds for a server that is just restarting
 
+_WRITABLE = text(
+    "SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') AS read_only"
+)
+_SERVER = text(
+    "SELECT current_setting('server_version'), current_user, current_database(), clock_timestamp()"
+)
+_LACKING = text("""
+    SELECT t || ' on ' || n
+    FROM unnest(CAST(:tables AS text[])) AS n, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS t
+    WHERE NOT has_table_privilege(n, t)
+    UNION ALL
+    SELECT format('USAGE on %s.%s', :schema, relname) FROM pg_sequence JOIN pg_class ON oid = seqrelid
+    WHERE relnamespace = CAST(:schema AS regnamespace)
+      AND NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE')
+    ORDER BY 1
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -118,21 +135,8 @@ class _Checks:
             raise _Needs("the database")
         state, _ = self._databases
         check_schema(state)
-        lacking = state.run(
-            lambda connection: connection.execute(
-                text(
-                    "SELECT t || ' on ' || n FROM unnest(CAST(:tables AS text[])) AS n,"
-                    " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS t"
-                    " WHERE NOT has_table_privilege(n, t)"
-                    " UNION ALL SELECT format('USAGE on %s.%s', :schema, relname)"
-                    " FROM pg_sequence JOIN pg_class ON oid = seqrelid"
-                    " WHERE relnamespace = CAST(:schema AS regnamespace)"
-                    " AND NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE') ORDER BY 1"
-                ),
-                {"tables": sorted(metadata.tables), "schema": SCHEMA},
-            ).scalars().all()
-        )  # fmt: skip
-        if lacking:
+        given = {"tables": sorted(metadata.tables), "schema": SCHEMA}
+        if lacking := state.run(lambda connection: connection.scalars(_LACKING, given).all()):
             raise SchemaError(
                 f"privileges are missing: {', '.join(lacking)}. GRANT them, see docs/database.md"
             )
@@ -202,10 +206,7 @@ class _Checks:
 
 
 def _check_writable(database: Database) -> None:
-    asked = text(
-        "SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') AS read_only"
-    )
-    found = database.run(lambda connection: connection.execute(asked).one())
+    found = database.run(lambda connection: connection.execute(_WRITABLE).one())
     if found.standby or found.read_only == "on":
         why = "it is a standby" if found.standby else "default_transaction_read_only is on"
         raise SourceError(
@@ -216,9 +217,8 @@ def _check_writable(database: Database) -> None:
 
 def _describe(database: Database, name: str) -> str:
     """Server, user and clock."""
-    query = "SELECT current_setting('server_version'), current_user, current_database(), clock_timestamp()"
     asked = datetime.now(UTC)
-    version, user, called, now = database.run(lambda connection: connection.execute(text(query)).one())
+    version, user, called, now = database.run(lambda connection: connection.execute(_SERVER).one())
     answered = datetime.now(UTC)
     apart = max((asked - now).total_seconds(), (now - answered).total_seconds(), 0.0)
     clock = "clocks agree" if apart < CLOCK_SECONDS else f"its clock is {apart:.0f} s off ours"
