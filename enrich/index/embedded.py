@@ -66,7 +66,7 @@ _MATCHING = f"""
 """
 _TOTAL = text(f"SELECT count(*) {_MATCHING}")
 # An array is sorted by its first element that differs, and NULL is last.
-_PAGE = text(f"""
+_HITS = text(f"""
     SELECT document {_MATCHING}
     ORDER BY ARRAY(SELECT -(document ->> name)::float
                    FROM unnest(CAST(:ranks AS text[])) WITH ORDINALITY AS rank (name, number)
@@ -172,7 +172,7 @@ class EmbeddedIndex:
         }
 
         def run(connection: Connection) -> tuple[tuple[Mapping[str, Any], ...], int]:
-            return tuple(connection.scalars(_PAGE, given).all()), connection.scalar(_TOTAL, given) or 0
+            return tuple(connection.scalars(_HITS, given).all()), connection.scalar(_TOTAL, given) or 0
 
         documents, total = self._database.run(run)
         return Hits(total, documents, search_body(query, self._heads, self._fields()))
@@ -193,7 +193,7 @@ class EmbeddedIndex:
         return {"listing_id": "keyword", **self._copied}
 
     def _asked(self, query: Query) -> list[dict[str, Any]]:
-        asked = [_demand(one) for one in conditions(query, self._heads, list(self._fields()))]
+        asked = [_demand(one) for one in conditions(query, self._heads, self._fields())]
         for name in query.between:
             if KINDS.get(self._copied.get(name, "keyword")) != "number":
                 raise UsageError(f"{name} is no number: there is nothing between two of it")

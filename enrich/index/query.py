@@ -22,7 +22,7 @@ KINDS = {
 """Elasticsearch type -> kind of column, of those that are counted."""
 
 
-def conditions(query: Query, heads: Sequence[Head], fields: Sequence[str]) -> list[Condition]:
+def conditions(query: Query, heads: Sequence[Head], fields: Collection[str]) -> list[Condition]:
     """What a query demands of the heads' fields and of numbers; `fields` are those that `where` may name.
 
     Raises:
@@ -72,7 +72,7 @@ def filters(
     query: Query, heads: Sequence[Head], fields: Mapping[str, str]
 ) -> list[tuple[str, dict[str, Any]]]:
     """Field -> Elasticsearch's filter on it, of all that a query demands; `fields` as for `search_body`."""
-    found = [(one.field, _filter(one)) for one in conditions(query, heads, list(fields))]
+    found = [(one.field, _filter(one)) for one in conditions(query, heads, fields)]
     for name, value in query.where.items():
         if fields.get(name) == "text":
             found.append((name, {"match": {name: {"query": value, "operator": "and"}}}))

@@ -144,12 +144,10 @@ class MergeIndex:
 
     def _operation(self, write: DocumentWrite, found: Mapping[str, Any]) -> bytes:
         old: Mapping[str, Any] = found.get("_source", {})
-        if write.document is None:
-            ours: dict[str, Any] = dict.fromkeys(_own_fields(old, self._properties, self._heads))
-        else:
-            ours = {**dict.fromkeys(self._ours(old)), **write.document}
-            if not self._writes_id or "listing_id" in old:
-                ours.pop("listing_id", None)
+        nothing: dict[str, Any] = dict.fromkeys(_own_fields(old, self._properties, self._heads))
+        ours = {**nothing, **(write.document or {})}
+        if not self._writes_id or "listing_id" in old:
+            ours.pop("listing_id", None)
         position = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
         action = encode({"update": {"_id": write.id, **position}})
         doc = {name: covering(value, old.get(name)) for name, value in ours.items()}
