@@ -413,6 +413,23 @@ def test_an_index_that_is_not_ours_is_not_replaced(world: World) -> None:
     assert behind(world) == theirs and indices(world) == [theirs]
 
 
+@pytest.mark.parametrize("start", [reindex, rollback])
+@pytest.mark.parametrize(
+    ("name", "meta"),
+    [("of-the-portal", {}), ("next-20260101000000000000", {"made_by": "listing-enrichment"})],
+)
+def test_an_index_of_others_under_the_name_of_the_one_in_the_making_is_not_dropped(
+    homes: World, start: Callable[[World], object], name: str, meta: Mapping[str, str]
+) -> None:
+    """The portal's own, or that of a job whose ENRICH_INDEX ends so."""
+    theirs, next_one = f"{homes.index}-{name}", f"{homes.index}-next"
+    mappings = {"_meta": meta, "properties": {"title": {"type": "text"}}}
+    homes.elasticsearch.indices.create(index=theirs, aliases={next_one: {}}, mappings=mappings)
+    with pytest.raises(IndexSetupError, match=f"{next_one} leads to {theirs}, which was not made for"):
+        start(homes)
+    assert theirs in indices(homes)
+
+
 def test_only_one_at_a_time(homes: World) -> None:
     database = Database(homes.portal.url)
     with Locks(database).hold(REINDEX), pytest.raises(BusyError, match="reindex"):

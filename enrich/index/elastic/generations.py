@@ -68,14 +68,14 @@ class Generations:
     def take_up(self) -> bool:
         if served := self._serving.found():
             refuse_others(self._alias, served)
-        found = self._next.found()
+        found = self._made()
         if found is None or self._next.fits(found):
             return found is not None
         self._server.delete([found.name])
         return False
 
     def drop(self) -> None:
-        if found := self._next.found():
+        if found := self._made():
             self._server.delete([found.name])
 
     def count(self) -> int:
@@ -84,7 +84,7 @@ class Generations:
             return self._server.count(f"{self._alias}-next")
 
     def swap(self) -> tuple[str, str]:
-        made, served = self._next.found(), self._serving.found()
+        made, served = self._made(), self._serving.found()
         if made is None:
             raise self._gone()
         old = served.name if served else None
@@ -161,14 +161,24 @@ class Generations:
             return str(error)
         return None
 
+    def _made(self) -> Found | None:
+        """The index in the making; refuses another one in its place, which would be dropped for it."""
+        found = self._next.found()
+        if found and not self._is_ours(found):
+            raise IndexSetupError(
+                f"alias {self._alias}-next leads to {found.name}, which was not made for {self._alias}: give "
+                "that index another alias, or choose another ENRICH_INDEX"
+            )
+        return found
+
     def _ours(self) -> dict[str, Found]:
         """All indices that the job made for this alias, by name."""
-        named = re.compile(re.escape(self._alias) + r"-\d{20}")
-        return {
-            name: found
-            for name, found in self._server.indices(f"{self._alias}-*").items()
-            if named.fullmatch(name) and found.meta.get("made_by") == MADE_BY
-        }
+        found = self._server.indices(f"{self._alias}-*")
+        return {name: one for name, one in found.items() if self._is_ours(one)}
+
+    def _is_ours(self, found: Found) -> bool:
+        named = re.fullmatch(re.escape(self._alias) + r"-\d{20}", found.name)
+        return bool(named) and found.meta.get("made_by") == MADE_BY
 
     def close(self) -> None:
         self._server.close()
