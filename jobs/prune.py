@@ -1,7 +1,7 @@
 """`enrich prune`: deletes what nothing uses any more, or says what it would delete."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from enrich.errors import BusyError
@@ -24,7 +24,7 @@ class Pruned:
 def prune(records: Records, days: int, yes: bool, stopping: Callable[[], bool]) -> Iterator[Pruned]:
     """Go through all that may be unused for `days`; with `yes` delete it, else count it."""
     bundle = records.bundle
-    members = [member for name in bundle.arithmetics for member in bundle.at(name).members]
+    members = [member for one in bundle.in_all_arithmetics for member in one.members]
     pruning = Pruning(
         records.database,
         days,
@@ -38,11 +38,10 @@ def prune(records: Records, days: int, yes: bool, stopping: Callable[[], bool]) 
         if not yes:
             yield Pruned(unused.what, pruning.count(unused))
             continue
-        with ExitStack() as stack:
-            if unused.for_discovery:
-                try:
-                    stack.enter_context(records.locks.hold(DISCOVER, records.settings.lease_seconds))
-                except BusyError:
-                    yield Pruned(unused.what, pruning.count(unused), skipped=True)
-                    continue
-            yield Pruned(unused.what, pruning.delete(unused, stopping))
+        lock = records.locks.hold(DISCOVER, records.settings.lease_seconds)
+        try:
+            with lock if unused.for_discovery else nullcontext():
+                done = Pruned(unused.what, pruning.delete(unused, stopping))
+        except BusyError:
+            done = Pruned(unused.what, pruning.count(unused), skipped=True)
+        yield done
