@@ -32,6 +32,7 @@ def show_report(report: RunReport, *, as_json: bool) -> None:
 def report_lines(report: RunReport) -> list[str]:
     """What a job did, a line for each stage that had something to do."""
     plain = report.as_json()
+    documents, took = f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"
     lines = []
     if report.discovery is not None:
         lines.append(_found(plain["discovery"]))
@@ -42,11 +43,11 @@ def report_lines(report: RunReport) -> list[str]:
     if report.rescored is not None:
         lines.append(_rescored(report.rescored))
     if report.reconciled is not None:
-        return [*_reconciled(report.reconciled, plain), f"took       {duration(plain['seconds'])}"]
+        return [*_reconciled(report.reconciled, plain["documents"]), took]
     if report.reindexed is not None:
-        return [*lines, *_reindexed(report.reindexed, plain), f"took       {duration(plain['seconds'])}"]
+        return [*lines, *_reindexed(report.reindexed, documents), took]
     if not lines:  # publish only
-        return [f"documents  {_counts(plain['documents'])}", f"took       {duration(plain['seconds'])}"]
+        return [documents, took]
     if report.ahead is not None:
         lines.append(_on_ray(plain["ray"]))
     lines.append(
@@ -58,10 +59,10 @@ def report_lines(report: RunReport) -> list[str]:
         f"{plain['unchanged']:,} not modified, {plain['cached']:,} already known; "
         f"{plain['scored']:,} scored; failed: {listed(plain['failures'])}"
     )
-    lines.append(f"documents  {_counts(plain['documents'])}")
+    lines.append(documents)
     lines += [f"drift      {measure} of {measure.of:,}" for measure in report.drift or () if measure.drifted]
     speed = f", {plain['photos_per_second']:.1f} photos/s" if plain["photos"] else ""
-    lines.append(f"took       {duration(plain['seconds'])}{speed}")
+    lines.append(took + speed)
     spent = plain["stage_seconds"].items()
     worked = [f"{stage} {seconds:.1f}" for stage, seconds in spent if stage != "rescore" or plain["rescored"]]
     if worked:
@@ -95,7 +96,7 @@ def _rescored(rescored: Rescored) -> str:
     return line
 
 
-def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
+def _reconciled(found: Reconciled, documents: Mapping[str, int]) -> list[str]:
     lines = [
         f"compared   {found.documents:,} documents; {found.waiting:,} listings wait for the next run anyway"
     ]
@@ -104,7 +105,6 @@ def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
         more = ", …" if differing.count > len(differing.examples) else ""
         examples = f": {', '.join(map(escape, differing.examples))}{more}" if differing.count else ""
         lines.append(f"{kind:10} {differing.count:,}{examples}")
-    documents = plain["documents"]
     if found.fixed or documents["written"] or documents["removed"]:
         lines.append(f"mended     {_counts(documents)}")
     elif found.differences:
@@ -112,10 +112,10 @@ def _reconciled(found: Reconciled, plain: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _reindexed(done: Reindexed, plain: Mapping[str, Any]) -> list[str]:
+def _reindexed(done: Reindexed, documents: str) -> list[str]:
     if done.serving is None:
         which = "same" if done.went_back else "old"
-        return [f"documents  {_counts(plain['documents'])}; the {which} index goes on serving"]
+        return [f"{documents}; the {which} index goes on serving"]
     if done.went_back:
         lacks = f"it lacks {done.lacks:,} documents that changed since, which the next publish writes"
         lines = [f"serving    {done.serving} again, not {done.before}; {lacks}"]
@@ -124,7 +124,7 @@ def _reindexed(done: Reindexed, plain: Mapping[str, Any]) -> list[str]:
         return lines
     begun = ", begun by an earlier reindex" if done.taken_up else ""
     lines = [
-        f"documents  {_counts(plain['documents'])}",
+        documents,
         f"compared   {done.documents:,} documents by their number, {done.sampled:,} word by word",
         f"serving    {done.serving}{begun}",
     ]
