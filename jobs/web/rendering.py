@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from enrich.index.query import MOST_VALUES
 from enrich.looks import colours
@@ -74,7 +73,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(static=static, most_values=MOST_VALUES)
-    for filter in (listing_link, web_link, photo, cell, moment, plain, yes_or_no, words, answered, bar):
+    for filter in (listing_link, web_link, photo, cell, moment, plain, yes_or_no, words, answered):
         environment.filters[filter.__name__] = filter
     return environment
 
@@ -110,11 +109,6 @@ def answered(text: str) -> str:
     said = {"✓": "yes", "✗": "no", "?": "unknown"}
     sign, _, rest = text.partition(" ")
     return " ".join([said[sign], rest]).rstrip() if sign in said else "none" if text == "-" else words(text)
-
-
-def bar(of: Any) -> Markup:
-    """A score as a bar: `jobs.web.pages.listing.Bar`."""
-    return Markup(_environment().get_template("_bar.svg").render(bar=of))
 
 
 def web_link(url: str) -> str | None:
