@@ -26,9 +26,9 @@ from enrich.records import PhotoStatus
 from enrich.state.photos import holders
 from jobs.run.services import Services
 
-SIZES = (320, 1280)
+QUALITY = {320: 80, 1280: 85}  # of the JPEGs, by size
+SIZES = tuple(QUALITY)
 """Pixels of a picture's longer side."""
-QUALITY = {320: 80, 1280: 85}
 AT_ONCE = 8  # photos that are fetched
 DECODED_AT_ONCE = 2
 HOLDERS = 5  # listings whose rows at the portal are looked at for a photo's address

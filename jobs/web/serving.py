@@ -80,8 +80,7 @@ def served(settings: Settings, host: str, port: int) -> Iterator[str]:
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
@@ -92,5 +91,3 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
                 f"{host}:{port} cannot be listened on ({reason}): choose another --port"
             ) from None
         yield listening
-    finally:
-        listening.close()

@@ -87,7 +87,7 @@ def listing(request: Request, services: Opened, id: str, said: str = "") -> Resp
     told = explain(services, id)
     heads = services.bundle.at(told["arithmetic"]).heads
     shots = _shots(told, heads)
-    columns = told["columns"] or {}
+    columns = told["columns"]
     return render(
         request,
         "listing.html",

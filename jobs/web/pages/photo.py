@@ -4,7 +4,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
-from jobs.web.photos import SIZES, Photos
+from jobs.web.photos import Photos
 
 router = APIRouter()
 FOREVER = 365 * 86_400
@@ -21,7 +21,7 @@ _NONE = (
 async def photo(request: Request, key: str, size: Literal["320", "1280"] = "320", v: str = "") -> Response:
     """`v` tells the bytes apart that a URL had at different times, so browsers may keep what they got."""
     photos: Photos = request.app.state.photos
-    shown = await photos.show(key, SIZES[size != "320"])
+    shown = await photos.show(key, int(size))
     if shown.status == 200:
         age = f"private, max-age={FOREVER}, immutable" if v else f"private, max-age={A_DAY}"
         return Response(shown.jpeg, media_type="image/jpeg", headers={"Cache-Control": age})
