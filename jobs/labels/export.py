@@ -14,7 +14,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from enrich.atomic import new_file
+from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
@@ -64,7 +64,11 @@ def export_manifest(records: Records, folder: Path) -> Exported:
     heads = [head.name for head in records.bundle.heads]
     told = [f"{who}_{head}" for head in heads for who in ("person", "model")]
     columns = ["path", "group", "split", *heads, "position", "url", *told]
-    with new_file(folder / "manifest.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
+    with (
+        writing(str(folder / "manifest.csv")),
+        new_file(folder / "manifest.csv") as part,
+        part.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for sha, (place, said) in rows.items():
@@ -103,7 +107,7 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
         "labelling.xml": interface(records.bundle.heads),
     }
     for name, content in written.items():
-        with new_file(folder / name) as part:
+        with writing(str(folder / name)), new_file(folder / name) as part:
             part.write_text(content, encoding="utf-8")
     return Exported(len(tasks), saved.failures)
 
@@ -115,10 +119,8 @@ def _as_scored(records: Records) -> Bundle:
 
 
 def _usable(folder: Path) -> None:
-    try:
+    with writing(str(folder)):
         (folder / PHOTOS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written to: {error.strerror}; name a folder that can") from None
 
 
 def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Counter[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enrich.atomic import new_file
+from enrich.atomic import new_file, writing
 from enrich.photos.open import open_transport
 from enrich.photos.transport import Paused, PhotoTransport
 from enrich.records import Fetched, PhotoStatus
@@ -74,7 +74,7 @@ async def _fetch(
     else:
         kind = next(kind for beginning, kind in _BEGINNINGS.items() if found.body.startswith(beginning))
         name = f"{sha}.{kind}"
-        with new_file(folder / name) as part:
+        with writing(str(folder / name)), new_file(folder / name) as part:
             part.write_bytes(found.body)
         saved.names[sha] = name
 

@@ -189,6 +189,14 @@ def test_label_studio_gets_the_model_s_answers_and_gives_people_s_back(
     assert all(task["data"]["sha256"] != sha for task in tasks(enriched, tmp_path / "studio"))
 
 
+@pytest.mark.parametrize("name", ["manifest.csv", "tasks.json"])
+def test_a_file_that_cannot_be_written_is_named(enriched: World, tmp_path: Path, name: str) -> None:
+    say(enriched, "a", "has_balcony", True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"{name} cannot be written: Is a directory"):
+        (manifest if name == "manifest.csv" else tasks)(enriched, tmp_path)
+
+
 def test_the_least_sure_photos_are_asked_first(enriched: World, tmp_path: Path) -> None:
     enriched.portal.execute(
         "UPDATE enrichment.photo_score SET scores = jsonb_set(scores, '{fireplace}', '[0.01]') WHERE sha256 ="
