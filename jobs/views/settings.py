@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
 from rich.markup import escape
 
 from enrich.settings import Settings, variable
@@ -16,10 +15,7 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
     """One entry per setting, in the order of the code; `value` of a secret is asterisks."""
     found = []
     for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        default = field.default if field.default is not PydanticUndefined else field.get_default(
-            call_default_factory=True
-        )  # fmt: skip
+        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
         found.append(
             {
                 "variable": variable(name),
