@@ -17,7 +17,9 @@ from PIL import Image
 
 from enrich.source.urls import url_key
 from jobs.migrate import migrate
+from jobs.run.reindex import reindex
 from jobs.run.services import open_services
+from jobs.run.stop import Stop
 from jobs.web.photos import AT_ONCE
 from tests.support.bundles import binary_head, bundle_with
 from tests.support.harness import World
@@ -106,6 +108,21 @@ def test_what_is_not_there_is_said_in_words(
     assert answer.status_code == code and words in answer.text
     for name, value in EVERY_ANSWER:
         assert answer.headers[name].startswith(value)
+
+
+def test_a_column_that_the_index_no_longer_has_is_no_filter_any_more(
+    world: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    for id in ("7", "8"):
+        world.listing(id, "kitchen", city="Solna", price=int(id))
+    world.run()
+    world.elasticsearch.indices.refresh(index=world.index)
+    page = open_client(settings(world, tmp_path))
+    assert 'name="where.city"' in page.get("/").text
+    reindex(world.settings(index_columns=("price",)), 1, Stop())
+    shown = page.get("/")
+    assert shown.status_code == 200
+    assert 'name="where.city"' not in shown.text and 'name="from.price"' in shown.text
 
 
 def test_an_index_that_is_away_costs_the_search_only(

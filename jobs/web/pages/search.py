@@ -57,7 +57,7 @@ def search(request: Request, services: Opened) -> Response:
         facets=facets,
         asked=answers(query, names),
         answer_of=ANSWERS,
-        columns={name: (first, facets.columns[name]) for name, first in offered.items()},
+        columns={name: (offered[name], one) for name, one in facets.columns.items() if name in offered},
         classes={name: _classes(name, facets, query) for name in facets.types},
         sorts=[head.name for head in heads if head.rules.ranked_by(head.name)],
         hidden=_hidden(query, facets),
