@@ -26,27 +26,15 @@ from jobs.views.demo import show_homes, show_next_steps, show_start
 from jobs.views.report import report_lines
 from jobs.views.search import show_hits
 
+_BY_DEFAULT = (
+    "embedded", "database_url", "source_database_url", "index_backend", "elasticsearch_url",
+    "elasticsearch_api_key", "elasticsearch_username", "elasticsearch_password", "elasticsearch_ca",
+    "source_listings", "source_images", "index", "index_mode", "index_mapping", "index_settings", "on_finish",
+    "web_token", "web_edit_token", "web_trusted_header",
+)  # fmt: skip
 _OWN: dict[str, Any] = {
-    "embedded": False,
-    "database_url": None,
-    "source_database_url": None,
-    "index_backend": "elasticsearch",
-    "elasticsearch_url": None,
-    "elasticsearch_api_key": None,
-    "elasticsearch_username": None,
-    "elasticsearch_password": None,
-    "elasticsearch_ca": None,
-    "source_listings": "listings",
-    "source_images": "listing_images",
-    "index": "listings-enriched",
-    "index_mode": "own",
-    "index_mapping": None,
-    "index_settings": None,
+    **{name: Settings.model_fields[name].default for name in _BY_DEFAULT},
     "allowed_private_hosts": ("127.0.0.1",),
-    "on_finish": None,
-    "web_token": None,
-    "web_edit_token": None,
-    "web_trusted_header": None,
 }
 """What the demo sets whatever the environment says; the rest, such as the bundle, is the user's."""
 
