@@ -213,21 +213,21 @@ class Server(ABC):
     def refused(self, status: int, body: Any, *, genuine: bool = True) -> Exception:
         """What an answer of 400 or more means. `genuine`: it is known to come from such a server, and not
         from any web server, which answers 404 to everything."""
-        reason = reason_of(body)
+        detail = body.get("error") if isinstance(body, dict) else None
+        told = reason(detail or body)
         if status == 401:
             return IndexSetupError(
                 f"{self.name} at {self.where} does not accept the credentials: check {self.credentials}"
             )
-        if status == 429 or status >= 500 or _first_cause(body) in PASSING:
-            return IndexUnavailable(f"{self.name} answered {status}: {reason}")
+        if status == 429 or status >= 500 or _first_cause(detail) in PASSING:
+            return IndexUnavailable(f"{self.name} answered {status}: {told}")
         if status == 403:
             return IndexSetupError(
-                f"{self.name} at {self.where} forbids it: {reason}. See docs/index.md for the privileges "
-                "needed"
+                f"{self.name} at {self.where} forbids it: {told}. See docs/index.md for the privileges needed"
             )
         if status == 404 and not genuine:
             return self.another()
-        return Refused(status, reason)
+        return Refused(status, told)
 
     @abstractmethod
     def another(self) -> IndexSetupError:
@@ -255,16 +255,10 @@ def _part(name: str) -> str:
     return quote(name, safe=",*")
 
 
-def _first_cause(body: Any) -> str:
-    """The name of the first cause of an error; empty where the body does not say."""
-    detail = body.get("error") if isinstance(body, dict) else None
+def _first_cause(detail: Any) -> str:
+    """The name of the first cause of an error; empty where it is not told."""
     causes = detail.get("root_cause") if isinstance(detail, dict) else None
     return str(causes[0].get("type", "")) if causes else ""
-
-
-def reason_of(body: Any) -> str:
-    """Why a call failed, short and on one line."""
-    return reason((body.get("error") if isinstance(body, dict) else None) or body)
 
 
 def reason(detail: Any) -> str:
