@@ -58,8 +58,8 @@ def judged(
         other = LinearHead(one.weight * np.float32(times), one.bias * np.float32(times))
         logits = np.zeros((len(photos), head.outputs))
         heads.append(FittedHead(head.name, one, None, {0: one, 1: other}, logits, fold, {}))
-    _, manifest, _ = add_held_out(bundle, heads, by_fold, photos, making, Targets(), "", "cpu", scratch)
-    spec = manifest["members"][0]["arithmetics"][making.arithmetics[-1]]
+    draft, _ = add_held_out(bundle, heads, by_fold, photos, making, Targets(), "", "cpu", scratch)
+    spec = draft.manifest["members"][0]["arithmetics"][making.arithmetics[-1]]
     assert spec["figures"]["photos"] == len(photos)
     assert spec["figures"]["heads"]["balcony"]["fp32"]["recall"] == COUNTS["recall"], "as the fit found"
     figures: float = spec["figures"]["heads"]["balcony"]["here"]["average_precision"]

@@ -5,7 +5,6 @@ becomes a binary head (balcony: balcony, indoor): the difference of the two outp
 softmax of the pair. Any other task becomes a multiclass head; `rooms` is called `room`, as in `fit`.
 """
 
-import copy
 import re
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ import pandas as pd
 import safetensors.numpy
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from safetensors import SafetensorError
 
 from enrich.errors import UsageError
@@ -30,7 +28,7 @@ from enrich.model.writing import write_bundle
 from training.compare.results import BEST, RunKey, read_predictions, read_run
 from training.compare.single_photos import NOTE, fields_of, pair_of
 from training.data.labels import HEAD_NAME
-from training.data.photos import PhotoSet
+from training.data.photos import photo_set
 from training.data.prepared import Prepared, read_prepared
 from training.evaluate.faster import (
     FASTER,
@@ -42,7 +40,6 @@ from training.evaluate.faster import (
     offered,
     with_arithmetics,
 )
-from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Scored, score_all
 from training.models.architectures import MODES, backbone_name
 from training.terminal import plain
@@ -165,8 +162,8 @@ def _faster(
     Thresholds follow the rules of fp32's, on what each arithmetic says of the validation photos.
     """
     (head,), task, classes = bundle.heads, identity["task"], identity["classes"]
-    known = {photo.path: photo.sha256 for photo in prepared.of(task, "val")}
-    if identity["dataset_digest"] != prepared.digest or not set(predictions["path"]) <= set(known):
+    known = {photo.path for photo in prepared.of(task, "val")}
+    if identity["dataset_digest"] != prepared.digest or not known.issuperset(predictions["path"]):
         raise UsageError(
             f"--photos {prepared.folder}: the run of task {task} learnt from other photos; name the folder "
             "that enrich-train compare was given"
@@ -175,36 +172,22 @@ def _faster(
     making = Making(arithmetics, learnt if "int8" in arithmetics else ())
     check_making((), making)
     draft, new = with_arithmetics(bundle, making, bundle.folder / "faster", bundle.folder)
-    empty = np.full(len(predictions), "")
-    photos = PhotoSet(
-        folder=prepared.folder,
-        paths=tuple(predictions["path"]),
-        sha256=tuple(known[path] for path in predictions["path"]),
-        group=predictions["group"].to_numpy(dtype=str),
-        site=predictions["group"].to_numpy(dtype=str),
-        split=empty,
-        collection=empty,
-        licence=empty,
-        labels={head.name: _truth(task, classes, predictions)},
-        classes={},
-    )
+    photos = photo_set(prepared.folder, predictions, {head.name: _truth(task, classes, predictions)}, {})
 
     def score(name: Arithmetic) -> Scored:
-        scored = score_all(draft.at(name), photos, "auto", Console(), bundle.folder)
+        scored = score_all(draft.at(name), photos, "auto", bundle.folder)
         if not scored.readable.all():
             raise UsageError(
                 f"{prepared.folder}: photos are damaged; make it again with enrich-train prepare"
             )
         return scored
 
-    def fit(here: Bundle, mine: Head, scored: Scored) -> tuple[Entry, str]:
-        return fields_of(classes, scored.logits(here, mine), photos.labels[head.name]), ""
+    def fit(mine: Head, scored: Scored) -> tuple[Entry, str]:
+        return fields_of(classes, scored.logits(mine), photos.labels[head.name]), ""
 
-    manifest = copy.deepcopy(draft.manifest)
-    exact = Exact({head.name: score("fp32").logits(draft, head)}, {})
-    fit_each(draft, new, manifest, Labelled(photos, bundle.heads), exact, score, fit)
-    irs = (name for name in manifest["files"] if not name.endswith(".safetensors"))
-    return manifest["members"][0], {name: (draft.folder / name).read_bytes() for name in irs}
+    fit_each(draft, new, Exact({head.name: score("fp32").logits(head)}, {}), score, fit)
+    irs = (name for name in draft.manifest["files"] if not name.endswith(".safetensors"))
+    return draft.manifest["members"][0], {name: (draft.folder / name).read_bytes() for name in irs}
 
 
 def _folder(results: Path, key: RunKey) -> Path:

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.model.bundle import Bundle
 from enrich.model.head import Head, least_backing
 from enrich.model.seen import distinct_views
 from training.data.homes import MIN_PHOTOS, Homes, find_homes
 from training.data.labels import UNLABELLED
-from training.data.photos import PhotoSet
 from training.evaluate.scored import Rows, Scored
 from training.models.heads import FOLDS, site_folds
 from training.thresholds.calibrate import Floats, Truth, fit_temperature
@@ -27,19 +25,16 @@ FEWEST_PHOTOS = 20
 """Of each published class of a multiclass head."""
 
 
-def adjust(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
-) -> tuple[Entry, str]:
+def adjust(scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]) -> tuple[Entry, str]:
     """Fields of a head's manifest entry, none where there is too little to choose them on, and a line for
     people. `prefixes`: how paths of whole homes start; none: every group with photos enough is a home."""
     by_kind = adjust_binary if head.kind == "binary" else adjust_classes
-    return by_kind(bundle, photos, scored, head, targets, prefixes)
+    return by_kind(scored, head, targets, prefixes)
 
 
-def adjust_binary(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
-) -> tuple[Entry, str]:
+def adjust_binary(scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]) -> tuple[Entry, str]:
     """As `adjust`, for a binary head."""
+    photos = scored.photos
     labels = photos.labels[head.name]
     rows = find_homes(photos, (labels != UNLABELLED) & scored.readable, prefixes)
     truth = np.array([(labels[home] == 1).any() for home in rows], dtype=bool)
@@ -52,7 +47,7 @@ def adjust_binary(
     site = np.array([photos.site[home[0]] for home in rows], dtype=str)
     fold, folds_of = _folds(truth, site)
     homes = Homes(tuple(rows), truth, fold, site)
-    logits, (in_homes, weight) = scored.logits(bundle, head)[:, 0], homes.photos
+    logits, (in_homes, weight) = scored.logits(head)[:, 0], homes.photos
     temperature = fit_temperature(logits[in_homes], labels[in_homes] == 1, weight)
     scaled = logits / temperature
     with np.errstate(invalid="ignore"):  # NaN where a photo was not read, or not held out
@@ -96,11 +91,11 @@ def _views(scored: Scored, scaled: Floats, rows: Rows) -> Floats:
 
 
 def adjust_classes(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
+    scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
 ) -> tuple[Entry, str]:
     """As `adjust`, for a multiclass head: its temperature, and thresholds of its classes."""
-    labels = photos.labels[head.name]
-    homes = find_homes(photos, (labels != UNLABELLED) & scored.readable, prefixes)
+    labels = scored.photos.labels[head.name]
+    homes = find_homes(scored.photos, (labels != UNLABELLED) & scored.readable, prefixes)
     if not homes:
         return {}, f"left as it was: no home has {MIN_PHOTOS} labelled photos"
     rows = np.concatenate(homes)
@@ -109,7 +104,7 @@ def adjust_classes(
         if kind.publish and count < FEWEST_PHOTOS:
             return {}, f"left as it was: {count} photos of {kind.name} in homes, {FEWEST_PHOTOS} are needed"
     fields = class_fields(
-        scored.logits(bundle, head)[rows],
+        scored.logits(head)[rows],
         labels[rows],
         np.repeat(np.arange(len(homes)), [len(home) for home in homes]),
         {kind.name: kind.publish for kind in head.classes},

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.model.bundle import Bundle
 from enrich.model.head import Head
 from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
-from training.data.photos import PhotoSet
 from training.evaluate.measure import Answers, by_collection, reliability, share_of
 from training.evaluate.scored import Rows, Scored
 from training.thresholds.calibrate import Floats, rounded
@@ -29,13 +27,11 @@ class ClassesMeasured:
     """Truth: whether the most probable class is right."""
 
 
-def measure_classes(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
-) -> ClassesMeasured:
+def measure_classes(scored: Scored, head: Head, prefixes: Sequence[str]) -> ClassesMeasured:
     """Photo and listing figures of a multiclass head."""
-    labels = photos.labels[head.name]
+    photos, labels = scored.photos, scored.photos.labels[head.name]
     rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
-    truth, chance = labels[rows], scored.chances(bundle, head)[rows]
+    truth, chance = labels[rows], scored.chances(head)[rows]
     answer, highest = chance.argmax(axis=1), chance.max(axis=1)
     right = answer == truth
     three = of_three_rooms(chance, truth, [kind.name for kind in head.classes])
@@ -54,7 +50,7 @@ def measure_classes(
             name: {"photos": len(part), "accuracy": share_of(right[np.isin(rows, part)])}
             for name, part in by_collection(photos, rows)
         },
-        "listings": {"homes": len(homes), **named_classes(bundle, scored, head, labels, homes)},
+        "listings": {"homes": len(homes), **named_classes(scored, head, homes)},
     }
     return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
 
@@ -80,13 +76,11 @@ def _class_figures(
     return figures
 
 
-def named_classes(
-    bundle: Bundle, scored: Scored, head: Head, labels: NDArray[np.int64], homes: Sequence[Rows]
-) -> dict[str, Any]:
+def named_classes(scored: Scored, head: Head, homes: Sequence[Rows]) -> dict[str, Any]:
     """Per published class of a multiclass head: homes that have such a photo against those whose document
     would name it; nothing where there are no homes."""
-    answers = [scored.listing(bundle, rows).fields[f"{head.name}_types"] or () for rows in homes]
-    figures = {}
+    answers = [scored.listing(rows).fields[f"{head.name}_types"] or () for rows in homes]
+    labels, figures = scored.photos.labels[head.name], {}
     for number, kind in enumerate(head.classes):
         if not kind.publish or not homes:
             continue

@@ -20,7 +20,7 @@ from training.evaluate.faster import Making, calibration_paths, check_making, na
 from training.evaluate.labelled import Labelled, load_labelled
 from training.evaluate.measure import measure_binary
 from training.evaluate.report import Measured, check_out, write_out
-from training.evaluate.rethreshold import Asked, Seen, check_target, rethreshold
+from training.evaluate.rethreshold import Asked, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
 from training.markdown import number
 from training.terminal import plain
@@ -101,16 +101,14 @@ def evaluate_command(
     for line in labelled.remarks:
         console.print(line, soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
-        scored = score_all(loaded, labelled.photos, device, console, Path(scratch))
+        scored = score_all(loaded, labelled.photos, device, Path(scratch))
         measured: list[Measured] = [
-            (measure_binary if one.kind == "binary" else measure_classes)(
-                loaded, labelled.photos, scored, one, prefixes
-            )
+            (measure_binary if one.kind == "binary" else measure_classes)(scored, one, prefixes)
             for one in labelled.heads
         ]
         rows = {"split": split, "exclude": exclude or []}
-        described = {**_described(loaded, labelled, scored, rows, prefixes), "warnings": warnings}
-        write_out(out, described, measured, labelled)
+        described = {**_described(scored, labelled, rows, prefixes), "warnings": warnings}
+        write_out(out, described, measured, labelled.photos)
         console.print(_summary(measured))
         for one in measured:
             if (three := one.figures.get("three_rooms")) and three["of"]:
@@ -120,8 +118,7 @@ def evaluate_command(
         if rethreshold_to is None:
             return
         asked = Asked(Targets(precision, prevalence), prefixes, making, keep_thresholds)
-        seen = Seen(labelled, scored, measured, device, console, Path(scratch))
-        for line in rethreshold(loaded, seen, asked, rethreshold_to):
+        for line in rethreshold(scored, measured, asked, rethreshold_to, Path(scratch)):
             console.print(line, soft_wrap=True)
 
 
@@ -137,10 +134,10 @@ def _in(bundle: Bundle, making: Making) -> Bundle:
 
 
 def _described(
-    bundle: Bundle, labelled: Labelled, scored: Scored, rows: dict[str, Any], prefixes: Sequence[str]
+    scored: Scored, labelled: Labelled, rows: dict[str, Any], prefixes: Sequence[str]
 ) -> dict[str, Any]:
     """What was evaluated on what, for metrics.json."""
-    photos = labelled.photos
+    bundle, photos = scored.bundle, scored.photos
     unreadable = Counter(result.status.value for result in scored.results if not result.status.ok)
     return {
         "bundle": {"name": bundle.name, "bundle_id": bundle.bundle_id},

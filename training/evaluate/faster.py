@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,17 +19,16 @@ from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data.labels import UNLABELLED
 from training.data.photos import read_manifest
-from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Scored
 from training.evaluate.trained_on import digest
 from training.models.heads import macro_average_precision
 from training.models.quantize import installed, quantize, sampled
 from training.thresholds.calibrate import Floats
+from training.thresholds.rules import Entry
 
-Entry = dict[str, Any]
-Fit = Callable[[Bundle, Head, Scored], tuple[Entry, str]]
-"""From what a bundle says in an arithmetic to fields of a head's manifest entry, none where it cannot be
-fitted, and a line for people."""
+Fit = Callable[[Head, Scored], tuple[Entry, str]]
+"""From what a head says in an arithmetic to fields of its manifest entry, none where it cannot be fitted, and
+a line for people."""
 FASTER = (
     "It scores in fp32: add bf16 and int8 on homes that it has not learnt from, with enrich-train evaluate "
     "--rethreshold --arithmetic"
@@ -150,32 +149,40 @@ class Exact:
 
 
 def fit_each(
-    draft: Bundle,
-    new: Collection[Faster],
-    manifest: Entry,
-    labelled: Labelled,
-    exact: Exact,
-    score: Callable[[Faster], Scored],
-    fit: Fit,
+    draft: Bundle, new: Collection[Faster], exact: Exact, score: Callable[[Faster], Scored], fit: Fit
 ) -> tuple[list[Faster], list[str]]:
     """Fit all faster arithmetics of `draft`, each on what `score` has of the photos in it, and put what comes
-    out into `manifest`; returns those fitted, and lines for people.
+    out into the draft's manifest; returns those fitted, and lines for people.
 
-    One of the `new` that cannot be fitted for all heads is taken out.
+    What cannot be fitted stays as it was; one of the `new` that cannot be fitted for all heads is taken out.
     """
     fitted: list[Faster] = []
     lines: list[str] = []
-    for name in get_args(Faster):
-        if name not in draft.arithmetics:
-            continue
-        made = _fit(draft, name, labelled, exact, score(name), fit)
-        lines += [f"{name}, {line}" for line in made.lines]
-        if name in new and len(made.fields) < len(draft.heads):
+    for name in (name for name in get_args(Faster) if name in draft.arithmetics):
+        scored, left = score(name), 0
+        photos, entries = scored.photos, dict[str, tuple[Entry, Entry]]()
+        for member in draft.manifest["members"]:
+            spec = member["arithmetics"][name]
+            spec["figures"] = {
+                "photos": len(photos),
+                "photos_sha256": digest(photos.sha256),
+                "heads": spec.get("figures", {}).get("heads", {}),
+            }
+            entries |= {entry["name"]: (entry, spec["figures"]["heads"]) for entry in spec["heads"]}
+        for head, mine in zip(draft.heads, scored.bundle.heads, strict=True):
+            found, line = fit(mine, scored) if head.name in photos.labels else ({}, "not labelled")
+            lines.append(f"{name}, {head.name}: {line}")
+            if found:
+                entry, figures = entries[head.name]
+                entry.update(found)
+                figures[head.name] = asdict(_figures(head, scored, scored.logits(mine), exact, entry))
+            else:
+                left += 1
+        if name in new and left:
             lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
-            _drop(manifest, name)
-            continue
-        _put(manifest, name, made, labelled)
-        fitted.append(name)
+            _drop(draft.manifest, name)
+        else:
+            fitted.append(name)
     return fitted, lines
 
 
@@ -190,49 +197,6 @@ def offered(bundle: Bundle, names: Sequence[Faster]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """By head: fields of its manifest entry, and its figures, both without heads that could not be fitted;
-    and a line for people per head."""
-
-    fields: dict[str, Entry] = field(default_factory=dict)
-    figures: dict[str, HeadFigures] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-
-
-def _fit(bundle: Bundle, name: Faster, labelled: Labelled, exact: Exact, scored: Scored, fit: Fit) -> _Fitted:
-    """Fit temperature and thresholds of `bundle`, which is in fp32, in the arithmetic `name`; `scored` is
-    what it says of the photos in that arithmetic."""
-    here, made = bundle.at(name), _Fitted()
-    for head, mine in zip(bundle.heads, here.heads, strict=True):
-        if head.name not in labelled.photos.labels:
-            made.lines.append(f"{head.name}: not labelled")
-            continue
-        found, line = fit(here, mine, scored)
-        made.lines.append(f"{head.name}: {line}")
-        if found:
-            made.fields[head.name] = found
-            logits = exact.logits[head.name], scored.logits(here, mine)
-            made.figures[head.name] = _figures(head, labelled, logits, exact, found["metrics"])
-    return made
-
-
-def _put(manifest: Entry, name: Faster, made: _Fitted, labelled: Labelled) -> None:
-    """Put what was fitted into the manifest; what was not stays as it was."""
-    for member in manifest["members"]:
-        spec = member["arithmetics"][name]
-        for entry in spec["heads"]:
-            entry.update(made.fields.get(entry["name"], {}))
-        kept = spec.get("figures", {}).get("heads", {})
-        mine = {entry["name"] for entry in spec["heads"]}
-        new = {head: asdict(figures) for head, figures in made.figures.items() if head in mine}
-        spec["figures"] = {
-            "photos": len(labelled.photos),
-            "photos_sha256": digest(labelled.photos.sha256),
-            "heads": {**kept, **new},
-        }
-
-
 def _drop(manifest: Entry, name: Faster) -> None:
     """Take an arithmetic out of the manifest."""
     for member in manifest["members"]:
@@ -240,24 +204,22 @@ def _drop(manifest: Entry, name: Faster) -> None:
             del manifest["files"][file]
 
 
-def _figures(
-    head: Head, labelled: Labelled, logits: tuple[Floats, Floats], exact: Exact, metrics: Entry
-) -> HeadFigures:
-    """`logits` [photos, outputs]: fp32's, and those in this arithmetic."""
-    readable = np.isfinite(logits[0]).all(axis=1) & np.isfinite(logits[1]).all(axis=1)
-    labels = labelled.photos.labels[head.name]
+def _figures(head: Head, scored: Scored, here: Floats, exact: Exact, entry: Entry) -> HeadFigures:
+    """`head` is fp32's; `here` [photos, outputs]: the logits of the same head in this arithmetic, and `entry`
+    what was fitted on them."""
+    logits = exact.logits[head.name], here
+    readable = np.isfinite(logits[0]).all(axis=1) & np.isfinite(here).all(axis=1)
+    labels = scored.photos.labels[head.name]
     known = readable & (labels != UNLABELLED)
     before, after = (_average_precision(head, labels[known], one[known]) for one in logits)
     chances, moved = (head.probabilities(one[readable]) for one in logits)
     drift = np.abs(chances - moved).max(axis=1)
-    fair: tuple[Counted, ...] = ()
-    if "true" in metrics:
-        fair = of_homes(metrics["true"]["cross_fitted"])
+    true = entry["metrics"].get("true")
     return HeadFigures(
-        here=Measured(after, *fair),
+        here=Measured(after, *(of_homes(true["cross_fitted"]) if true else ())),
         fp32=Measured(before, *exact.homes.get(head.name, ())),
         drift=Drift(round(float(drift.max()), 4), round(float(np.quantile(drift, 0.999)), 4)),
-        target=metrics["true"]["target"] if fair else None,
+        target=true["target"] if true else None,
     )
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from enrich.model.bundle import Bundle
 from enrich.model.head import Head
 from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
@@ -63,22 +62,20 @@ class BinaryMeasured:
     homes: Answers
 
 
-def measure_binary(
-    bundle: Bundle, photos: PhotoSet, scored: Scored, head: Head, prefixes: Sequence[str]
-) -> BinaryMeasured:
+def measure_binary(scored: Scored, head: Head, prefixes: Sequence[str]) -> BinaryMeasured:
     """Photo and listing figures of a binary head; photos without its label take no part in its homes."""
-    labels = photos.labels[head.name]
+    labels = scored.photos.labels[head.name]
     rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
-    chance = scored.chances(bundle, head)[:, 0]
+    chance = scored.chances(head)[:, 0]
     truth = labels == 1
-    homes = find_homes(photos, labels != UNLABELLED, prefixes)
-    listings, of_homes = _listing_figures(bundle, scored, head, homes, truth, chance)
+    homes = find_homes(scored.photos, labels != UNLABELLED, prefixes)
+    listings, of_homes = _listing_figures(scored, head, homes, truth, chance)
     figures = {
         "kind": "binary",
         "photos": _photo_figures(head, truth[rows], chance[rows]),
         "collections": {
             name: _photo_figures(head, truth[part], chance[part])
-            for name, part in by_collection(photos, rows)
+            for name, part in by_collection(scored.photos, rows)
         },
         "listings": listings,
     }
@@ -108,10 +105,10 @@ def _photo_figures(head: Head, truth: Truth, score: Floats) -> dict[str, Any]:
 
 
 def _listing_figures(
-    bundle: Bundle, scored: Scored, head: Head, homes: list[Rows], truth: Truth, chance: Floats
+    scored: Scored, head: Head, homes: list[Rows], truth: Truth, chance: Floats
 ) -> tuple[dict[str, Any], Answers]:
     homes = [rows for rows in homes if scored.readable[rows].any()]
-    listings = [scored.listing(bundle, rows).fields for rows in homes]
+    listings = [scored.listing(rows).fields for rows in homes]
     having = np.array([truth[rows].any() for rows in homes], dtype=bool)
     highest = np.array([np.nanmax(chance[rows]) for rows in homes], dtype=np.float64)
     confidence = np.array([one[f"{head.name}_confidence"] for one in listings], dtype=np.float64)

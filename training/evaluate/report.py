@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from enrich.errors import UsageError
+from training.data.photos import PhotoSet
 from training.data.sheet import contact_sheet
 from training.evaluate.classes import ClassesMeasured
-from training.evaluate.labelled import Labelled
 from training.evaluate.measure import BinaryMeasured
 from training.evaluate.plots import draw_confusion, draw_precision_recall, draw_reliability
 from training.markdown import page
@@ -36,17 +36,17 @@ def check_out(out: Path) -> None:
         raise UsageError(f"--out {out}: holds something else than an evaluation; choose another folder")
 
 
-def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured], labelled: Labelled) -> None:
+def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured], photos: PhotoSet) -> None:
     """Write metrics.json (what was evaluated, and the figures of every head), report.md and the pictures: all
     made beside `out` first, then put in place."""
     metrics = described | {"heads": {one.head.name: one.figures for one in measured}}
     chosen = [f"{name} {value}" for name, value in metrics["photos"]["chosen"].items() if value]
-    text = page(TEMPLATE, metrics=metrics, heads=labelled.heads, chosen=chosen, share=_share)
+    text = page(TEMPLATE, metrics=metrics, heads=[one.head for one in measured], chosen=chosen, share=_share)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         made = Path(scratch)
         for one in measured:
-            _draw(one, labelled, made)
+            _draw(one, photos, made)
         (made / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
         (made / "report.md").write_text(text, encoding="utf-8")
         out.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def _share(figure: dict[str, Any]) -> str:
     return f"{figure['hits']} of {figure['of']}, {figure['value']:.3f} {bounds}"
 
 
-def _draw(measured: Measured, labelled: Labelled, folder: Path) -> None:
+def _draw(measured: Measured, photos: PhotoSet, folder: Path) -> None:
     name = measured.head.name
     panels = {"photos": measured.photos}
     if isinstance(measured, ClassesMeasured):
@@ -70,12 +70,12 @@ def _draw(measured: Measured, labelled: Labelled, folder: Path) -> None:
     else:
         draw_precision_recall(measured, folder / f"{name}_precision_recall.png")
         panels["listings"] = measured.homes
-        mistakes = _worst_mistakes(measured, labelled)
+        mistakes = _worst_mistakes(measured, photos)
         contact_sheet(folder / f"{name}_mistakes.png", mistakes, columns=min(6, max(2, len(mistakes))))
     draw_reliability(name, panels, folder / f"{name}_reliability.png")
 
 
-def _worst_mistakes(measured: BinaryMeasured, labelled: Labelled) -> list[tuple[Path, str]]:
+def _worst_mistakes(measured: BinaryMeasured, photos: PhotoSet) -> list[tuple[Path, str]]:
     """The surest mistakes of a binary head: photos labelled 0 with the highest scores, then photos labelled 1
     with the lowest, `SHOWN` of each at most, on the wrong side of one half."""
     name, truth, score = measured.head.name, measured.photos.truth, measured.photos.score
@@ -85,7 +85,7 @@ def _worst_mistakes(measured: BinaryMeasured, labelled: Labelled) -> list[tuple[
     shown = []
     for words, places in surest.items():
         for place in places[:SHOWN]:
-            path = labelled.photos.paths[measured.rows[place]]
+            path = photos.paths[measured.rows[place]]
             short = path if len(path) <= 34 else f"…{path[-33:]}"
-            shown.append((labelled.photos.folder / path, f"labelled {words}: {score[place]:.3f}\n{short}"))
+            shown.append((photos.folder / path, f"labelled {words}: {score[place]:.3f}\n{short}"))
     return shown

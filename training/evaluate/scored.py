@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import Progress
 from torch.cuda import is_available
 
@@ -30,8 +29,10 @@ Judge = Callable[[int, Mapping[str, Output]], Mapping[str, Scores]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What serving makes of the photos, in their order."""
+    """What serving makes of `photos`, in their order, by `bundle` in its arithmetic."""
 
+    bundle: Bundle
+    photos: PhotoSet
     results: tuple[PhotoResult, ...]
     device: str
 
@@ -39,30 +40,29 @@ class Scored:
     def readable(self) -> NDArray[np.bool_]:
         return np.array([result.status.ok for result in self.results], dtype=bool)
 
-    def logits(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
+    def logits(self, head: Head) -> NDArray[np.float64]:
         """Logits [photos, outputs], before temperature; NaN for photos that could not be read."""
-        model = next(member.model_id for member in bundle.members if head in member.heads)
+        model = next(member.model_id for member in self.bundle.members if head in member.heads)
         missing = (float("nan"),) * head.outputs
         return np.array(
             [r.score.by_model[model][head.name] if r.score else missing for r in self.results],
             dtype=np.float64,
         )
 
-    def chances(self, bundle: Bundle, head: Head) -> NDArray[np.float64]:
+    def chances(self, head: Head) -> NDArray[np.float64]:
         """Calibrated probabilities [photos, outputs]; NaN for photos that could not be read."""
         with np.errstate(invalid="ignore"):
-            return head.probabilities(self.logits(bundle, head))
+            return head.probabilities(self.logits(head))
 
-    def listing(self, bundle: Bundle, rows: Rows) -> Attributes:
+    def listing(self, rows: Rows) -> Attributes:
         """What the job would publish of a listing with these photos."""
-        return aggregate(bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
+        return aggregate(self.bundle, [self.results[row] for row in rows], MIN_PHOTOS_FALSE)
 
 
 def score_all(
     bundle: Bundle,
     photos: PhotoSet,
     device: str,
-    console: Console,
     cache: Path,
     judge: Judge = lambda _, outputs: scores_of(outputs),
 ) -> Scored:
@@ -71,14 +71,15 @@ def score_all(
     engine = serving_engine(bundle, device, cache)
     batches = np.array_split(np.arange(len(photos)), range(engine.batch_size, len(photos), engine.batch_size))
     results: list[PhotoResult] = []
-    with lane_pool(engine) as pool, Progress(console=console, transient=True) as progress:
+    with lane_pool(engine) as pool, Progress(transient=True) as progress:
         bar = progress.add_task("photos", total=len(photos))
         for done in pool.map(
             lambda rows: _score_batch(bundle, engine, photos, rows.tolist(), judge), batches
         ):
             results += done
             progress.advance(bar, len(done))
-    return Scored(tuple(results), str(engine.device) if isinstance(engine, TorchEngine) else "cpu")
+    used = str(engine.device) if isinstance(engine, TorchEngine) else "cpu"
+    return Scored(bundle, photos, tuple(results), used)
 
 
 def serving_engine(bundle: Bundle, device: str, cache: Path) -> Engine:

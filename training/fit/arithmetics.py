@@ -4,14 +4,12 @@ Heads are held out by fold, as in fp32, and so is a finetuned backbone: each fol
 int8 with photos that it learnt from. A frozen backbone is the same in all folds, in int8 too.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
-from rich.console import Console
 
 from enrich.model.arithmetic import NEEDED, Faster, cpu_has
 from enrich.model.bundle import Bundle
@@ -20,7 +18,6 @@ from enrich.records import Output, PhotoResult, Scores
 from training.data.photos import PhotoSet
 from training.evaluate.adjust import adjust
 from training.evaluate.faster import Exact, Making, check_making, fit_each, of_homes, with_arithmetics
-from training.evaluate.labelled import Labelled
 from training.evaluate.scored import Judge, Rows, Scored, score_all
 from training.models.backbones import Backbone
 from training.models.heads import FittedHead, held_out_logits
@@ -59,7 +56,7 @@ def add_held_out(
     homes_in: str,
     device: str,
     scratch: Path,
-) -> tuple[Bundle, dict[str, Any], list[str]]:
+) -> tuple[Bundle, list[str]]:
     """A copy of `bundle` in `scratch`, its manifest with the arithmetics of `making` fitted, and lines for
     people. `homes_in`: the collection of whole homes; empty: every group is one.
 
@@ -79,17 +76,15 @@ def add_held_out(
             made, _ = with_arithmetics(_with(bundle, backbone, folder), mine, folder / "faster", scratch)
             parts.append((made, np.flatnonzero(fold == number)))
     rows = np.concatenate([held for _, held in parts])
-    console = Console()
 
     def score(name: Faster) -> Scored:
-        model = draft.at(name).members[0].model_id
+        here = draft.at(name)
         results: list[PhotoResult] = []
         for made, held in parts:
-            judge = _judge(heads, held, model)
-            results += score_all(made.at(name), photos.of(held), device, console, scratch, judge).results
-        return Scored(tuple(results), device)
+            judge = _judge(heads, held, here.members[0].model_id)
+            results += score_all(made.at(name), photos.of(held), device, scratch, judge).results
+        return Scored(here, photos.of(rows), tuple(results), device)
 
-    manifest = copy.deepcopy(draft.manifest)
     exact = Exact(
         {head.name: head.held_out[rows] for head in heads},
         {
@@ -99,17 +94,10 @@ def add_held_out(
         },
     )
     prefixes = (f"{homes_in}/",) if homes_in else ()
-    seen = photos.of(rows)
     _, lines = fit_each(
-        draft,
-        new,
-        manifest,
-        Labelled(seen, bundle.heads),
-        exact,
-        score,
-        lambda here, head, scored: adjust(here, seen, scored, head, targets, prefixes),
+        draft, new, exact, score, lambda head, scored: adjust(scored, head, targets, prefixes)
     )
-    return draft, manifest, lines
+    return draft, lines
 
 
 def _paths(photos: PhotoSet, chosen: Rows) -> tuple[Path, ...]:

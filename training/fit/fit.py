@@ -173,7 +173,7 @@ def _write(
         training["listing_split"] = listing_figures(bundle, photos, options.device, scratch)
         if making.arithmetics:
             heads = [one.fitted for one in calibrated]
-            draft, made, lines = add_held_out(
+            draft, lines = add_held_out(
                 bundle,
                 heads,
                 by_fold,
@@ -184,9 +184,11 @@ def _write(
                 options.device,
                 scratch,
             )
-            manifest["members"] = made["members"]
+            manifest["members"] = draft.manifest["members"]
             training["arithmetics"] += lines
-            irs = {name: (draft.folder / name).read_bytes() for name in made["files"] if name != file}
+            irs = {
+                name: (draft.folder / name).read_bytes() for name in draft.manifest["files"] if name != file
+            }
         return write_bundle(options.out, manifest, {file: tensors}, irs)
 
 

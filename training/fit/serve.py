@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from enrich.model.bundle import Bundle
 from training.data.labels import UNLABELLED
@@ -25,7 +24,7 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) 
     if not rows.size:
         return {}
     photos = photos.of(rows)
-    scored = score_all(bundle, photos, device, Console(), cache)
+    scored = score_all(bundle, photos, device, cache)
     homes = [np.flatnonzero(photos.group == group) for group in np.unique(photos.group)]
     figures: dict[str, Any] = {"homes": len(homes), "photos": len(rows)}
     for head in bundle.heads:
@@ -34,10 +33,10 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) 
             looked = [home[labels[home] != UNLABELLED] for home in homes]
             known = [home for home in looked if home.size]
             having = np.array([(labels[home] == 1).any() for home in known], dtype=bool)
-            answers = [scored.listing(bundle, home).fields[f"has_{head.name}"] for home in known]
+            answers = [scored.listing(home).fields[f"has_{head.name}"] for home in known]
             figures[head.name] = outcomes(having, answers)
             continue
-        named = named_classes(bundle, scored, head, labels, homes)
+        named = named_classes(scored, head, homes)
         figures[head.name] = {
             name: {"homes": one["homes"], "found": one["recall"]["hits"]}
             for name, one in named.items()
