@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from training.data.labels import BINARY, ROOM
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
 from training.fit.frozen import figures
-from training.fit.multitask import FOLDS, Plan, finetunings, held_out, site_fold
+from training.fit.multitask import FOLDS, finetunings, held_out, site_fold
+from training.fit.options import FitOptions
 from training.markdown import table
 from training.models.backbones import load_backbone
 from training.thresholds.classes import of_three_rooms
@@ -65,12 +66,19 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     photos, _ = without_rare_classes(load_photos(options.photos), ROOM)
-    plan = Plan(Recipe(samples=options.samples), SHARES, options.cache)
-    fold, chosen = site_fold(photos, HEADS, plan.seed), options.fold or range(FOLDS)
+    asked = FitOptions(
+        options.photos,
+        Path(),
+        recipe=Recipe(samples=options.samples),
+        shares=SHARES,
+        cache=options.cache,
+        device="cpu",
+    )
+    fold, chosen = site_fold(photos, HEADS, asked.seed), options.fold or range(FOLDS)
     made: dict[str, Logits] = {}
     for name in options.backbone:
         backbone = load_backbone(name, size=options.size, pool=options.pool)
-        every = finetunings(photos, HEADS, backbone, plan, fold)
+        every = finetunings(photos, HEADS, backbone, asked, fold)
         work = [every[number] for number in chosen]
         made[name] = held_out(work, [predicted for _, predicted in (one() for one in work)])
     fold = np.where(np.isin(fold, chosen), fold, -1)

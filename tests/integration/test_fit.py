@@ -107,9 +107,7 @@ def test_serving_gives_the_logits_that_training_saw(
     bundle, _, cache = made
     photos = load_photos(photos_dir)
     views = extract(load_backbone(BACKBONE, "none"), photos, ("whole", "flip"), cache)
-    trainable = photos.split == "train"
-    labels = photos.labels["room"]
-    fitted = fit_head("room", labels, ROOMS, views, photos.group, photos.site, trainable, 0)
+    fitted = fit_head(photos, "room", views, 0)
     expected = fitted.head.logits(views["whole"])
     scorer, member = TorchEngine(bundle, "cpu"), bundle.members[0]
     for row in range(0, len(photos), 17):
@@ -124,11 +122,10 @@ def test_a_site_has_no_say_in_its_own_held_out_predictions(
     """Other features for one site's photos change what other folds are told, not those of its own fold."""
     photos = load_photos(photos_dir)
     whole = extract(load_backbone(BACKBONE, "none"), photos, ("whole",), made[2])["whole"]
-    mine, trainable = photos.site == "site3", photos.split == "train"
+    mine = photos.site == "site3"
 
     def held_out(features: np.ndarray) -> FittedHead:
-        labels, views = photos.labels["balcony"], {"whole": features}
-        return fit_head("balcony", labels, None, views, photos.group, photos.site, trainable, 0)
+        return fit_head(photos, "balcony", {"whole": features}, 0)
 
     monkeypatch.setattr("training.models.heads.STRENGTHS", (0.01,))
     before = held_out(whole)

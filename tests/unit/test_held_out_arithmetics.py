@@ -16,9 +16,9 @@ from training.data.photos import PhotoSet
 from training.evaluate.faster import Making
 from training.evaluate.labelled import load_labelled
 from training.fit.arithmetics import add_held_out, plan_making
+from training.fit.options import FitOptions
 from training.models.backbones import Backbone, backbone_of, load_backbone
 from training.models.heads import FittedHead, LinearHead
-from training.thresholds.rules import Targets
 
 PLAIN = [*OTHER, *OTHER]
 HOMES = [["balcony", *PLAIN[1:]]] * 12 + [[*PLAIN[:-1], "fireplace"]] * 12
@@ -58,7 +58,8 @@ def judged(
         other = LinearHead(one.weight * np.float32(times), one.bias * np.float32(times))
         logits = np.zeros((len(photos), head.outputs))
         heads.append(FittedHead(head.name, one, None, {0: one, 1: other}, logits, fold, {}))
-    draft, _ = add_held_out(bundle, heads, by_fold, photos, making, Targets(), "", "cpu", scratch)
+    options = FitOptions(photos.folder, scratch, device="cpu")
+    draft, _ = add_held_out(bundle, heads, by_fold, photos, making, options, scratch)
     spec = draft.manifest["members"][0]["arithmetics"][making.arithmetics[-1]]
     assert spec["figures"]["photos"] == len(photos)
     assert spec["figures"]["heads"]["balcony"]["fp32"]["recall"] == COUNTS["recall"], "as the fit found"

@@ -1,10 +1,14 @@
 """Heads: no site on both sides, masked labels have no say, a class too thin to learn is refused."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from enrich.errors import UsageError
 from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 from training.models.heads import (
     GROUP_CAP,
     FittedHead,
@@ -25,9 +29,13 @@ def features_of(labels: np.ndarray, noise: float = 0.5) -> np.ndarray:
     return matrix
 
 
-def fit(labels: np.ndarray, matrix: np.ndarray, classes: list[str] | None = None) -> FittedHead:
-    everyone = np.ones(len(labels), dtype=bool)
-    return fit_head("test", labels, classes, {"whole": matrix}, SITES, SITES, everyone, 0)
+def fit(labels: np.ndarray, matrix: np.ndarray, classes: Sequence[str] = (), others: str = "") -> FittedHead:
+    """A head fitted on photos of `SITES`, but those of the site `others`."""
+    names = tuple(map(str, range(len(labels))))
+    split = np.where(others == SITES, "listing", "train")
+    known = {"test": tuple(classes)} if classes else {}
+    photos = PhotoSet(Path(), names, names, SITES, SITES, split, SITES, SITES, {"test": labels}, known)
+    return fit_head(photos, "test", {"whole": matrix}, 0)
 
 
 def test_a_site_is_never_in_two_folds() -> None:
@@ -63,10 +71,9 @@ def test_unlabelled_photos_change_nothing() -> None:
 def test_photos_not_for_training_change_nothing() -> None:
     labels = np.tile([0, 1], 90)
     matrix = features_of(labels)
-    train = SITES != "site-0"
-    one = fit_head("test", labels, None, {"whole": matrix}, SITES, SITES, train, 0)
-    matrix[~train] = -50.0
-    two = fit_head("test", labels, None, {"whole": matrix}, SITES, SITES, train, 0)
+    one = fit(labels, matrix, others="site-0")
+    matrix[SITES == "site-0"] = -50.0
+    two = fit(labels, matrix, others="site-0")
     np.testing.assert_array_equal(one.head.weight, two.head.weight)
 
 

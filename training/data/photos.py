@@ -75,6 +75,10 @@ class PhotoSet:
             **{name: getattr(self, name)[rows] for name in arrays},
         )
 
+    def learnable(self, head: str) -> NDArray[np.int64]:
+        """Rows of the photos that may train and are labelled for the head."""
+        return np.flatnonzero((self.split == "train") & (self.labels[head] != UNLABELLED))
+
     def within(self, collection: str) -> NDArray[np.bool_]:
         """Which photos are of `collection`; of all collections, where it is empty."""
         return self.collection == collection if collection else np.ones(len(self), dtype=bool)

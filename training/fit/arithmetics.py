@@ -19,9 +19,9 @@ from training.data.photos import PhotoSet
 from training.evaluate.adjust import adjust
 from training.evaluate.faster import Exact, Making, check_making, fit_each, of_homes, with_arithmetics
 from training.evaluate.scored import Judge, Rows, Scored, score_all
+from training.fit.options import FitOptions
 from training.models.backbones import Backbone
 from training.models.heads import FittedHead, held_out_logits
-from training.thresholds.rules import Targets
 
 
 def plan_making(
@@ -52,13 +52,11 @@ def add_held_out(
     by_fold: Sequence[Backbone],
     photos: PhotoSet,
     making: Making,
-    targets: Targets,
-    homes_in: str,
-    device: str,
+    options: FitOptions,
     scratch: Path,
 ) -> tuple[Bundle, list[str]]:
     """A copy of `bundle` in `scratch`, its manifest with the arithmetics of `making` fitted, and lines for
-    people. `homes_in`: the collection of whole homes; empty: every group is one.
+    people.
 
     `heads`: those of the bundle, with what they and their likes said in fp32. `by_fold`: fold -> the backbone
     that did not learn from it; none: the bundle's own learnt from no photo.
@@ -82,8 +80,8 @@ def add_held_out(
         results: list[PhotoResult] = []
         for made, held in parts:
             judge = _judge(heads, held, here.members[0].model_id)
-            results += score_all(made.at(name), photos.of(held), device, scratch, judge).results
-        return Scored(here, photos.of(rows), tuple(results), device)
+            results += score_all(made.at(name), photos.of(held), options.device, scratch, judge).results
+        return Scored(here, photos.of(rows), tuple(results), options.device)
 
     exact = Exact(
         {head.name: head.held_out[rows] for head in heads},
@@ -93,9 +91,9 @@ def add_held_out(
             if head.kind == "binary"
         },
     )
-    prefixes = (f"{homes_in}/",) if homes_in else ()
+    prefixes = (f"{options.homes}/",) if options.homes else ()
     _, lines = fit_each(
-        draft, new, exact, score, lambda head, scored: adjust(scored, head, targets, prefixes)
+        draft, new, exact, score, lambda head, scored: adjust(scored, head, options.targets, prefixes)
     )
     return draft, lines
 

@@ -53,7 +53,7 @@ def fit_command(
         typer.Option(
             help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"
         ),
-    ] = FitOptions.finetune,
+    ] = "none",
     frozen_on: Annotated[
         Path | None,
         typer.Option(
@@ -113,9 +113,8 @@ def fit_command(
             label_fixes=label_fixes,
             exclude=tuple(exclude or ()),
             shares={name: _number(name, value) for name, value in pairs("--share", share or ())},
-            finetune=finetune,
             frozen_on=frozen_on,
-            recipe=Recipe(samples=samples),
+            recipe=Recipe(finetune, samples),
             runs=runs,
             device=device,
             jobs=jobs,

@@ -7,7 +7,7 @@ faster arithmetics.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,13 @@ from training.evaluate import trained_on
 from training.evaluate.faster import Making
 from training.fit.arithmetics import add_held_out, plan_making
 from training.fit.multitask import FOLDS as FINETUNE_FOLDS
-from training.fit.multitask import Plan, fit_multitask
-from training.fit.options import FitOptions, command
+from training.fit.multitask import Learnt, fit_multitask
+from training.fit.options import FitOptions, command, unusual
 from training.fit.serve import listing_figures
-from training.models.backbones import Backbone, backbone_of, load_backbone
+from training.models.backbones import backbone_of, load_backbone
 from training.models.features import extract
-from training.models.heads import FOLDS, FittedHead, fit_head
+from training.models.heads import FOLDS, fit_head
 from training.thresholds.choose import CalibratedHead, calibrated_binary, calibrated_classes
-from training.trainer.devices import find_device
 
 UNPUBLISHED = frozenset({"balcony", "floor_plan", "other"})
 """Room classes that keep photos out of the published ones: a balcony has a head of its own, the others help
@@ -50,48 +49,24 @@ def fit(options: FitOptions) -> Bundle:
     base = None if options.frozen_on is None else _base(options, options.frozen_on)
     photos = load_photos(options.photos, options.exclude, options.heads, options.label_fixes)
     photos, rare = without_rare_classes(photos, ROOM)
-    if options.homes and not photos.within(options.homes).any():
-        raise UsageError(
-            f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
-            'whole homes, or "" where every group is one'
-        )
-    if options.shares and options.finetune == "none":
-        raise UsageError("--share is for finetuning; leave it out, or add --finetune")
-    for name in options.shares:
-        if not photos.within(name).any():
-            raise UsageError(f"--share {name}: no photo's path begins with that folder")
+    _check_folders(options, photos)
     backbone = (
         load_backbone(options.backbone, options.weights, options.size, options.seed, options.pool)
         if base is None
         else backbone_of(base)
     )
     names = (*BINARY, *options.heads, ROOM)
-    binary = [name for name in names if name not in photos.classes]
-    held_out = np.where(photos.split == "train", 0, -1)
-    for name in binary:
-        whole_homes(photos, name, held_out, options.homes)  # refused before hours are spent
+    for name in names:
+        if name not in photos.classes:  # refused before hours are spent
+            whole_homes(photos, name, np.where(photos.split == "train", 0, -1), options.homes)
     making, told = plan_making(options.arithmetics, base, photos, options.seed)
-    comparison: dict[str, Any] = {}
-    fitted: Sequence[FittedHead]
-    by_fold: tuple[Backbone, ...] = ()
-    if options.finetune != "none":
-        recipe = replace(options.recipe, part=options.finetune)
-        plan = Plan(
-            recipe,
-            options.shares,
-            options.cache,
-            options.seed,
-            options.runs,
-            options.jobs,
-            find_device(options.device),
-        )
-        made = fit_multitask(photos, names, backbone, plan, options.homes, options.targets.precision)
-        fitted, comparison = made.heads, made.comparison
-        backbone, by_fold = made.backbone, made.by_fold
+    if options.recipe.part == "none":
+        views = extract(backbone, photos, options.views, options.cache)
+        learnt = Learnt(backbone, [fit_head(photos, name, views, options.seed) for name in names])
     else:
-        fitted = _on_frozen(options, photos, names, backbone)
+        learnt = fit_multitask(photos, names, backbone, options)
     calibrated = []
-    for head in fitted:
+    for head in learnt.heads:
         classes = photos.classes.get(head.name)
         if classes is None:
             calibrated.append(calibrated_binary(photos, head, options.homes, options.targets))
@@ -99,53 +74,47 @@ def fit(options: FitOptions) -> Bundle:
             kept = UNPUBLISHED if head.name == ROOM else ()
             publish = {label: label not in kept for label in classes}
             calibrated.append(calibrated_classes(photos, head, publish, options.homes, options.targets))
-    extra: dict[str, Any] = {"comparison": comparison, "classes_left_out": list(rare), "arithmetics": told}
+    extra = {"comparison": learnt.comparison, "classes_left_out": list(rare), "arithmetics": told}
     if base is not None:
         before = base.manifest.get("training", {})
         finetuned = before.get("finetune") != "none" or before.get("frozen_on", {}).get("learnt")
-        learnt = trained_on.warnings(base, photos) if finetuned else []
-        extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": learnt}
-    return _write(options, photos, backbone, by_fold, calibrated, making, extra)
+        seen = trained_on.warnings(base, photos) if finetuned else []
+        extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": seen}
+    return _write(options, photos, learnt, calibrated, making, extra)
 
 
 def _base(options: FitOptions, folder: Path) -> Bundle:
     for option in ("finetune", "backbone", "weights", "size", "pool"):
-        if getattr(options, option) != getattr(FitOptions, option):
+        if option in unusual(options):
             raise UsageError(
                 f"--{option} and --frozen-on contradict each other: the bundle's backbone is taken as it is"
             )
     return load_bundle(folder)
 
 
-def _on_frozen(
-    options: FitOptions, photos: PhotoSet, names: Sequence[str], backbone: Backbone
-) -> list[FittedHead]:
-    views = extract(backbone, photos, options.views, options.cache)
-    trainable = photos.split == "train"
-    return [
-        fit_head(
-            name,
-            photos.labels[name],
-            photos.classes.get(name),
-            views,
-            photos.group,
-            photos.site,
-            trainable,
-            options.seed,
+def _check_folders(options: FitOptions, photos: PhotoSet) -> None:
+    """Refuse options that name no folder of the photos."""
+    if options.homes and not photos.within(options.homes).any():
+        raise UsageError(
+            f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
+            'whole homes, or "" where every group is one'
         )
-        for name in names
-    ]
+    if options.shares and options.recipe.part == "none":
+        raise UsageError("--share is for finetuning; leave it out, or add --finetune")
+    for name in options.shares:
+        if not photos.within(name).any():
+            raise UsageError(f"--share {name}: no photo's path begins with that folder")
 
 
 def _write(
     options: FitOptions,
     photos: PhotoSet,
-    backbone: Backbone,
-    by_fold: Sequence[Backbone],
+    learnt: Learnt,
     calibrated: Sequence[CalibratedHead],
     making: Making,
     extra: dict[str, Any],
 ) -> Bundle:
+    backbone = learnt.backbone
     file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
     for one in calibrated:
@@ -173,17 +142,7 @@ def _write(
         training["listing_split"] = listing_figures(bundle, photos, options.device, scratch)
         if making.arithmetics:
             heads = [one.fitted for one in calibrated]
-            draft, lines = add_held_out(
-                bundle,
-                heads,
-                by_fold,
-                photos,
-                making,
-                options.targets,
-                options.homes,
-                options.device,
-                scratch,
-            )
+            draft, lines = add_held_out(bundle, heads, learnt.by_fold, photos, making, options, scratch)
             manifest["members"] = draft.manifest["members"]
             training["arithmetics"] += lines
             irs = {
@@ -193,14 +152,15 @@ def _write(
 
 
 def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
+    finetuned = options.recipe.part != "none"
     return {
         "command": command(options),
         "seed": options.seed,
         **({} if options.frozen_on else {"weights": options.weights}),
-        "finetune": options.finetune,
+        "finetune": options.recipe.part,
         "runs": options.runs,
-        "folds": FOLDS if options.finetune == "none" else FINETUNE_FOLDS,
-        "recipe": asdict(options.recipe) if options.finetune != "none" else {},
+        "folds": FINETUNE_FOLDS if finetuned else FOLDS,
+        "recipe": asdict(options.recipe) if finetuned else {},
         "views": list(options.views),
         "excluded": list(options.exclude),
         "collections": _collections(photos),

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,90 +19,70 @@ from enrich.errors import UsageError
 from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
+from training.fit.options import FitOptions
 from training.models.backbones import Backbone, rounded
 from training.models.features import extract
 from training.models.heads import FittedHead, check_classes, check_folds, photo_weights, site_folds
 from training.trainer import trainable
-from training.trainer.devices import keep_memory
-from training.trainer.finetune import CPU, Finetuned, Lessons, Recipe, Task, averaged, finetune, predict
+from training.trainer.devices import find_device, keep_memory
+from training.trainer.finetune import Finetuned, Lessons, Task, averaged, finetune, predict
 
 FOLDS = 3
 """Fewer than for heads alone, since each costs a finetuning; held-out figures are the lower for it."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to finetune, beside what.
-
-    `shares`: collection -> how much a photo of it counts (1 where not named). `runs`: finetunings that differ
-    in their seed and are averaged to one. `jobs`: how many work side by side on a CPU, one thread each; 0: as
-    many as there are cores. On a GPU they come one after another.
-    """
-
-    recipe: Recipe = field(default_factory=Recipe)
-    shares: Mapping[str, float] = field(default_factory=dict)
-    cache: Path = Path("runs/features")
-    seed: int = 0
-    runs: int = 1
-    jobs: int = 0
-    device: torch.device = CPU
-
-
-@dataclass(frozen=True)
-class Together:
-    """The finetuned backbone (half precision, as the bundle ships it), its heads, and what frozen ones reach
-    in the same folds."""
+class Learnt:
+    """The backbone (half precision, as the bundle ships it) and its heads; where it was finetuned, what
+    frozen ones reach in the same folds, and the backbones that did not learn from a fold."""
 
     backbone: Backbone
-    heads: tuple[FittedHead, ...]
-    comparison: dict[str, Any]
-    by_fold: tuple[Backbone, ...]
-    """The backbones that did not learn from a fold."""
+    heads: Sequence[FittedHead]
+    comparison: Mapping[str, Any] = field(default_factory=dict)
+    by_fold: Sequence[Backbone] = ()
 
 
-def fit_multitask(
-    photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, homes_in: str, precision: float
-) -> Together:
+def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, options: FitOptions) -> Learnt:
     """Finetune once per fold for held-out logits of the heads `names`, then once on all training photos.
 
-    `homes_in`, `precision`: as of `frozen.figures`, for the comparison.
+    On a CPU finetunings work side by side, one thread each, on a GPU one after another.
 
     Raises:
         UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites, or
             shares that leave nothing to learn from.
     """
-    trainable.LEARNERS[plan.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
-    rows = np.flatnonzero(photos.split == "train")
-    labelled = {name: rows[photos.labels[name][rows] != UNLABELLED] for name in names}
-    for name, known in labelled.items():
-        classes = photos.classes.get(name, ("0", "1"))
-        check_classes(name, photos.labels[name][known], classes, photos.site[known])
-    fold = site_fold(photos, names, plan.seed)
-    for name, known in labelled.items():
-        check_folds(name, photos.labels[name][known], fold[known])
-    work = finetunings(photos, names, backbone, plan, fold)
-    vectors = extract(backbone, photos, ("whole",), plan.cache)
-    with _workers(plan.jobs if plan.device.type == "cpu" else 1) as run:
+    device = find_device(options.device)
+    trainable.LEARNERS[options.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
+    for name in names:
+        check_classes(photos, name)
+    fold = site_fold(photos, names, options.seed)
+    for name in names:
+        check_folds(photos, name, fold)
+    work = finetunings(photos, names, backbone, options, fold)
+    vectors = extract(backbone, photos, ("whole",), options.cache)
+    with _workers(options.jobs if device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
     logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
     heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].tasks)
-    binary = [head for head in heads if head.name not in photos.classes]
+
+    def measured(name: str, said: NDArray[np.float64]) -> dict[str, Any]:
+        return figures(photos, name, said, fold, options.homes, options.targets.precision)
+
     comparison = {
         head.name: {
-            "frozen": figures(
-                photos, head.name, frozen_logits(photos, head.name, vectors, fold), fold, homes_in, precision
-            ),
-            "finetuned": figures(photos, head.name, head.held_out, fold, homes_in, precision),
+            "frozen": measured(head.name, frozen_logits(photos, head.name, vectors, fold)),
+            "finetuned": measured(head.name, head.held_out),
         }
-        for head in binary
+        for head in heads
+        if head.name not in photos.classes
     }
-    backbones = tuple(rounded(backbone, one.tensors) for one in learnt)
-    return Together(rounded(backbone, final.tensors), heads, comparison, backbones)
+    backbones = [rounded(backbone, one.tensors) for one in learnt]
+    return Learnt(rounded(backbone, final.tensors), heads, comparison, backbones)
 
 
 def finetunings(
-    photos: PhotoSet, names: Sequence[str], backbone: Backbone, plan: Plan, fold: NDArray[np.int64]
+    photos: PhotoSet, names: Sequence[str], backbone: Backbone, options: FitOptions, fold: NDArray[np.int64]
 ) -> list["Finetuning"]:
     """One for each fold, which is held out in it, and last the one on all training photos. `fold`: as of
     `site_fold`.
@@ -112,40 +91,44 @@ def finetunings(
         UsageError: one has no photo to learn from.
     """
     tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
-    rows = np.flatnonzero(photos.split == "train")
-    weight = _weights(photos, tasks, rows, plan.shares)
-    if not all(weight[rows[fold[rows] != number]].any() for number in range(FOLDS)):
+    train, weight = photos.split == "train", np.zeros(len(photos))
+    for name in names:
+        known = photos.learnable(name)
+        weight[known] += photo_weights(photos.labels[name][known], photos.group[known])
+    weight *= [options.shares.get(str(name), 1.0) for name in photos.collection]
+    if not all(weight[fold != number].any() for number in range(FOLDS)):
         raise UsageError(
             "--share: nothing is left to learn from where a third of the sites is held out; give photos of "
             "more sites a share above 0"
         )
     return [
-        Finetuning(photos, backbone, tasks, weight, plan, fold != number, rows[fold[rows] == number])
-        for number in (*range(FOLDS), -1)
+        Finetuning(photos, backbone, tasks, weight, options, *map(np.flatnonzero, (learn, train & ~learn)))
+        for learn in (train & (fold != number) for number in (*range(FOLDS), -1))
     ]
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """Called, it learns from the training photos of `learn` [photos], and gives logits of those `held`."""
+    """Called, it learns from the photos of the rows `learn`, and gives logits of those `held`."""
 
     photos: PhotoSet
     backbone: Backbone
     tasks: Sequence[Task]
     weight: NDArray[np.float64]
-    plan: Plan
-    learn: NDArray[np.bool_]
+    options: FitOptions
+    learn: NDArray[np.int64]
     held: NDArray[np.int64]
 
     def __call__(self) -> tuple[Finetuned, dict[str, NDArray[np.float64]]]:
         paths = [self.photos.folder / path for path in self.photos.paths]
-        rows = np.flatnonzero(self.learn & (self.photos.split == "train"))
-        plan = self.plan
-        lessons = Lessons(paths, self.photos.sha256, self.tasks, rows, self.weight[rows])
+        options = self.options
+        lessons = Lessons(paths, self.photos.sha256, self.tasks, self.learn, self.weight[self.learn])
         learnt = averaged(
             [
-                finetune(self.backbone, lessons, plan.recipe, seed, plan.cache, plan.device)
-                for seed in range(plan.seed, plan.seed + plan.runs)
+                finetune(
+                    self.backbone, lessons, options.recipe, seed, options.cache, find_device(options.device)
+                )
+                for seed in range(options.seed, options.seed + options.runs)
             ]
         )
         return learnt, predict(self.backbone, learnt, paths, self.held) if self.held.size else {}
@@ -184,18 +167,6 @@ def _alone() -> None:
 
 def _call(job: Finetuning) -> Result:
     return job()
-
-
-def _weights(
-    photos: PhotoSet, tasks: Sequence[Task], rows: NDArray[np.int64], shares: Mapping[str, float]
-) -> NDArray[np.float64]:
-    share = np.array([shares.get(str(name), 1.0) for name in photos.collection])
-    total = np.zeros(len(photos))
-    for task in tasks:
-        known = rows[task.labels[rows] != UNLABELLED]
-        total[known] += photo_weights(task.labels[known], photos.group[known])
-    weight: NDArray[np.float64] = total * share
-    return weight
 
 
 def site_fold(photos: PhotoSet, names: Sequence[str], seed: int) -> NDArray[np.int64]:

@@ -1,13 +1,13 @@
 """What `enrich-train fit` may be asked for."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Pool
+from training.terminal import typed
 from training.thresholds.rules import Targets
 from training.trainer.finetune import Recipe
 
@@ -34,8 +34,7 @@ class FitOptions:
     """A file of corrected labels."""
     frozen_on: Path | None = None
     """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
-    finetune: Literal["top", "all", "none"] = "none"
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=lambda: Recipe("none"))
     shares: Mapping[str, float] = field(default_factory=dict)
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
     device: str = "auto"
@@ -57,30 +56,31 @@ class FitOptions:
 
 def command(options: FitOptions) -> str:
     """The command that repeats this fit, with its paths left to the reader."""
-    default = FitOptions(options.photos, options.out)
-    parts = ["enrich-train fit PHOTOS_DIR --out DIR"]
-    parts += ["--frozen-on BUNDLE"] if options.frozen_on else []
-    for option in ("backbone", "weights", "size", "pool", "seed", "finetune"):
-        if getattr(options, option) != getattr(default, option):
-            parts.append(f"--{option} {getattr(options, option)}")
-    if options.recipe.samples != default.recipe.samples:
-        parts.append(f"--samples {options.recipe.samples}")
-    parts += [f"--arithmetic {name}" for name in options.arithmetics]
-    parts += [f"--runs {options.runs}"] if options.runs > 1 else []
-    parts += [f"--head {name}=LABELS.csv" for name in options.heads]
-    parts += [f"--label-fixes {shlex.quote(str(options.label_fixes))}"] if options.label_fixes else []
-    parts += [f"--share {shlex.quote(f'{name}={share:g}')}" for name, share in options.shares.items()]
-    parts += [f"--exclude {shlex.quote(prefix)}" for prefix in options.exclude]
-    if options.views != default.views:
-        parts += [f"--view {view}" for view in options.views]
-    parts += [f"--homes {shlex.quote(options.homes)}"] if options.homes else []
-    for option in ("prevalence", "precision"):
-        value = getattr(options.targets, option)
-        if value != getattr(default.targets, option):
-            parts.append(f"--{option} {value}")
-    parts += [
-        f"--{option} {shlex.quote(getattr(options, option))}"
-        for option in ("name", "notice")
-        if getattr(options, option) != getattr(default, option)
-    ]
-    return " ".join(parts)
+    return typed("fit PHOTOS_DIR --out DIR", unusual(options))
+
+
+def unusual(options: FitOptions) -> dict[str, Any]:
+    """The options of the command line that are not at their defaults."""
+    usual = _written(FitOptions(options.photos, options.out))
+    return {name: value for name, value in _written(options).items() if value != usual[name]}
+
+
+def _written(options: FitOptions) -> dict[str, Any]:
+    return {
+        "frozen_on": options.frozen_on and "BUNDLE",
+        **{name: getattr(options, name) for name in ("backbone", "weights", "size", "pool", "seed")},
+        "finetune": options.recipe.part,
+        "samples": options.recipe.samples,
+        "arithmetic": options.arithmetics,
+        "runs": options.runs,
+        "head": [f"{name}=LABELS.csv" for name in options.heads],
+        "label_fixes": options.label_fixes,
+        "share": [f"{name}={share:g}" for name, share in options.shares.items()],
+        "exclude": options.exclude,
+        "view": options.views,
+        "homes": options.homes,
+        "prevalence": options.targets.prevalence,
+        "precision": options.targets.precision,
+        "name": options.name,
+        "notice": options.notice,
+    }

@@ -1,7 +1,7 @@
 """Linear heads on frozen features: weights per photo, folds by site, held-out logits, the final fit."""
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from enrich.errors import UsageError
-from training.data.labels import UNLABELLED
+from training.data.photos import PhotoSet
 
 FOLDS = 5
 GROUP_CAP = 8
@@ -64,38 +64,24 @@ class FittedHead:
         return replace(self, head=moved(self.head), by_fold=by_fold, held_out=self.held_out + shift)
 
 
-def fit_head(
-    name: str,
-    labels: NDArray[np.int64],
-    class_names: Sequence[str] | None,
-    views: Views,
-    group: NDArray[np.str_],
-    site: NDArray[np.str_],
-    trainable: NDArray[np.bool_],
-    seed: int,
-) -> FittedHead:
+def fit_head(photos: PhotoSet, name: str, views: Views, seed: int) -> FittedHead:
     """Choose the penalty by folds of whole sites, then fit on all labelled photos that may train.
-
-    `class_names` None: a binary head with labels 0 and 1.
 
     Raises:
         UsageError: a class has too few sites to be learnt and held out.
     """
-    used = np.flatnonzero(trainable & (labels != UNLABELLED))
-    check_classes(name, labels[used], class_names or ("0", "1"), site[used])
-    outputs = len(class_names) if class_names else 1
-    weight = photo_weights(labels[used], group[used])
-    folds = site_folds(labels[used], site[used], seed)
-    check_folds(name, labels[used], folds)
-    fold = np.full(len(labels), -1, dtype=np.int64)
-    fold[used] = folds
-    tried = {one: fold_heads(views, used, labels[used], weight, folds, one, outputs) for one in STRENGTHS}
+    used = photos.learnable(name)
+    check_classes(photos, name)
+    labels, outputs = photos.labels[name][used], len(photos.classes.get(name, "1"))
+    weight = photo_weights(labels, photos.group[used])
+    fold = np.full(len(photos), -1, dtype=np.int64)
+    fold[used] = folds = site_folds(labels, photos.site[used], seed)
+    check_folds(photos, name, fold)
+    tried = {one: fold_heads(views, used, labels, weight, folds, one, outputs) for one in STRENGTHS}
     held_out = {one: held_out_logits(heads, fold, views["whole"]) for one, heads in tried.items()}
-    scores = {
-        one: macro_average_precision(labels[used], logits[used], weight) for one, logits in held_out.items()
-    }
+    scores = {one: macro_average_precision(labels, logits[used], weight) for one, logits in held_out.items()}
     best = max(scores, key=lambda one: scores[one])
-    head = _train(views, used, labels[used], weight, best, outputs)
+    head = _train(views, used, labels, weight, best, outputs)
     return FittedHead(name, head, best, tried[best], held_out[best], fold, scores)
 
 
@@ -142,16 +128,15 @@ def macro_average_precision(
     return float(np.mean(each))
 
 
-def check_classes(
-    name: str, labels: NDArray[np.int64], class_names: Sequence[str], site: NDArray[np.str_]
-) -> None:
-    """Refuse a head with a class that cannot be both learnt and held out; `labels` of training photos.
+def check_classes(photos: PhotoSet, name: str) -> None:
+    """Refuse a head with a class that cannot be both learnt and held out.
 
     Raises:
         UsageError: which class of which head.
     """
-    for number, class_name in enumerate(class_names):
-        sites = len(np.unique(site[labels == number]))
+    used = photos.learnable(name)
+    for number, class_name in enumerate(photos.classes.get(name, ("0", "1"))):
+        sites = len(np.unique(photos.site[used][photos.labels[name][used] == number]))
         if sites < 2:
             raise UsageError(
                 f"head {name}: class {class_name} has training photos of {sites} sites, 2 are needed: "
@@ -159,12 +144,14 @@ def check_classes(
             )
 
 
-def check_folds(name: str, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
-    """Refuse a head with a fold without which there is nothing to tell apart; `labels` of training photos.
+def check_folds(photos: PhotoSet, name: str, fold: NDArray[np.int64]) -> None:
+    """Refuse a head with a fold without which there is nothing to tell apart; `fold` [photos].
 
     Raises:
         UsageError: there is one.
     """
+    used = photos.learnable(name)
+    labels, folds = photos.labels[name][used], fold[used]
     if any(len(np.unique(labels[folds != number])) < 2 for number in np.unique(folds)):
         raise UsageError(
             f"head {name}: its classes come from too few sites to hold one out; label photos of more sites"

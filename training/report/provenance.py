@@ -14,6 +14,7 @@ from training.markdown import table
 from training.report.confusion import Confusion
 from training.report.gathered import Gathered, in_order, of
 from training.report.tables import NONE
+from training.terminal import typed
 
 CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
 MATRICES = "Confusion matrices (no predictions.csv)"
@@ -115,17 +116,18 @@ def commands(gathered: Gathered) -> str:
         timings = gathered.timings[gathered.timings["folder"] == name]
         if settings:
             prepared = settings.get("dataset", {}).get("options", {})
-            lines.append(_line("prepare PHOTOS --out PREPARED", prepared))
+            prepared = {"task" if name == "tasks" else name: value for name, value in prepared.items()}
+            lines.append(typed("prepare PHOTOS --out PREPARED", prepared))
         for (weights, epochs, precision), runs in own.groupby(["weights", "epochs", "precision"], sort=False):
             options = _chosen(runs) | settings.get("recipe", {})
             options |= {"epochs": epochs, "precision": precision, "weights": weights}
             options["cache_features"] = sorted(set(runs["cache_features"].dropna()))
             options["input_size"] = settings.get("choice", {}).get("size")
-            lines.append(_line(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
+            lines.append(typed(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
         for (steps, batch), rounds in timings.groupby(["steps", "batch"], sort=False):
             options = {"timing_steps": steps, "rounds": rounds["round"].nunique(), "batch": batch}
             options |= _chosen(rounds)
-            lines.append(_line(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
+            lines.append(typed(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -137,13 +139,3 @@ def _chosen(rows: pd.DataFrame) -> dict[str, Any]:
         "mode": in_order(rows["mode"], thesis.MODES),
         "seed": sorted(set(rows["seed"])) if "seed" in rows else [],
     }
-
-
-def _line(command: str, options: dict[str, Any]) -> str:
-    words = ["enrich-train", command]
-    for key, value in options.items():
-        option = f"--{key.removesuffix('s') if key == 'tasks' else key}".replace("_", "-")
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if one not in (None, ""):
-                words += [option, shlex.quote(str(one))]
-    return " ".join(words)

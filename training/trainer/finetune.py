@@ -40,8 +40,8 @@ class Recipe:
     """How long and how fast. `samples`: photos drawn; the share `alone` of them comes first and teaches
     only the heads."""
 
-    part: Literal["top", "all"] = "top"
-    """What of the backbone learns: the upper stages of an EfficientNet-Lite, or all of any backbone."""
+    part: Literal["top", "all", "none"] = "top"
+    """What of the backbone learns: the upper stages of an EfficientNet-Lite, all of any backbone, nothing."""
     samples: int = 24_000
     alone: float = 0.08
     batch: int = 32
