@@ -66,14 +66,8 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     photos, _ = without_rare_classes(load_photos(options.photos), ROOM)
-    asked = FitOptions(
-        options.photos,
-        Path(),
-        recipe=Recipe(samples=options.samples),
-        shares=SHARES,
-        cache=options.cache,
-        device="cpu",
-    )
+    recipe = Recipe(samples=options.samples)
+    asked = FitOptions(options.photos, Path(), recipe=recipe, shares=SHARES, cache=options.cache)
     fold, chosen = site_fold(photos, HEADS, asked.seed), options.fold or range(FOLDS)
     made: dict[str, Logits] = {}
     for name in options.backbone:

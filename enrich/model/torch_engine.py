@@ -113,22 +113,18 @@ class _MemberModel:
         return noise.to(memory_format=torch.channels_last)
 
 
-def find_device(wanted: str) -> torch.device:
-    """The device that `ENRICH_DEVICE` names.
+def find_device(wanted: str, asked_by: str = "ENRICH_DEVICE=") -> torch.device:
+    """The device auto (CUDA where there is one), cpu, cuda or cuda:N.
 
     Raises:
         SettingsError: it is unknown or not there.
     """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cpu":
-        return torch.device("cpu")
+        return torch.device("cuda" if there else "cpu")
     kind, _, number = wanted.partition(":")
-    if kind != "cuda" or not (number.isdecimal() or wanted == "cuda"):
-        raise SettingsError(f"ENRICH_DEVICE: {wanted!r} is not auto, cpu, cuda or cuda:N")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= found:
-        raise SettingsError(
-            f"ENRICH_DEVICE: {wanted} is not here ({found} CUDA devices found); use auto or cpu"
-        )
+    if wanted not in ("cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
+        raise SettingsError(f"{asked_by}{wanted}: use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= there:
+        raise SettingsError(f"{asked_by}{wanted} is not here ({there} CUDA devices found); use auto or cpu")
     return torch.device(wanted)

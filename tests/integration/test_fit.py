@@ -240,6 +240,7 @@ def test_bad_photos_end_in_one_line_and_write_nothing(
         ((*UNTRAINED, "--view", "upside-down"), "--view upside-down"),
         ((*UNTRAINED, "--finetune", "top"), "use --finetune all or none"),
         ((*UNTRAINED, "--finetune", "all", "--device", "tpu"), "--device tpu: use auto, cpu"),
+        ((*UNTRAINED, "--device", "cuda:99"), "--device cuda:99 is not here"),
         ((*UNTRAINED, "--pool", "mean"), "--pool mean: use one of avg"),
         ((*UNTRAINED, "--share", "web_homes=many"), "--share web_homes=many: write a number"),
         ((*UNTRAINED, "--share", "web_homes"), "--share web_homes: write NAME=VALUE"),

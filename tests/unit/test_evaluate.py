@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from enrich.model.bundle import Bundle, load_bundle
@@ -134,7 +135,7 @@ def test_homes_that_nobody_looked_at_are_none_without_it_on_the_card(tmp_path: P
     rows[2 * len(WITH) :] = [{**row, "balcony": ""} for row in rows[2 * len(WITH) :]]
     bundle = make_bundle(tmp_path / "bundle")
     photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
-    figures = listing_figures(bundle, photos, "cpu", tmp_path)
+    figures = listing_figures(bundle, photos, torch.device("cpu"), tmp_path)
     assert figures["homes"] == 3
     assert figures["balcony"]["with"] == {"true": 1, "unknown": 0, "false": 0}
     assert figures["balcony"]["without"] == {"true": 0, "unknown": 1, "false": 0}
@@ -147,6 +148,14 @@ def test_a_prefix_of_homes_without_photos_is_an_error(tmp_path: Path) -> None:
     options = ["--out", tmp_path / "out", "--homes", "house/"]
     code, said = run_train("evaluate", tmp_path / "bundle", tmp_path / "photos", *options)
     assert code == 2 and "--homes house/: no path of the chosen photos starts so" in said
+
+
+def test_a_device_that_is_not_here_is_refused_by_the_name_of_its_option(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    draw_homes(tmp_path / "photos", [WITH])
+    options = ["--out", tmp_path / "out", "--device", "cuda:99"]
+    code, said = run_train("evaluate", tmp_path / "bundle", tmp_path / "photos", *options)
+    assert code == 2 and "--device cuda:99 is not here" in said and not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

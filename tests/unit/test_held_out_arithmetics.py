@@ -58,7 +58,7 @@ def judged(
         other = LinearHead(one.weight * np.float32(times), one.bias * np.float32(times))
         logits = np.zeros((len(photos), head.outputs))
         heads.append(FittedHead(head.name, one, None, {0: one, 1: other}, logits, fold, {}))
-    options = FitOptions(photos.folder, scratch, device="cpu")
+    options = FitOptions(photos.folder, scratch)
     draft, _ = add_held_out(bundle, heads, by_fold, photos, making, options, scratch)
     spec = draft.manifest["members"][0]["arithmetics"][making.arithmetics[-1]]
     assert spec["figures"]["photos"] == len(photos)

@@ -7,13 +7,14 @@ import torch
 import typer
 
 from enrich.errors import UsageError
+from enrich.model.torch_engine import find_device
 from training.compare.compare import Machine, compare
 from training.compare.plan import Choice, Recipe
 from training.compare.results import TimingRow
 from training.compare.timing import measure
 from training.models.weights import WeightSource
 from training.terminal import plain
-from training.trainer.devices import find_device, keep_memory
+from training.trainer.devices import keep_memory
 
 
 def compare_command(
@@ -95,7 +96,7 @@ def _say(row: TimingRow) -> None:
 
 
 def _machine(device: str, workers: int, save_seconds: float) -> Machine:
-    found = find_device(device)
+    found = find_device(device, "--device ")
     if found.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

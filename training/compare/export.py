@@ -24,6 +24,7 @@ from enrich.errors import UsageError
 from enrich.model.arithmetic import Arithmetic, Faster
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
+from enrich.model.torch_engine import find_device
 from enrich.model.writing import write_bundle
 from training.compare.results import BEST, RunKey, read_predictions, read_run
 from training.compare.single_photos import NOTE, fields_of, pair_of
@@ -175,7 +176,7 @@ def _faster(
     photos = photo_set(prepared.folder, predictions, {head.name: _truth(task, classes, predictions)}, {})
 
     def score(name: Arithmetic) -> Scored:
-        scored = score_all(draft.at(name), photos, "auto", bundle.folder)
+        scored = score_all(draft.at(name), photos, find_device("auto"), bundle.folder)
         if not scored.readable.all():
             raise UsageError(
                 f"{prepared.folder}: photos are damaged; make it again with enrich-train prepare"

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.torch_engine import find_device
 from training.data.homes import MIN_PHOTOS
 from training.data.labels import pairs
 from training.evaluate import trained_on
@@ -77,7 +78,7 @@ def evaluate_command(
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""
     console = plain(highlight=False, soft_wrap=False)
-    loaded = load_bundle(bundle)
+    loaded, where = load_bundle(bundle), find_device(device, "--device ")
     making = Making(named(arithmetic or []), calibration_paths(calibrate) if calibrate else ())
     if rethreshold_to is not None:
         check_target(rethreshold_to)
@@ -101,7 +102,7 @@ def evaluate_command(
     for line in labelled.remarks:
         console.print(line, soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
-        scored = score_all(loaded, labelled.photos, device, Path(scratch))
+        scored = score_all(loaded, labelled.photos, where, Path(scratch))
         measured: list[Measured] = [
             (measure_binary if one.kind == "binary" else measure_classes)(scored, one, prefixes)
             for one in labelled.heads
@@ -151,7 +152,7 @@ def _described(
             "unreadable": dict(unreadable),
             "photos_sha256": trained_on.digest(photos.sha256),
         },
-        "device": scored.device,
+        "device": str(scored.device),
         "precision": bundle.arithmetic,
         "thresholds": {
             head.name: {

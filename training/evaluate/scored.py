@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
-from torch.cuda import is_available
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
@@ -34,7 +34,7 @@ class Scored:
     bundle: Bundle
     photos: PhotoSet
     results: tuple[PhotoResult, ...]
-    device: str
+    device: torch.device
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -62,13 +62,17 @@ class Scored:
 def score_all(
     bundle: Bundle,
     photos: PhotoSet,
-    device: str,
+    device: torch.device,
     cache: Path,
     judge: Judge = lambda _, outputs: scores_of(outputs),
 ) -> Scored:
     """Decode and score all photos in the bundle's arithmetic, with a progress bar; a photo that cannot be
     read gets its status. `cache`: folder of converted networks."""
-    engine = serving_engine(bundle, device, cache)
+    engine: Engine
+    if bundle.arithmetic == "int8" or device.type == "cpu":  # as the job chooses
+        device, engine = torch.device("cpu"), OpenVinoEngine(bundle, cache, batch_size=BATCH)
+    else:
+        engine = TorchEngine(bundle, str(device), batch_size=BATCH)
     batches = np.array_split(np.arange(len(photos)), range(engine.batch_size, len(photos), engine.batch_size))
     results: list[PhotoResult] = []
     with lane_pool(engine) as pool, Progress(transient=True) as progress:
@@ -78,15 +82,7 @@ def score_all(
         ):
             results += done
             progress.advance(bar, len(done))
-    used = str(engine.device) if isinstance(engine, TorchEngine) else "cpu"
-    return Scored(bundle, photos, tuple(results), used)
-
-
-def serving_engine(bundle: Bundle, device: str, cache: Path) -> Engine:
-    """The engine that the job takes for this bundle on this device."""
-    if bundle.arithmetic == "int8" or device == "cpu" or (device == "auto" and not is_available()):
-        return OpenVinoEngine(bundle, cache, batch_size=BATCH)
-    return TorchEngine(bundle, device, batch_size=BATCH)
+    return Scored(bundle, photos, tuple(results), device)
 
 
 def _score_batch(

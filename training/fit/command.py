@@ -8,6 +8,7 @@ import typer
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle, Pool
+from enrich.model.torch_engine import find_device
 from training.data.decide import MOST_SEED
 from training.data.labels import pairs
 from training.evaluate.faster import FASTER, named, offered
@@ -66,7 +67,7 @@ def fit_command(
     ] = FitOptions.runs,
     device: Annotated[
         str, typer.Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")
-    ] = FitOptions.device,
+    ] = "auto",
     jobs: Annotated[
         int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")
     ] = FitOptions.jobs,
@@ -116,7 +117,7 @@ def fit_command(
             frozen_on=frozen_on,
             recipe=Recipe(finetune, samples),
             runs=runs,
-            device=device,
+            device=find_device(device, "--device "),
             jobs=jobs,
             views=tuple(view or FitOptions.views),
             arithmetics=named(arithmetic or ()),

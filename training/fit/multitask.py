@@ -24,7 +24,7 @@ from training.models.backbones import Backbone, rounded
 from training.models.features import extract
 from training.models.heads import FittedHead, check_classes, check_folds, photo_weights, site_folds
 from training.trainer import trainable
-from training.trainer.devices import find_device, keep_memory
+from training.trainer.devices import keep_memory
 from training.trainer.finetune import Finetuned, Lessons, Task, averaged, finetune, predict
 
 FOLDS = 3
@@ -51,7 +51,6 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
         UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites, or
             shares that leave nothing to learn from.
     """
-    device = find_device(options.device)
     trainable.LEARNERS[options.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
     for name in names:
         check_classes(photos, name)
@@ -60,7 +59,7 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
         check_folds(photos, name, fold)
     work = finetunings(photos, names, backbone, options, fold)
     vectors = extract(backbone, photos, ("whole",), options.cache)
-    with _workers(options.jobs if device.type == "cpu" else 1) as run:
+    with _workers(options.jobs if options.device.type == "cpu" else 1) as run:
         *by_fold, (final, _) = run(work)
     logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
@@ -125,9 +124,7 @@ class Finetuning:
         lessons = Lessons(paths, self.photos.sha256, self.tasks, self.learn, self.weight[self.learn])
         learnt = averaged(
             [
-                finetune(
-                    self.backbone, lessons, options.recipe, seed, options.cache, find_device(options.device)
-                )
+                finetune(self.backbone, lessons, options.recipe, seed, options.cache, options.device)
                 for seed in range(options.seed, options.seed + options.runs)
             ]
         )

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Pool
 from training.terminal import typed
 from training.thresholds.rules import Targets
-from training.trainer.finetune import Recipe
+from training.trainer.finetune import CPU, Recipe
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class FitOptions:
     recipe: Recipe = field(default_factory=lambda: Recipe("none"))
     shares: Mapping[str, float] = field(default_factory=dict)
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
-    device: str = "auto"
-    """Where to finetune and to score: auto, cpu, cuda or cuda:N."""
+    device: torch.device = CPU
+    """Where to finetune and to score."""
     runs: int = 1
     """Finetunings that differ in their seed and are averaged to one."""
     jobs: int = 0

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from enrich.model.bundle import Bundle
 from training.data.labels import UNLABELLED
@@ -13,7 +14,7 @@ from training.evaluate.measure import outcomes
 from training.evaluate.scored import score_all
 
 
-def listing_figures(bundle: Bundle, photos: PhotoSet, device: str, cache: Path) -> dict[str, Any]:
+def listing_figures(bundle: Bundle, photos: PhotoSet, device: torch.device, cache: Path) -> dict[str, Any]:
     """What the homes of split `listing` come out as; empty where there is no such split. `cache`: folder of
     converted networks.
 
