@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from enrich.errors import BundleError
-from enrich.model.arithmetic import Arithmetic, Faster, Ir, IrFile, Spec, Variant, variants
+from enrich.model.arithmetic import Arithmetic, Faster, IrFile, Spec, Variant, variants
 from enrich.model.head import CLOSED, Finite, Head, Positive, Share
 from enrich.model.tensors import backbone_sha256, check_tensors, read_file, read_tensors
 
@@ -50,24 +50,30 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A backbone, its weights and the heads that its one pass feeds, in one arithmetic."""
+    """A backbone, its weights and the heads that its one pass feeds, in one of its arithmetics."""
 
-    model_id: str
-    """What scores are kept by."""
     backbone: str
     backbone_sha256: str
     """Over the backbone's own weights, as float32: the same in bundles that differ in their heads only."""
     weights: str
     preprocessing: Preprocessing
-    heads: tuple[Head, ...]
-    variants: Mapping[Arithmetic, Variant] = field(default_factory=dict, hash=False, repr=False)
+    variants: Mapping[Arithmetic, Variant] = field(hash=False, repr=False)
     pool: Pool | None = None
     """How a timm backbone pools its last feature map; None: its own way."""
     arithmetic: Arithmetic = "fp32"
-    ir: Ir | None = None
-    """The backbone as OpenVINO reads it; None: it is made from the weights."""
-    ir_sha256: str | None = None
-    """Names the content of `ir`."""
+
+    @property
+    def variant(self) -> Variant:
+        return self.variants[self.arithmetic]
+
+    @property
+    def model_id(self) -> str:
+        """What scores are kept by."""
+        return self.variant.model_id
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        return self.variant.heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +103,8 @@ class Bundle:
 
     def at(self, arithmetic: Arithmetic) -> "Bundle":
         """The bundle in one of its `arithmetics`: other heads and other model ids, the same `bundle_id`."""
-        members = []
-        for member in self.members:
-            found = member.variants[arithmetic]
-            members.append(
-                replace(
-                    member,
-                    model_id=found.model_id,
-                    heads=found.heads,
-                    arithmetic=arithmetic,
-                    ir=found.ir,
-                    ir_sha256=found.ir_sha256,
-                )
-            )
-        return replace(self, members=tuple(members))
+        members = tuple(replace(member, arithmetic=arithmetic) for member in self.members)
+        return replace(self, members=members)
 
     def flaw(self, arithmetic: Arithmetic) -> str | None:
         """Why one of its faster `arithmetics` is not as good as fp32; None: it is."""
@@ -275,12 +269,10 @@ def _member(folder: Path, spec: _MemberSpec, files: Mapping[str, str]) -> Member
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     network_id = hashlib.sha256(canonical.encode()).hexdigest()
     return Member(
-        model_id=network_id,
         backbone=spec.backbone,
         backbone_sha256=backbone_sha256(tensors),
         weights=spec.weights,
         preprocessing=spec.preprocessing,
-        heads=spec.heads,
         variants=variants(network_id, spec.heads, spec.arithmetics, files),
         pool=spec.pool,
     )

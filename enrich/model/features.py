@@ -29,8 +29,8 @@ def feature_id(member: Member) -> str:
         "preprocessing": asdict(member.preprocessing),
         "arithmetic": member.arithmetic,
     }
-    if member.ir_sha256 is not None:
-        identity["ir"] = member.ir_sha256
+    if member.variant.ir_sha256 is not None:
+        identity["ir"] = member.variant.ir_sha256
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

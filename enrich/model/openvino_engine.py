@@ -127,7 +127,8 @@ def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     Raises:
         BundleError: as for the engine, or an IR of the bundle takes other pixels.
     """
-    return _converted(bundle, member, cache) if member.ir is None else _own(bundle, member, member.ir)
+    ir = member.variant.ir
+    return _converted(bundle, member, cache) if ir is None else _own(bundle, member, ir)
 
 
 def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:

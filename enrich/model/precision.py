@@ -22,7 +22,6 @@ def at_precision(bundle: Bundle, target: float) -> Bundle:
     members = tuple(
         replace(
             member,
-            heads=heads(member.heads),
             variants={name: replace(one, heads=heads(one.heads)) for name, one in member.variants.items()},
         )
         for member in bundle.members

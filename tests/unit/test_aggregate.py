@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.model.aggregate import aggregate
+from enrich.model.arithmetic import Arithmetic, Variant
 from enrich.model.binary import listing_probability
 from enrich.model.bundle import Bundle, Member, Preprocessing
 from enrich.model.head import Aggregation, Head, HeadClass
@@ -29,7 +30,8 @@ KITCHEN, BATHROOM, OTHER, UNSURE = (5.0, 0.0, 0.0), (0.0, 5.0, 0.0), (0.0, 0.0, 
 def bundle(balcony: Head = BALCONY) -> Bundle:
     from pathlib import Path
 
-    member = Member("m", "timm:test_resnet", "b", "w.safetensors", PREPROCESSING, (balcony, ROOM))
+    variants: dict[Arithmetic, Variant] = {"fp32": Variant("m", (balcony, ROOM))}
+    member = Member("timm:test_resnet", "b", "w.safetensors", PREPROCESSING, variants)
     return Bundle(Path("."), "b", "test", (member,), {})
 
 

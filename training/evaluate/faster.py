@@ -129,7 +129,7 @@ def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) 
 def _int8(bundle: Bundle, member: Member, making: Making, cache: Path) -> dict[str, bytes]:
     """The files of the member in int8, first what OpenVINO calls the IR, then its weights."""
     if making.origin is not None:
-        theirs = making.origin.at("int8").members[0].ir
+        theirs = making.origin.members[0].variants["int8"].ir
         assert theirs is not None
         return {name: (making.origin.folder / name).read_bytes() for name in (theirs.ir, theirs.weights)}
     pictures = sampled(making.calibration, member.preprocessing, making.seed)
