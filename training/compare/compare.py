@@ -90,7 +90,8 @@ def compare(
     tables = set(there) & {RUNS, TIMINGS}
     pace = known_pace(costs.values(), read_results(out), machine.name) if tables else {}
     left = 0
-    with Display([costs[plan.key] for plan in todo], len(plans), pace) as display:
+    display = Display([costs[plan.key] for plan in todo], len(plans), pace)
+    with display.bars:
         for plan in todo:
             with locked(out / "runs" / plan.key.folder, wait=False) as mine:
                 if not mine:

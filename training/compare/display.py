@@ -3,7 +3,6 @@ every half minute; on stderr."""
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -23,25 +22,16 @@ class Display:
     def __init__(self, todo: Sequence[Cost], total: int, pace: dict[Kind, float]) -> None:
         self._console = plain(stderr=True, soft_wrap=False)
         columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
-        self._bars = Progress(
+        self.bars = Progress(
             *columns,
             TextColumn("left: {task.fields[left]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._runs = self._bars.add_task("runs", total=total, completed=total - len(todo), left="measuring")
-        self._steps = self._bars.add_task("", total=1, visible=False, left="measuring")
+        self._runs = self.bars.add_task("runs", total=total, completed=total - len(todo), left="measuring")
+        self._steps = self.bars.add_task("", total=1, visible=False, left="measuring")
         self._todo, self._pace, self._known = list(todo), dict(pace), set(pace)
         self._begun = self._told = self._done = self._start = 0.0
-
-    def __enter__(self) -> "Display":
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def started(self, at: At) -> None:
         """The next run begins, or goes on, here."""
@@ -51,7 +41,7 @@ class Display:
         self._begun, self._told = time.monotonic(), float("-inf")
         name = f"{key.task} · {key.architecture} · {key.mode}"
         count = recipe.epochs * steps(cost.train, recipe.batch)
-        self._bars.reset(self._steps, total=count, description=name, visible=True)
+        self.bars.reset(self._steps, total=count, description=name, visible=True)
         self.stepped(at)
 
     def stepped(self, at: At, making: int = 0) -> None:
@@ -63,15 +53,15 @@ class Display:
         if self._done > self._start and (now - self._begun > SECONDS or cost.kind not in self._known):
             self._pace[cost.kind] = (now - self._begun) / (self._done - self._start)
         run, every = self._left()
-        self._bars.update(self._steps, completed=(at.epoch - 1) * of_epoch + at.step, left=run)
-        self._bars.update(self._runs, left=every)
+        self.bars.update(self._steps, completed=(at.epoch - 1) * of_epoch + at.step, left=run)
+        self.bars.update(self._runs, left=every)
         if now - self._told > SECONDS:
             self._line(f"epoch={at.epoch}/{recipe.epochs} step={at.step}/{of_epoch}")
 
     def epoch(self, row: EpochRow) -> None:
         """An epoch is over."""
         epochs = self._todo[0].plan.recipe.epochs
-        self._bars.update(
+        self.bars.update(
             self._steps,
             description=f"{row.task} · {row.architecture} · epoch {row.epoch}/{epochs}, "
             f"validation {row.val_accuracy:.1%}",
@@ -88,7 +78,7 @@ class Display:
         """The next run is done, here or elsewhere."""
         self._todo.pop(0)
         self._known = set(self._pace)
-        self._bars.advance(self._runs)
+        self.bars.advance(self._runs)
 
     def _left(self) -> tuple[str, str]:
         """Of this run, and of all; runs of other processes count as ours."""

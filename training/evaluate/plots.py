@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +12,6 @@ from enrich.looks import colour
 from training.evaluate.classes import ClassesMeasured
 from training.evaluate.measure import Answers, BinaryMeasured, reliability
 from training.thresholds.calibrate import Counts, Share
-
-matplotlib.use("Agg")
 
 COLOUR, QUIET, WRONG = colour("accent"), colour("faint"), colour("no")
 DPI = 110

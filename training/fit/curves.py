@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from enrich.looks import colour
 from enrich.model.bundle import Bundle
-
-matplotlib.use("Agg")
 
 DPI = 100
 TICKS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
