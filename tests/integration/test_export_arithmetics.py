@@ -36,12 +36,12 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_on(prepared: Prepared, results: Path, key: RunKey, side: int) -> None:
     photos, count = prepared.of(key.task, "val"), len(prepared.classes[key.task])
     even = [1 / count] * count
-    write_run(results, key, side, [photo.label for photo in photos], [even] * len(photos))
+    write_run(results, key, side, photos["label"].tolist(), [even] * len(photos))
     folder = results / "runs" / key.folder
     identity = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**identity, "dataset_digest": prepared.digest}))
     header, *rows = (folder / "predictions.csv").read_text().splitlines()
-    rows = [f"{photo.path},{row.partition(',')[2]}" for photo, row in zip(photos, rows, strict=True)]
+    rows = [f"{path},{row.partition(',')[2]}" for path, row in zip(photos["path"], rows, strict=True)]
     (folder / "predictions.csv").write_text("\n".join([header, *rows]))
 
 
@@ -57,8 +57,8 @@ def test_every_member_gets_thresholds_from_what_it_says_itself(compared: Path, t
     assert bundle.arithmetics == ("fp32", "bf16", "int8")
     photos = prepared.of("balcony", "val")
     decoded = [
-        decode((prepared.folder / photo.path).read_bytes(), bundle.preprocessings, 10**6).pixels
-        for photo in photos
+        decode((prepared.folder / path).read_bytes(), bundle.preprocessings, 10**6).pixels
+        for path in photos["path"]
     ]
     for name in ("bf16", "int8"):
         here = bundle.at(name)
@@ -70,8 +70,8 @@ def test_every_member_gets_thresholds_from_what_it_says_itself(compared: Path, t
         scores = OpenVinoEngine(here, tmp_path / "cache").score(decoded)
         chances = [float(head.probabilities(score[member.model_id].scores["balcony"])[0]) for score in scores]
         found = [
-            photo.label
-            for photo, chance in zip(photos, chances, strict=True)
+            label
+            for label, chance in zip(photos["label"], chances, strict=True)
             if chance >= head.true_threshold - 1e-6
         ]
         counted = head.metrics["photos"]["precision"]

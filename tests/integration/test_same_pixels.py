@@ -19,7 +19,6 @@ from enrich.model.writing import write_bundle
 from enrich.photos.decode import decode
 from enrich.records import Decoded
 from tests.support.bundles import draw, draw_bytes
-from training.data.prepared import PreparedPhoto
 from training.models.architectures import Network
 from training.models.backbones import load_backbone
 from training.models.features import pixels, run_backbone
@@ -143,9 +142,8 @@ def test_validation_of_compare_is_what_is_served(
     network: Network, photos: Path, served: Served, photo: str, place: int
 ) -> None:
     preprocessing = list(PREPROCESSINGS.values())[place]
-    row = PreparedPhoto("task", "one", "val", photo, "home", photo, "", 0, 0)
     loader = Loader(preprocessing, 4, 0, torch.device("cpu"))
-    batch = next(loader.validation(Side(photos, (row,), torch.tensor([0]))))
+    batch = next(loader.validation(Side([photos / photo], torch.tensor([0]))))
     assert np.array_equal(batch.pictures[0].permute(1, 2, 0).numpy(), served[0][photo].pixels[place])
     with torch.inference_mode():
         chances = network(batch.pictures).logits.softmax(1)[0].numpy()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from training.cli import main
-from training.data.prepared import PreparedPhoto, Split, write_tables
+from training.data.prepared import COLUMNS, write_tables
 
 TASKS = {"balcony": ("balcony", "indoor"), "rooms": ("kitchen", "bathroom", "bedroom")}
 
@@ -27,7 +27,7 @@ def draw_prepared(
     for task, classes in tasks.items():
         for index, label in enumerate(classes):
             for number in range(train + val):
-                split: Split = "train" if number < train else "val"
+                split = "train" if number < train else "val"
                 path = folder / "photos" / task / label / f"{number}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 hue = (60 + 70 * index, 150, 180)
@@ -36,10 +36,9 @@ def draw_prepared(
                 Image.fromarray(pixels).save(path, quality=90)
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 relative = path.relative_to(folder).as_posix()
-                photos.append(
-                    PreparedPhoto(task, label, split, relative, f"home{number}", relative, digest, 60, 45)
-                )
-    write_tables(folder, pd.DataFrame(photos).assign(reason="", detail=""), {"split": "thesis"}, {})
+                photos.append((task, label, split, relative, f"home{number}", relative, digest, 60, 45))
+    table = pd.DataFrame(photos, columns=COLUMNS).rename(columns={"class": "label"})
+    write_tables(folder, table.assign(reason="", detail=""), {"split": "thesis"}, {})
     return folder
 
 

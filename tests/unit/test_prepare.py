@@ -20,7 +20,7 @@ from training.data import prepare as prepare_module
 from training.data.clean import Looked
 from training.data.decide import Rules
 from training.data.prepare import Outcome, prepare_command
-from training.data.prepared import PreparedPhoto, read_prepared
+from training.data.prepared import SPLITS, read_prepared
 
 SMALL = Rules(width=60, min_width=40)
 
@@ -59,19 +59,19 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_what_it_writes_is_what_compare_reads(options: Asked) -> None:
     outcome = prepare(options)
     prepared = read_prepared(options.out)
-    kept = outcome.table[[*PreparedPhoto.__dataclass_fields__]]
-    assert prepared.photos == tuple(PreparedPhoto(*row) for row in kept.itertuples(index=False, name=None))
+    kept = outcome.table[prepared.photos.columns].to_dict("records")
+    assert prepared.photos.to_dict("records") == kept
     assert prepared.classes == {"t": ("a", "b")}
-    assert Counter((photo.label, photo.split) for photo in prepared.photos) == {
+    assert prepared.photos[["label", "split"]].value_counts().to_dict() == {
         ("a", "train"): 8,
         ("a", "val"): 2,
         ("b", "train"): 8,
         ("b", "val"): 2,
     }
-    assert [photo.source for photo in prepared.of("t", "val")] == [
+    assert prepared.of("t", "val")["source"].tolist() == [
         f"t/{label}/{number}.jpg" for label in "ab" for number in ("08", "09")
     ]
-    for photo in prepared.photos:
+    for photo in prepared.photos.itertuples():
         with Image.open(options.out / photo.path) as image:
             assert image.size == (photo.width, photo.height) == (60, 40)
     assert {file.name for file in options.out.iterdir()} == {
@@ -109,7 +109,7 @@ def test_every_photo_left_out_is_listed_with_its_reason(options: Asked) -> None:
         rows = list(csv.DictReader(file))
     assert {row["source"]: row["reason"] for row in rows} == reasons(outcome)
     assert next(row["detail"] for row in rows if "copy" in row["source"]) == "equal to t/a/00.jpg"
-    found = [photo.source for photo in read_prepared(options.out).photos] + [row["source"] for row in rows]
+    found = [*read_prepared(options.out).photos["source"], *(row["source"] for row in rows)]
     assert len(found) == len(set(found)) == 25
 
 
@@ -163,7 +163,7 @@ def test_homes_stay_whole_with_split_group(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "photos", homes)
     prepare(Asked(root, tmp_path / "out", replace(SMALL, split="group")))
     prepared = read_prepared(tmp_path / "out")
-    train, val = ({photo.group for photo in prepared.of("t", side)} for side in ("train", "val"))
+    train, val = (set(prepared.of("t", side)["group"]) for side in SPLITS)
     assert (len(train), len(val), train & val) == (8, 2, set())
 
 
@@ -295,7 +295,7 @@ def test_a_name_with_a_carriage_return_is_read_back(options: Asked) -> None:
     prepare(options)
     photos = read_prepared(options.out).photos
     assert len(photos) == 20
-    assert name in {photo.source for photo in photos}
+    assert name in set(photos["source"])
 
 
 def test_names_in_square_brackets_or_between_colons_are_printed_as_they_are(tmp_path: Path) -> None:

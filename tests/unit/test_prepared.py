@@ -1,15 +1,14 @@
 """The prepared folder: what is written is what is read, and a changed folder is refused."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from enrich.errors import UsageError
 from training.data.prepared import (
-    PreparedPhoto,
     Split,
     class_order,
     read_prepared,
@@ -18,9 +17,10 @@ from training.data.prepared import (
 )
 
 
-def photo(task: str, label: str, name: str, split: Split = "train") -> PreparedPhoto:
-    path = f"photos/{task}/{label}/{name}.jpg"
-    return PreparedPhoto(task, label, split, path, f"home-{name}", f"in, {name}.jpg", "ab" * 32, 500, 333)
+def photo(task: str, label: str, name: str, split: Split = "train") -> dict[str, Any]:
+    path, group = f"photos/{task}/{label}/{name}.jpg", f"home-{name}"
+    file = {"source": f"in, {name}.jpg", "sha256": "ab" * 32, "width": 500, "height": 333}
+    return {"task": task, "label": label, "split": split, "path": path, "group": group, **file}
 
 
 PHOTOS = (
@@ -42,9 +42,9 @@ DROPPED = {
 
 def write(folder: Path) -> Path:
     for one in PHOTOS:
-        (folder / one.path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / one.path).write_bytes(b"jpeg")
-    table = pd.DataFrame([*map(asdict, PHOTOS), DROPPED]).fillna({"reason": "", "detail": ""})
+        (folder / one["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / one["path"]).write_bytes(b"jpeg")
+    table = pd.DataFrame([*PHOTOS, DROPPED]).fillna({"reason": "", "detail": ""})
     write_tables(
         folder, table.astype({"width": "Int64", "height": "Int64"}), {"split": "thesis"}, {"pairs": []}
     )
@@ -53,9 +53,9 @@ def write(folder: Path) -> Path:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     prepared = read_prepared(write(tmp_path))
-    assert prepared.photos == PHOTOS
+    assert prepared.photos.to_dict("records") == [*PHOTOS]
     assert prepared.options == {"split": "thesis"}
-    assert prepared.of("rooms", "val") == (PHOTOS[3],)
+    assert prepared.of("rooms", "val").to_dict("records") == [PHOTOS[3]]
     # The thesis's classes in the thesis's order, others alphabetically; the same for tasks.
     assert prepared.classes == {"rooms": ("kitchen", "bathroom", "bedroom"), "floor": ("stone", "wood")}
     assert list(prepared.classes) == ["rooms", "floor"]
@@ -80,7 +80,7 @@ def test_a_table_changed_by_hand_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_photos_are_counted_and_named(tmp_path: Path) -> None:
-    (write(tmp_path) / PHOTOS[1].path).unlink()
+    (write(tmp_path) / PHOTOS[1]["path"]).unlink()
     with pytest.raises(UsageError, match=r"1 photos .* the first is photos/rooms/kitchen/2\.jpg"):
         read_prepared(tmp_path)
 

@@ -4,7 +4,6 @@ import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import safetensors.torch
 import timm
 import torch
@@ -38,7 +37,7 @@ from training.compare.run import Run, build
 from training.data.prepared import SPLITS, Prepared, read_prepared
 from training.models.weights import WeightSource
 from training.trainer import loop
-from training.trainer.loading import Loader, Side, side_of
+from training.trainer.loading import Loader, side_of
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _run(plan: Plan, prepared: Prepared, out: Path, machine: Machine, display: D
     display.started(run.progress)
     for _ in loop.learn(run, folder / CHECKPOINT, machine.save_seconds):
         display.stepped(run.progress)
-    _keep_best(run, folder, validation)
+    _keep_best(run, folder, prepared)
     finished = RunRow(
         *(key.task, key.architecture, key.mode, key.seed, plan.weights.kind, recipe.epochs),
         *(run.progress.seconds, run.best.epoch, run.best.accuracy, len(train), len(validation)),
@@ -158,14 +157,13 @@ def _run(plan: Plan, prepared: Prepared, out: Path, machine: Machine, display: D
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _keep_best(run: Run, folder: Path, validation: Side) -> None:
+def _keep_best(run: Run, folder: Path, prepared: Prepared) -> None:
     plan, best = run.plan, run.best
     run.network.load_state_dict(best.learnt, strict=False)
     tensors = {name: t.cpu().contiguous() for name, t in run.network.exported(plan.key.task).items()}
     with new_file(folder / BEST) as part:
         safetensors.torch.save_file(tensors, part)
-    told = pd.DataFrame([(photo.path, photo.group, photo.label) for photo in validation.photos])
-    told.columns = ["path", "group", "truth"]
+    told = prepared.of(plan.key.task, "val")[["path", "group", "label"]].rename(columns={"label": "truth"})
     shares = best.logits.double().softmax(1).numpy()
     told["predicted"] = [plan.classes[place] for place in shares.argmax(axis=1)]
     told[[f"p_{name}" for name in plan.classes]] = shares

@@ -163,13 +163,13 @@ def _faster(
     Thresholds follow the rules of fp32's, on what each arithmetic says of the validation photos.
     """
     (head,), task, classes = bundle.heads, identity["task"], identity["classes"]
-    known = {photo.path for photo in prepared.of(task, "val")}
-    if identity["dataset_digest"] != prepared.digest or not known.issuperset(predictions["path"]):
+    known = predictions["path"].isin(prepared.of(task, "val")["path"])
+    if identity["dataset_digest"] != prepared.digest or not known.all():
         raise UsageError(
             f"--photos {prepared.folder}: the run of task {task} learnt from other photos; name the folder "
             "that enrich-train compare was given"
         )
-    learnt = tuple(prepared.folder / photo.path for photo in prepared.of(task, "train"))
+    learnt = tuple(prepared.folder / path for path in prepared.of(task, "train")["path"])
     making = Making(arithmetics, learnt if "int8" in arithmetics else ())
     check_making((), making)
     draft, new = with_arithmetics(bundle, making, bundle.folder / "faster", bundle.folder)

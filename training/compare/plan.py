@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from training import thesis
 from training.compare.results import RunKey
-from training.data.prepared import SPLITS, Prepared
+from training.data.prepared import Prepared
 from training.models.architectures import MODES, Network, architecture_name, preprocessing_of
 from training.models.weights import WeightSource, pretrained
 
@@ -121,23 +120,21 @@ def check_photos(prepared: Prepared, tasks: Sequence[str], batch: int) -> None:
         classes = prepared.classes[task]
         if len(classes) < 2:
             raise UsageError(f"task {task} has one class only ({classes[0]}); add photos of another one")
-        found = Counter((photo.label, photo.split) for photo in prepared.photos if photo.task == task)
+        found = prepared.photos[prepared.photos["task"] == task].groupby(["label", "split"]).size()
         for label in classes:
-            if (count := found[label, "train"]) < batch:
+            if (count := found.get((label, "train"), 0)) < batch:
                 raise UsageError(
                     f"class {label} of {task} has {count} training photos, fewer than a batch of {batch}; "
                     "add photos or use a smaller --batch"
                 )
-            if not found[label, "val"]:
+            if (label, "val") not in found:
                 raise UsageError(f"class {label} of {task} has no validation photo; add photos")
-    for photo in prepared.photos:
-        if photo.task in tasks and photo.split in SPLITS:
-            data = (prepared.folder / photo.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != photo.sha256:
-                raise UsageError(
-                    f"{prepared.folder / photo.path} was changed after it was prepared; "
-                    "make the folder again with enrich-train prepare"
-                )
+    for photo in prepared.photos[prepared.photos["task"].isin(tasks)].itertuples():
+        path = prepared.folder / photo.path
+        if hashlib.sha256(path.read_bytes()).hexdigest() != photo.sha256:
+            raise UsageError(
+                f"{path} was changed after it was prepared; make the folder again with enrich-train prepare"
+            )
 
 
 def check_resources(

@@ -2,7 +2,7 @@
 
 ::
 
-    prepared.csv    one row a photo of a task (`COLUMNS`); `path` is relative to the folder
+    prepared.csv    one row a photo of a task (`COLUMNS`)
     photos/         the photos, cleaned and resized: photos/<task>/<class>/<name>.jpg
     dropped.csv     what was left out, and why (`DROPPED_COLUMNS`)
     doubtful.png    contact sheet of near-duplicates
@@ -12,7 +12,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,8 @@ from enrich.errors import UsageError
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 COLUMNS = ("task", "class", "split", "path", "group", "source", "sha256", "width", "height")
+"""`path`: relative to the prepared folder, with `/`; `group`: the home; `source`: path of the original,
+relative to the folder that was prepared; `sha256`: of the prepared file."""
 DROPPED_COLUMNS = ("task", "class", "source", "reason", "detail")
 TABLE, DROPPED, SUMMARY, SHEET, PHOTOS = (
     "prepared.csv",
@@ -42,31 +44,12 @@ THESIS_CLASSES = {
 
 
 @dataclass(frozen=True)
-class PreparedPhoto:
-    """One photo of one task."""
-
-    task: str
-    label: str
-    """Name of its class (column `class`)."""
-    split: Split
-    path: str
-    """Relative to the prepared folder, with `/`."""
-    group: str
-    """The home it comes from."""
-    source: str
-    """Path of the original, relative to the folder that was prepared."""
-    sha256: str
-    """Of the prepared file."""
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A prepared folder."""
 
     folder: Path
-    photos: tuple[PreparedPhoto, ...]
+    photos: pd.DataFrame
+    """A row a photo of a task: `COLUMNS`, of which `class` is called `label`."""
     classes: dict[str, tuple[str, ...]]
     """Task -> class names in the order of the class indices; tasks in the order they are trained in."""
     digest: str
@@ -74,9 +57,9 @@ class Prepared:
     options: dict[str, Any]
     """What `enrich-train prepare` was asked for."""
 
-    def of(self, task: str, split: Split) -> tuple[PreparedPhoto, ...]:
+    def of(self, task: str, split: Split) -> pd.DataFrame:
         """The photos of one side of one task."""
-        return tuple(photo for photo in self.photos if photo.task == task and photo.split == split)
+        return self.photos[(self.photos["task"] == task) & (self.photos["split"] == split)]
 
 
 def class_order(task: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -105,8 +88,8 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
 def write_tables(folder: Path, table: pd.DataFrame, options: dict[str, Any], remarks: dict[str, Any]) -> None:
     """Write prepared.csv, dropped.csv and prepared.json beside the photos that are in `folder` already.
 
-    `table`: a row a photo of a task, with the fields of `PreparedPhoto`, and `reason` and `detail` why it was
-    left out, empty where it was not. `remarks`: more entries of prepared.json, for people.
+    `table`: a row a photo of a task, with the columns of `Prepared.photos`, and `reason` and `detail` why it
+    was left out, empty where it was not. `remarks`: more entries of prepared.json, for people.
     """
     named = table.rename(columns={"label": "class"})
     kept = table["reason"] == ""
@@ -148,18 +131,13 @@ def read_prepared(folder: Path) -> Prepared:
         raise UsageError(f"{folder / TABLE} was changed after it was made; {again}")
     types = dict.fromkeys(COLUMNS, str) | {"width": "int64", "height": "int64"}
     rows = pd.read_csv(io.BytesIO(table), dtype=types, keep_default_na=False, lineterminator="\n")
-    photos = tuple(PreparedPhoto(*row) for row in rows[list(COLUMNS)].itertuples(index=False, name=None))
-    missing = [photo.path for photo in photos if not (folder / photo.path).is_file()]
+    photos = rows[list(COLUMNS)].rename(columns={"class": "label"})
+    missing = [path for path in photos["path"] if not (folder / path).is_file()]
     if missing:
         raise UsageError(f"{len(missing)} photos of {folder} are missing, the first is {missing[0]}; {again}")
-    return Prepared(folder, photos, _classes(photos), digest, options)
-
-
-def _classes(photos: Sequence[PreparedPhoto]) -> dict[str, tuple[str, ...]]:
-    return {
-        task: class_order(task, (photo.label for photo in photos if photo.task == task))
-        for task in task_order(photo.task for photo in photos)
-    }
+    tasks = task_order(photos["task"])
+    classes = {task: class_order(task, photos.loc[photos["task"] == task, "label"]) for task in tasks}
+    return Prepared(folder, photos, classes, digest, options)
 
 
 def _csv(table: pd.DataFrame) -> bytes:

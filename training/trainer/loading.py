@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from enrich.model.bundle import Preprocessing
-from training.data.prepared import Prepared, PreparedPhoto, Split
+from training.data.prepared import Prepared, Split
 from training.models.features import Pixels, made_ahead, pixels
 from training.trainer.augment import augmented
 
@@ -26,19 +26,18 @@ Rows = NDArray[np.int64]
 class Side:
     """The photos of one side of a task; `labels` int64 [n] are class indices."""
 
-    folder: Path
-    photos: tuple[PreparedPhoto, ...]
+    paths: Sequence[Path]
     labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.paths)
 
 
 def side_of(prepared: Prepared, task: str, split: Split) -> Side:
     """The photos of one side of a task, with the index of their class."""
     photos = prepared.of(task, split)
-    index = {name: number for number, name in enumerate(prepared.classes[task])}
-    return Side(prepared.folder, photos, torch.tensor([index[photo.label] for photo in photos]))
+    labels = photos["label"].map(prepared.classes[task].index)
+    return Side([prepared.folder / path for path in photos["path"]], torch.tensor(labels.tolist()))
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Loader:
         """These rows, augmented as in epoch `draw`."""
 
         def picture(row: int) -> Pixels:
-            return augmented(side.folder / side.photos[row].path, self.preprocessing, (seed, draw, row))
+            return augmented(side.paths[row], self.preprocessing, (seed, draw, row))
 
         yield from self._load(side, batches, picture)
 
@@ -76,7 +75,7 @@ class Loader:
         """All photos in their order, through the decoder that serving uses."""
 
         def picture(row: int) -> Pixels:
-            return pixels(side.folder / side.photos[row].path, self.preprocessing, ("whole",))[0]
+            return pixels(side.paths[row], self.preprocessing, ("whole",))[0]
 
         yield from self._load(side, in_order(len(side), self.batch), picture)
 
