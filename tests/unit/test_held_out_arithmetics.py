@@ -57,7 +57,7 @@ def judged(
         times = balcony_of_fold_1 if head.name == "balcony" else 1.0
         other = LinearHead(one.weight * np.float32(times), one.bias * np.float32(times))
         logits = np.zeros((len(photos), head.outputs))
-        heads.append(FittedHead(head.name, one, None, {0: one, 1: other}, logits, fold, {}))
+        heads.append(FittedHead(head.name, one, None, {0: one, 1: other}, logits, fold))
     options = FitOptions(photos.folder, scratch)
     draft, _ = add_held_out(bundle, heads, by_fold, photos, making, options, scratch)
     spec = draft.manifest["members"][0]["arithmetics"][making.arithmetics[-1]]

@@ -90,7 +90,7 @@ def calibration_paths(folder: Path) -> tuple[Path, ...]:
     table = read_manifest(folder)
     if "split" in table.columns:
         table = table[table["split"] != "listing"]
-    paths = [folder / path for path in table.get("path", ())]
+    paths = [folder / path for path in table["path"]]
     if not any(path.is_file() for path in paths):
         raise UsageError(f"--calibrate {folder}: none of its photos is there")
     return tuple(path for path in paths if path.is_file())

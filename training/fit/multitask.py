@@ -4,9 +4,8 @@ The same folds are also evaluated with a frozen backbone, so that the card says 
 """
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +58,7 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
         check_folds(photos, name, fold)
     work = finetunings(photos, names, backbone, options, fold)
     vectors = extract(backbone, photos, ("whole",), options.cache)
-    with _workers(options.jobs if options.device.type == "cpu" else 1) as run:
-        *by_fold, (final, _) = run(work)
+    *by_fold, (final, _) = _run(work, options.jobs if options.device.type == "cpu" else 1)
     logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
     heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].tasks)
@@ -145,16 +143,14 @@ def held_out(
     return logits
 
 
-@contextmanager
-def _workers(jobs: int) -> Iterator[Any]:
-    """A `map` over jobs in processes of one thread each: small convolutions gain little from more threads."""
-    count = min(FOLDS + 1, jobs or usable_cores())
+def _run(work: Sequence[Finetuning], jobs: int) -> list[Result]:
+    """What they give, in processes of one thread each: small convolutions gain little from more threads."""
+    count = min(len(work), jobs or usable_cores())
     if count == 1:
-        yield lambda work: [job() for job in work]
-        return
+        return [one() for one in work]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_alone) as pool:
-        yield lambda work: list(pool.map(_call, work))
+        return list(pool.map(Finetuning.__call__, work))
 
 
 def _alone() -> None:
@@ -162,24 +158,14 @@ def _alone() -> None:
     keep_memory()
 
 
-def _call(job: Finetuning) -> Result:
-    return job()
-
-
 def site_fold(photos: PhotoSet, names: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """[photos]: the fold of whole sites in which a training photo is held out; -1 for all others."""
-    fold, rows = np.full(len(photos), -1, dtype=np.int64), np.flatnonzero(photos.split == "train")
-    fold[rows] = site_folds(strata(photos, names)[rows], photos.site[rows], seed, FOLDS)
-    return fold
-
-
-def strata(photos: PhotoSet, names: Sequence[str]) -> NDArray[np.int64]:
-    """Folds hold equal shares of these: photos by the first of the binary attributes that they show."""
-    strata = np.zeros(len(photos), dtype=np.int64)
+    """[photos]: the fold of whole sites in which a training photo is held out; -1 for all others. Folds hold
+    equal shares of the photos by the first of the binary attributes that they show."""
     binary = [name for name in names if name not in photos.classes]
-    for number, name in reversed(list(enumerate(binary, start=1))):
-        strata[photos.labels[name] == 1] = len(binary) + 1 - number
-    return strata
+    shown = [rank * (photos.labels[name] == 1) for rank, name in enumerate(reversed(binary), start=1)]
+    fold, rows = np.full(len(photos), -1, dtype=np.int64), np.flatnonzero(photos.split == "train")
+    fold[rows] = site_folds(np.max(shown, axis=0)[rows], photos.site[rows], seed, FOLDS)
+    return fold
 
 
 def _fitted(
@@ -197,5 +183,4 @@ def _fitted(
         by_fold={number: one.heads[task.name] for number, one in enumerate(by_fold)},
         held_out=np.where(known[:, None], logits, np.nan),
         fold=np.where(known, fold, -1),
-        scores={},
     )

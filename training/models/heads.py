@@ -51,8 +51,6 @@ class FittedHead:
     """[photos, outputs]; NaN where a photo is not labelled or not for training."""
     fold: NDArray[np.int64]
     """Fold in which a photo was held out; -1 where it was not."""
-    scores: dict[float, float]
-    """Strength tried -> held-out macro average precision."""
 
     def shifted(self, shift: float) -> "FittedHead":
         """The same with `shift` added to all its logits."""
@@ -82,7 +80,7 @@ def fit_head(photos: PhotoSet, name: str, views: Views, seed: int) -> FittedHead
     scores = {one: macro_average_precision(labels, logits[used], weight) for one, logits in held_out.items()}
     best = max(scores, key=lambda one: scores[one])
     head = _train(views, used, labels, weight, best, outputs)
-    return FittedHead(name, head, best, tried[best], held_out[best], fold, scores)
+    return FittedHead(name, head, best, tried[best], held_out[best], fold)
 
 
 def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray[np.float64]:

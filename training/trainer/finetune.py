@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from training.data.labels import UNLABELLED
 from training.models.backbones import Backbone
-from training.models.features import Pixels, made_ahead, normalised, pixels
+from training.models.features import Pixels, made_ahead, normalised, pixels, run_backbone
 from training.models.heads import LinearHead
 from training.trainer import augment, trainable
 from training.trainer.loop import learn, resume
@@ -136,9 +136,8 @@ def predict(
     parts = []
     for start in range(0, len(rows), PREDICT_BATCH):
         chosen = rows[start : start + PREDICT_BATCH]
-        pictures = np.stack([pixels(paths[row], backbone.preprocessing, ("whole",))[0] for row in chosen])
-        with torch.inference_mode():
-            parts.append(module(normalised(pictures, backbone.preprocessing)).numpy())
+        pictures = [pixels(paths[row], backbone.preprocessing, ("whole",))[0] for row in chosen]
+        parts.append(run_backbone(replace(backbone, module=module), pictures))
     vectors = np.concatenate(parts)
     return {name: head.logits(vectors) for name, head in finetuned.heads.items()}
 
