@@ -20,27 +20,16 @@ class TorchEngine:
     """An `Engine` on PyTorch: CPUs and CUDA.
 
     It computes in the bundle's arithmetic. `device` is auto, cpu, cuda or cuda:N. `batch_size` is the most
-    photos per batch. `threads` sets torch's threads for the whole process.
+    photos per batch.
 
     Raises:
-        SettingsError: the device is unknown or not there, the bundle is one in int8, or threads is no number.
+        SettingsError: the device is unknown or not there, or the bundle is one in int8.
         BundleError: a backbone is unknown, or its weights do not fit it.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        device: str = "auto",
-        *,
-        threads: int | None = None,
-        batch_size: int = 32,
-    ) -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", *, batch_size: int = 32) -> None:
         if bundle.arithmetic == "int8":
             raise SettingsError("ENRICH_PRECISION=int8: only OpenVINO runs it; set it to auto, fp32 or bf16")
-        if threads is not None:
-            if threads < 1:
-                raise SettingsError(f"threads: {threads} is not a number of threads; use 1 or more")
-            torch.set_num_threads(threads)
         self.device = find_device(device)
         self._batch_size = batch_size
         if self.device.type == "cuda":

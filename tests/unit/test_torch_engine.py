@@ -54,7 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def scorer(bundle: Bundle) -> TorchEngine:
-    return TorchEngine(bundle, device="cpu", threads=2)
+    return TorchEngine(bundle, device="cpu")
 
 
 def test_each_head_says_what_the_photo_shows(bundle: Bundle, scorer: TorchEngine) -> None:
@@ -151,11 +151,9 @@ def test_a_cpu_has_a_lane_per_core_that_may_be_used(
     assert scorer.lanes == 1
 
 
-def test_int8_and_no_threads_are_settings_errors(bundle: Bundle) -> None:
+def test_int8_is_a_settings_error() -> None:
     with pytest.raises(SettingsError, match="ENRICH_PRECISION=int8: only OpenVINO runs it"):
         TorchEngine(load_bundle(STARTER_BUNDLE).at("int8"))
-    with pytest.raises(SettingsError, match="threads"):
-        TorchEngine(bundle, threads=0)
 
 
 @pytest.mark.parametrize(
