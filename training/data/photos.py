@@ -79,6 +79,12 @@ class PhotoSet:
         """Rows of the photos that may train and are labelled for the head."""
         return np.flatnonzero((self.split == "train") & (self.labels[head] != UNLABELLED))
 
+    def sites(self, head: str) -> list[int]:
+        """From how many sites the training photos of each class are, or those without and with it."""
+        rows = self.learnable(head)
+        labels, site = self.labels[head][rows], self.site[rows]
+        return [len(np.unique(site[labels == n])) for n in range(len(self.classes.get(head, "01")))]
+
     def within(self, collection: str) -> NDArray[np.bool_]:
         """Which photos are of `collection`; of all collections, where it is empty."""
         return self.collection == collection if collection else np.ones(len(self), dtype=bool)
@@ -118,24 +124,19 @@ def load_photos(
     return photo_set(folder, table, labels, classes)
 
 
-def without_rare_classes(photos: PhotoSet, head: str, least: int = 2) -> tuple[PhotoSet, tuple[str, ...]]:
-    """The photos without the classes of a multiclass head that training photos of too few sites show, and the
-    names of these: they could not be both learnt and held out. Their photos count as not labelled.
+def without_rare_classes(photos: PhotoSet, head: str) -> tuple[PhotoSet, tuple[str, ...]]:
+    """The photos without the classes of a multiclass head that training photos of one site show, or none, and
+    the names of these: they could not be both learnt and held out. Their photos count as not labelled.
 
     Raises:
         UsageError: fewer than two classes are left.
     """
     labels, names = photos.labels[head], photos.classes[head]
-    train = photos.split == "train"
-    kept = [
-        number
-        for number in range(len(names))
-        if len(np.unique(photos.site[train & (labels == number)])) >= least
-    ]
+    kept = [number for number, sites in enumerate(photos.sites(head)) if sites >= 2]
     if len(kept) < 2:
         raise UsageError(
-            f"head {head}: fewer than 2 of its classes have training photos of {least} sites; label more "
-            "photos in manifest.csv"
+            f"head {head}: fewer than 2 of its classes have training photos of 2 sites; label more photos in "
+            "manifest.csv"
         )
     renumbered = np.full(len(names) + 1, UNLABELLED, dtype=np.int64)  # the last place is UNLABELLED's
     renumbered[kept] = np.arange(len(kept))

@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 REMEDY = "take its row out of manifest.csv, or make the prepared folder again"
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-BATCH = 32
+BATCH, THREADS = 32, 2
 _CROPS = {
     "crop0": (0.0, 0.0),
     "crop1": (0.0, 1.0),
@@ -42,7 +42,7 @@ VIEWS = ("whole", "flip", *_CROPS)
 
 
 def extract(
-    backbone: Backbone, photos: PhotoSet, views: Sequence[str], cache: Path, threads: int = 2
+    backbone: Backbone, photos: PhotoSet, views: Sequence[str], cache: Path
 ) -> dict[str, NDArray[np.float32]]:
     """Features of every photo under every view: view -> float32 [photos, features].
 
@@ -59,7 +59,7 @@ def extract(
             "CREATE TABLE IF NOT EXISTS feature "
             "(sha256 TEXT, view TEXT, vector BLOB, PRIMARY KEY (sha256, view))"
         )
-        _fill(store, backbone, photos, views, threads)
+        _fill(store, backbone, photos, views)
         return {view: _read(store, photos, view) for view in views}
 
 
@@ -124,9 +124,7 @@ def run_backbone(backbone: Backbone, images: Sequence[Pixels]) -> NDArray[np.flo
     return np.asarray(made.numpy())
 
 
-def _fill(
-    store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views: Sequence[str], threads: int
-) -> None:
+def _fill(store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views: Sequence[str]) -> None:
     have: set[tuple[str, str]] = set(store.execute("SELECT sha256, view FROM feature"))
     pairs = dict(zip(photos.sha256, photos.paths, strict=True)).items()
     todo = [(sha, path) for sha, path in pairs if any((sha, view) not in have for view in views)]
@@ -137,7 +135,7 @@ def _fill(
     def seen(photo: tuple[str, str]) -> list[Pixels]:
         return pixels(photos.folder / photo[1], backbone.preprocessing, views)
 
-    for batch, pictures in track(made_ahead(batches, seen, threads), "features", len(batches)):
+    for batch, pictures in track(made_ahead(batches, seen, THREADS), "features", len(batches)):
         for number, view in enumerate(views):
             vectors = run_backbone(backbone, [images[number] for images in pictures])
             rows = [(sha, view, vector.tobytes()) for (sha, _), vector in zip(batch, vectors, strict=True)]

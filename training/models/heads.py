@@ -86,8 +86,8 @@ def fit_head(photos: PhotoSet, name: str, views: Views, seed: int) -> FittedHead
 def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray[np.float64]:
     """Weight per photo: a group's photos of one class weigh `GROUP_CAP` in sum at most, and the classes are
     brought half way (by the square root) towards equal weight. The mean is 1."""
-    pair = pd.Series([f"{one}\0{label}" for one, label in zip(group, labels, strict=True)])
-    weight = np.minimum(1.0, GROUP_CAP / pair.map(pair.value_counts()).to_numpy(dtype=np.float64))
+    count = pd.Series(labels).groupby([group, labels]).transform("size")
+    weight = np.minimum(1.0, GROUP_CAP / count.to_numpy(dtype=np.float64))
     for label in np.unique(labels):
         weight[labels == label] /= np.sqrt(weight[labels == label].sum())
     return np.asarray(weight / weight.mean())
@@ -132,9 +132,7 @@ def check_classes(photos: PhotoSet, name: str) -> None:
     Raises:
         UsageError: which class of which head.
     """
-    used = photos.learnable(name)
-    for number, class_name in enumerate(photos.classes.get(name, ("0", "1"))):
-        sites = len(np.unique(photos.site[used][photos.labels[name][used] == number]))
+    for class_name, sites in zip(photos.classes.get(name, ("0", "1")), photos.sites(name), strict=True):
         if sites < 2:
             raise UsageError(
                 f"head {name}: class {class_name} has training photos of {sites} sites, 2 are needed: "
