@@ -41,22 +41,18 @@ THESIS_SIZES = {
 
 @dataclass(frozen=True)
 class Rules:
-    """Which photos are prepared, in which size, and how they are split."""
+    """Which photos are prepared, in which size, and how they are split; `prepare_command` says it of each."""
 
     split: Literal["thesis", "group"] = "thesis"
     sizes: Literal["all", "thesis"] = "all"
     cap: int = 0
-    """Photos per home and class; 0: all."""
     near: int = NEAR
-    """Photos that differ in at most as many of 128 bits are the same."""
     seed: int = 0
     tasks: tuple[str, ...] = ()
     """None: all."""
     exclude: tuple[str, ...] = ()
     width: int = 500
-    """In pixels, that wider photos become."""
     min_width: int = 500
-    """Narrower photos are left out."""
 
 
 def decide(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:

@@ -16,35 +16,27 @@ from training.trainer.finetune import CPU, Recipe
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What it was asked for."""
+    """What it was asked for; `fit.command` says what each option means."""
 
     photos: Path
     out: Path
     backbone: str = "timm:tf_efficientnet_lite0"
     weights: str = "package"
     size: int = 0
-    """Side of the input in pixels; 0: the backbone's own."""
     seed: int = 0
     exclude: tuple[str, ...] = ()
     views: tuple[str, ...] = ("whole", "flip")
-    """What heads on a frozen backbone learn from."""
     pool: Pool | None = None
-    """How the backbone pools its last feature map; None: its own way."""
     heads: Mapping[str, Path] = field(default_factory=dict)
     """Heads beside those of the manifest: name -> file of labels."""
     label_fixes: Path | None = None
-    """A file of corrected labels."""
     frozen_on: Path | None = None
-    """A bundle whose backbone the heads are learnt on, as it is, in place of a pretrained one."""
     recipe: Recipe = field(default_factory=lambda: Recipe("none"))
     shares: Mapping[str, float] = field(default_factory=dict)
     """Collection -> how much a photo of it counts in finetuning; 1 where not named."""
     device: torch.device = CPU
-    """Where to finetune and to score."""
     runs: int = 1
-    """Finetunings that differ in their seed and are averaged to one."""
     jobs: int = 0
-    """Finetunings side by side; 0: as many as there are cores."""
     cache: Path = Path("runs/features")
     arithmetics: tuple[Faster, ...] = ()
     """What the bundle is to have beside fp32, and beside what that of `frozen_on` has."""
@@ -53,7 +45,6 @@ class FitOptions:
     targets: Targets = field(default_factory=Targets)
     name: str = "listing photos"
     notice: str = ""
-    """What whoever runs the bundle on a database of their own is told once a run."""
 
 
 def command(options: FitOptions) -> str:
