@@ -62,7 +62,7 @@ def check_free(folder: Path) -> None:
         )
 
 
-def write_manifest(made: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(made: Path, manifest: Mapping[str, Any]) -> Bundle:
     """Complete a bundle whose other files are there already, and load it as a check.
 
     Raises:
@@ -70,7 +70,7 @@ def write_manifest(made: Path, manifest: Mapping[str, Any]) -> None:
     """
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
     (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    load_bundle(made)
+    return load_bundle(made)
 
 
 def _array(tensor: Any) -> NDArray[Any]:

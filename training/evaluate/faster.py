@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import NEEDED, Counted, Drift, Faster, HeadFigures, Measured, cpu_has
-from enrich.model.bundle import ARITHMETICS, Bundle, Member, load_bundle
+from enrich.model.bundle import ARITHMETICS, Bundle, Member
 from enrich.model.head import Head
 from enrich.model.writing import write_manifest
 from training.data.labels import UNLABELLED
@@ -122,8 +122,7 @@ def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) 
             for name, data in irs.items():
                 (folder / name).write_bytes(data)
                 manifest["files"][name] = hashlib.sha256(data).hexdigest()
-    write_manifest(folder, manifest)
-    return load_bundle(folder), new
+    return write_manifest(folder, manifest), new
 
 
 def _int8(bundle: Bundle, member: Member, making: Making, cache: Path) -> dict[str, bytes]:
