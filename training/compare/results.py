@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -238,13 +238,12 @@ def _read_text(path: Path, row: type[Row]) -> pd.DataFrame:
 
 def _typed(table: pd.DataFrame, path: Path, row: type[Row]) -> pd.DataFrame:
     """The table with numbers where the row class has them."""
-    kinds = {name: str(kind) for name, kind in get_type_hints(row).items()}
-    numbers = {}
-    for name in table.columns:
-        kind = "Int64" if "int" in kinds[name] else "float64" if "float" in kinds[name] else ""
-        if kind:
-            try:
-                numbers[name] = pd.to_numeric(table[name].replace("", None)).astype(kind)
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{path} holds a value that is no number: {error}") from None
-    return table.assign(**numbers)
+    kinds = {field.name: str(field.type) for field in fields(row)}
+    numbers = {
+        name: "Int64" if "int" in kind else "float64" for name, kind in kinds.items() if "str" not in kind
+    }
+    try:
+        columns = {name: pd.to_numeric(table[name].replace("", None)) for name in numbers}
+        return table.assign(**columns).astype(numbers)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} holds a value that is no number: {error}") from None
