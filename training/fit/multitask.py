@@ -61,7 +61,7 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
     *by_fold, (final, _) = _run(work, options.jobs if options.device.type == "cpu" else 1)
     logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
-    heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].tasks)
+    heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].lessons.tasks)
 
     def measured(name: str, said: NDArray[np.float64]) -> dict[str, Any]:
         return figures(photos, name, said, fold, options.homes, options.targets.precision)
@@ -98,35 +98,32 @@ def finetunings(
             "--share: nothing is left to learn from where a third of the sites is held out; give photos of "
             "more sites a share above 0"
         )
-    return [
-        Finetuning(photos, backbone, tasks, weight, options, *map(np.flatnonzero, (learn, train & ~learn)))
-        for learn in (train & (fold != number) for number in (*range(FOLDS), -1))
-    ]
+    paths, work = [photos.folder / path for path in photos.paths], []
+    for number in (*range(FOLDS), -1):
+        learn, held = (np.flatnonzero(train & part) for part in (fold != number, fold == number))
+        lessons = Lessons(paths, photos.sha256, tasks, learn, weight[learn])
+        work.append(Finetuning(backbone, lessons, options, held))
+    return work
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """Called, it learns from the photos of the rows `learn`, and gives logits of those `held`."""
+    """Called, it learns, and gives logits of the photos of the rows `held`."""
 
-    photos: PhotoSet
     backbone: Backbone
-    tasks: Sequence[Task]
-    weight: NDArray[np.float64]
+    lessons: Lessons
     options: FitOptions
-    learn: NDArray[np.int64]
     held: NDArray[np.int64]
 
     def __call__(self) -> tuple[Finetuned, dict[str, NDArray[np.float64]]]:
-        paths = [self.photos.folder / path for path in self.photos.paths]
-        options = self.options
-        lessons = Lessons(paths, self.photos.sha256, self.tasks, self.learn, self.weight[self.learn])
+        backbone, lessons, options = self.backbone, self.lessons, self.options
         learnt = averaged(
             [
-                finetune(self.backbone, lessons, options.recipe, seed, options.cache, options.device)
+                finetune(backbone, lessons, options.recipe, seed, options.cache, options.device)
                 for seed in range(options.seed, options.seed + options.runs)
             ]
         )
-        return learnt, predict(self.backbone, learnt, paths, self.held) if self.held.size else {}
+        return learnt, predict(backbone, learnt, lessons.paths, self.held) if self.held.size else {}
 
 
 Result = tuple[Finetuned, dict[str, NDArray[np.float64]]]
@@ -136,7 +133,8 @@ def held_out(
     work: Sequence[Finetuning], predicted: Sequence[Mapping[str, NDArray[np.float64]]]
 ) -> dict[str, NDArray[np.float64]]:
     """Head -> logits [photos, outputs] of what each of these finetunings held out; NaN elsewhere."""
-    logits = {task.name: np.full((len(work[0].photos), task.outputs), np.nan) for task in work[0].tasks}
+    tasks, count = work[0].lessons.tasks, len(work[0].lessons.paths)
+    logits = {task.name: np.full((count, task.outputs), np.nan) for task in tasks}
     for one, by_head in zip(work, predicted, strict=True):
         for name, values in by_head.items():
             logits[name][one.held] = values

@@ -115,14 +115,13 @@ def finetune(
 def averaged(runs: Sequence[Finetuned]) -> Finetuned:
     """One model with the mean of the weights of several that started from the same backbone: a model soup
     (Wortsman et al. 2022)."""
-    first, count = runs[0], len(runs)
-    tensors = {name: torch.stack([run.tensors[name] for run in runs]).mean(0) for name in first.tensors}
+    tensors = {name: torch.stack([run.tensors[name] for run in runs]).mean(0) for name in runs[0].tensors}
     heads = {
         name: LinearHead(
-            sum((run.heads[name].weight for run in runs[1:]), head.weight) / np.float32(count),
-            sum((run.heads[name].bias for run in runs[1:]), head.bias) / np.float32(count),
+            np.mean([run.heads[name].weight for run in runs], axis=0),
+            np.mean([run.heads[name].bias for run in runs], axis=0),
         )
-        for name, head in first.heads.items()
+        for name in runs[0].heads
     }
     return Finetuned(tensors, heads)
 
