@@ -53,14 +53,14 @@ class OpenVinoEngine:
     """
 
     def __init__(self, bundle: Bundle, cache: Path, *, batch_size: int = CPU_BATCH) -> None:
-        self._lanes = usable_cores()
-        self._batch_size = min(batch_size, CPU_BATCH)
+        self.lanes = usable_cores()  # passes of one thread each get the most out of the cores
+        self.batch_size = min(batch_size, CPU_BATCH)
         self._members = bundle.members
         self._places = [bundle.preprocessings.index(member.preprocessing) for member in bundle.members]
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[bundle.arithmetic],
-            "NUM_STREAMS": self._lanes,
-            "INFERENCE_NUM_THREADS": self._lanes,
+            "NUM_STREAMS": self.lanes,
+            "INFERENCE_NUM_THREADS": self.lanes,
             "ENABLE_CPU_PINNING": False,  # other work shares these cores
         }
         # A network in int8 takes whole batches only. Where an Intel CPU with AMX meets a batch of few, small
@@ -71,20 +71,10 @@ class OpenVinoEngine:
         for member in bundle.members:
             model = backbone(bundle, member, cache)
             if self._whole:
-                model.reshape([self._batch_size, *member.preprocessing.size, 3])
+                model.reshape([self.batch_size, *member.preprocessing.size, 3])
             self._compiled.append(_core().compile_model(model, "CPU", options))
         self._heads = [LinearHeads(bundle, member) for member in bundle.members]
         self._lane = local()
-
-    @property
-    def lanes(self) -> int:
-        """One batch per core at once: passes of one thread each get the most out of the cores."""
-        return self._lanes
-
-    @property
-    def batch_size(self) -> int:
-        """The photos per batch that suit one core."""
-        return self._batch_size
 
     def start_lane(self) -> None:
         """Make the calling thread's own requests."""
@@ -94,12 +84,12 @@ class OpenVinoEngine:
         """See `Engine`."""
         if not batch:
             return []
-        if len(batch) > self._batch_size:
-            return self.score(batch[: self._batch_size]) + self.score(batch[self._batch_size :])
+        if len(batch) > self.batch_size:
+            return self.score(batch[: self.batch_size]) + self.score(batch[self.batch_size :])
         if not hasattr(self._lane, "requests"):
             self.start_lane()
         answers: list[dict[str, Output]] = [{} for _ in batch]
-        repeated = [batch[-1]] * (self._batch_size - len(batch)) if self._whole else []
+        repeated = [batch[-1]] * (self.batch_size - len(batch)) if self._whole else []
         parts = zip(self._members, self._places, self._lane.requests, self._heads, strict=True)
         for member, place, request, heads in parts:
             pixels = np.stack([photo[place] for photo in (*batch, *repeated)])

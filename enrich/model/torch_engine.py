@@ -31,7 +31,7 @@ class TorchEngine:
         if bundle.arithmetic == "int8":
             raise SettingsError("ENRICH_PRECISION=int8: only OpenVINO runs it; set it to auto, fp32 or bf16")
         self.device = find_device(device)
-        self._batch_size = batch_size
+        self.batch_size = min(batch_size, CPU_BATCH) if self.device.type == "cpu" else batch_size
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32, on every device
         self._preprocessings = bundle.preprocessings
@@ -42,11 +42,6 @@ class TorchEngine:
         """How many batches to score at once: on a CPU one per core, since passes of one thread each get far
         more out of the cores than one pass of many threads (docs/benchmarks.md); on a GPU one."""
         return usable_cores() if self.device.type == "cpu" else 1
-
-    @property
-    def batch_size(self) -> int:
-        """The photos per batch that suit the device."""
-        return min(self._batch_size, CPU_BATCH) if self.device.type == "cpu" else self._batch_size
 
     def start_lane(self) -> None:
         """On a CPU the calling thread does its passes alone."""
