@@ -18,7 +18,8 @@ from enrich.model.kind import KINDS, Kind
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+NAME = r"[a-z][a-z0-9_]{0,30}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 MIN_BACKING = 59
 """Homes that a claim of any precision needs behind it."""
 CLOSED = ConfigDict(extra="forbid")

@@ -23,12 +23,11 @@ from safetensors import SafetensorError
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Arithmetic, Faster
 from enrich.model.bundle import Bundle
-from enrich.model.head import Head
+from enrich.model.head import NAME, Head
 from enrich.model.torch_engine import find_device
 from enrich.model.writing import write_bundle
 from training.compare.results import BEST, RunKey, read_predictions, read_run
 from training.compare.single_photos import NOTE, fields_of, pair_of
-from training.data.labels import HEAD_NAME
 from training.data.photos import photo_set
 from training.data.prepared import Prepared, read_prepared
 from training.evaluate.faster import (
@@ -216,7 +215,7 @@ def make_head(
 ) -> tuple[Entry, Tensors]:
     """A run's head for the manifest, and its weights by a bundle's names."""
     name = HEAD_NAMES.get(task, task)
-    if not re.fullmatch(HEAD_NAME, name):
+    if not re.fullmatch(NAME, name):
         raise UsageError(
             f"task {task} cannot name a head: use small letters, digits and _ in the task's name"
         )

@@ -24,7 +24,7 @@ class Recipe:
     fixed draws of a photo, of which features are kept; None: a new draw every epoch."""
 
     epochs: int = thesis.EPOCHS
-    batch: int = 32
+    batch: int = thesis.BATCH
     rate: float = 0.001
     momentum: float = 0.9
     precision: str = "fp32"

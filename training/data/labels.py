@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from enrich.errors import UsageError
+from enrich.model.head import NAME
 
 UNLABELLED = -1
 REQUIRED = ("path", "group", "split")
@@ -31,7 +32,6 @@ MERGED_ROOMS = {"map": "floor_plan", **dict.fromkeys(("stairs", "office", "pool"
 """Value in the manifest -> room that it counts as."""
 TAKEN = (*REQUIRED, *BINARY, ROOM, "source", "licence")
 """Columns with a meaning of their own: no name for a head."""
-HEAD_NAME = r"[a-z][a-z0-9_]{0,30}"
 BINARY_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
@@ -110,7 +110,7 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
         UsageError: a head cannot be called so, or its file cannot be used.
     """
     for name, file in files.items():
-        if not re.fullmatch(HEAD_NAME, name) or name in TAKEN:
+        if not re.fullmatch(NAME, name) or name in TAKEN:
             raise UsageError(
                 f"--head {name}: a name is made of a to z, 0 to 9 and _, begins with a letter, and is none "
                 f"of {', '.join(TAKEN)}"
@@ -142,10 +142,10 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[s
     if not fixes.is_file():
         raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
     stated = read_table(fixes, ("path", "label", "why"))
-    place, fixed = pd.Series(table.index, index=table["path"]), table.copy()
+    fixed = table.copy()
     for path, label in zip(stated["path"], stated["label"], strict=True):
-        column, equals, value = label.partition("=")
-        if path not in place.index:
+        (column, equals, value), rows = label.partition("="), table["path"] == path
+        if not rows.any():
             raise UsageError(f"{fixes}: {path} is not in manifest.csv; take its row out")
         if not equals or column not in columns:
             raise UsageError(
@@ -157,7 +157,7 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[s
                 f"{fixes}: {path} has the label {label!r}; {column} is {_known(columns[column])}, or nothing "
                 "where it cannot be told"
             )
-        fixed.loc[place[path], column] = value
+        fixed.loc[rows, column] = value
     return fixed
 
 
@@ -171,7 +171,7 @@ def classes_named(values: pd.Series, file: Path) -> tuple[str, ...]:
     classes = tuple(sorted(found - BINARY_LABELS.keys()))
     if len(classes) < 2 or len(classes) < len(found):
         return ()
-    if wrong := [one for one in classes if not re.fullmatch(HEAD_NAME, one)]:
+    if wrong := [one for one in classes if not re.fullmatch(NAME, one)]:
         raise UsageError(
             f"{file}: a class cannot be called {wrong[0]!r}; its name is made of a to z, 0 to 9 and _, and "
             "begins with a letter"

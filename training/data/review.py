@@ -9,9 +9,8 @@ import pandas as pd
 from training.data.decide import DOUBTFUL, STRADDLES, THESIS_SIZES, Rules
 from training.data.prepared import SHEET, SPLITS, counted
 from training.data.sheet import contact_sheet
+from training.thesis import BATCH
 
-BATCH = 32
-"""The thesis's; `compare` refuses a class with fewer training photos than its batch."""
 SHEET_PAIRS = 120
 """Pairs on the contact sheet at most."""
 SHOWN = ("contradicting", STRADDLES, DOUBTFUL, "near_duplicate")
@@ -67,7 +66,7 @@ def _size_notes(rules: Rules, task: str, label: str, training: int, validating: 
         yield f"{task}/{label}: the thesis had no such class, all photos are kept"
     elif rules.sizes == "thesis" and thesis is not None and count < thesis:
         yield f"{task}/{label}: {count} photos, the thesis had {thesis}"
-    if training < BATCH:
+    if training < BATCH:  # `compare` refuses a class with fewer
         yield (
             f"warning: class {label} of task {task} has {training} training photos, "
             f"fewer than a batch of {BATCH}; add photos or use a smaller --batch in compare"

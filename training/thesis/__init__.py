@@ -18,7 +18,7 @@ ARCHITECTURES = {
 }
 TASKS = ("balcony", "fireplace", "rooms")
 MODES = {"feature_extraction": "feature extraction", "finetuning": "finetuning"}
-EPOCHS = 30
+EPOCHS, BATCH = 30, 32
 PHOTOS = {"balcony": (1043, 262), "fireplace": (586, 148), "rooms": (755, 189)}
 """Of each task, those that train (the first 80 % of each class) and those that validate."""
 
