@@ -83,7 +83,7 @@ def load_backbone(
     side = size or pretrained_size
     mean, std = LITE_COLOURS if name in PACKAGED or config is None else (config.mean, config.std)
     preprocessing = Preprocessing((side, side), "squash", "bicubic", mean, std)
-    return _rounded(name, module, preprocessing, pool)
+    return _frozen(name, module, preprocessing, pool)
 
 
 def backbone_of(bundle: Bundle) -> Backbone:
@@ -100,11 +100,7 @@ def backbone_of(bundle: Bundle) -> Backbone:
     module = build_backbone(member.backbone, member.pool)
     tensors = {name: torch.from_numpy(array) for name, array in bundle.tensors(member).items()}
     load_weights(module, tensors, bundle.folder / member.weights, member.backbone)
-    kept = {
-        key: half if torch.equal((half := tensor.half()).float(), tensor) else tensor
-        for key, tensor in _weights(module).items()
-    }
-    return _frozen(member.backbone, module, kept, member.preprocessing, member.pool)
+    return _frozen(member.backbone, module, member.preprocessing, member.pool, exact=True)
 
 
 def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
@@ -117,12 +113,7 @@ def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
     module.load_state_dict(learnt, strict=False)
     if not all(torch.isfinite(tensor.half()).all() for tensor in learnt.values()):
         raise UsageError("finetuning diverged: weights beyond half precision; fit again with --finetune none")
-    return _rounded(backbone.name, module, backbone.preprocessing, backbone.pool)
-
-
-def _rounded(name: str, module: torch.nn.Module, preprocessing: Preprocessing, pool: Pool | None) -> Backbone:
-    tensors = {key: tensor.to(torch.float16).contiguous() for key, tensor in _weights(module).items()}
-    return _frozen(name, module, tensors, preprocessing, pool)
+    return _frozen(backbone.name, module, backbone.preprocessing, backbone.pool)
 
 
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -132,20 +123,21 @@ def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _frozen(
-    name: str,
-    module: torch.nn.Module,
-    tensors: dict[str, torch.Tensor],
-    preprocessing: Preprocessing,
-    pool: Pool | None,
+    name: str, module: torch.nn.Module, preprocessing: Preprocessing, pool: Pool | None, exact: bool = False
 ) -> Backbone:
+    """The module in half precision; `exact`: but for tensors that half precision would change."""
+    tensors = {}
+    for key, tensor in _weights(module).items():
+        half = tensor.half().contiguous()
+        tensors[key] = tensor if exact and not torch.equal(half.float(), tensor) else half
     module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    side = preprocessing.size
     with torch.inference_mode():
-        width = int(module(torch.zeros(1, 3, *side)).flatten(1).shape[1])
-    return Backbone(
-        name, module, tensors, preprocessing, pool, width, _key(name, tensors, preprocessing, pool)
-    )
+        width = int(module(torch.zeros(1, 3, *preprocessing.size)).flatten(1).shape[1])
+    digest = hashlib.sha256(json.dumps([name, pool or "", asdict(preprocessing)], sort_keys=True).encode())
+    for key in sorted(tensors):
+        digest.update(key.encode() + tensors[key].numpy().tobytes())
+    return Backbone(name, module, tensors, preprocessing, pool, width, digest.hexdigest())
 
 
 def hub_weights(name: str) -> tuple[dict[str, torch.Tensor], int]:
@@ -189,10 +181,3 @@ def _copy_packaged(name: str, module: torch.nn.Module) -> int:
         )
     module.load_state_dict(dict(zip(ours, theirs, strict=True)), strict=False)
     return size
-
-
-def _key(name: str, tensors: dict[str, torch.Tensor], preprocessing: Preprocessing, pool: Pool | None) -> str:
-    digest = hashlib.sha256(json.dumps([name, pool or "", asdict(preprocessing)], sort_keys=True).encode())
-    for key in sorted(tensors):
-        digest.update(key.encode() + tensors[key].numpy().tobytes())
-    return digest.hexdigest()
