@@ -1,5 +1,7 @@
 """Thresholds against cases worked out by hand, intervals against closed forms."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -115,7 +117,8 @@ def test_cross_fitting_evaluates_each_fold_at_the_others_threshold() -> None:
         return thresholds[0] if 0.1 in scores else thresholds[1]  # 0.1 is in fold 0
 
     even, odd = folds == 0, folds == 1
-    expected = Counts.at(SCORES[odd], TRUTH[odd], 0.55) + Counts.at(SCORES[even], TRUTH[even], 0.85)
+    each = Counts.at(SCORES[odd], TRUTH[odd], 0.55), Counts.at(SCORES[even], TRUTH[even], 0.85)
+    expected = Counts(*map(sum, zip(*map(astuple, each), strict=True)))
     assert cross_fitted(choose, SCORES, TRUTH, folds) == expected
 
 

@@ -5,7 +5,7 @@ prevalence expected where the bundle is used, which weighs the error rates of th
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,12 @@ from enrich.model.head import Aggregation
 Floats = NDArray[np.float64]
 Truth = NDArray[np.bool_]
 
-AGGREGATORS = (
-    Aggregation("max"),
-    Aggregation("topk_mean", k=2),
-    Aggregation("topk_mean", k=3),
-    Aggregation("noisy_or"),
-)
+AGGREGATORS = {
+    "max": Aggregation("max"),
+    "mean of top 2": Aggregation("topk_mean", k=2),
+    "mean of top 3": Aggregation("topk_mean", k=3),
+    "noisy_or": Aggregation("noisy_or"),
+}
 LEAST_SLOPE = 0.05
 """Of Platt scaling: a higher score never means less."""
 
@@ -72,7 +72,7 @@ class Counts:
     tn: int
 
     @classmethod
-    def at(cls, scores: Floats, truth: Truth, threshold: float) -> "Counts":
+    def at(cls, scores: Floats, truth: Truth, threshold: float | Floats) -> "Counts":
         over = scores >= threshold
         return cls(
             int((over & truth).sum()),
@@ -80,9 +80,6 @@ class Counts:
             int((~over & truth).sum()),
             int((~over & ~truth).sum()),
         )
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
     def precision(self) -> Share:
@@ -216,11 +213,11 @@ def cross_fitted(
     choose: Callable[[Floats, Truth], float], scores: Floats, truth: Truth, folds: NDArray[np.int64]
 ) -> Counts:
     """Counts with each fold evaluated at a threshold chosen on the others: no home chooses its own."""
-    total = Counts(0, 0, 0, 0)
+    thresholds = np.empty(len(scores))
     for fold in np.unique(folds):
         held = folds == fold
-        total += Counts.at(scores[held], truth[held], choose(scores[~held], truth[~held]))
-    return total
+        thresholds[held] = choose(scores[~held], truth[~held])
+    return Counts.at(scores, truth, thresholds)
 
 
 def choose_aggregation(
@@ -232,21 +229,18 @@ def choose_aggregation(
     """
     weight = np.where(truth, prevalence / truth.mean(), (1 - prevalence) / (1 - truth.mean()))
     losses: dict[str, float] = {}
-    best: tuple[float, Aggregation] | None = None
-    for rule in AGGREGATORS:
-        pooled = np.array([_logit(listing_probability(rule, home)) for home in homes])
+    pools: dict[str, Floats] = {}
+    for name, rule in AGGREGATORS.items():
+        pools[name] = pooled = np.array([_logit(listing_probability(rule, home)) for home in homes])
         chance = np.empty(len(homes))
         for fold in np.unique(folds):
             held = folds == fold
             slope, intercept = _platt(pooled[~held], truth[~held], weight[~held])
             chance[held] = expit(slope * pooled[held] + intercept)
-        label = rule.method if rule.method != "topk_mean" else f"mean of top {rule.k}"
-        losses[label] = float(log_loss(truth, chance, sample_weight=weight))
-        if best is None or losses[label] < best[0]:
-            slope, intercept = _platt(pooled, truth, weight)
-            best = losses[label], Aggregation(rule.method, rule.k, slope, intercept)
-    assert best is not None
-    return best[1], losses
+        losses[name] = float(log_loss(truth, chance, sample_weight=weight))
+    best = min(losses, key=lambda name: losses[name])
+    slope, intercept = _platt(pools[best], truth, weight)
+    return replace(AGGREGATORS[best], slope=slope, intercept=intercept), losses
 
 
 def _logit(chance: float) -> float:
