@@ -84,7 +84,7 @@ def measure_binary(scored: Scored, head: Head, prefixes: Sequence[str]) -> Binar
 
 def share_of(right: Truth) -> dict[str, Any]:
     """How many are right, with the exact interval."""
-    return Share(int(right.sum()), len(right)).as_json()
+    return Share.of(right).as_json()
 
 
 def _photo_figures(head: Head, truth: Truth, score: Floats) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class Share:
     hits: int
     total: int
 
+    @classmethod
+    def of(cls, right: Truth) -> "Share":
+        return cls(int(right.sum()), len(right))
+
     @property
     def value(self) -> float:
         return self.hits / self.total if self.total else float("nan")

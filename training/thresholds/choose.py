@@ -104,10 +104,6 @@ def _photos_of_homes(photos: PhotoSet, fitted: FittedHead, homes_in: str) -> NDA
 def _accuracy(photos: PhotoSet, fitted: FittedHead) -> dict[str, Any]:
     """Of the most probable class, by collection."""
     held = fitted.fold >= 0
-    right = np.zeros(len(photos), dtype=bool)
-    right[held] = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]
-    return {
-        str(name): Share(int(right[rows].sum()), int(rows.sum())).as_json()
-        for name in np.unique(photos.collection[held])
-        if (rows := held & (photos.collection == name)).any()
-    }
+    right = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]
+    collection = photos.collection[held]
+    return {str(name): Share.of(right[collection == name]).as_json() for name in np.unique(collection)}

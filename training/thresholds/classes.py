@@ -22,8 +22,7 @@ def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tupl
     """
 
     def precision(threshold: float) -> Share:
-        over = chances >= threshold
-        return Share(int(right[over].sum()), int(over.sum()))
+        return Share.of(right[chances >= threshold])
 
     if not chances.size:
         return 1.0, Share(0, 0)
@@ -60,8 +59,7 @@ def choose_classes(
         mine, having = top == number, truth == number
         threshold = max(choose_class_threshold(chances[mine, number], having[mine], target)[0], least)
         given = mine & (chances[:, number] >= threshold)
-        right = int((given & having).sum())
-        chosen.append(ChosenClass(threshold, Share(right, int(given.sum())), Share(right, int(having.sum()))))
+        chosen.append(ChosenClass(threshold, Share.of(having[given]), Share.of(given[having])))
     return chosen
 
 
@@ -81,5 +79,4 @@ def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str
         return None
     three = np.array([names.index(name) for name in THREE_ROOMS])
     rows = np.isin(truth, three)
-    answer = three[scores[rows][:, three].argmax(axis=1)]
-    return Share(int((answer == truth[rows]).sum()), int(rows.sum()))
+    return Share.of(three[scores[rows][:, three].argmax(axis=1)] == truth[rows])
