@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
+from rich.progress import track
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
@@ -74,15 +75,10 @@ def score_all(
     else:
         engine = TorchEngine(bundle, str(device), batch_size=BATCH)
     batches = np.array_split(np.arange(len(photos)), range(engine.batch_size, len(photos), engine.batch_size))
-    results: list[PhotoResult] = []
-    with lane_pool(engine) as pool, Progress(transient=True) as progress:
-        bar = progress.add_task("photos", total=len(photos))
-        for done in pool.map(
-            lambda rows: _score_batch(bundle, engine, photos, rows.tolist(), judge), batches
-        ):
-            results += done
-            progress.advance(bar, len(done))
-    return Scored(bundle, photos, tuple(results), device)
+    with lane_pool(engine) as pool:
+        made = pool.map(lambda rows: _score_batch(bundle, engine, photos, rows.tolist(), judge), batches)
+        results = chain.from_iterable(track(made, "photos", len(batches), transient=True))
+        return Scored(bundle, photos, tuple(results), device)
 
 
 def _score_batch(
