@@ -74,7 +74,7 @@ def compare(
     """
     prepared = read_prepared(folder)
     plans = make_plans(prepared, choice, weights, recipe)
-    check_photos(prepared, list(dict.fromkeys(plan.key.task for plan in plans)), recipe.batch)
+    check_photos(prepared, plans)
     there = [name for name in (RUNS, EPOCHS, TIMINGS, "runs") if (out / name).exists()]
     if there and not resume:
         raise UsageError(f"{out} holds results already: go on with --resume, or name another --out")

@@ -110,12 +110,13 @@ def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe
     ]
 
 
-def check_photos(prepared: Prepared, tasks: Sequence[str], batch: int) -> None:
-    """There are classes enough, photos enough, and the photos are those that were prepared.
+def check_photos(prepared: Prepared, plans: Sequence[Plan]) -> None:
+    """Check that classes and photos are enough, and that the photos are those that were prepared.
 
     Raises:
         UsageError: they are not.
     """
+    tasks, batch = list(dict.fromkeys(plan.key.task for plan in plans)), plans[0].recipe.batch
     for task in tasks:
         classes = prepared.classes[task]
         if len(classes) < 2:

@@ -41,7 +41,7 @@ def measure(
     prepared = read_prepared(folder)
     scratch = WeightSource("none")
     plans = make_plans(prepared, choice, scratch, replace(recipe, epochs=1))
-    check_photos(prepared, list(dict.fromkeys(plan.key.task for plan in plans)), recipe.batch)
+    check_photos(prepared, plans)
     for number in range(1, rounds + 1):
         for plan in plans:
             row = _measure(plan, prepared, machine, steps, number)

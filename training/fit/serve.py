@@ -31,8 +31,7 @@ def listing_figures(bundle: Bundle, photos: PhotoSet, device: torch.device, cach
     for head in bundle.heads:
         labels = photos.labels[head.name]
         if head.kind == "binary":
-            looked = [home[labels[home] != UNLABELLED] for home in homes]
-            known = [home for home in looked if home.size]
+            known = [rows for home in homes if (rows := home[labels[home] != UNLABELLED]).size]
             having = np.array([(labels[home] == 1).any() for home in known], dtype=bool)
             answers = [scored.listing(home).fields[f"has_{head.name}"] for home in known]
             figures[head.name] = outcomes(having, answers)
