@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from enrich.errors import UsageError
+from training.thesis import in_order
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -71,8 +72,7 @@ def class_order(task: str, names: Iterable[str]) -> tuple[str, ...]:
 
 def task_order(names: Iterable[str]) -> tuple[str, ...]:
     """Tasks in the thesis's order, then others alphabetically."""
-    order = list(THESIS_CLASSES)
-    return tuple(sorted(set(names), key=lambda name: (order.index(name) if name in order else 99, name)))
+    return tuple(in_order(names, THESIS_CLASSES))
 
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ are compared with each other only if weights, split and all that they learnt by 
 those runs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from training import thesis
 from training.compare.plan import Recipe
 from training.compare.results import RUN as RUN_FILE
 from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
+from training.thesis import in_order
 
 RUN = ["task", "architecture", "mode", "seed"]
 TIMED = ["device", "threads", "batch", "task", "architecture", "mode", "round"]
@@ -66,12 +67,6 @@ def gather(folders: Sequence[Path]) -> Gathered:
         timings=timings,
         settings={name: found for part in parts for name, found in part.settings.items()},
     )
-
-
-def in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Each name once: the known ones in their order, then the others by name."""
-    there, first = set(found), list(known)
-    return [name for name in first if name in there] + sorted(there - set(first))
 
 
 def of(table: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:

@@ -12,9 +12,10 @@ import pandas as pd
 from training import thesis
 from training.markdown import table
 from training.report.confusion import Confusion
-from training.report.gathered import Gathered, in_order, of
+from training.report.gathered import Gathered, of
 from training.report.tables import NONE
 from training.terminal import typed
+from training.thesis import in_order
 
 CURVES = "Curves of loss and accuracy (no epochs.csv, or not in it)"
 MATRICES = "Confusion matrices (no predictions.csv)"

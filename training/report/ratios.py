@@ -6,8 +6,9 @@ import pandas as pd
 
 from training import thesis
 from training.markdown import table
-from training.report.gathered import Gathered, in_order
+from training.report.gathered import Gathered
 from training.report.tables import NONE
+from training.thesis import in_order
 
 BASE = "resnet18"
 COST = "Finetuning relative to feature extraction:"

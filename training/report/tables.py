@@ -4,7 +4,8 @@ import pandas as pd
 
 from training import thesis
 from training.markdown import table
-from training.report.gathered import SCRATCH, Gathered, in_order, of
+from training.report.gathered import SCRATCH, Gathered, of
+from training.thesis import in_order
 
 NONE = "–"
 

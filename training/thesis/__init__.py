@@ -4,6 +4,7 @@ Source: the six tables and the findings of a bachelor thesis at KTH, Stockholm, 
 properties of homes in the photos of a property portal.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -41,3 +42,9 @@ def plain(architecture: str) -> str:
 def title(architecture: str) -> str:
     """An architecture as tables and figures name it."""
     return ARCHITECTURES.get(plain(architecture), architecture)
+
+
+def in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Each name once: the known ones in their order, then the others by name."""
+    there, first = set(found), list(known)
+    return [name for name in first if name in there] + sorted(there - set(first))
