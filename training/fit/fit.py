@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
@@ -118,8 +117,8 @@ def _write(
     file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
     for one in calibrated:
-        tensors[f"head.{one.entry['name']}.weight"] = torch.from_numpy(one.fitted.head.weight)
-        tensors[f"head.{one.entry['name']}.bias"] = torch.from_numpy(one.fitted.head.bias)
+        tensors[f"head.{one.fitted.name}.weight"] = one.fitted.head.weight
+        tensors[f"head.{one.fitted.name}.bias"] = one.fitted.head.bias
     member: dict[str, Any] = {
         "backbone": backbone.name,
         "weights": file,
@@ -129,7 +128,7 @@ def _write(
     }
     manifest: dict[str, Any] = {
         "name": options.name,
-        "description": f"{', '.join(one.entry['name'] for one in calibrated)} from photos of homes",
+        "description": f"{', '.join(one.fitted.name for one in calibrated)} from photos of homes",
         **({"notice": options.notice} if options.notice else {}),
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],
