@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from enrich.errors import UsageError
 from enrich.index.document import mapping
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.features import feature_id
@@ -31,6 +32,7 @@ from tests.support.fitting import (
 )
 from training.data.labels import ROOMS
 from training.data.photos import load_photos
+from training.fit.fit import _training
 from training.fit.options import FitOptions, command
 from training.models.backbones import load_backbone
 from training.models.features import extract
@@ -287,6 +289,18 @@ def test_the_command_on_the_card_names_every_option_that_differs() -> None:
     spaced = replace(plain, homes="our homes", exclude=("a|b/",), shares={"our homes": 2}, name='"ours"')
     words = ["--share", "our homes=2", "--exclude", "a|b/", "--homes", "our homes", "--name", '"ours"']
     assert shlex.split(command(spaced))[-8:] == words
+
+
+def test_the_manifest_says_of_a_recipe_what_learnt(
+    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(options: FitOptions) -> Bundle:
+        assert _training(options, load_photos(photos_dir))["recipe"]["part"] == "all"
+        raise UsageError("this is what was asked for")
+
+    monkeypatch.setattr("training.fit.command.fit", asked)
+    code, error = run_fit(photos_dir, "--out", tmp_path / "bundle", *UNTRAINED, "--finetune", "all")
+    assert code == 2 and "this is what was asked for" in error
 
 
 def test_the_card_says_so_where_no_threshold_has_the_precision(
