@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import Connection, Row
 
@@ -22,7 +21,7 @@ from enrich.source.discover import Discovery
 from enrich.source.foresee import Prospect, elsewhere, foresee, prospects, read
 from enrich.state.outbox import OutboxRow
 from enrich.state.targets import known, serving
-from jobs.run.looking import LookingQueue, rows_of
+from jobs.run.looking import LookingQueue, chosen, rows_of
 from jobs.run.nightly import RunOptions
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
@@ -90,58 +89,33 @@ class RehearsalQueue(LookingQueue):
     """A `WorkQueue` that hands out what a run would enrich, and counts what would come of it."""
 
     def __init__(self, services: Services, rehearsed: Rehearsed, ahead: Iterator[Prospect]) -> None:
-        super().__init__(services)
+        super().__init__(services, self._to_enrich(ahead))
         self._rehearsed = rehearsed
-        self._ahead = self._to_enrich(ahead)
-        self._next: Prospect | None = None
         self._held: dict[str, Prospect] = {}
         self._lock = Lock()
 
-    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
-        if alone:
-            return []
-        claims: list[Claim] = []
-        while len(claims) < limit and self.claimable() and self._next is not None:
-            claim = Claim(self._next.id, str(uuid4()), 0, self._next.revalidate)
-            self._held[claim.token], self._next = self._next, None
-            claims.append(claim)
-        return claims
-
-    def claimable(self, ids: Sequence[str] | None = None) -> bool:
-        self._next = self._next or next(self._ahead, None)
-        return self._next is not None
-
-    def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
-        for result, row, attributes in self.made(results):
-            self._completed(result, row, attributes)
-        return {result.claim for result in results}
+    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
+        for claim in claims:
+            self._count(self._held.pop(claim.id))
 
     def _completed(self, result: ListingResult, row: Row[Any] | None, attributes: dict[str, Any]) -> None:
-        prospect = self._held.pop(result.claim.token)
+        prospect = self._held.pop(result.claim.id)
         bundle_id = result.bundle_id
         same = row is not None and (attributes, bundle_id) == (row.attributes, row.bundle_id)
         if prospect.outcome != "awaiting" and not same:
             prospect = replace(prospect, outcome="written")
         self._count(prospect, OutboxRow(prospect.id, 0, False, attributes, {}, bundle_id, datetime.now(UTC)))
 
-    def fail(self, claim: Claim, reason: str) -> bool:
-        self._count(self._held.pop(claim.token))
-        return True
-
-    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
-        for claim in claims:
-            self._count(self._held.pop(claim.token))
-
     def count_the_rest(self) -> None:
         """What was not claimed is not enriched: its document goes out as it is, or waits for another run."""
-        while self.claimable() and self._next is not None:
-            self._count(self._next)
-            self._next = None
+        for claim in self._waiting:
+            self.release([claim])
 
-    def _to_enrich(self, ahead: Iterator[Prospect]) -> Iterator[Prospect]:
+    def _to_enrich(self, ahead: Iterator[Prospect]) -> Iterator[Claim]:
         for prospect in ahead:
             if prospect.enriched:
-                yield prospect
+                self._held[prospect.id] = prospect
+                yield chosen(prospect.id, prospect.revalidate)
             else:
                 self._count(prospect)
 

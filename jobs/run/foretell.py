@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
-from uuid import uuid4
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from enrich.errors import UsageError
 from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.state.flips import Counts, changes, tally
 from jobs.run.backfill import BackfillOptions, selection
-from jobs.run.looking import LookingQueue
+from jobs.run.looking import LookingQueue, chosen
 from jobs.run.services import Services, open_services
 from jobs.run.session import pipeline_on
 from jobs.run.stop import Stop
@@ -99,27 +98,19 @@ class SampleQueue(LookingQueue):
     """A `WorkQueue` that hands out the listings of a sample, and counts what would change."""
 
     def __init__(self, services: Services, foretold: Foretold, ids: Sequence[str]) -> None:
-        super().__init__(services)
+        super().__init__(services, map(chosen, ids))
         self._foretold = foretold
-        self._ids = list(reversed(ids))
         self._lock = Lock()
 
-    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
-        if alone:
-            return []
-        taken = [self._ids.pop() for _ in range(min(limit, len(self._ids)))]
-        return [Claim(id, str(uuid4()), 0, False) for id in taken]
+    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
+        with self._lock:
+            self._foretold.failed += len(claims)
 
-    def claimable(self, ids: Sequence[str] | None = None) -> bool:
-        return bool(self._ids)
-
-    def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
-        for result, row, attributes in self.made(results):
-            with self._lock:
-                self._foretold.sampled += 1
-                if row is not None and row.attributes:
-                    self._compare(result.claim.id, row.attributes, attributes)
-        return {result.claim for result in results}
+    def _completed(self, result: ListingResult, row: Row[Any] | None, attributes: dict[str, Any]) -> None:
+        with self._lock:
+            self._foretold.sampled += 1
+            if row is not None and row.attributes:
+                self._compare(result.claim.id, row.attributes, attributes)
 
     def _compare(self, id: str, before: dict[str, Any], after: dict[str, Any]) -> None:
         found = list(changes(before, after))
@@ -131,11 +122,3 @@ class SampleQueue(LookingQueue):
                 was, now = (of["fields"].get(f"{head}_confidence") for of in (before, after))
                 decided = after["evidence"].get(head) or before["evidence"].get(head) or {}
                 examples.append(Example(id, was, now, decided.get("url")))
-
-    def fail(self, claim: Claim, reason: str) -> bool:
-        self.release([claim])
-        return True
-
-    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
-        with self._lock:
-            self._foretold.failed += len(claims)

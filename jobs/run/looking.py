@@ -1,8 +1,9 @@
-"""The part of a `WorkQueue` that looks at state and changes nothing, for runs that write nothing."""
+"""Queues for runs that write nothing: they hand out listings chosen beforehand, and look at state only."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -14,21 +15,50 @@ from jobs.run.services import Services
 
 _ROWS = text("SELECT id, revision, attributes, bundle_id, enriched_at FROM listing WHERE id = ANY(:ids)")
 
-Made = tuple[ListingResult, Row[Any] | None, dict[str, Any]]
-"""A result, the listing's row (`rows_of`), and the attributes that would be published of it."""
-
 
 class LookingQueue:
-    """What all queues of runs that write nothing share."""
+    """A `WorkQueue` of the listings `waiting`; what comes of each is for the subclass to count."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, waiting: Iterable[Claim]) -> None:
         self._services = services
+        self._waiting = iter(waiting)
+
+    def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
+        """These listings come to nothing."""
+        raise NotImplementedError
+
+    def _completed(self, result: ListingResult, row: Row[Any] | None, attributes: dict[str, Any]) -> None:
+        """`attributes` would be published of a listing; `row` is what is known of it (`rows_of`)."""
+        raise NotImplementedError
+
+    def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
+        return [] if alone else list(islice(self._waiting, limit))
+
+    def claimable(self, ids: Sequence[str] | None = None) -> bool:
+        first = list(islice(self._waiting, 1))
+        self._waiting = chain(first, self._waiting)
+        return bool(first)
 
     def orphaned(self, ids: Sequence[str] | None = None) -> bool:
         return False
 
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         return []
+
+    def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
+        models = {r.claim.id: json.loads(json.dumps(asdict(r.attributes), allow_nan=False)) for r in results}
+
+        def work(state: Connection) -> tuple[dict[str, Row[Any]], dict[str, dict[str, Any]]]:
+            return rows_of(state, list(models)), overrides.published(state, models)
+
+        rows, published = read(self._services.database, work)
+        for result in results:
+            self._completed(result, rows.get(result.claim.id), published[result.claim.id])
+        return {result.claim for result in results}
+
+    def fail(self, claim: Claim, reason: str) -> bool:
+        self.release([claim])
+        return True
 
     def forgive(self, ids: Sequence[str]) -> None: ...
 
@@ -41,15 +71,10 @@ class LookingQueue:
     def features(self, shas: Sequence[str], feature_id: str) -> Sequence[Packed]:
         return self._services.queue.features(shas, feature_id)
 
-    def made(self, results: Sequence[ListingResult]) -> list[Made]:
-        """What would be published of completed listings, with what a person said, beside what is."""
-        models = {r.claim.id: json.loads(json.dumps(asdict(r.attributes), allow_nan=False)) for r in results}
 
-        def work(state: Connection) -> tuple[dict[str, Row[Any]], dict[str, dict[str, Any]]]:
-            return rows_of(state, list(models)), overrides.published(state, models)
-
-        rows, published = read(self._services.database, work)
-        return [(r, rows.get(r.claim.id), published[r.claim.id]) for r in results]
+def chosen(id: str, revalidate: bool = False) -> Claim:
+    """A claim of a listing that is handed out once."""
+    return Claim(id, id, 0, revalidate)
 
 
 def rows_of(state: Connection, ids: Sequence[str]) -> dict[str, Row[Any]]:
