@@ -5,9 +5,10 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
@@ -31,21 +32,24 @@ from enrich.state.runs import Runs
 T = TypeVar("T")
 
 _SERVED = "LEFT JOIN publication AS served ON served.target = :target AND served.listing_id = listing.id"
+_UNPUBLISHED = "listing.revision IS NOT NULL AND served.revision IS DISTINCT FROM listing.revision"
+_OUTCOME = "CASE WHEN served.status IN ('awaiting', 'refused') THEN served.status ELSE 'written' END"
 
 # Our rows that have something to do whatever the source says, and those that the source lacks.
-_OURS = """
+_OURS = f"""
     SELECT * FROM (
-        SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {absent} AS absent,
+        SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {ABSENT} AS absent,
                listing.revision IS NOT NULL AS has_document,
                listing.status IN ('pending', 'leased')
                    OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
-               listing.revalidate, served.status AS publish_status,
-               listing.revision IS NOT NULL
-                   AND served.revision IS DISTINCT FROM listing.revision AS unpublished
-        FROM listing {served} WHERE {ours}
+               listing.revalidate, CASE WHEN {_UNPUBLISHED} THEN {_OUTCOME} END AS outcome
+        FROM listing {_SERVED} WHERE {{ours}}
     ) AS ours
-    WHERE absent OR waits OR unpublished
+    WHERE absent OR waits OR outcome IS NOT NULL
 """
+_NOT_OURS = SimpleNamespace(
+    gone=False, absent=False, has_document=False, waits=False, revalidate=False, outcome=None
+)
 
 _SAME = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {SAME}")
 
@@ -57,16 +61,8 @@ _MOVED = text(f"""
 _DOCUMENTS = text("SELECT count(*) FROM listing WHERE status <> 'gone' AND revision IS NOT NULL")
 
 _ELSEWHERE = text(f"""
-    SELECT count(*) FILTER (WHERE gone) AS removed,
-           count(*) FILTER (WHERE NOT gone AND status = 'awaiting') AS awaiting,
-           count(*) FILTER (WHERE NOT gone AND status = 'refused') AS refused,
-           count(*) FILTER (WHERE NOT gone AND status NOT IN ('awaiting', 'refused')) AS written
-    FROM (
-        SELECT listing.status = 'gone' AS gone, coalesce(served.status, 'waiting') AS status
-        FROM listing {_SERVED}
-        WHERE listing.revision IS NOT NULL AND served.revision IS DISTINCT FROM listing.revision
-          AND NOT listing.id = ANY(:ids)
-    ) AS unpublished
+    SELECT CASE WHEN listing.status = 'gone' THEN 'removed' ELSE {_OUTCOME} END AS outcome, count(*)
+    FROM listing {_SERVED} WHERE {_UNPUBLISHED} AND NOT listing.id = ANY(:ids) GROUP BY outcome
 """)
 
 
@@ -94,67 +90,62 @@ class _Compared:
     """Back, and need no enrichment."""
     moved: Collection[str]
     """Enriched before, and their documents go out again whatever the photos show."""
-    ours: Mapping[str, Row[Any]]
+    ours: Mapping[str, Any]
     """Our rows that wait, are unpublished or are missing in the source."""
 
 
-def foresee(
-    source: Source,
-    state: Database,
-    settings: Settings,
-    *,
-    ids: Sequence[str] | None,
-    allow_removals: bool,
-    revalidate: bool,
-    target: int | None,
-) -> Discovery:
-    """What `discover` would answer now; arguments and errors as there, `target` as for `prospects`."""
-    found, losses = Discovery(), Losses()
-    found.tells_active = source.tells_active(Runs(state).told_active())
-    for compared in _compared(source, state, settings, ids, revalidate, target):
-        losses.see(compared.page)
-        found.seen += len(compared.page.listings)
-        found.count(compared.kinds)
-        absent = [row for row in compared.ours.values() if row.absent]
-        losses.removed += len(absent)
-        losses.leaving += sum(row.has_document for row in absent)
-        losses.emptied += len(compared.emptied)
-    losses.documents = read(state, lambda connection: connection.execute(_DOCUMENTS).scalar_one())
-    if not allow_removals:
-        found.refusal = refusal(losses, settings.max_removed, whole=ids is None)
-    found.removed = 0 if found.refusal else losses.removed
-    return found
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What discovery and publishing would come to now. Errors are those of `discover`."""
 
+    source: Source
+    state: Database
+    settings: Settings
+    ids: Sequence[str] | None
+    """The run would be of these listings only."""
+    revalidate: bool
+    target: int | None
+    """Where it would publish to, as the table `target` has it; None: to an index that nothing is known to be
+    in."""
 
-def prospects(
-    source: Source,
-    state: Database,
-    settings: Settings,
-    *,
-    ids: Sequence[str] | None,
-    revalidate: bool,
-    refused: bool,
-    target: int | None,
-) -> Iterator[Prospect]:
-    """All that a run would have to do, by id, a page in memory at a time.
+    def discovery(self, allow_removals: bool) -> Discovery:
+        """What `discover` would answer."""
+        found, losses = Discovery(), Losses()
+        found.tells_active = self.source.tells_active(Runs(self.state).told_active())
+        for compared in self._compared():
+            losses.see(compared.page)
+            found.seen += len(compared.page.listings)
+            found.count(compared.kinds)
+            absent = [row for row in compared.ours.values() if row.absent]
+            losses.removed += len(absent)
+            losses.leaving += sum(row.has_document for row in absent)
+            losses.emptied += len(compared.emptied)
+        losses.documents = read(self.state, lambda connection: connection.execute(_DOCUMENTS).scalar_one())
+        if not allow_removals:
+            found.refusal = refusal(losses, self.settings.max_removed, whole=self.ids is None)
+        found.removed = 0 if found.refusal else losses.removed
+        return found
 
-    `refused`: the removal guard lets nothing leave. `target`: where it would publish to, as the table
-    `target` has it; None: to an index that nothing is known to be in.
-    """
-    for compared in _compared(source, state, settings, ids, revalidate, target):
-        for id in sorted(compared.kinds.keys() | compared.ours.keys()):
-            row = compared.ours.get(id)
-            if row is not None and ((row.gone and id not in compared.kinds) or (row.absent and not refused)):
-                if row.has_document:
-                    yield Prospect(id, outcome="removed")
-            else:
-                yield _prospect(compared, id, row, revalidate, refused)
+    def prospects(self, refused: bool) -> Iterator[Prospect]:
+        """All that a run would have to do, by id, a page in memory at a time.
 
+        `refused`: the removal guard lets nothing leave.
+        """
+        for compared in self._compared():
+            for id in sorted(compared.kinds.keys() | compared.ours.keys()):
+                yield _prospect(compared, id, self.revalidate, refused)
 
-def elsewhere(state: Database, ids: Sequence[str], target: int | None) -> dict[str, int]:
-    """Outcome -> how many of the listings besides `ids` wait to be published; `target` as for `prospects`."""
-    given = {"ids": list(ids), "target": target}
-    return dict(read(state, lambda connection: connection.execute(_ELSEWHERE, given).mappings().one()))
+    def elsewhere(self) -> dict[str, int]:
+        """Outcome -> how many of the listings besides `ids` wait to be published."""
+        if self.ids is None:
+            return {}
+        given = {"ids": list(self.ids), "target": self.target}
+        return read(self.state, lambda connection: dict(connection.execute(_ELSEWHERE, given).tuples().all()))
+
+    def _compared(self) -> Iterator[_Compared]:
+        given = {**parameters(self.settings, self.revalidate), "target": self.target}
+        for page in pages(self.source, self.settings.page_size, self.ids):
+            yield read(self.state, partial(_compare, page, given))
 
 
 def read(state: Database, work: Callable[[Connection], T]) -> T:
@@ -167,48 +158,24 @@ def read(state: Database, work: Callable[[Connection], T]) -> T:
     return state.run(reading)
 
 
-def _prospect(
-    compared: _Compared, id: str, row: Row[Any] | None, revalidate: bool, refused: bool
-) -> Prospect:
-    kind = compared.kinds.get(id)
-    waits = row is not None and row.waits and not row.absent
+def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool) -> Prospect:
+    kind, ours = compared.kinds.get(id), compared.ours.get(id, _NOT_OURS)
+    if (ours.gone and kind is None) or (ours.absent and not refused):
+        return Prospect(id, outcome="removed" if ours.has_document else None)
     asked = (
         kind in ("new", "changed", "revalidated")
         or (kind == "returned" and id not in compared.same)
         or (kind == "documents" and revalidate)
     )
-    withheld = refused and id in compared.emptied
-    unpublished = row is not None and row.unpublished
-    before = row.publish_status if row is not None and unpublished else None
-    outcome: str | None = None
-    if before == "awaiting":
-        outcome = "awaiting"
-    elif id in compared.moved or (unpublished and before != "refused"):
-        outcome = "written"
-    elif unpublished:
-        outcome = "refused"
-    again = kind == "revalidated" or (asked and revalidate) or (row is not None and row.revalidate)
-    return Prospect(id, (asked or waits) and not withheld, again, outcome)
-
-
-def _compared(
-    source: Source,
-    state: Database,
-    settings: Settings,
-    ids: Sequence[str] | None,
-    revalidate: bool,
-    target: int | None,
-) -> Iterator[_Compared]:
-    given = {**parameters(settings, revalidate), "target": target}
-    for page in pages(source, settings.page_size, ids):
-        yield read(state, partial(_compare, page, given))
+    enriched = (asked or (ours.waits and not ours.absent)) and not (refused and id in compared.emptied)
+    again = kind == "revalidated" or (asked and revalidate) or ours.revalidate
+    written = id in compared.moved and ours.outcome != "awaiting"
+    return Prospect(id, enriched, again, "written" if written else ours.outcome)
 
 
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:
     shown = {**given, "page": as_json(page.listings)}
-    ours = state.execute(
-        text(_OURS.format(absent=ABSENT, served=_SERVED, ours=page.ours)), shown | page.scope
-    )
+    ours = state.execute(text(_OURS.format(ours=page.ours)), shown | page.scope)
     return _Compared(
         page,
         classify(state, page.listings, given),

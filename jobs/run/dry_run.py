@@ -18,7 +18,7 @@ from enrich.index.publish import PublishFigures
 from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
-from enrich.source.foresee import Prospect, elsewhere, foresee, prospects, read
+from enrich.source.foresee import Foresight, Prospect, read
 from enrich.state.outbox import OutboxRow
 from enrich.state.targets import known, serving
 from jobs.run.looking import LookingQueue, chosen, rows_of
@@ -55,22 +55,17 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
         EnrichError: as the run would, but what the removal guard refuses is in `discovery`.
     """
     with open_services(settings) as services:
-        ids = services.spelled(options.ids)
-        target = _target(services)
-        which: dict[str, Any] = {"ids": ids, "revalidate": options.revalidate, "target": target}
-        where = (services.source, services.database, settings)
-        discovery = foresee(*where, allow_removals=options.allow_removals, **which)
+        ids, target = services.spelled(options.ids), _target(services)
+        ahead = Foresight(services.source, services.database, settings, ids, options.revalidate, target)
+        discovery = ahead.discovery(options.allow_removals)
         rehearsed = Rehearsed(discovery, options.limit or SAMPLE)
-        ahead = prospects(*where, refused=discovery.refusal is not None, **which)
-        queue = RehearsalQueue(services, rehearsed, ahead)
+        queue = RehearsalQueue(services, rehearsed, ahead.prospects(refused=discovery.refusal is not None))
         if queue.claimable():
-            pipeline = pipeline_on(services, queue, stop.is_set)
-            pipeline.run(limit=options.limit)
+            pipeline_on(services, queue, stop.is_set).run(limit=options.limit)
         if not stop.is_set():
             queue.count_the_rest()
-            if ids is not None:
-                for outcome, count in elsewhere(services.database, ids, target).items():
-                    rehearsed.count(outcome, count)
+            for outcome, count in ahead.elsewhere().items():
+                rehearsed.count(outcome, count)
     return rehearsed
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from enrich.settings import Settings, load_settings
 from enrich.source.discover import Discovery, discover
-from enrich.source.foresee import Prospect, foresee, prospects
+from enrich.source.foresee import Foresight, Prospect
 from enrich.source.portal import Source
 from enrich.state.database import Database
 from enrich.state.targets import serving
@@ -33,15 +33,15 @@ class Night:
 
     def foresee(self, revalidate: bool = False) -> Discovery:
         """What the next night would find."""
-        source, settings = Source(self.database, self.settings()), self.settings()
-        asked = {"revalidate": revalidate, "allow_removals": False, "target": self.target()}
-        return foresee(source, self.database, settings, ids=None, **asked)
+        return self.foresight(revalidate).discovery(allow_removals=False)
 
     def ahead(self, found: Discovery, revalidate: bool = False) -> list[Prospect]:
         """What it would do."""
+        return list(self.foresight(revalidate).prospects(refused=found.refusal is not None))
+
+    def foresight(self, revalidate: bool) -> Foresight:
         source, settings = Source(self.database, self.settings()), self.settings()
-        asked = {"revalidate": revalidate, "refused": found.refusal is not None, "target": self.target()}
-        return list(prospects(source, self.database, settings, ids=None, **asked))
+        return Foresight(source, self.database, settings, None, revalidate, self.target())
 
     def target(self) -> int | None:
         return self.database.run(serving)
