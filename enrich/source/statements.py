@@ -6,19 +6,16 @@ from enrich.source.catalogue import Column, Copied, PortalTables, quoted
 from enrich.source.urls import strip_sql
 
 # The listings are chosen first, so that the planner sees how few they are and can take their images from an
-# index.
+# index. Timestamps that Python cannot hold count as none.
 _CHOSEN = """
 WITH page AS MATERIALIZED (
-  SELECT l.id AS native, l.id::text COLLATE "C" AS id, {updated_at} AS updated_at {copied}
+  SELECT l.id AS native, l.id::text COLLATE "C" AS id,
+         CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END
+           AS updated_at {copied}
   FROM {listings} l
   WHERE {active} AND {which}
   ORDER BY id
 )"""
-
-# Timestamps that Python cannot hold count as none.
-_UPDATED_AT = (
-    "CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END"
-)
 
 IDS = """
 SELECT l.id::text COLLATE "C" AS id FROM {listings} l
@@ -26,13 +23,15 @@ WHERE {active} AND l.id::text <> '' AND (CAST(:after AS text) IS NULL OR l.id::t
 ORDER BY id LIMIT :limit"""
 
 # `OFFSET 0` has each URL stripped once, not once more for the order; the order of listings is kept, so that
-# only the images of one listing at a time are sorted.
+# only the images of one listing at a time are sorted. Postgres leaves out `photos` where nobody selects it.
 _ALBUM = """, album AS (
   SELECT i.id, bool_and(i.version IS NOT NULL) AS versioned,
          encode(sha256(convert_to(string_agg(
-           concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e' ORDER BY {order}
-         ), 'UTF8')), 'hex') AS photo_fp
-         {photos}
+           concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e'
+           ORDER BY i.position, i.shown, i.version
+         ), 'UTF8')), 'hex') AS photo_fp,
+         json_agg(json_build_array(i.position, i.url, i.version) ORDER BY i.position, i.shown, i.version)
+           AS photos
   FROM (
     SELECT p.id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
            {version} COLLATE "C" AS version
@@ -59,7 +58,6 @@ PHOTOS = (
 SELECT p.id, p.updated_at, coalesce(a.photo_fp, ''), coalesce(a.photos, '[]')
 FROM page p LEFT JOIN album a ON a.id = p.id"""
 )
-_PHOTO_LIST = ", json_agg(json_build_array(i.position, i.url, i.version) ORDER BY {order}) AS photos"
 
 DOCUMENTS = (
     _CHOSEN
@@ -77,14 +75,12 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
     columns = dict.fromkeys(column.sql for field in tables.copied for column in field.columns)
     copied = {column: f"c{n}" for n, column in enumerate(columns)}
     named = ", ".join(f"{_value(field, copied)} AS {quoted(field.name)}" for field in tables.copied)
-    order = "i.position, i.shown, i.version"
     collation = tables.images.columns["listing_id"].collation
     collate = f"COLLATE {collation}" if collation else ""
     return {
         "listings": tables.listings.sql,
         "images": tables.images.sql,
         "active": "l.active IS NOT FALSE" if tables.tells_active() else "true",
-        "updated_at": _UPDATED_AT,
         "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
         "document": f"CROSS JOIN LATERAL (SELECT {named}) c",
         "doc_fp": "encode(sha256(convert_to(to_jsonb(c)::text, 'UTF8')), 'hex')" if copied else "''",
@@ -92,8 +88,6 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
         "join_to": f"p.native {collate}" if tables.joinable else "p.id",
         "shown": strip_sql("i.url", ignore),
         "version": "i.version::text" if "version" in tables.images.columns else "NULL::text",
-        "order": order,
-        "photos": _PHOTO_LIST.format(order=order),
     }
 
 
