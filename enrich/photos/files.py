@@ -12,7 +12,6 @@ import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -21,6 +20,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from enrich.errors import SettingsError
 from enrich.photos.addresses import BadUrlError, stored_url
+from enrich.photos.transport import received
 from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
@@ -100,13 +100,7 @@ class FileTransport:
                 body += block
                 if monotonic() > deadline:
                     raise TimeoutError
-        if max(found.st_size, len(body)) > most:
-            text = f"{folder}: the file is larger than ENRICH_FETCH_MAX_BYTES ({most} bytes)"
-            return Fetched(PhotoStatus.TOO_MANY_BYTES, error=text, bytes_read=len(body))
-        if not body:
-            return Fetched(PhotoStatus.EMPTY, error=f"{folder}: the file is empty")
-        data = bytes(body)
-        return Fetched(PhotoStatus.OK, data, sha256(data).hexdigest(), validators, bytes_read=len(data))
+        return received(body, found.st_size, most, f"{folder}: the file", validators)
 
 
 class _Readers(Executor):

@@ -12,7 +12,6 @@ import socket
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any, Self
 
 import aiohttp
@@ -21,7 +20,7 @@ from yarl import URL
 from enrich.errors import SettingsError
 from enrich.photos.addresses import AllowedHosts, BadUrlError, photo_url
 from enrich.photos.hosts import HostLimits, retry_after
-from enrich.photos.transport import Paused
+from enrich.photos.transport import Paused, received
 from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
@@ -174,35 +173,23 @@ class HttpTransport:
         if not 200 <= response.status < 300:
             raise _refusal(response)
         body = await self._body(response, trip)
-        if not body:
-            raise _FailedError(
-                PhotoStatus.EMPTY, f"{response.url.host}: HTTP {response.status} without a body"
-            )
-        return Fetched(
-            PhotoStatus.OK,
-            body=body,
-            sha256=sha256(body).hexdigest(),
-            validators=_validators(response, Validators()),
-            bytes_read=trip.bytes_read,
-        )
+        host, stated = response.url.host, response.content_length or 0
+        if not (body or stated):
+            raise _FailedError(PhotoStatus.EMPTY, f"{host}: HTTP {response.status} without a body")
+        validators = _validators(response, Validators())
+        return received(body, stated, self._settings.fetch_max_bytes, f"{host}: the file", validators)
 
-    async def _body(self, response: aiohttp.ClientResponse, trip: _Trip) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, trip: _Trip) -> bytearray:
+        """The body, or so much of it as tells that it is too large: none where its header says so."""
         most = self._settings.fetch_max_bytes
-        too_many = _FailedError(
-            PhotoStatus.TOO_MANY_BYTES,
-            f"{response.url.host}: the file is larger than ENRICH_FETCH_MAX_BYTES ({most} bytes)",
-        )
-        if (response.content_length or 0) > most:
-            raise too_many
-        chunks = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            trip.bytes_read += len(chunk)
-            if size > most:
-                raise too_many
-        return b"".join(chunks)
+        body = bytearray()
+        if (response.content_length or 0) <= most:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                trip.bytes_read += len(chunk)
+                if len(body) > most:
+                    break
+        return body
 
     def _failure(self, error: Exception, connecting: _Connecting) -> _FailedError:
         """What a failed request comes to; the one place that knows the errors of the HTTP library."""

@@ -9,12 +9,12 @@ import asyncio
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
 from enrich.errors import SettingsError
 from enrich.photos.addresses import BadUrlError, stored_url
 from enrich.photos.http import status_of
+from enrich.photos.transport import received
 from enrich.records import Fetched, PhotoStatus, Validators
 from enrich.settings import Settings
 
@@ -115,13 +115,8 @@ class ObjectStoreTransport:
                 body += block
                 if len(body) > most:
                     break
-        if max(found.meta["size"], len(body)) > most:
-            text = f"{bucket}: the object is larger than ENRICH_FETCH_MAX_BYTES ({most} bytes)"
-            return Fetched(PhotoStatus.TOO_MANY_BYTES, error=text, bytes_read=len(body))
-        if not body:
-            return Fetched(PhotoStatus.EMPTY, error=f"{bucket}: the object is empty")
-        data, validators = bytes(body), Validators(found.meta["e_tag"])
-        return Fetched(PhotoStatus.OK, data, sha256(data).hexdigest(), validators, bytes_read=len(data))
+        validators = Validators(found.meta["e_tag"])
+        return received(body, found.meta["size"], most, f"{bucket}: the object", validators)
 
 
 def _place(url: str) -> tuple[str, str]:

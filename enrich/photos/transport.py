@@ -1,10 +1,11 @@
 """Where photos come from: the protocol that every transport keeps."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from types import TracebackType
 from typing import Protocol, Self
 
-from enrich.records import Fetched, Validators
+from enrich.records import Fetched, PhotoStatus, Validators
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,20 @@ class PhotoTransport(Protocol):
         `Paused` at once where the host asked to be left alone: the caller keeps no place for the photo
         meanwhile, waits, and asks again, or takes the refusal for the answer.
         """
+
+
+def received(body: bytes | bytearray, stated: int, most: int, what: str, validators: Validators) -> Fetched:
+    """What came of a photo that was read whole, or until it had more than `most` bytes.
+
+    Args:
+        body: what was read; nothing need be, where the size that is `stated` says enough.
+        stated: bytes, by its source.
+        what: how people are told of it.
+    """
+    if max(stated, len(body)) > most:
+        text = f"{what} is larger than ENRICH_FETCH_MAX_BYTES ({most} bytes)"
+        return Fetched(PhotoStatus.TOO_MANY_BYTES, error=text, bytes_read=len(body))
+    if not body:
+        return Fetched(PhotoStatus.EMPTY, error=f"{what} is empty")
+    digest = sha256(body).hexdigest()
+    return Fetched(PhotoStatus.OK, bytes(body), digest, validators, bytes_read=len(body))
