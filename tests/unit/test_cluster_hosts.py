@@ -6,13 +6,13 @@ from enrich.photos.transport import Paused
 from enrich.pipeline.listing import PATIENCE
 from enrich.pipeline.outcome import Known
 from enrich.records import Fetched, Photo, PhotoStatus
-from jobs.run.cluster.hosts import Ask, Hosts, host_of
+from jobs.run.cluster.hosts import Ask, Hosts, Page, host_of
 
 REFUSAL = Fetched(PhotoStatus.THROTTLED, error="HTTP 429")
 
 
 def ask(url: str) -> Ask:
-    return Ask(Photo(0, url, url, url), Known(), page=1)
+    return Ask(Photo(0, url, url, url), Known(), Page(1))
 
 
 def hosts_with(*urls: str) -> Hosts[str]:

@@ -107,7 +107,7 @@ class Crew:
             if (worker := self._pings.pop(ref, None)) is not None:
                 self._pinged(ref, worker)
             else:
-                self._answered(ref, self._calls.pop(ref))
+                self._answered(ref)
         self._give_up()
         self._check()
 
@@ -126,7 +126,7 @@ class Crew:
             self._get(ref)
             worker.ready = True
         except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = _first_line(error)
             log.warning("Ray lost a worker for good: %s", reason)
             for crew in (self.fetchers, self.scorers):
                 if worker in crew:
@@ -134,20 +134,23 @@ class Crew:
                     if not crew:
                         raise OutageError(f"Ray has no worker left: {reason}") from None
 
-    def _answered(self, ref: Any, call: _Call) -> None:
+    def _answered(self, ref: Any) -> None:
+        call = self._ended(ref)
         try:
             answer = self._get(ref)
         except (self.ray.exceptions.RayError, NotReadyError) as error:
-            self._lost(call, str(error).strip().partition("\n")[0])
+            self._lost(call, _first_line(error))
         else:
-            call.worker.calls -= 1
-            call.worker.photos -= len(call.asks)
             call.then(answer)
+
+    def _ended(self, ref: Any) -> _Call:
+        call = self._calls.pop(ref)
+        call.worker.calls -= 1
+        call.worker.photos -= len(call.asks)
+        return call
 
     def _lost(self, call: _Call, reason: str) -> None:
         log.warning("a Ray worker was lost with %d photos: %s", len(call.asks), reason)
-        call.worker.calls -= 1
-        call.worker.photos -= len(call.asks)
         call.lost()
         self._ping(call.worker)
 
@@ -156,8 +159,7 @@ class Crew:
         latest = time.monotonic() - self.longest_call
         for ref, call in list(self._calls.items()):
             if call.made_at < latest:
-                del self._calls[ref]
-                self._lost(call, f"no answer for {self.longest_call:.0f} s")
+                self._lost(self._ended(ref), f"no answer for {self.longest_call:.0f} s")
 
     def _get(self, ref: Any) -> Any:
         """A call's answer; what it raised itself is raised as it was there, what Ray says as a `RayError`."""
@@ -178,6 +180,10 @@ class Crew:
                 f"Ray: no {'scorer' if any(w.ready for w in self.fetchers) else 'fetcher'} was up for "
                 f"{self.patience:g} s. Nothing is lost: see `ray status`, and start the command again"
             )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def muster(ray: Any, settings: Settings, bundle: bytes, open_engine: OpenEngine) -> Crew:

@@ -22,9 +22,9 @@ from enrich.state.ahead import Ahead
 from jobs.run.ahead import ScoredAhead
 from jobs.run.cluster.connect import LOCAL
 from jobs.run.cluster.crew import SCORER_THREADS, Crew, Worker, muster
-from jobs.run.cluster.hosts import Ask, Host, Hosts
+from jobs.run.cluster.hosts import Ask, Host, Hosts, Page
 from jobs.run.cluster.stages import Asked, OpenEngine, Scored, counted, packed
-from jobs.run.cluster.unscored import Page, unscored
+from jobs.run.cluster.unscored import unscored
 from jobs.run.progress import shown
 from jobs.run.services import Services
 from jobs.run.stop import Stop
@@ -56,7 +56,12 @@ def score_ahead(
         OutageError: Postgres, or the cluster, was away for too long.
     """
     settings = for_nodes(services, address)
-    start = partial(muster, ray, settings, packed(services.bundle.folder), engine)
+
+    def start() -> Crew:
+        crew = muster(ray, settings, packed(services.bundle.folder), engine)
+        report.fetchers, report.scorers = len(crew.fetchers), len(crew.scorers)
+        return crew
+
     budget = ErrorBudget(settings.error_budget, report.figures.failures)
     drive = _Drive(start, unscored(services, ids), settings, report, budget, stop)
     queue, figures = services.queue, report.figures
@@ -95,41 +100,13 @@ def for_nodes(services: Services, address: str) -> Settings:
     )
 
 
-class _OpenPages:
-    """Which photos of which page of listings are not dealt with yet."""
-
-    def __init__(self, report: ScoredAhead) -> None:
-        self._report = report
-        self._pages: dict[int, tuple[int, int]] = {}
-        """Page -> its photos not dealt with, its listings."""
-
-    def add(self, page: Page) -> None:
-        if page.asks:
-            self._pages[page.number] = len(page.asks), page.listings
-        else:
-            self._report.figures.listings += page.listings
-
-    def dealt_with(self, ask: Ask) -> None:
-        photos, listings = self._pages.pop(ask.page)
-        if photos > 1:
-            self._pages[ask.page] = photos - 1, listings
-        else:
-            self._report.figures.listings += listings
-
-    def leave(self, asks: Sequence[Ask]) -> None:
-        """These are left to whoever claims their listings."""
-        self._report.left += len(asks)
-        for ask in asks:
-            self.dealt_with(ask)
-
-
 class _Drive:
     """One streaming of photos through a crew; `muster` starts it when there is a photo to ask for."""
 
     def __init__(
         self,
         muster: Callable[[], Crew],
-        pages: Iterator[Page],
+        pages: Iterator[tuple[Page, list[Ask]]],
         settings: Settings,
         report: ScoredAhead,
         budget: ErrorBudget,
@@ -140,7 +117,6 @@ class _Drive:
         self._hosts: Hosts[Worker] = Hosts()
         self._crew: Crew | None = None
         self._more = True
-        self._open = _OpenPages(report)
         self._fetched: deque[tuple[list[Ask], Any]] = deque()
         self._fetched_at = 0.0
         self._per_host = max(2 * FETCH_BATCH, 3 * settings.fetch_per_host)
@@ -148,40 +124,39 @@ class _Drive:
 
     def run(self) -> None:
         """Work until every photo is dealt with, or until told to stop and nothing is in hand."""
-        stopped = False
-        while True:
-            if self._stop.is_set():
-                if self._crew is None:
-                    return
-                if not stopped:
-                    self._crew.stop()
-                    stopped = True
-            elif self._more and self._hosts.waiting < LOOK_AHEAD:
+        while not self._stop.is_set() and (self._more or self._hosts.waiting or self._in_hand):
+            if self._reading:
                 self._read()
-            if self._crew is None:
-                if not self._more:
-                    return
-                continue
-            if not stopped:
+            if self._crew is not None:
                 self._send_to_fetchers(self._crew)
-            self._send_to_scorers(self._crew)
-            waiting = self._hosts.waiting and not stopped
-            if not (self._crew.busy or self._fetched or waiting or (self._more and not stopped)):
-                return
-            reading = self._more and not stopped and self._hosts.waiting < LOOK_AHEAD
-            self._crew.wait(0 if reading else LINGER if self._fetched else POLL)
+                self._go_on(self._crew)
+        if self._crew is not None:
+            self._crew.stop()
+            while self._in_hand:
+                self._go_on(self._crew)
+
+    @property
+    def _in_hand(self) -> bool:
+        return bool(self._fetched) or (self._crew is not None and self._crew.busy)
+
+    @property
+    def _reading(self) -> bool:
+        return self._more and self._hosts.waiting < LOOK_AHEAD
 
     def _read(self) -> None:
-        page = next(self._pages, None)
+        page, asks = next(self._pages, (None, []))
         if page is None:
             self._more = False
-            return
-        self._open.add(page)
-        for ask in page.asks:
+        elif not asks:
+            self._figures.listings += page.listings
+        for ask in asks:
             self._hosts.add(ask)
-        if page.asks and self._crew is None:
+        if asks and self._crew is None:
             self._crew = self._muster()
-            self._report.fetchers, self._report.scorers = len(self._crew.fetchers), len(self._crew.scorers)
+
+    def _go_on(self, crew: Crew) -> None:
+        self._send_to_scorers(crew)
+        crew.wait(0 if self._reading and not self._stop.is_set() else LINGER if self._fetched else POLL)
 
     def _send_to_fetchers(self, crew: Crew) -> None:
         if not crew.assembled:
@@ -225,7 +200,7 @@ class _Drive:
         answered, refused = [], []
         for place, ask in enumerate(asks):
             if place in asked.dropped:
-                self._open.leave([ask])
+                self._leave([ask])
             elif (pause := asked.paused.get(place)) is None:
                 answered.append(ask)
             elif refusal := self._hosts.paused(host, ask, pause, now):
@@ -235,7 +210,7 @@ class _Drive:
             self._to_score(answered, fetched)
         if refused:
             self._to_score([ask for ask, _ in refused], [refusal for _, refusal in refused])
-        self._open.leave(self._hosts.given_up(host))
+        self._leave(self._hosts.given_up(host))
 
     def _to_score(self, asks: list[Ask], fetched: Any) -> None:
         if not self._fetched:
@@ -260,13 +235,18 @@ class _Drive:
 
     def _scored(self, asks: Sequence[Ask], scored: Scored) -> None:
         counted(scored, self._figures)
-        self._open.leave([asks[place] for place in scored.left])
+        self._leave([asks[place] for place in scored.left])
         for place, (ask, (_, transient)) in enumerate(zip(asks, scored.ends, strict=True)):
             if place not in scored.left:
-                self._open.dealt_with(ask)
+                self._figures.listings += ask.page.dealt_with()
                 self._budget.spend(ask.photo.key, transient)
 
     def _lost(self, asks: Sequence[Ask], host: Host[Worker] | None = None) -> None:
         if host is not None:
             host.asked -= len(asks)
-        self._open.leave(asks)
+        self._leave(asks)
+
+    def _leave(self, asks: Sequence[Ask]) -> None:
+        """These are left to whoever claims their listings."""
+        self._report.left += len(asks)
+        self._figures.listings += sum(ask.page.dealt_with() for ask in asks)

@@ -19,12 +19,25 @@ Owner = TypeVar("Owner")
 
 
 @dataclass(slots=True)
+class Page:
+    """Some listings that were read together, and how many photos of theirs are not dealt with yet."""
+
+    listings: int
+    photos: int = 0
+
+    def dealt_with(self) -> int:
+        """One photo less; how many listings are done with it."""
+        self.photos -= 1
+        return 0 if self.photos else self.listings
+
+
+@dataclass(slots=True)
 class Ask:
     """A photo to be asked for. `page` is the page of listings that it came with."""
 
     photo: Photo
     known: Known
-    page: int
+    page: Page
     refusals: int = 0
 
 
