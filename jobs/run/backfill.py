@@ -5,21 +5,20 @@ a kill or beside the process that works on it, it is joined instead of marked an
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from enrich.errors import BusyError, FlipLimitError, RemovalGuardError, UsageError
+from enrich.errors import FlipLimitError, RemovalGuardError, UsageError
 from enrich.setting_values import parse_number_or_share
 from enrich.settings import Settings
-from enrich.source.discover import discover
 from enrich.state.backfills import Selection
 from jobs.run.ahead import ScoredAhead
 from jobs.run.cluster.connect import connected
 from jobs.run.cluster.drive import score_ahead
 from jobs.run.record import RunReport, Watch, recorded
 from jobs.run.services import Services, open_services
-from jobs.run.session import DISCOVER, check_index, enrich_and_publish
+from jobs.run.session import check_index, discover_beside, enrich_and_publish
 from jobs.run.stop import Stop
 
 
@@ -64,7 +63,7 @@ def backfill(
         options = replace(options, ids=services.spelled(options.ids))
         with recorded(services, "backfill", report, stop, watch, options.ids) as run_id:
             asked = services.backfills.ask(selection(services, options), options.max_flips)
-            _discover(services, options, report, run_id)
+            discover_beside(services, report, run_id, options.ids)
             services.backfills.mark(stop.is_set)
             if asked.joined:
                 report.joined = asked.id
@@ -95,16 +94,3 @@ def selection(services: Services, options: BackfillOptions) -> Selection:
     """Which listings the options name, as state has it."""
     stale = services.bundle.bundle_id if options.stale_bundle else None
     return Selection(options.ids, options.since, stale, options.revalidate)
-
-
-def _discover(services: Services, options: BackfillOptions, report: RunReport, run_id: int) -> None:
-    # Where a nightly run is under way it does the discovering.
-    with suppress(BusyError), services.locks.hold(DISCOVER, services.settings.lease_seconds) as hold:
-        report.discovery = discover(
-            services.source,
-            services.database,
-            services.settings,
-            run_id,
-            ids=options.ids,
-            check=hold.check,
-        )

@@ -9,24 +9,23 @@ reindex takes the new one up, or drops it where the settings are others by then.
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from enrich.errors import BusyError, StoppedError
+from enrich.errors import StoppedError
 from enrich.index.document import build as build_document
 from enrich.index.document import same
 from enrich.index.open import open_generations
 from enrich.index.protocol import Generations
 from enrich.index.publish import Publisher
 from enrich.settings import Settings
-from enrich.source.discover import discover
 from enrich.state.locks import Hold
 from enrich.state.targets import Beside, serve
 from jobs.run.lifecycle import Reindexed
 from jobs.run.progress import counted
 from jobs.run.record import RunReport, recorded
 from jobs.run.services import Records, open_records
-from jobs.run.session import DISCOVER, REINDEX, holding_publish
+from jobs.run.session import REINDEX, discover_beside, holding_publish
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,9 @@ def reindex(settings: Settings, keep: int, stop: Stop) -> RunReport:
     report = RunReport()
     with _opened(settings, report, stop) as (records, generations, hold, run_id):
         done = report.reindexed = Reindexed(taken_up=generations.take_up())
-        _discover(records, report, run_id)
+        discover_beside(records, report, run_id)  # other columns may be why there is to be another index
+        if report.discovery is not None and report.discovery.refusal is not None:
+            log.warning(report.discovery.refusal)
         outbox = Beside(records.database)
         publisher = Publisher(outbox, generations.building, records.bundle, settings)
         report.published = publisher.figures
@@ -118,16 +119,6 @@ def _opened(
             recorded(records, "reindex", report, stop) as run_id,
         ):
             yield records, generations, hold, run_id
-
-
-def _discover(records: Records, report: RunReport, run_id: int) -> None:
-    """Bring state up to the portal's columns: their types may be why there is to be another index."""
-    # Where a nightly run is under way it does the discovering.
-    with suppress(BusyError), records.locks.hold(DISCOVER, records.settings.lease_seconds) as hold:
-        at = (records.source, records.database, records.settings, run_id)
-        report.discovery = discover(*at, check=hold.check)
-        if report.discovery.refusal is not None:
-            log.warning(report.discovery.refusal)
 
 
 def build(job: Rebuild, check: Callable[[], None]) -> None:

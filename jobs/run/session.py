@@ -14,6 +14,7 @@ from enrich.model.open import open_engine
 from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
+from enrich.source.discover import discover
 from enrich.state.locks import Hold
 from enrich.state.queue import WorkQueue
 from jobs.run.progress import shown
@@ -37,6 +38,15 @@ def check_index(services: Services) -> None:
     """
     with suppress(IndexUnavailable):
         services.index.check()
+
+
+def discover_beside(
+    records: Records, report: RunReport, run_id: int, ids: Sequence[str] | None = None
+) -> None:
+    """Discover, unless a nightly run is under way, which does the discovering."""
+    with suppress(BusyError), records.locks.hold(DISCOVER, records.settings.lease_seconds) as hold:
+        at = (records.source, records.database, records.settings, run_id)
+        report.discovery = discover(*at, ids=ids, check=hold.check)
 
 
 def enrich_and_publish(

@@ -103,7 +103,7 @@ def test_a_backfill_that_is_stopped_before_it_marks_says_so_and_is_gone_on_with(
 STOPPED_BEFORE_MARKING = """
 import os, signal
 from jobs.run import backfill
-backfill._discover = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
+backfill.discover_beside = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
 from jobs.cli.commands import main
 main()
 """
