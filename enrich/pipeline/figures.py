@@ -13,6 +13,10 @@ from enrich.records import Attributes, PhotoResult, PhotoStatus
 
 HOSTS_KEPT, HOSTS_TOLD = 1_000, 20
 OTHER_HOSTS = "other hosts"
+_COUNTERS = (
+    *("listings", "retry", "quarantined", "stale"),
+    *("photos", "fetched", "unchanged", "cached", "scored", "rescored", "bytes"),
+)
 
 
 @dataclass(slots=True)
@@ -101,6 +105,12 @@ class Figures:
     def elapsed(self) -> float:
         return (self.ended or time.monotonic()) - self.started
 
+    @property
+    def speed(self) -> float:
+        """Photos per second."""
+        elapsed = self.elapsed
+        return self.photos / elapsed if elapsed else 0.0
+
     def end(self) -> None:
         """Let the clock stand still, and let go of the pipeline."""
         self.ended = time.monotonic()
@@ -108,27 +118,16 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         """The figures for logs and the table `run`; copies, since others may add to them meanwhile."""
-        elapsed = self.elapsed
         return {
-            "listings": self.listings,
-            "retry": self.retry,
-            "quarantined": self.quarantined,
-            "stale": self.stale,
-            "photos": self.photos,
-            "fetched": self.fetched,
-            "unchanged": self.unchanged,
-            "cached": self.cached,
-            "scored": self.scored,
-            "rescored": self.rescored,
-            "bytes": self.bytes,
+            **{name: getattr(self, name) for name in _COUNTERS},
             "failures": dict(self.failures),
             "failing_hosts": [
                 {"host": host, "kind": kind, "photos": count}
                 for (host, kind), count in self.failing_hosts.copy().most_common(HOSTS_TOLD)
             ],
             "stage_seconds": {stage: round(spent, 3) for stage, spent in self.seconds.copy().items()},
-            "seconds": round(elapsed, 3),
-            "photos_per_second": round(self.photos / elapsed, 2) if elapsed else 0.0,
+            "seconds": round(self.elapsed, 3),
+            "photos_per_second": round(self.speed, 2),
         }
 
 

@@ -80,7 +80,7 @@ class Collector:
     def _now(self) -> Iterator[Sample]:
         figures = self._report.figures
         yield names.RUNNING, (), float(self._running)
-        yield names.SPEED, (), figures.photos / figures.elapsed if figures.elapsed else 0.0
+        yield names.SPEED, (), figures.speed
         for stage, length in figures.queues.items():
             yield names.QUEUES, (stage,), float(length())
 

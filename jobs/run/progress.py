@@ -80,5 +80,4 @@ def _bar(figures: Figures, remaining: Callable[[], int], interval: float, done: 
             ticks += 1
             if ticks * REFRESH % 5 < REFRESH:  # other runs add and take work too: count again
                 progress.update(task, total=figures.listings + remaining())
-            rate = figures.photos / figures.elapsed if figures.elapsed else 0.0
-            progress.update(task, completed=figures.listings, rate=rate)
+            progress.update(task, completed=figures.listings, rate=figures.speed)
