@@ -121,6 +121,7 @@ class ListingStages:
             failed = await run_in(self.pools.state, self.queue.fail, claim, f"aggregate: {error!r}")
             self.figures.quarantined += failed
             self.figures.stale += not failed
+            self.throw_away(opened)
         else:
             result = ListingResult(claim, opened.source, results, attributes, self.bundle.bundle_id)
             ended = await self.saves.submit(result)

@@ -101,3 +101,5 @@ def test_what_breaks_on_a_listing_that_is_asked_for_again_meanwhile_is_no_news(
     assert world.statuses() == {"cursed": "done"}
     figures = report.figures
     assert (report.exit_code, figures.quarantined, figures.stale, figures.listings) == (0, 0, 1, 1)
+    world.photos.forget()
+    assert world.backfill().exit_code == 0 and world.requests() == 0, "its photo is known"
