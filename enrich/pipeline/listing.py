@@ -15,7 +15,7 @@ from enrich.pipeline.leases import Leases
 from enrich.pipeline.outcome import Known
 from enrich.pipeline.photo import PhotoStages
 from enrich.pipeline.pools import Pools, run_in
-from enrich.pipeline.saving import Ended
+from enrich.pipeline.saving import Ended, quarantine
 from enrich.pipeline.window import Window
 from enrich.records import Claim, ListingPhotos, ListingResult, Photo, PhotoResult
 from enrich.state.queue import WorkQueue
@@ -118,21 +118,18 @@ class ListingStages:
                 attributes = aggregate(self.bundle, results, self.min_photos_false)
         except Exception as error:
             log.exception("listing %s cannot be aggregated", claim.id)
-            failed = await run_in(self.pools.state, self.queue.fail, claim, f"aggregate: {error!r}")
-            self.figures.quarantined += failed
-            self.figures.stale += not failed
-            self.throw_away(opened)
+            ended = await run_in(self.pools.state, quarantine, self.queue, claim, f"aggregate: {error!r}")
         else:
             result = ListingResult(claim, opened.source, results, attributes, self.bundle.bundle_id)
             ended = await self.saves.submit(result)
-            self.figures.quarantined += ended is Ended.QUARANTINED
-            self.figures.stale += ended is Ended.STALE
             if ended is Ended.SAVED:
                 self.figures.listings += 1
                 self.figures.answered(attributes)
                 self.figures.retry += any(r.transient for r in results)
-            else:
-                self.throw_away(opened)
+        if ended is not Ended.SAVED:
+            self.figures.quarantined += ended is Ended.QUARANTINED
+            self.figures.stale += ended is Ended.STALE
+            self.throw_away(opened)
         self.window.leave(claim)
         self.leases.drop(claim)
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from enrich.records import ListingResult
+from enrich.records import Claim, ListingResult
 from enrich.state.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -28,5 +28,10 @@ def save(queue: WorkQueue, results: Sequence[ListingResult]) -> list[Ended]:
             return save(queue, results[:middle]) + save(queue, results[middle:])
         claim = results[0].claim
         log.error("listing %s cannot be saved: %s", claim.id, error)
-        return [Ended.QUARANTINED if queue.fail(claim, f"save: {error}") else Ended.STALE]
+        return [quarantine(queue, claim, f"save: {error}")]
     return [Ended.SAVED if result.claim in saved else Ended.STALE for result in results]
+
+
+def quarantine(queue: WorkQueue, claim: Claim, reason: str) -> Ended:
+    """End the claim of a listing that cannot be worked on."""
+    return Ended.QUARANTINED if queue.fail(claim, reason) else Ended.STALE
