@@ -8,7 +8,8 @@ per listing, and the last photo of a listing to arrive releases its aggregation.
 import asyncio
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from enrich.cores import usable_cores
 from enrich.errors import EnrichError, ErrorBudgetError
@@ -49,22 +50,22 @@ class Pipeline:
 
     queue: WorkQueue
     source: Source
-    engine: Engine
     transport: PhotoTransport
     stopping: Callable[[], bool]
     figures: Figures
     pools: Pools
-    batcher: Batcher[Decoded, dict[str, Output]]
     window: Window
     leases: Leases
     photos: PhotoStages
     listings: ListingStages
     budget: ErrorBudget
-    known: asyncio.Semaphore
+    batchers: Sequence[Batcher[Any, Any]]
+    """Each as often as it is to run."""
+    known: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(KNOWN_AT_ONCE))
     """Places for listings that are finished without asking for a photo."""
     claim_size: int = CLAIM_SIZE
 
-    def run(self, *, ids: Sequence[str] | None = None, limit: int | None = None) -> Figures:
+    def run(self, *, ids: Sequence[str] | None = None, limit: int | None = None) -> None:
         """Work until nothing is claimable and no other worker holds a listing that might come back.
 
         `ids` and `limit` restrict the listings taken.
@@ -90,14 +91,12 @@ class Pipeline:
         finally:
             gc.set_threshold(*thresholds)
             self.leases.give_back(forgive)
-        return self.figures
 
     async def _run(self, ids: Sequence[str] | None, limit: int | None) -> None:
-        """Claim and work beside the heartbeat and the batcher's lanes; a helper that raises ends it."""
+        """Claim and work beside the heartbeat and the batchers; a helper that raises ends it."""
         async with self.transport, asyncio.TaskGroup() as group:
-            lanes = [self.batcher.run() for _ in range(self.engine.lanes)]
-            batchers = self.photos.look_ups.run(), self.listings.saves.run()
-            jobs = (self.leases.keep(self.listings.lost), self._watch_stop(), *lanes, *batchers)
+            jobs = [self.leases.keep(self.listings.lost), self._watch_stop()]
+            jobs += [batcher.run() for batcher in self.batchers]
             helpers = [group.create_task(job) for job in jobs]
             await self._claim_all(ids, limit)
             for helper in helpers:
@@ -209,18 +208,16 @@ def open_pipeline(
     return Pipeline(
         queue=queue,
         source=source,
-        engine=engine,
         transport=transport,
         stopping=stopping,
         figures=figures,
         pools=pools,
-        batcher=batcher,
         window=window,
         leases=leases,
         photos=photos,
         listings=listings,
         budget=budget,
-        known=asyncio.Semaphore(KNOWN_AT_ONCE),
+        batchers=[*[batcher] * engine.lanes, photos.look_ups, saves],
     )
 
 
