@@ -40,16 +40,6 @@ _HEADERS = {
 }
 
 
-class _FailedError(Exception):
-    """How a photo ended; becomes a `Fetched` in `HttpTransport.fetch`."""
-
-    def __init__(self, status: PhotoStatus, message: str, pause: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.pause = pause
-        """Seconds for which the host asked to be left alone."""
-
-
 @dataclass(slots=True)
 class _Connecting:
     """The addresses tried for one request: the socket factory is told an address, not for whom."""
@@ -122,24 +112,23 @@ class HttpTransport:
                 answer = await self._ask_in_slot(answer, trip)
             return answer
         except BadUrlError as error:
-            return Fetched(PhotoStatus.BAD_URL, error=str(error), bytes_read=trip.bytes_read)
-        except _FailedError as error:
-            return _ended(error, trip)
+            return Fetched(PhotoStatus.BAD_URL, error=str(error))
 
     async def _ask_in_slot(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:
         host = url.raw_authority
         async with self._limits.take(host) as pause:
             if pause > 0:
                 return Paused(pause)
-            try:
-                return await self._ask(url, trip)
-            except _FailedError as error:
-                if error.pause is None:
-                    raise
-                return Paused(self._limits.pause(host, error.pause), _ended(error, trip))
+            answer = await self._ask(url, trip)
+            if isinstance(answer, Paused):
+                return Paused(self._limits.pause(host, answer.seconds), answer.refusal)
+            return answer
 
-    async def _ask(self, url: URL, trip: _Trip) -> Fetched | URL:
-        """One request: a photo, or the URL that the answer redirects to."""
+    async def _ask(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:
+        """One request: how the photo ends, or the URL that the answer redirects to.
+
+        `Paused` as the host asks for it, whatever it asked for before.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
         connecting = _Connecting(url.raw_host or "")
@@ -151,7 +140,8 @@ class HttpTransport:
             ):
                 return await self._read(response, trip)
         except (TimeoutError, OSError, UnicodeError, aiohttp.ClientError) as error:
-            raise self._failure(error, connecting) from error
+            status, text = self._failure(error, connecting)
+            return Fetched(status, error=text, bytes_read=trip.bytes_read)
         finally:
             _connecting.reset(token)
             trip.seconds -= loop.time() - started
@@ -165,17 +155,17 @@ class HttpTransport:
         connecting.tried = True
         return socket.socket(family, kind, protocol)
 
-    async def _read(self, response: aiohttp.ClientResponse, trip: _Trip) -> Fetched | URL:
+    async def _read(self, response: aiohttp.ClientResponse, trip: _Trip) -> Fetched | Paused | URL:
         if response.status in _REDIRECTS:
             return _redirected(response, trip)
         if response.status == 304 and trip.conditions:
             return Fetched(PhotoStatus.UNCHANGED, validators=_validators(response, trip.validators))
         if not 200 <= response.status < 300:
-            raise _refusal(response)
+            return _refusal(response)
         body = await self._body(response, trip)
         host, stated = response.url.host, response.content_length or 0
         if not (body or stated):
-            raise _FailedError(PhotoStatus.EMPTY, f"{host}: HTTP {response.status} without a body")
+            return Fetched(PhotoStatus.EMPTY, error=f"{host}: HTTP {response.status} without a body")
         validators = _validators(response, Validators())
         return received(body, stated, self._settings.fetch_max_bytes, f"{host}: the file", validators)
 
@@ -191,31 +181,29 @@ class HttpTransport:
                     break
         return body
 
-    def _failure(self, error: Exception, connecting: _Connecting) -> _FailedError:
+    def _failure(self, error: Exception, connecting: _Connecting) -> tuple[PhotoStatus, str]:
         """What a failed request comes to; the one place that knows the errors of the HTTP library."""
         host, settings = connecting.host, self._settings
         match error:
             case aiohttp.ClientConnectorDNSError():
-                return _FailedError(PhotoStatus.DNS, f"{host}: the name cannot be resolved")
+                return PhotoStatus.DNS, f"{host}: the name cannot be resolved"
             case aiohttp.ClientConnectorError() if connecting.refused and not connecting.tried:
                 where = host if host == connecting.refused else f"{host}: {connecting.refused}"
                 text = f"{where} is neither public nor in ENRICH_ALLOWED_PRIVATE_HOSTS"
-                return _FailedError(PhotoStatus.FORBIDDEN_ADDRESS, text)
+                return PhotoStatus.FORBIDDEN_ADDRESS, text
             case aiohttp.ClientConnectorError():
-                return _FailedError(PhotoStatus.CONNECT, f"{host}: {_why_not_connected(error)}")
+                return PhotoStatus.CONNECT, f"{host}: {_why_not_connected(error)}"
             case aiohttp.ConnectionTimeoutError():
                 text = f"{host}: no connection within {settings.fetch_connect_timeout:g} s"
-                return _FailedError(PhotoStatus.CONNECT, text)
+                return PhotoStatus.CONNECT, text
             case TimeoutError():
-                text = f"{host}: not done within {settings.fetch_timeout:g} s"
-                return _FailedError(PhotoStatus.TIMEOUT, text)
+                return PhotoStatus.TIMEOUT, f"{host}: not done within {settings.fetch_timeout:g} s"
             case aiohttp.InvalidURL() | UnicodeError():
-                return _FailedError(PhotoStatus.BAD_URL, f"{host}: not a host that can be asked")
+                return PhotoStatus.BAD_URL, f"{host}: not a host that can be asked"
             case aiohttp.ClientResponseError():
-                return _FailedError(PhotoStatus.SERVER_ERROR, f"{host}: the answer is not proper HTTP")
+                return PhotoStatus.SERVER_ERROR, f"{host}: the answer is not proper HTTP"
             case _:
-                text = f"{host}: the answer broke off, or its body is garbled"
-                return _FailedError(PhotoStatus.CONNECTION_LOST, text)
+                return PhotoStatus.CONNECTION_LOST, f"{host}: the answer broke off, or its body is garbled"
 
 
 def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
@@ -226,19 +214,15 @@ def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
     return f"no connection ({os.strerror(error.errno) if error.errno else 'it failed'})"
 
 
-def _ended(error: _FailedError, trip: _Trip) -> Fetched:
-    return Fetched(error.status, error=str(error), bytes_read=trip.bytes_read)
-
-
-def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> URL:
+def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> Fetched | URL:
     host = response.url.host
     location = response.headers.get("Location")
     if location is None:
-        raise _FailedError(PhotoStatus.SERVER_ERROR, f"{host}: HTTP {response.status} without a Location")
+        text = f"{host}: HTTP {response.status} without a Location"
+        return Fetched(PhotoStatus.SERVER_ERROR, error=text)
     if trip.redirects == 0:
-        raise _FailedError(
-            PhotoStatus.TOO_MANY_REDIRECTS, f"{host}: more redirects than ENRICH_FETCH_MAX_REDIRECTS"
-        )
+        text = f"{host}: more redirects than ENRICH_FETCH_MAX_REDIRECTS"
+        return Fetched(PhotoStatus.TOO_MANY_REDIRECTS, error=text)
     trip.redirects -= 1
     try:
         return photo_url(location, base=response.url)
@@ -246,14 +230,15 @@ def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> URL:
         raise BadUrlError(f"{host}: redirected where no photo can be: {error}") from None
 
 
-def _refusal(response: aiohttp.ClientResponse) -> _FailedError:
+def _refusal(response: aiohttp.ClientResponse) -> Fetched | Paused:
     code = response.status
+    refusal = Fetched(status_of(code), error=f"{response.url.host}: HTTP {code}")
     pause = None
     if code in (429, 503):
         pause = retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
     if code == 429 and pause is None:
         pause = _PAUSE_UNSAID
-    return _FailedError(status_of(code), f"{response.url.host}: HTTP {code}", pause)
+    return refusal if pause is None else Paused(pause, refusal)
 
 
 def status_of(code: int) -> PhotoStatus:
