@@ -224,6 +224,6 @@ class _Comparison:
         if self.found.refusal is None:
             self.found.removed = self.losses.removed
             self._removals.remove()
-            for ids in self._removals.emptied():
+            for ids in self._removals.staged(emptied=True):
                 self._record(self._source.by_ids(ids), dict.fromkeys(ids, "changed"))
         self._removals.forget()

@@ -117,7 +117,7 @@ class Removals:
 
     def __init__(self, state: Database, run_id: int, check: Callable[[], None]) -> None:
         self._state = state
-        self._run = {"run": run_id}
+        self._run: dict[str, Any] = {"run": run_id}
         self._check = check
 
     def forget(self) -> None:
@@ -138,22 +138,15 @@ class Removals:
 
     def remove(self) -> None:
         """Make what is missing `gone`: its documents leave with the next publish."""
-        for ids in self._staged(emptied=False):
+        for ids in self.staged(emptied=False):
             self._write(_REMOVE, {"ids": ids})
 
-    def emptied(self) -> Iterator[list[str]]:
-        """The listings that lost all their photos, in chunks."""
-        return self._staged(emptied=True)
-
-    def _staged(self, emptied: bool) -> Iterator[list[str]]:
-        after = ""
-        while ids := self._chunk(emptied, after):
+    def staged(self, *, emptied: bool) -> Iterator[list[str]]:
+        """The listings that are missing, or those that lost all their photos, in chunks."""
+        given = self._run | {"emptied": emptied, "after": "", "chunk": CHUNK}
+        while ids := self._state.run(lambda state: list(state.execute(_STAGED, given).scalars())):
             yield ids
-            after = ids[-1]
-
-    def _chunk(self, emptied: bool, after: str) -> list[str]:
-        given = self._run | {"emptied": emptied, "after": after, "chunk": CHUNK}
-        return list(self._state.run(lambda state: state.execute(_STAGED, given).scalars()))
+            given["after"] = ids[-1]
 
     def _write(self, statement: TextClause, given: Mapping[str, Any]) -> None:
         def work(state: Connection) -> None:
