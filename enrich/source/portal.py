@@ -162,28 +162,23 @@ class Source:
         sql = statement.format(which=which, **self._parts)
         values = {"ignored": patterns(self._ignore), **(params or {})}
 
-        try:
-            return self._reading(lambda connection: connection.execute(text(sql), values).fetchall())
-        except DatabaseError as error:
-            if passing(error):
-                raise
-            raise self._unreadable(error) from error
+        def work(connection: Connection) -> Sequence[Any]:
+            try:
+                return connection.execute(text(sql), values).fetchall()
+            except DatabaseError as error:
+                if passing(error) and sqlstate(error) != READ_ONLY:  # of a view that writes: no outage
+                    raise
+                tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
+                raise SourceError(f"reading {tables} failed: {one_line(error)}") from error
+
+        return self._reading(work)
 
     def _reading(self, work: Callable[[Connection], T]) -> T:
         def read(connection: Connection) -> T:
             connection.exec_driver_sql(_TRANSACTION)
-            try:
-                return work(connection)
-            except DatabaseError as error:
-                if sqlstate(error) == READ_ONLY:  # a view that writes; to `run` it would look like an outage
-                    raise self._unreadable(error) from error
-                raise
+            return work(connection)
 
         return self._database.run(read)
-
-    def _unreadable(self, error: DatabaseError) -> SourceError:
-        tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
-        return SourceError(f"reading {tables} failed: {one_line(error)}")
 
     def spelled(self, id: str) -> str:
         """An id that a person typed, written as ours are: a uuid or an integer in any of its spellings."""
