@@ -47,12 +47,6 @@ _OTHERS = {
     b"<": "HTML or XML",
 }
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
-_FILTERS = {
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -203,7 +197,7 @@ def _resize(picture: Image.Image, preprocessing: Wanted) -> NDArray[np.uint8]:
     if isinstance(preprocessing, Fit):
         scale = min(preprocessing.side / max(picture.size), 1.0)
         fitting = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-        return np.asarray(picture.resize(fitting, _FILTERS["lanczos"], reducing_gap=REDUCING_GAP))
+        return np.asarray(picture.resize(fitting, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP))
     height, width = preprocessing.size
     box = None
     if preprocessing.resize == "crop":
@@ -216,7 +210,7 @@ def _resize(picture: Image.Image, preprocessing: Wanted) -> NDArray[np.uint8]:
             min(left + width * scale, float(picture.width)),
             min(top + height * scale, float(picture.height)),
         )
-    filter = _FILTERS[preprocessing.interpolation]
+    filter = Image.Resampling[preprocessing.interpolation.upper()]
     return np.asarray(picture.resize((width, height), filter, box=box, reducing_gap=REDUCING_GAP))
 
 
