@@ -7,6 +7,7 @@ statement, so memory is bounded by the page, and unchanged listings cause no wri
 
 # ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,6 @@ from enrich.source.pages import (
     Page,
     as_json,
     classify,
-    emptied,
     pages,
     parameters,
 )
@@ -66,8 +66,9 @@ class Discovery:
 
     def count(self, kinds: Mapping[str, str]) -> None:
         """Count the listings of a page by their kinds."""
+        counts = Counter("changed" if kind == "emptied" else kind for kind in kinds.values())
         for kind in KINDS:
-            setattr(self, kind, getattr(self, kind) + sum(its == kind for its in kinds.values()))
+            setattr(self, kind, getattr(self, kind) + counts[kind])
 
     def as_json(self) -> dict[str, int]:
         """The counts, for logs and the table `run`."""
@@ -150,6 +151,7 @@ _WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED},
   pending_since = CASE WHEN {SAME} THEN NULL ELSE now() END
   {_OF} = 'gone'"""
 
+# An emptied listing is staged: of what differs, its copied columns alone are written at once.
 _WITH_DOCUMENT = ("new", "returned", "changed", "documents", "emptied")
 _WRITES = (
     (_INSERT, ("new",)),
@@ -185,16 +187,15 @@ class _Comparison:
         self.losses.see(page)
         self.found.seen += len(page.listings)
 
-        def work(state: Connection) -> tuple[dict[str, str], set[str]]:
+        def work(state: Connection) -> dict[str, str]:
             self._check()
-            bare = emptied(state, page.listings)
-            self._removals.stage(state, page, sorted(bare))
-            return classify(state, page.listings, self._params), bare
+            kinds = classify(state, page.listings, self._params)
+            self._removals.stage(state, page, sorted(id for id, kind in kinds.items() if kind == "emptied"))
+            return kinds
 
-        kinds, bare = self._state.run(work)
+        kinds = self._state.run(work)
         self.found.count(kinds)
-        # An emptied listing is staged: of what differs, its copied columns alone are written at once.
-        self._record(page.listings, {id: "emptied" if id in bare else kind for id, kind in kinds.items()})
+        self._record(page.listings, kinds)
 
     def _record(self, listings: Sequence[SourceListing], kinds: Mapping[str, str]) -> None:
         documents = self._source.documents([id for id, kind in kinds.items() if kind in _WITH_DOCUMENT])

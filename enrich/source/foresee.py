@@ -20,7 +20,6 @@ from enrich.source.pages import (
     Page,
     as_json,
     classify,
-    emptied,
     pages,
     parameters,
 )
@@ -85,7 +84,6 @@ class _Compared:
 
     page: Page
     kinds: Mapping[str, str]
-    emptied: Collection[str]
     same: Collection[str]
     """Back, and need no enrichment."""
     moved: Collection[str]
@@ -119,7 +117,7 @@ class Foresight:
             absent = [row for row in compared.ours.values() if row.absent]
             losses.removed += len(absent)
             losses.leaving += sum(row.has_document for row in absent)
-            losses.emptied += len(compared.emptied)
+            losses.emptied += sum(kind == "emptied" for kind in compared.kinds.values())
         losses.documents = read(self.state, lambda connection: connection.execute(_DOCUMENTS).scalar_one())
         if not allow_removals:
             found.refusal = refusal(losses, self.settings.max_removed, whole=self.ids is None)
@@ -163,11 +161,11 @@ def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool) -> 
     if (ours.gone and kind is None) or (ours.absent and not refused):
         return Prospect(id, outcome="removed" if ours.has_document else None)
     asked = (
-        kind in ("new", "changed", "revalidated")
+        kind in ("new", "emptied", "changed", "revalidated")
         or (kind == "returned" and id not in compared.same)
         or (kind == "documents" and revalidate)
     )
-    enriched = (asked or (ours.waits and not ours.absent)) and not (refused and id in compared.emptied)
+    enriched = (asked or (ours.waits and not ours.absent)) and not (refused and kind == "emptied")
     again = kind == "revalidated" or (asked and revalidate) or ours.revalidate
     written = id in compared.moved and ours.outcome != "awaiting"
     return Prospect(id, enriched, again, "written" if written else ours.outcome)
@@ -179,7 +177,6 @@ def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compar
     return _Compared(
         page,
         classify(state, page.listings, given),
-        emptied(state, page.listings),
         set(state.execute(_SAME, shown).scalars()),
         set(state.execute(_MOVED, shown).scalars()),
         {row.id: row for row in ours},

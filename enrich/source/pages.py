@@ -38,20 +38,20 @@ SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
   AND listing.transient_rounds = 0 AND NOT CAST(:revalidate AS boolean))"""
 
 # Enriched from photos, for all that is known, and now without any, which no discovery has accepted yet.
-_EMPTIED_NOW = f"""s.photo_fp = '' AND {PHOTOS_DIFFER} AND listing.status <> 'gone'
+_EMPTIED = f"""s.photo_fp = '' AND {PHOTOS_DIFFER}
   AND listing.revision IS NOT NULL AND coalesce(listing.photo_fp_done, listing.photo_fp) <> ''"""
 
 _CLASSIFY = text(f"""
-    SELECT s.id,
-      CASE WHEN listing.id IS NULL THEN 'new' WHEN listing.status = 'gone' THEN 'returned'
-           WHEN {PHOTOS_DIFFER} THEN 'changed' WHEN {DOCUMENT_DIFFERS} THEN 'documents'
-           WHEN {ASK_AGAIN} THEN 'revalidated' ELSE 'touched' END AS kind
-    FROM {SOURCE} LEFT JOIN listing ON listing.id = s.id
-    WHERE listing.id IS NULL OR listing.status = 'gone' OR {PHOTOS_DIFFER} OR {DOCUMENT_DIFFERS}
-       OR {ASK_AGAIN} OR ({TOUCHED} AND s.versioned)
+    SELECT * FROM (
+        SELECT s.id,
+          CASE WHEN listing.id IS NULL THEN 'new' WHEN listing.status = 'gone' THEN 'returned'
+               WHEN {_EMPTIED} THEN 'emptied' WHEN {PHOTOS_DIFFER} THEN 'changed'
+               WHEN {DOCUMENT_DIFFERS} THEN 'documents' WHEN {ASK_AGAIN} THEN 'revalidated'
+               WHEN {TOUCHED} AND s.versioned THEN 'touched' END AS kind
+        FROM {SOURCE} LEFT JOIN listing ON listing.id = s.id
+    ) AS compared
+    WHERE kind IS NOT NULL
 """)
-
-_EMPTIED = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {_EMPTIED_NOW}")
 
 _RANGE = """(CAST(:after AS text) IS NULL OR listing.id > :after)
   AND (CAST(:last AS text) IS NULL OR listing.id <= :last)"""
@@ -114,15 +114,10 @@ def parameters(settings: Settings, revalidate: bool) -> dict[str, Any]:
 def classify(
     state: Connection, listings: Sequence[SourceListing], given: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Id -> how the listing differs: a kind of `Discovery`, or "touched"; those that do not are absent."""
+    """Id -> how the listing differs: a kind of `Discovery`, "emptied" (was enriched from photos and has none
+    any more) or "touched"; those that do not are absent."""
     found = state.execute(_CLASSIFY, {**given, "page": as_json(listings)})
     return {row.id: row.kind for row in found}
-
-
-def emptied(state: Connection, listings: Sequence[SourceListing]) -> set[str]:
-    """Ids of those that were enriched from photos and have none any more."""
-    bare = [listing for listing in listings if not listing.photo_fp]
-    return set(state.execute(_EMPTIED, {"page": as_json(bare)}).scalars()) if bare else set()
 
 
 def as_json(
