@@ -42,10 +42,7 @@ def rescore(settings: Settings, ids: Sequence[str] | None, stop: Stop) -> RunRep
                     return
 
         with recorded(services, "rescore", report, stop):
-            try:
-                with shown(report.figures, rescoring.left, settings.log_interval):
-                    publish_beside(services, report, stop, work)
-            finally:
-                report.figures.quarantined += services.queue.newly_quarantined
+            with shown(report.figures, rescoring.left, settings.log_interval):
+                publish_beside(services, report, stop, work)
             report.other_bundle = rescoring.left(everything=True)
     return report

@@ -63,9 +63,17 @@ def enrich_and_publish(
         RemovalGuardError: at the end, where discovery withheld removals.
     """
 
+    queue, figures = services.queue, report.figures
+
+    def remaining() -> int:
+        waiting = queue.waiting_count(ids)
+        return waiting if limit is None else max(min(waiting, limit - figures.listings), 0)
+
     def work(stopping: Callable[[], bool]) -> None:
-        if services.queue.claimable(ids):
-            _enrich(services, report.figures, stopping, ids, limit)
+        if queue.claimable(ids):
+            pipeline = pipeline_on(services, queue, stopping, figures)
+            with shown(figures, remaining, services.settings.log_interval):
+                pipeline.run(ids=ids, limit=limit)
 
     publish_beside(services, report, stop, work)
 
@@ -83,7 +91,10 @@ def publish_beside(
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
     with _publishing(services, publisher) as failed:
-        work(lambda: stop.is_set() or bool(failed))
+        try:
+            work(lambda: stop.is_set() or bool(failed))
+        finally:
+            report.figures.quarantined += services.queue.newly_quarantined
     if failed:
         raise failed[0]
     services.backfills.finish()
@@ -148,27 +159,6 @@ def pipeline_on(
         stopping=stopping,
         figures=figures,
     )
-
-
-def _enrich(
-    services: Services,
-    figures: Figures,
-    stopping: Callable[[], bool],
-    ids: Sequence[str] | None,
-    limit: int | None,
-) -> None:
-    queue = services.queue
-    pipeline = pipeline_on(services, queue, stopping, figures)
-
-    def remaining() -> int:
-        waiting = queue.waiting_count(ids)
-        return waiting if limit is None else max(min(waiting, limit - figures.listings), 0)
-
-    try:
-        with shown(figures, remaining, services.settings.log_interval):
-            pipeline.run(ids=ids, limit=limit)
-    finally:
-        figures.quarantined += queue.newly_quarantined
 
 
 @contextmanager
