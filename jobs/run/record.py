@@ -22,12 +22,8 @@ from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
-DOCUMENTS_ONLY = (
-    "publish",
-    "rescore",
-    "reconcile",
-    "reindex",
-)  # kinds of runs that leave listings that wait to others
+DOCUMENTS_ONLY = ("publish", "rescore", "reconcile", "reindex")
+"""Kinds of jobs that leave listings that wait to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +107,9 @@ def recorded(
 
     `ids`: the listings that it enriches, where it leaves all others alone.
     """
-    if services.bundle.notice and not services.settings.embedded:  # nobody's own listings
-        log.warning("bundle %s: %s", services.bundle.name, services.bundle.notice)
     bundle = services.bundle
+    if bundle.notice and not services.settings.embedded:  # nobody's own listings
+        log.warning("bundle %s: %s", bundle.name, bundle.notice)
     bundles.remember(services.database, bundle.bundle_id, bundle.name, _heads(bundle))
     run_id = services.runs.start_run(kind, bundle.bundle_id)
     error: str | None = None
