@@ -12,9 +12,8 @@ from enrich.records import PhotoScore, Scores
 from enrich.state.queue import WorkQueue
 
 CHUNK = 1_000  # photos whose features are in memory at once: 10 MB with the starter bundle
-SLICE = (
-    8  # photos multiplied at once: they stay in a core's cache, and BLAS starts no threads, which would spin
-)
+# Photos multiplied at once: they stay in a core's cache, and BLAS starts no threads, which would spin.
+SLICE = 8
 
 
 class KnownScores:
