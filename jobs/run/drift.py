@@ -5,7 +5,7 @@ in the shares of `true`, the mean confidences or the share of failed photos befo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from statistics import mean
 from typing import Any
@@ -60,8 +60,8 @@ def read(run: Run) -> dict[str, Measure]:
 
 def plain(measures: Sequence[Measure]) -> list[Mapping[str, Any]]:
     """For the table `run`, rounded to four digits."""
-    rounded = [{"value": round(m.value, 4), "usual": m.usual and round(m.usual, 4)} for m in measures]
-    return [asdict(m) | r for m, r in zip(measures, rounded, strict=True)]
+    rounded = (replace(m, value=round(m.value, 4), usual=m.usual and round(m.usual, 4)) for m in measures)
+    return [asdict(measure) for measure in rounded]
 
 
 def _measures(figures: Figures) -> dict[str, Measure]:
@@ -88,4 +88,4 @@ def _held_against(nights: Sequence[Mapping[str, Measure]], found: Measure, bound
     # The variance of numbers between 0 and 1 is m(1 - m) at most, so it serves for means as for shares.
     chance = ERRORS * sqrt(max(usual * (1 - usual), 0.0) / found.of)
     drifted = found.of >= LEAST and abs(found.value - usual) > bound + chance
-    return Measure(found.figure, found.value, found.of, usual, drifted)
+    return replace(found, usual=usual, drifted=drifted)
