@@ -25,19 +25,19 @@ def shown(figures: Figures, remaining: Callable[[], int], interval: float) -> It
 
 
 @contextmanager
-def counted(what: str, count: Callable[[], int], interval: float, total: int | None = None) -> Iterator[None]:
-    """Show how far `count()` of `what` got while the block runs, out of `total` where that is known."""
+def counted(documents: Callable[[], int], interval: float) -> Iterator[None]:
+    """Show how many documents are done while the block runs; how many there are, nobody knows."""
 
     def lines(done: Event) -> None:
         while not done.wait(interval):
-            log.info("progress", extra={what: count(), "total": total})
+            log.info("progress", extra={"documents": documents()})
 
     def bar(done: Event) -> None:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("documents"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task("documents", total=None)
             while not done.wait(REFRESH):
-                progress.update(task, completed=count())
+                progress.update(task, completed=documents())
 
     with _beside(bar if sys.stderr.isatty() else lines):
         yield

@@ -55,7 +55,7 @@ def reconcile(settings: Settings, fix: bool, allow_removals: bool, stop: Stop) -
     with open_services(settings, "reconcile") as services:
         if fix:
             check_index(services)
-        with counted("documents", lambda: found.documents, settings.log_interval):
+        with counted(lambda: found.documents, settings.log_interval):
             losses = _compare(services, found, stop)
         if stop.is_set():
             report.exit_code = stop.exit_code

@@ -124,7 +124,7 @@ def _opened(
 def build(job: Rebuild, check: Callable[[], None]) -> None:
     """Fill the new index from state, or what an earlier reindex left of it."""
     figures = job.publisher.figures
-    with counted("documents", lambda: figures.written, job.records.settings.log_interval):
+    with counted(lambda: figures.written, job.records.settings.log_interval):
         job.publisher.publish(until=job.stop.is_set, check=check)
 
 
