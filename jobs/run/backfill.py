@@ -73,20 +73,16 @@ def backfill(
                 report.ahead = ScoredAhead()
                 score_ahead(ray, options.ray, services, report.ahead, stop, options.ids)
                 joined.close()  # the nodes have nothing to do with what follows
-            refused = None
-            try:
-                enrich_and_publish(services, report, stop, ids=options.ids)
-            except RemovalGuardError as error:  # it says that all else was done
-                refused = error
+            enrich_and_publish(services, report, stop, ids=options.ids)
             if (why := services.backfills.held(asked.id)) is not None:
                 raise FlipLimitError(
                     f"{why}: the roll-out was ended before that, and the others stay as the old bundle made "
                     "them. `enrich backfill --stale-bundle --dry-run` shows what changes; a larger "
                     "--max-flips goes on, and the old ENRICH_BUNDLE with --stale-bundle goes back"
-                    + (f". Besides, {refused}" if refused else "")
+                    + (f". Besides, {report.refusal}" if report.refusal else "")
                 )
-            if refused:
-                raise refused
+            if report.refusal is not None:
+                raise RemovalGuardError(report.refusal)
     return report
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
-from enrich.errors import BusyError
+from enrich.errors import BusyError, RemovalGuardError
 from enrich.model.open import check_device
 from enrich.settings import Settings
 from enrich.source.discover import discover
@@ -75,6 +75,8 @@ def _run(
         )
         services.backfills.mark(stop.is_set)
         enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)
+        if report.refusal is not None:
+            raise RemovalGuardError(report.refusal)
         if options.ids is None and not stop.is_set():
             _judge(services, report)
 

@@ -66,6 +66,11 @@ class RunReport:
         photos = self.figures.rescored
         return Rescored(photos, self.other_bundle) if photos or self.other_bundle is not None else None
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the removal guard let nothing leave; None where it let pass what there was."""
+        return self.discovery.refusal if self.discovery else None
+
     def as_json(self) -> dict[str, Any]:
         """For logs and the table `run`."""
         return {

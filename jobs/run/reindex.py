@@ -56,8 +56,8 @@ def reindex(settings: Settings, keep: int, stop: Stop) -> RunReport:
     with _opened(settings, report, stop) as (records, generations, hold, run_id):
         done = report.reindexed = Reindexed(taken_up=generations.take_up())
         discover_beside(records, report, run_id)  # other columns may be why there is to be another index
-        if report.discovery is not None and report.discovery.refusal is not None:
-            log.warning(report.discovery.refusal)
+        if report.refusal is not None:
+            log.warning(report.refusal)
         outbox = Beside(records.database)
         publisher = Publisher(outbox, generations.building, records.bundle, settings)
         report.published = publisher.figures

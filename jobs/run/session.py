@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
-from enrich.errors import BusyError, LockLostError, RemovalGuardError
+from enrich.errors import BusyError, LockLostError
 from enrich.index.protocol import IndexUnavailable
 from enrich.index.publish import Publisher
 from enrich.model.engine import Engine
@@ -57,11 +57,7 @@ def enrich_and_publish(
     ids: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> None:
-    """Enrich what is claimable, publishing meanwhile and at the end.
-
-    Raises:
-        RemovalGuardError: at the end, where discovery withheld removals.
-    """
+    """Enrich what is claimable, publishing meanwhile and at the end."""
 
     queue, figures = services.queue, report.figures
 
@@ -84,9 +80,6 @@ def publish_beside(
     """Do `work`, which is told how to ask whether to stop, publishing meanwhile and at the end.
 
     When told to stop, what is not published yet stays in the outbox for the next run.
-
-    Raises:
-        RemovalGuardError: at the end, where discovery withheld removals.
     """
     publisher = Publisher(services.outbox, services.index, services.bundle, services.settings)
     report.published = publisher.figures
@@ -99,8 +92,6 @@ def publish_beside(
         raise failed[0]
     services.backfills.finish()
     publish_now(services, publisher, stop)
-    if report.discovery is not None and report.discovery.refusal is not None:
-        raise RemovalGuardError(report.discovery.refusal)
 
 
 def publish_now(services: Records, publisher: Publisher, stop: Stop) -> None:
