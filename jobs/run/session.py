@@ -1,4 +1,4 @@
-"""The part that the nightly run and the backfill share: enrich what is claimable while publishing it."""
+"""What jobs have in common: discovery, enriching while publishing, and the locks that these take."""
 
 import logging
 import time
