@@ -21,9 +21,10 @@ from jobs.run.record import RunReport
 from jobs.run.reindex import REINDEX
 from jobs.run.session import PUBLISH
 from jobs.run.stop import Stop
+from tests.support.boundaries import BOUNDARIES
 from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
-from tests.support.killer import BOUNDARIES, killed, wait_for_the_lock
+from tests.support.killer import killed, wait_for_the_lock
 from tests.support.proxy import Proxy, Request
 
 __all__ = ["enrich_here"]  # a fixture

@@ -6,8 +6,9 @@ import pytest
 
 from enrich.state.schema import SCHEMA
 from tests.faults.test_kills import BRIEF, documents, some_homes, undisturbed
-from tests.support.harness import World, assert_same
-from tests.support.killer import BOUNDARIES, PATIENCE, frozen
+from tests.support.boundaries import BOUNDARIES
+from tests.support.harness import PATIENCE, World, assert_same
+from tests.support.killer import frozen
 
 SHORT = ("discovering", "fetched", "bulk", "sent")
 # At any of these steps but those in an open transaction: its locks hold for as long as its connection does.

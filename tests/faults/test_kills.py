@@ -18,9 +18,10 @@ from jobs.run.reindex import REINDEX as REINDEX_LOCK
 from jobs.run.reindex import reindex
 from jobs.run.stop import Stop
 from tests.faults.conftest import Record
+from tests.support.boundaries import BOUNDARIES, BOUNDED, PRUNE, REINDEX
 from tests.support.bundles import binary_head, make_bundle, room_head
 from tests.support.harness import World, assert_same, until
-from tests.support.killer import BOUNDARIES, BOUNDED, PRUNE, REINDEX, killed, wait_for_the_lock
+from tests.support.killer import killed, wait_for_the_lock
 from tests.support.photo_server import FINE, Answer
 
 KINDS = ("kitchen", "bedroom", "bathroom", "balcony", "fireplace", "other")

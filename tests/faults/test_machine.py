@@ -18,9 +18,10 @@ from jobs.run.reindex import REINDEX as REINDEX_LOCK
 from jobs.run.reindex import reindex
 from jobs.run.stop import Stop
 from tests.faults.conftest import Record
+from tests.support.boundaries import BOUNDARIES
 from tests.support.bundles import binary_head, make_bundle, room_head
 from tests.support.harness import World
-from tests.support.killer import BOUNDARIES, interrupted, wait_for_the_lock
+from tests.support.killer import interrupted, wait_for_the_lock
 
 ENOUGH = 2  # photos that no takes
 BRIEF: dict[str, Any] = {"lease_seconds": 2.0, "publish_batch": 3, "page_size": 4, "min_photos_false": ENOUGH}
