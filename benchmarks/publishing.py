@@ -63,7 +63,7 @@ def elasticsearch() -> Iterator[str]:
         yield url
         return
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from tests.support.elasticsearch import VERSIONS, ElasticsearchServer
+    from tests.support.search_server import VERSIONS, ElasticsearchServer
 
     own = ElasticsearchServer(VERSIONS[0])
     try:

@@ -11,12 +11,13 @@ import pytest
 
 from enrich.errors import OutageError
 from jobs.run.record import RunReport
-from tests.support.elasticsearch import ElasticsearchServer
 from tests.support.gate import Gate
 from tests.support.harness import World, assert_same, until
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import Portal, PostgresServer
 from tests.support.proxy import Answer, Proxy, Request
+from tests.support.search_server import ElasticsearchServer
+from tests.support.wire import Wire
 
 ROOMS = ("kitchen", "bedroom", "bathroom")
 WAITS = {"fetch_timeout": 120.0, "outage_seconds": 120.0, "publish_batch": 4}
@@ -53,12 +54,12 @@ def stoppable(
 
 
 def comes_back(
-    server: ElasticsearchServer, running: Future[RunReport], caplog: pytest.LogCaptureFixture
+    start: Callable[[], None], running: Future[RunReport], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Start the index again once the run misses it, and let the run publish all nine homes."""
     until(lambda: "index away" in caplog.text or running.done(), "the run misses its index")
     assert not running.done()
-    server.start()
+    start()
     report = running.result()
     assert report.exit_code == 0 and report.published.written == 9
 
@@ -76,22 +77,20 @@ def test_elasticsearch_stopped_and_started_during_a_run(
     until(lambda: len(stoppable.documents()) == 7, "what is enriched is published")
     elasticsearch_server.stop()
     gate.open()
-    comes_back(elasticsearch_server, running, caplog)
+    comes_back(elasticsearch_server.start, running, caplog)
     assert_complete(stoppable)
 
 
 def test_elasticsearch_away_at_the_start_of_a_run_is_waited_for(
-    stoppable: World,
-    elasticsearch_server: ElasticsearchServer,
-    beside: ThreadPoolExecutor,
-    caplog: pytest.LogCaptureFixture,
+    world: World, elasticsearch_wire: Wire, beside: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    homes(stoppable)
-    elasticsearch_server.stop()
-    running = beside.submit(stoppable.run, settings=WAITS)
-    until(lambda: set(stoppable.statuses().values()) == {"done"} or running.done(), "all are enriched")
-    comes_back(elasticsearch_server, running, caplog)
-    assert_complete(stoppable)
+    homes(world)
+    world.fixed["elasticsearch_url"] = f"http://127.0.0.1:{elasticsearch_wire.port}"
+    elasticsearch_wire.down()
+    running = beside.submit(world.run, settings=WAITS)
+    until(lambda: set(world.statuses().values()) == {"done"} or running.done(), "all are enriched")
+    comes_back(elasticsearch_wire.up, running, caplog)
+    assert_complete(world)
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from enrich.index.elastic.merge import MergeIndex
 from enrich.index.protocol import Column, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
-from tests.support.elasticsearch import ElasticsearchServer, client_of, reached
+from tests.support.elasticsearch import client_of, reached
 from tests.support.index import ATTRIBUTES, HEADS, row, statuses, take
 from tests.support.proxy import Answer, Proxy
+from tests.support.wire import Wire
 
 DONE, AWAITING, OUTDATED, RETRY = (
     WriteStatus.DONE,
@@ -415,16 +416,15 @@ def test_an_overloaded_server_is_unavailable(
             call()
 
 
-def test_a_stopped_server_is_unavailable(elasticsearch_server: ElasticsearchServer, index_name: str) -> None:
-    portal = PortalIndex(elasticsearch_server.url, index_name)
-    portal.save("1")
-    index = merge(elasticsearch_server.url, index_name)
+def test_a_server_that_is_away_is_unavailable(portal_index: PortalIndex, elasticsearch_wire: Wire) -> None:
+    portal_index.save("1")
+    index = merge(f"http://127.0.0.1:{elasticsearch_wire.port}", portal_index.name)
     identity = index.prepare()
-    elasticsearch_server.stop()
+    elasticsearch_wire.down()
     for call in (index.prepare, lambda: index.write([put("1", 5)]), lambda: lost(index)):
         with pytest.raises(IndexUnavailable):
             call()
-    elasticsearch_server.start()
+    elasticsearch_wire.up()
     assert index.prepare() == identity
     assert statuses(index.write([put("1", 5)])) == [DONE]
 

@@ -16,9 +16,10 @@ from enrich.index.protocol import Facets, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
-from tests.support.elasticsearch import ElasticsearchServer, client_of, reached
+from tests.support.elasticsearch import client_of, reached
 from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put, statuses, take
 from tests.support.proxy import Answer, Proxy, Request
+from tests.support.search_server import ElasticsearchServer
 
 DONE, OUTDATED, REFUSED, RETRY = (
     WriteStatus.DONE,

@@ -14,21 +14,20 @@ from enrich.index.elastic.own import OwnIndex
 from enrich.index.open import connect
 from enrich.index.protocol import Facets, IndexUnavailable, Query
 from enrich.settings import load_settings
-from tests.support.elasticsearch import OPENSEARCH, ElasticsearchServer, client_of, reached
+from tests.support.elasticsearch import client_of, reached
 from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put
 from tests.support.proxy import Proxy
+from tests.support.search_server import OPENSEARCH
 
 
 @pytest.fixture
-def url(elasticsearch_servers: Callable[[str], ElasticsearchServer]) -> str:
-    return elasticsearch_servers(OPENSEARCH[0]).url
+def url(search_servers: Callable[[str], str]) -> str:
+    return search_servers(OPENSEARCH[0])
 
 
 @pytest.fixture(params=OPENSEARCH)
-def each_url(
-    request: pytest.FixtureRequest, elasticsearch_servers: Callable[[str], ElasticsearchServer]
-) -> str:
-    return elasticsearch_servers(request.param).url
+def each_url(request: pytest.FixtureRequest, search_servers: Callable[[str], str]) -> str:
+    return search_servers(request.param)
 
 
 @pytest.fixture
@@ -145,8 +144,8 @@ def test_all_ids_come_once_in_pages_and_nothing_is_left_open(
 
 
 @pytest.fixture(scope="module")
-def homes(elasticsearch_servers: Callable[[str], ElasticsearchServer]) -> OwnIndex:
-    url = elasticsearch_servers(OPENSEARCH[0]).url
+def homes(search_servers: Callable[[str], str]) -> OwnIndex:
+    url = search_servers(OPENSEARCH[0])
     index = OwnIndex(reached(url), "test-filters", HEADS, COPIED)
     index.prepare()
     index.write(HOMES)
