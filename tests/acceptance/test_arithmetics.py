@@ -44,7 +44,7 @@ def test_scores_of_two_arithmetics_are_never_mixed(world: World, name: str) -> N
     back = world.backfill()
     assert back.figures.scored == 0, "its own scores are still known"
     assert has_balcony() is True
-    told = world.enrich("status", precision=name).stdout
+    told = world.enrich_here("status", precision=name).stdout
     assert f"scores in          {name} (as ENRICH_PRECISION says)" in told
 
 
@@ -70,8 +70,8 @@ def test_a_machine_with_another_arithmetic_explains_what_was_made_in_the_first_o
             told[one] = explain(records, "7")
     assert told[another] == told["fp32"]
     assert told[another]["arithmetic"] == "fp32" and "yes from" in told[another]["why"]["balcony"]
-    shown = world.enrich("show", "7", precision=another).stdout
-    assert shown == world.enrich("show", "7", precision="fp32").stdout
+    shown = world.enrich_here("show", "7", precision=another).stdout
+    assert shown == world.enrich_here("show", "7", precision="fp32").stdout
 
 
 def test_a_machine_with_another_arithmetic_exports_the_features_that_were_kept(
@@ -79,7 +79,7 @@ def test_a_machine_with_another_arithmetic_exports_the_features_that_were_kept(
 ) -> None:
     rows = []
     for one in ("fp32", another):
-        ended = world.enrich("export-features", str(tmp_path / f"{one}.parquet"), precision=one)
+        ended = world.enrich_here("export-features", str(tmp_path / f"{one}.parquet"), precision=one)
         assert ended.returncode == 0, ended.stderr
         rows.append(pq.read_table(tmp_path / f"{one}.parquet").to_pylist())
     assert rows[0] == rows[1] and rows[0][0]["views"] == 2
@@ -88,6 +88,8 @@ def test_a_machine_with_another_arithmetic_exports_the_features_that_were_kept(
 def test_a_machine_with_another_arithmetic_exports_tasks_of_what_the_nights_scored(
     world: World, tmp_path: Path, another: str
 ) -> None:
-    ended = world.enrich("labels", "export", str(tmp_path), "--format", "label-studio", precision=another)
+    ended = world.enrich_here(
+        "labels", "export", str(tmp_path), "--format", "label-studio", precision=another
+    )
     assert ended.returncode == 0, ended.stderr
     assert len(json.loads((tmp_path / "tasks.json").read_text())) == 2

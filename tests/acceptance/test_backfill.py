@@ -39,7 +39,7 @@ def test_a_backfill_beside_a_nightly_run_marks_and_does_its_listings(
     report = backfill.result()
     assert (report.exit_code, report.marked, report.joined, report.discovery) == (0, MANY + 1, None, None)
     assert nightly.result().exit_code == 0
-    told = json.loads(enriched.enrich("status", "--json").stdout)["backfills"]
+    told = json.loads(enriched.enrich_here("status", "--json").stdout)["backfills"]
     assert [(b["marked"], b["left"], b["done_at"] is not None) for b in told] == [(MANY + 1, 0, True)]
 
 
@@ -67,12 +67,12 @@ def test_killed_while_marking_the_next_start_goes_on(
         patch.setattr("tests.support.harness.ENRICH", [sys.executable, "-c", KILLED_WHILE_MARKING])
         killed = enriched.enrich("backfill", "--revalidate")
     assert killed.returncode == -signal.SIGKILL
-    told = enriched.enrich("status").stdout
+    told = enriched.enrich_here("status").stdout
     assert "backfill #1" in told and "20 marked so far" in told
     report = enriched.run() if next_start == "run" else enriched.backfill(revalidate=True)
     assert report.figures.unchanged == MANY == enriched.requests()
     assert report.joined == (None if next_start == "run" else 1) and report.marked is None
-    assert "30 marked, done" in enriched.enrich("status").stdout
+    assert "30 marked, done" in enriched.enrich_here("status").stdout
 
 
 def test_a_backfill_of_an_emptied_image_table_publishes_nothing_empty(enriched: World) -> None:

@@ -24,7 +24,7 @@ def test_tables_emptied_by_mistake(settled: World) -> None:
     settled.portal.execute("CREATE TABLE saved_images AS SELECT * FROM listing_images")
     settled.portal.execute("TRUNCATE listings, listing_images")
     for _ in range(2):  # a second try is no way around it
-        stopped = settled.enrich("run")
+        stopped = settled.enrich_here("run")
         assert stopped.returncode == 3
         assert str(MANY) in stopped.stderr and "--allow-removals" in stopped.stderr
         assert "Traceback" not in stopped.stderr
@@ -126,7 +126,7 @@ def test_the_column_active_lost(settled: World) -> None:
     before = settled.versions()
     settled.portal.execute("ALTER TABLE listings RENAME active TO is_active")
     for command in (("run",), ("run", "--dry-run"), ("reindex",), ("check",)):
-        stopped = settled.enrich(*command)
+        stopped = settled.enrich_here(*command)
         told = stopped.stderr + stopped.stdout
         assert stopped.returncode == 2, told
         assert "no column active, which run 2 read" in told and "ENRICH_SOURCE_LISTINGS" in told

@@ -17,7 +17,7 @@ def counts(report: Any) -> dict[str, int]:
 
 
 def foretold(world: World, *arguments: str) -> dict[str, Any]:
-    done = world.enrich("run", "--dry-run", "--json", *arguments)
+    done = world.enrich_here("run", "--dry-run", "--json", *arguments)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -63,7 +63,7 @@ def test_a_sample_is_shown_and_the_rest_counted(world: World) -> None:
         world.listing(f"{number:02}", "kitchen")
     told = foretold(world)
     assert told["counts"]["written"] == MANY and len(told["documents"]) == 20
-    limited = world.enrich("run", "--dry-run", "--limit", "3")
+    limited = world.enrich_here("run", "--dry-run", "--limit", "3")
     assert limited.stdout.count("put {") == 3 and "would write 3 documents" in limited.stdout
 
 
@@ -82,7 +82,7 @@ def test_what_the_guard_would_withhold_is_said(world: World) -> None:
     world.run()
     world.portal.execute("DELETE FROM listing_images")
     world.listing("new", "bedroom")
-    refused = world.enrich("run", "--dry-run", "--json", max_removed="3")
+    refused = world.enrich_here("run", "--dry-run", "--json", max_removed="3")
     assert refused.returncode == 3 and "ENRICH_MAX_REMOVED=3" in refused.stderr
     assert json.loads(refused.stdout)["counts"] == {"written": 1, "removed": 0, "awaiting": 0, "refused": 0}
 
@@ -114,6 +114,6 @@ def test_an_index_that_is_away_is_taken_for_the_last_one(world: World, elasticse
     world.listing("a", "kitchen")
     world.run()
     elasticsearch_proxy.always(503)
-    told = world.enrich("run", "--dry-run", "--json", elasticsearch_url=elasticsearch_proxy.url)
+    told = world.enrich_here("run", "--dry-run", "--json", elasticsearch_url=elasticsearch_proxy.url)
     assert told.returncode == 0 and json.loads(told.stdout)["counts"]["written"] == 0
     assert "taken for the one that was published to last" in told.stderr

@@ -28,7 +28,7 @@ def enriched(world: World) -> World:
         " WHERE listing_id = 'flat' AND photo.key = listing_photo.key"
         " AND photo.sha256 = photo_embedding.sha256"
     )
-    assert world.enrich("override", "flat", "has_balcony=true").returncode == 0
+    assert world.enrich_here("override", "flat", "has_balcony=true").returncode == 0
     return world
 
 
@@ -40,7 +40,7 @@ def features(world: World, *bodies: bytes) -> list[np.ndarray]:
 
 
 def test_a_row_per_listing(enriched: World, tmp_path: Path) -> None:
-    ended = enriched.enrich("export-features", str(tmp_path / "homes.parquet"))
+    ended = enriched.enrich_here("export-features", str(tmp_path / "homes.parquet"))
     assert (ended.returncode, ended.stdout) == (0, f"3 listings written to {tmp_path / 'homes.parquet'}\n")
     rows = {row["listing_id"]: row for row in pq.read_table(tmp_path / "homes.parquet").to_pylist()}
     house, flat, plot = (rows[id] for id in ("house", "flat", "plot"))
@@ -59,7 +59,7 @@ def test_a_row_per_listing(enriched: World, tmp_path: Path) -> None:
 
 
 def test_a_row_per_photo(enriched: World, tmp_path: Path) -> None:
-    ended = enriched.enrich("export-features", str(tmp_path / "photos.parquet"), "--photos")
+    ended = enriched.enrich_here("export-features", str(tmp_path / "photos.parquet"), "--photos")
     assert ended.returncode == 0, ended.stderr
     rows = pq.read_table(tmp_path / "photos.parquet").to_pylist()
     assert [(row["listing_id"], row["position"]) for row in rows] == [("house", n) for n in range(3)]
@@ -87,7 +87,7 @@ def test_without_pyarrow_one_line_says_what_to_install(enriched: World, tmp_path
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_is_read(enriched: World, tmp_path: Path) -> None:
-    ended = enriched.enrich("export-features", str(tmp_path / "none" / "homes.parquet"))
+    ended = enriched.enrich_here("export-features", str(tmp_path / "none" / "homes.parquet"))
     assert ended.returncode == 2 and "folder that exists" in ended.stderr
 
 
@@ -108,6 +108,6 @@ def test_a_disk_that_is_full_is_no_wrong_usage(world: World, tmp_path: Path) -> 
     world.listing("house", "kitchen")
     world.run()
     (tmp_path / ".homes.parquet.part").symlink_to("/dev/full")
-    ended = world.enrich("export-features", str(tmp_path / "homes.parquet"))
+    ended = world.enrich_here("export-features", str(tmp_path / "homes.parquet"))
     assert ended.returncode == 3 and "No space left on device" in ended.stderr
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ def add_homes(world: World, shows: str, number: int) -> None:
 
 def measured(world: World) -> dict[str, dict[str, Any]]:
     """What `enrich status --json` says of the last night, by figure."""
-    done = world.enrich("status", "--json")
+    done = world.enrich_here("status", "--json")
     return {each["figure"]: each for each in json.loads(done.stdout)["drift"]}
 
 

@@ -91,7 +91,7 @@ def test_a_position_that_photos_share_names_none_of_them(enriched: World, tmp_pa
     for seed, shows in enumerate(("kitchen", "balcony", "bedroom")):
         enriched.portal.add_photo("c", 0, enriched.photo(shows, 70 + seed))
     enriched.run()
-    said = enriched.enrich("override", "c", "has_balcony=true", "--photo", "0")
+    said = enriched.enrich_here("override", "c", "has_balcony=true", "--photo", "0")
     assert said.returncode == 2 and "--photo 0: 3 photos of c share this position" in said.stderr
     assert not enriched.portal.execute("SELECT FROM enrichment.override")
     with pytest.raises(UsageError, match="line 3: 3 photos of c share position 0"):
@@ -118,11 +118,11 @@ def test_a_listing_said_to_have_what_no_photo_is_known_to_show_is_counted(
     say(enriched, "a", "has_balcony", True)
     exported, rows = manifest(enriched, tmp_path / "out")
     assert exported.unproven == {"fireplace": 1} and set(rows) == {("a", "1")}
-    done = enriched.enrich("override", "b", "has_fireplace=true", "--photo", "1", "--by", "eve")
+    done = enriched.enrich_here("override", "b", "has_fireplace=true", "--photo", "1", "--by", "eve")
     assert done.returncode == 0, done.stderr
     exported, rows = manifest(enriched, tmp_path / "out")
     assert not exported.unproven and rows["b", "1"]["fireplace"] == "1"
-    wrong = enriched.enrich("override", "b", "has_fireplace=true", "--photo", "7")
+    wrong = enriched.enrich_here("override", "b", "has_fireplace=true", "--photo", "7")
     assert wrong.returncode == 2 and "there are 0, 1" in wrong.stderr
 
 
@@ -282,19 +282,19 @@ def test_overrides_come_in_as_a_table_all_or_none_and_are_listed(enriched: World
         "listing_id,field,value,note,by\na,has_balcony,false,no railing,eve\n"
         'b,room_types,"kitchen,bathroom",,\n'
     )
-    done = enriched.enrich("override", "--import", str(table), person="ann")
+    done = enriched.enrich_here("override", "--import", str(table), person="ann")
     assert done.returncode == 0 and "2 overrides set" in done.stdout
-    listed = json.loads(enriched.enrich("override", "--list", "--json").stdout)
+    listed = json.loads(enriched.enrich_here("override", "--list", "--json").stdout)
     assert [(one["listing_id"], one["field"], one["value"], one["by"]) for one in listed] == [
         ("a", "has_balcony", False, "eve"),
         ("b", "room_types", ["bathroom", "kitchen"], "ann"),
     ]
-    shown = enriched.enrich("override", "--list").stdout
+    shown = enriched.enrich_here("override", "--list").stdout
     assert "no railing" in shown and "bathroom, kitchen" in shown
     table.write_text("listing_id,field,value\na,has_balcony,true\nnobody,has_balcony,true\n")
-    refused = enriched.enrich("override", "--import", str(table))
+    refused = enriched.enrich_here("override", "--import", str(table))
     assert refused.returncode == 2 and "no listing 'nobody'" in refused.stderr
     assert enriched.portal.state("a").attributes["fields"]["has_balcony"] is False
     table.write_text("listing_id,field,value\na,has_balcony,perhaps\n")
-    wrong = enriched.enrich("override", "--import", str(table))
+    wrong = enriched.enrich_here("override", "--import", str(table))
     assert wrong.returncode == 2 and "line 2: has_balcony=perhaps" in wrong.stderr

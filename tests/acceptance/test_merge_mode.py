@@ -197,7 +197,7 @@ def test_the_portal_rebuilds_into_a_new_index_behind_its_alias(
     before = two_homes.documents()
     portal_index.rebuild("flat")
     assert "room_types" not in two_homes.documents()["flat"]
-    foretold = two_homes.enrich("run", "--dry-run", "--json")
+    foretold = two_homes.enrich_here("run", "--dry-run", "--json")
     assert json.loads(foretold.stdout)["counts"]["written"] == 2, "which of them are there is not asked"
     report = two_homes.run()
     assert (report.exit_code, report.published.written, report.published.awaiting) == (0, 1, 1)
@@ -245,7 +245,7 @@ def test_of_a_listing_that_both_have_removed_nothing_is_left_to_do(two_homes: Wo
 
 def test_without_the_portal_s_index_the_job_makes_none(merging: World) -> None:
     merging.listing("house", "kitchen")
-    refused = merging.enrich("run")
+    refused = merging.enrich_here("run")
     assert refused.returncode == 2 and "ENRICH_INDEX" in refused.stderr and "Traceback" not in refused.stderr
     assert not merging.elasticsearch.indices.exists(index=f"{merging.index}*", allow_no_indices=False)
 

@@ -38,7 +38,7 @@ def with_balcony(world: World) -> int:
 
 
 def foretold(world: World, *options: str) -> Any:
-    done = world.enrich("backfill", "--stale-bundle", "--dry-run", "--json", *options)
+    done = world.enrich_here("backfill", "--stale-bundle", "--dry-run", "--json", *options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -68,7 +68,7 @@ def test_a_sample_is_drawn_the_same_every_time_and_shown_to_people(enriched: Wor
     enriched.fixed["bundle"] = stricter
     first, second = (foretold(enriched, "--sample", "6") for _ in range(2))
     assert first == second and first["sampled"] == 6 and first["stale"] == 20
-    shown = enriched.enrich("backfill", "--stale-bundle", "--dry-run").stdout
+    shown = enriched.enrich_here("backfill", "--stale-bundle", "--dry-run").stdout
     assert "has_balcony" in shown and "true → unknown" in shown and "50.0%" in shown
     assert "Nothing was written" in shown
 
@@ -110,7 +110,7 @@ def test_the_roll_out_ends_itself_before_more_filters_change(
     assert raised.value.exit_code == 3
     assert with_balcony(enriched) >= 10 - 4
     assert set(enriched.statuses().values()) == {"done"}
-    assert "ended" in enriched.enrich("status").stdout
+    assert "ended" in enriched.enrich_here("status").stdout
 
     kept = with_balcony(enriched)
     assert enriched.run().exit_code == 0

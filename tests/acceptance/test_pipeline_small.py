@@ -118,7 +118,7 @@ def test_what_breaks_on_one_listing_quarantines_that_listing(
     assert world.documents().keys() == {"fine"}
     monkeypatch.undo()
     assert world.run().exit_code == 0  # known trouble is no news
-    world.enrich("retry", "cursed")
+    world.enrich_here("retry", "cursed")
     world.run()
     assert world.documents()["cursed"]["room_types"] == ["kitchen"]
 
@@ -166,7 +166,7 @@ def test_many_photos_in_one_listing_with_few_requests_at_once(world: World) -> N
 def test_a_person_outranks_the_model_now_and_later(world: World, tmp_path: Path) -> None:
     world.listing("house", "kitchen", "balcony")
     world.run()
-    said = world.enrich("override", "house", "has_balcony=false", "room_types=bathroom,kitchen")
+    said = world.enrich_here("override", "house", "has_balcony=false", "room_types=bathroom,kitchen")
     assert said.returncode == 0, said.stderr
     world.publish()
 
@@ -185,7 +185,8 @@ def test_a_person_outranks_the_model_now_and_later(world: World, tmp_path: Path)
     assert world.backfill(stale_bundle=True).figures.listings == 1
     check()
     assert (
-        world.enrich("override", "house", "--clear", "has_balcony", "--clear", "room_types").returncode == 0
+        world.enrich_here("override", "house", "--clear", "has_balcony", "--clear", "room_types").returncode
+        == 0
     )
     world.publish()
     assert world.documents()["house"]["has_balcony"] is True
@@ -246,7 +247,7 @@ def test_dry_run_writes_nothing_and_foretells_what_the_run_writes(world: World) 
     for id in "abcd":
         world.listing(id, "kitchen", "balcony", city="Solna", price=1)
     world.run()
-    assert world.enrich("override", "a", "has_fireplace=true").returncode == 0
+    assert world.enrich_here("override", "a", "has_fireplace=true").returncode == 0
     world.publish()
     world.portal.add_photo("a", 2, world.photo("bedroom", 1, "/a/2.jpg"))
     world.portal.execute("UPDATE listings SET price = 2 WHERE id = 'b'")
@@ -254,7 +255,7 @@ def test_dry_run_writes_nothing_and_foretells_what_the_run_writes(world: World) 
     world.listing("new", "bathroom", "fireplace", city="Lund")
     state, index, writes = contents(world), world.versions(), world.writes()
 
-    rehearsed = world.enrich("run", "--dry-run", "--json")
+    rehearsed = world.enrich_here("run", "--dry-run", "--json")
     assert rehearsed.returncode == 0, rehearsed.stderr
     assert (contents(world), world.versions(), world.writes()) == (state, index, writes)
     foretold = json.loads(rehearsed.stdout)

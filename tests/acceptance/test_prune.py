@@ -22,7 +22,7 @@ def test_it_deletes_only_when_told_and_what_is_left_is_whole(world: World) -> No
         world.portal.execute(statement)
     documents = world.documents()
 
-    counted = json.loads(world.enrich("prune", "--json").stdout)
+    counted = json.loads(world.enrich_here("prune", "--json").stdout)
     assert not counted["deleted"]
     assert {one["what"]: one["rows"] for one in counted["rows"] if one["rows"]} == {
         "listings that are gone": 1
@@ -30,10 +30,10 @@ def test_it_deletes_only_when_told_and_what_is_left_is_whole(world: World) -> No
     assert set(world.statuses()) == {"a", "b"}
 
     with open_records(world.settings()) as records, records.locks.hold(DISCOVER):
-        beside = world.enrich("prune", "--yes")
+        beside = world.enrich_here("prune", "--yes")
         assert "listings that are gone (left: a run is discovering)" in beside.stdout
         assert set(world.statuses()) == {"a", "b"}
-    done = world.enrich("prune", "--yes")
+    done = world.enrich_here("prune", "--yes")
     assert done.returncode == 0 and "deleted" in done.stdout
     assert set(world.statuses()) == {"a"}
 

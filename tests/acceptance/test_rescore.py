@@ -143,7 +143,7 @@ def test_a_backfill_of_another_bundle_fetches_only_photos_without_features(
 
 def test_a_backfill_of_another_bundle_begins_with_the_features(enriched: World, tmp_path: Path) -> None:
     enriched.fixed["bundle"] = other_heads(tmp_path / "other").folder
-    ended = enriched.enrich("backfill", "--stale-bundle")
+    ended = enriched.enrich_here("backfill", "--stale-bundle")
     assert ended.returncode == 0, ended.stderr
     assert enriched.requests() == 0
     assert f"rescored   {2 * LISTINGS} photos from kept features" in ended.stdout

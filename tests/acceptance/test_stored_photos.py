@@ -64,9 +64,9 @@ def test_a_missing_photo_costs_that_photo(world: World, put: Put) -> None:
 
 def test_check_samples_such_photos(world: World, put: Put) -> None:
     world.portal.add("house", [put("kitchen.jpg", draw_bytes("kitchen"))])
-    checked = world.enrich("check")
+    checked = world.enrich_here("check")
     assert checked.returncode == 0, checked.stdout
     assert "1 of 1 sampled photos fetched and decoded" in checked.stdout
-    refused = world.enrich("check", allowed_folders=(), allowed_stores=())
+    refused = world.enrich_here("check", allowed_folders=(), allowed_stores=())
     assert refused.returncode == 2 and "forbidden_address" in refused.stdout
     assert "ENRICH_ALLOWED_FOLDERS and ENRICH_ALLOWED_STORES" in refused.stdout.replace("\n", " ")

@@ -69,7 +69,7 @@ def test_a_server_that_is_not_who_it_should_be_is_refused(
         ("elasticsearch_url", "set ELASTICSEARCH_CA to its authority's certificate"),
     ):
         one = {name: other[name], "elasticsearch_ca": trusted}
-        done = world.enrich("run", **one)
+        done = world.enrich_here("run", **one)
         assert done.returncode == 2 and advice in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     assert world.statuses() == {}

@@ -1,9 +1,10 @@
 """The `enrich` command inside the test's process: for tests of many short commands, without the start-up."""
 
+import io
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from subprocess import CompletedProcess
 
 import pytest
@@ -30,19 +31,28 @@ def logging_restored() -> Iterator[None]:
         logging.captureWarnings(False)
 
 
+def command_here(environment: Mapping[str, str], *arguments: str) -> "CompletedProcess[str]":
+    """The command's end and output, run as from a shell with just this environment."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        logging_restored(),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        for name in set(os.environ) - set(environment):
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        code = guarded(app, arguments)
+    said = []
+    for stream in (out, err):
+        stream.seek(0)
+        said.append(stream.read())
+    return CompletedProcess(arguments, code, *said)
+
+
 @pytest.fixture
-def enrich_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Enrich:
-    """`enrich_here(environment, *arguments)`: as from a shell with just this environment."""
-
-    def enrich(environment: Mapping[str, str], *arguments: str) -> "CompletedProcess[str]":
-        with monkeypatch.context() as patch, logging_restored():
-            for name in set(os.environ) - set(environment):
-                patch.delenv(name)
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            capsys.readouterr()
-            code = guarded(app, arguments)
-            captured = capsys.readouterr()
-        return CompletedProcess(arguments, code, captured.out, captured.err)
-
-    return enrich
+def enrich_here() -> Enrich:
+    """`enrich_here(environment, *arguments)`."""
+    return command_here

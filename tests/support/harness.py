@@ -29,6 +29,7 @@ from jobs.run.publish import publish
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
+from tests.support.command import command_here
 from tests.support.elasticsearch import backend_of, client_of
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer
@@ -122,6 +123,10 @@ class World:
     def enrich(self, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """Run the `enrich` command to its end, whatever its exit code."""
         return self.script(ENRICH[-1], *arguments, **overrides)
+
+    def enrich_here(self, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
+        """The same inside this process, without the start-up: where only what it says and does is asked."""
+        return command_here(self.environment(**overrides), *arguments)
 
     def script(self, code: str, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """The same with Python code in the command's place, which may change things before it calls it."""
