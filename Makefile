@@ -21,9 +21,10 @@ demo-page: $(JOB)  ## the same homes in the page, at http://127.0.0.1:8080/ unti
 	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[web]'
 	$(BIN)/enrich demo --serve
 
+# Python keeps what it compiled, whatever the environment says: enrich is started some 200 times.
 test: check  ## every check, with real servers and a real browser
 	$(BIN)/python -m tools.browser
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(ALL)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
