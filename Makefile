@@ -24,7 +24,8 @@ demo-page: $(JOB)  ## the same homes in the page, at http://127.0.0.1:8080/ unti
 # Python keeps what it compiled, whatever the environment says: enrich is started some 200 times.
 test: check  ## every check, with real servers and a real browser
 	$(BIN)/python -m tools.browser
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest \
+	  --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(ALL)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

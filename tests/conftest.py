@@ -20,6 +20,25 @@ pytest_plugins = [
     "tests.faults.servers",
 ]
 
+LONGEST = (
+    "test_kills.py",
+    "test_ray.py",
+    "test_scheduler.py",
+    "test_reindex.py",
+    "test_fit_finetune.py",
+    "test_frozen.py",
+    "test_machine.py",
+    "test_quickstart.py",
+    "test_training_memory.py",
+    "test_lethal_photo.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes begin first: at the end one process would work, and the others wait for it."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     faults = parser.getgroup("tests/faults")
