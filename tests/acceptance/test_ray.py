@@ -299,11 +299,11 @@ def addresses(pid: int) -> set[str]:
     return found
 
 
-def test_the_error_budget_counts_for_the_whole_cluster(world: World, ray_folder: Path) -> None:
+def test_the_error_budget_counts_for_the_whole_cluster(world: World, cluster: Any) -> None:
     for number in range(75):
         for url in world.listing(f"{number:02}", *["kitchen"] * 4):
             world.photos.behave(url.removeprefix(world.photos.url("")), status(500))
-    done = world.enrich("backfill", "--ray", "local")
+    done = world.enrich("backfill", "--ray", cluster.address)
     assert done.returncode == 3 and "ENRICH_ERROR_BUDGET" in done.stderr, done.stderr
     assert set(world.statuses().values()) == {"pending"} and world.documents() == {}
     due = world.portal.execute(
@@ -350,11 +350,11 @@ def test_without_the_extra_it_says_what_to_install(world: World, monkeypatch: py
 
 
 def test_places_are_counted_beside_the_photos_that_a_cluster_scored(
-    world: World, ray_folder: Path, tmp_path: Path
+    world: World, cluster: Any, tmp_path: Path
 ) -> None:
     """The metrics' batch fill is the one by the other."""
     world.listing("house", "kitchen", "balcony")
     metrics = tmp_path / "enrich.prom"
-    assert on_ray(world, metrics_file=metrics)["ray"]["scored"] == 2
+    assert on_ray(world, cluster.address, metrics_file=metrics)["ray"]["scored"] == 2
     told = dict(line.split() for line in metrics.read_text().splitlines() if not line.startswith("#"))
     assert float(told["enrich_batch_places_total"]) >= float(told["enrich_photos_scored_total"]) == 2
