@@ -12,6 +12,22 @@ WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _NUMBERED = re.compile(r"(\*|[0-7])(?:-([0-7]))?(?:/([1-7]))?")
 
 
+class _Cron(CronTrigger):  # type: ignore[misc]
+    """APScheduler's, but that a day after one of 23 hours begins at midnight.
+
+    APScheduler adds 24 hours to find the next day. From a day on which clocks go forth that is past midnight:
+    a run at half past midnight was left out, and with it the week or month that it stood for.
+    """
+
+    def _increment_field_value(self, moment: datetime, number: int) -> tuple[datetime, int]:
+        later: datetime
+        later, changed = super()._increment_field_value(moment, number)
+        if changed <= self.FIELD_NAMES.index("day"):
+            by_the_clock, _ = super()._increment_field_value(moment.replace(tzinfo=UTC), number)
+            later = min(by_the_clock.replace(tzinfo=self.timezone), later, key=datetime.timestamp)
+        return later, changed
+
+
 def trigger(settings: Settings) -> CronTrigger:
     """The trigger of `ENRICH_CRON`: five fields, all of which have to match, or six with seconds first.
 
@@ -24,7 +40,7 @@ def trigger(settings: Settings) -> CronTrigger:
             raise ValueError(f"it has {len(fields)} fields")
         fields[-1] = ",".join(_weekdays(part) for part in fields[-1].split(","))
         names = ("second", "minute", "hour", "day", "month", "day_of_week")[-len(fields) :]
-        found = CronTrigger(**dict(zip(names, fields, strict=True)), timezone=settings.timezone)
+        found = _Cron(**dict(zip(names, fields, strict=True)), timezone=settings.timezone)
     except ValueError as error:
         raise SettingsError(
             f"ENRICH_CRON={settings.cron!r} cannot be read ({error}): write five cron fields such as "

@@ -173,6 +173,35 @@ def test_by_default_it_runs_once_a_night_also_when_the_clock_changes(start: date
     assert len(offsets) == 2, "the clock does change in these days"
 
 
+@pytest.mark.parametrize(
+    ("cron", "days", "expected"),
+    [
+        ("30 0 * * *", 4, "Sat 27, Sun 28, Mon 29, Tue 30"),
+        ("0 0 * * 1", 12, "Mon 29, Mon 05"),
+        ("0 0 1 * *", 40, "Thu 01, Sat 01"),
+        ("0 0 27,29 * *", 4, "Sat 27, Mon 29"),
+    ],
+)
+def test_no_night_is_left_out_after_the_day_in_which_clocks_go_forth(
+    cron: str, days: int, expected: str
+) -> None:
+    found = fires(cron, datetime(2027, 3, 27, tzinfo=STOCKHOLM), days)
+    assert ", ".join(fire.strftime("%a %d") for fire in found) == expected
+    assert {fire.hour for fire in found} == {0}
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Stockholm", "10-30"), ("Asia/Beirut", "10-29"), ("Asia/Beirut", "03-26")]
+)
+def test_half_hours_come_one_by_one_also_when_the_clock_changes_at_midnight(zone: str, day: str) -> None:
+    when = trigger(load_settings(cron="*/30 * * * *", timezone=zone))
+    moment = datetime.fromisoformat(f"2027-{day}").replace(tzinfo=UTC)
+    for _ in range(4 * 48):
+        fire = when.get_next_fire_time(None, moment).astimezone(UTC)
+        assert fire == moment
+        moment = fire + timedelta(minutes=30)
+
+
 def test_six_fields_begin_with_seconds() -> None:
     start = datetime(2026, 5, 1, tzinfo=STOCKHOLM)
     found = fires("*/30 0 4 * * mon", start, 7)
