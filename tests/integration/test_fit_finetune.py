@@ -1,6 +1,11 @@
 """`enrich-train fit --finetune top` on drawn photos: what is served is what learnt, nothing is done twice."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +17,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
 from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
+from tests.support.harness import until
 from training.data.labels import ROOMS
 from training.data.photos import load_photos
 from training.fit.multitask import site_fold
@@ -154,3 +160,45 @@ def test_shares_that_leave_nothing_to_learn_from_are_refused(photos_dir: Path, t
     options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *FINETUNE)
     code, said = run_fit(photos_dir, *options, "--share", "web_homes=0")
     assert code == 2 and "--share: nothing is left to learn from" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_finetunings_side_by_side_end_with_the_command_that_was_killed(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    program = (
+        "import sys\n"
+        "from functools import partial\n"
+        "from training.fit.multitask import _workers\n"
+        "with _workers(2) as run:\n"
+        "    run([partial(exec, sys.argv[1])] * 4)\n"
+    )
+    job = f"import os, time; open('{tmp_path}/' + str(os.getpid()), 'w').close(); time.sleep(600)"
+    fit = subprocess.Popen(
+        [sys.executable, "-c", program, job], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+    def at_work() -> list[int]:
+        started = (int(file.name) for file in tmp_path.iterdir())
+        return [pid for pid in started if _commandline(pid)]
+
+    try:
+        until(lambda: len(at_work()) == 2, "two are at work")
+        if number == signal.SIGINT:
+            os.killpg(fit.pid, number)  # as a terminal sends Ctrl-C
+        else:
+            fit.send_signal(number)
+        assert fit.wait(60) != 0
+        until(lambda: not at_work(), "all have ended", 20)
+    finally:
+        for pid in (fit.pid, *at_work()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _commandline(pid: int) -> bytes:
+    """Of a process that is there and has not ended; else nothing."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -4,9 +4,12 @@ The same folds are also evaluated with a frozen backbone, so that the card says 
 """
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -154,6 +157,15 @@ def _run(work: Sequence[Finetuning], jobs: int) -> list[Result]:
 def _alone() -> None:
     torch.set_num_threads(1)
     keep_memory()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else the pool takes Ctrl-C for how the job ended
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would learn to the end, beside the command that goes on, and stay."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def site_fold(photos: PhotoSet, names: Sequence[str], seed: int) -> NDArray[np.int64]:
