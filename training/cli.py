@@ -1,10 +1,12 @@
 """The `enrich-train` command: compare architectures, make and evaluate model bundles."""
 
+import sqlite3
 import sys
 
 import typer
 
-from enrich.errors import EnrichError
+from enrich.atomic import FULL
+from enrich.errors import EnrichError, OutageError
 
 try:
     from training.compare.command import compare_command
@@ -37,9 +39,22 @@ app.command("export")(export_command)
 
 
 def main() -> None:
-    """Run the command; a mistake ends in one line and its exit code."""
+    """Run the command; a mistake or a full disk ends in one line and its exit code."""
     try:
         app()
     except EnrichError as error:
         print(f"enrich-train: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except (OSError, sqlite3.OperationalError) as error:
+        if not _of_full_disk(error):
+            raise
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        told = f"the disk is full{where}: make room, and start the command again. What was saved is kept"
+        print(f"enrich-train: {told}", file=sys.stderr)  # noqa: T201
+        sys.exit(OutageError.exit_code)
+
+
+def _of_full_disk(error: OSError | sqlite3.OperationalError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return error.sqlite_errorcode == sqlite3.SQLITE_FULL

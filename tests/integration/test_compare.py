@@ -53,7 +53,7 @@ def dies(work, before):
 if place == "step":
     run.train_step = dies(run.train_step, lambda *_: None)
 else:
-    torch.save = dies(torch.save, lambda state, path: path.write_bytes(b"half a checkpoint"))
+    torch.save = dies(torch.save, lambda state, file: (file.write(b"half a checkpoint"), file.flush()))
 main()
 """
 
@@ -99,6 +99,23 @@ def test_killed_and_resumed_ends_as_undisturbed(prepared: Path, undisturbed: Pat
     for mode in MODES:
         names = {path.name for path in run_folder(out, mode).iterdir()}
         assert names - {".lock", "checkpoint.part"} == {RUN, BEST, PREDICTIONS}
+
+
+def test_a_disk_that_is_full_is_said_in_one_line_and_the_same_command_goes_on(
+    prepared: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "results"
+    folder = run_folder(out, MODES[0])
+    folder.mkdir(parents=True)
+    for name in (CHECKPOINT, BEST, PREDICTIONS, "../../epochs.csv", "../../runs.csv"):
+        file = folder / name
+        file.with_name(f".{file.name}.part").symlink_to("/dev/full")
+        code, said = run_train("compare", prepared, "--out", out, *OPTIONS, "--resume")
+        assert code == 3 and "Traceback" not in said
+        (line,) = [line for line in said.splitlines() if line.startswith("enrich-train: ")]
+        assert line.startswith("enrich-train: the disk is full") and "start the command again" in line
+    assert run_train("compare", prepared, "--out", out, *OPTIONS, "--resume")[0] == 0
+    assert_same(out, undisturbed)
 
 
 def assert_same(out: Path, other: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -490,3 +491,19 @@ def test_a_backbone_is_not_both_taken_as_it_is_and_finetuned(
         tmp_path, "--frozen-on", made[0].folder, "--finetune", "top", "--out", tmp_path / "new"
     )
     assert code == 2 and "--finetune and --frozen-on contradict each other" in said
+
+
+def test_a_disk_that_is_full_under_the_cached_features_is_said_in_one_line(
+    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def on_a_small_disk(path: Path) -> sqlite3.Connection:
+        store = connect(path)
+        store.execute("PRAGMA max_page_count = 4")
+        return store
+
+    monkeypatch.setattr(sqlite3, "connect", on_a_small_disk)
+    code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *UNTRAINED)
+    assert code == 3 and said.startswith("enrich-train: the disk is full") and len(said.splitlines()) == 1
+    assert not (tmp_path / "bundle").exists()

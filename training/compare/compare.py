@@ -162,7 +162,7 @@ def _keep_best(run: Run, folder: Path, prepared: Prepared) -> None:
     run.network.load_state_dict(best.learnt, strict=False)
     tensors = {name: t.cpu().contiguous() for name, t in run.network.exported(plan.key.task).items()}
     with new_file(folder / BEST) as part:
-        safetensors.torch.save_file(tensors, part)
+        part.write_bytes(safetensors.torch.save(tensors))
     told = prepared.of(plan.key.task, "val")[["path", "group", "label"]].rename(columns={"label": "truth"})
     shares = best.logits.double().softmax(1).numpy()
     told["predicted"] = [plan.classes[place] for place in shares.argmax(axis=1)]

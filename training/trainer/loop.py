@@ -86,5 +86,6 @@ def resume(learner: Learner, checkpoint: Path) -> None:
 
 
 def _save(learner: Learner, checkpoint: Path) -> None:
-    with new_file(checkpoint) as part:
-        torch.save({"identity": learner.identity, **learner.state()}, part)
+    # By the path, torch would say of a full disk that it met an unexpected position.
+    with new_file(checkpoint) as part, part.open("wb") as file:
+        torch.save({"identity": learner.identity, **learner.state()}, file)
