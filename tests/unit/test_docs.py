@@ -13,6 +13,7 @@ from enrich.model.bundle import load_bundle
 from enrich.records import PhotoStatus
 from enrich.settings import STARTER_BUNDLE, Settings, variable
 from jobs.cli.commands import app
+from tests.faults.test_images import BYTES_PER_PIXEL
 from training.cli import app as training_app
 
 
@@ -111,6 +112,15 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_operations_say_how_much_memory_a_picture_takes() -> None:
+    """As the decoder is held to, by `tests/faults/test_images.py`."""
+    page = " ".join((DOCS / "operations.md").read_text().split())
+    most, webp = BYTES_PER_PIXEL["png"], BYTES_PER_PIXEL["webp"]
+    assert BYTES_PER_PIXEL["jpg"] == most
+    assert f"at most {most} bytes per pixel, {webp} of a WebP" in page
+    assert f"a picture take {Settings.model_fields['max_pixels'].default * webp / 1e9:.1f} GB" in page
 
 
 def test_operations_name_every_status_and_tests_that_exist() -> None:
