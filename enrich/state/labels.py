@@ -6,7 +6,8 @@ person says of a listing is an override, see `overrides`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -24,7 +25,7 @@ _PUT = text("""
     WHERE (l.value, l.created_by) IS DISTINCT FROM (excluded.value, excluded.created_by)
 """)
 
-_OF = text("SELECT sha256, head, value, created_by FROM label WHERE sha256 = ANY(:shas)")
+_OF = text("SELECT sha256, head, value, created_by, created_at FROM label WHERE sha256 = ANY(:shas)")
 
 _DROP = text("DELETE FROM label WHERE sha256 = :sha256 AND head = :head")
 
@@ -85,6 +86,8 @@ class Label:
     head: str
     value: bool | str
     by: str | None = None
+    at: datetime | None = field(default=None, compare=False)
+    """When it was said; None: it is to be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from enrich.model.kind import WORDS
 from enrich.records import which_photo
 from enrich.state.exporting import scored_most
 from enrich.state.labels import Label, Labels, Place, Taught
+from enrich.state.overrides import Override
 from enrich.state.queue import complete_scores
 from jobs.labels.label_studio import interface, task
 from jobs.labels.photos import save_photos
@@ -44,9 +45,9 @@ class Exported:
 def export_manifest(records: Records, folder: Path) -> Exported:
     """Write `manifest.csv` for `enrich-train fit`: one row per photo that a person's word says something of.
 
-    What people said of a photo comes first. By `has_X=false`, no photo of the listing shows X; by
-    `has_X=true`, the one does that made the model say so, too. Its other photos stay unlabelled, because
-    nobody said which of them shows X.
+    What people said of a photo comes first, but for one that was said to show X before its listing was said
+    to lack it. By `has_X=false`, no photo of the listing shows X; by `has_X=true`, the one does that made the
+    model say so, too. Its other photos stay unlabelled, because nobody said which of them shows X.
 
     Raises:
         UsageError: the folder cannot be written to, or nothing that people said is about a photo.
@@ -136,7 +137,7 @@ def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Co
         given = labels.of(sorted({photo["sha256"] for listing in page for photo in listing.photos}))
         words = records.overrides.of([listing.id for listing in page])
         for listing in page:
-            said = {override.field: override.value for override in words.get(listing.id, ())}
+            said = {override.field: override for override in words.get(listing.id, ())}
             for photo in listing.photos:
                 cells = _cells(records.bundle.heads, listing, photo, said, given.get(photo["sha256"], {}))
                 if any(cells[head.name] != "" for head in records.bundle.heads):
@@ -144,7 +145,8 @@ def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Co
                     rows.setdefault(photo["sha256"], (place, cells))
             for head in records.bundle.heads:
                 shown = (rows[p["sha256"]][1][head.name] for p in listing.photos if p["sha256"] in rows)
-                if said.get(f"has_{head.name}") is True and 1 not in shown:
+                word = said.get(f"has_{head.name}")
+                if word and word.value is True and 1 not in shown:
                     unproven[head.name] += 1
     return rows, unproven
 
@@ -153,23 +155,29 @@ def _cells(
     heads: Sequence[Head],
     listing: Taught,
     photo: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: Mapping[str, Override],
     labels: Mapping[str, Label],
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"url": photo["url"]}
     answers = listing.answers.get(which_photo(photo), {})
     for head in heads:
-        field = head.rules.answer_field(head.name)
-        label = labels.get(head.name)
-        value = label.value if label else _learnt(head, listing, photo, said.get(field))
+        word, label = said.get(head.rules.answer_field(head.name)), labels.get(head.name)
+        if label and word and _taken_back(label, word):
+            label = None
+        value = label.value if label else _learnt(head, listing, photo, word.value if word else None)
         cells[head.name] = int(value) if isinstance(value, bool) else value
-        cells[f"person_{head.name}"] = _text(said[field]) if field in said else ""
+        cells[f"person_{head.name}"] = _text(word.value) if word else ""
         chance = answers.get(f"{head.name}_probability")
         kind = answers.get(f"{head.name}_type")
         cells[f"model_{head.name}"] = " ".join(
             str(part) for part in (kind, None if chance is None else round(chance, 4)) if part is not None
         )
     return cells
+
+
+def _taken_back(label: Label, word: Override) -> bool:
+    """Whether a photo was said to show what its listing was said to lack since."""
+    return label.value is True and word.value is False and label.at is not None and word.at > label.at
 
 
 def _learnt(head: Head, listing: Taught, photo: Mapping[str, Any], said: Any) -> bool | str:

@@ -67,6 +67,19 @@ def test_overrides_become_labels_of_the_photos_they_are_about(enriched: World, t
     assert rows["b", "0"]["model_room"].startswith("bathroom ")
 
 
+def test_a_photo_said_to_show_it_does_not_once_its_listing_is_said_to_lack_it(
+    enriched: World, tmp_path: Path
+) -> None:
+    for word in (("has_balcony=true", "--photo", "2"), ("has_balcony=false",)):
+        assert enriched.enrich("override", "a", *word, "--by", "ann").returncode == 0
+    _, rows = manifest(enriched, tmp_path / "out")
+    assert {place: row["balcony"] for place, row in rows.items()} == {("a", str(n)): "0" for n in range(3)}
+
+    imported(enriched, tmp_path / "t.csv", "listing_id,position,balcony\na,1,1\n", "eve")
+    _, rows = manifest(enriched, tmp_path / "out")
+    assert [rows["a", str(n)]["balcony"] for n in range(3)] == ["0", "1", "0"], "the later word of a photo"
+
+
 def test_of_photos_at_one_position_each_has_its_own_label_and_answers(
     enriched: World, tmp_path: Path
 ) -> None:
