@@ -507,3 +507,15 @@ def test_a_disk_that_is_full_under_the_cached_features_is_said_in_one_line(
     code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *UNTRAINED)
     assert code == 3 and said.startswith("enrich-train: the disk is full") and len(said.splitlines()) == 1
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(("card", "reason"), [("file/card.md", "File exists"), ("folder", "Is a directory")])
+def test_a_model_card_that_cannot_be_written_is_refused_before_the_bundle_is_made(
+    card: str, reason: str, photos_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    where = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", "--card", tmp_path / card)
+    code, said = run_fit(photos_dir, *where, *UNTRAINED)
+    assert (code, said) == (2, f"enrich-train: {tmp_path / card} cannot be written: {reason}\n")
+    assert not (tmp_path / "bundle").exists()

@@ -7,6 +7,7 @@ Every figure is read from the manifest, so that the card cannot say more than th
 from pathlib import Path
 from typing import Any
 
+from enrich.atomic import writing
 from enrich.model.bundle import Bundle
 from enrich.model.head import least_backing
 from training.fit.curves import draw_thresholds
@@ -14,6 +15,20 @@ from training.markdown import number, page
 from training.thresholds.rules import FEWEST_HOMES
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
+
+
+def check_card(path: Path) -> None:
+    """Refuse a place where no model card can be written.
+
+    Raises:
+        UsageError: it is one.
+    """
+    with writing(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        path.open("a").close()
+        if not there:
+            path.unlink()
 
 
 def write_card(bundle: Bundle, path: Path) -> None:

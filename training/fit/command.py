@@ -12,7 +12,7 @@ from enrich.model.torch_engine import find_device
 from training.data.decide import MOST_SEED
 from training.data.labels import pairs
 from training.evaluate.faster import FASTER, named, offered
-from training.fit.card import write_card
+from training.fit.card import check_card, write_card
 from training.fit.fit import fit
 from training.fit.options import FitOptions
 from training.models.features import VIEWS
@@ -101,6 +101,8 @@ def fit_command(
     card: Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")] = None,
 ) -> None:
     """Fit one backbone for all heads, choose thresholds on held-out homes, write the bundle."""
+    if card is not None:
+        check_card(card)  # before hours are spent
     bundle = fit(
         FitOptions(
             photos=photos,
