@@ -13,7 +13,7 @@ from enrich.model.head import Head
 from enrich.model.kind import Overridable
 from enrich.settings import Settings
 from enrich.state.overrides import Said
-from jobs.tables import read_table
+from jobs.tables import read_table, refuse_nul
 
 
 def person(given: str | None, settings: Settings) -> str | None:
@@ -30,12 +30,13 @@ def read_ids(path: Path | None) -> tuple[str, ...] | None:
     """The ids in a file (- is stdin), one a line, each once.
 
     Raises:
-        UsageError: the file cannot be read or holds no id.
+        UsageError: the file cannot be read, holds no id, or NUL characters.
     """
     if path is None:
         return None
     with reading(f"--ids {path}:"):
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+    refuse_nul(text, f"--ids {path}")
     ids = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not ids:
         raise UsageError(f"--ids {path}: holds no id; write one a line")

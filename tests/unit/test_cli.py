@@ -385,7 +385,7 @@ def test_ids_are_read_one_a_line_each_once(tmp_path: Path) -> None:
     assert read_ids(None) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", "a\nb".encode("utf-16-le")])
 def test_a_file_without_ids_is_wrong_usage(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "ids"
     file.write_bytes(content)
@@ -457,6 +457,13 @@ def test_a_quotation_mark_that_is_not_closed_takes_no_lines_of_a_table_along(
     more = "8,has_balcony,true,\n" * lines
     table.write_text(f'listing_id,field,value,note\n7,has_balcony,false,"no railing\n{more}')
     with pytest.raises(UsageError, match=r"said.csv, line \d+: .*a quotation mark that is not closed"):
+        read_said(table, HEADS, "ann")
+
+
+def test_a_table_in_utf_16_is_wrong_usage(tmp_path: Path) -> None:
+    table = tmp_path / "said.csv"
+    table.write_bytes("listing_id,field,value\n7,has_balcony,true\n".encode("utf-16-le"))
+    with pytest.raises(UsageError, match=r"said.csv: holds NUL characters.*save it as UTF-8"):
         read_said(table, HEADS, "ann")
 
 
