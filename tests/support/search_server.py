@@ -11,12 +11,14 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 VERSIONS = ("9.2.0", "8.19.21")
 OPENSEARCH = ("opensearch-3.8.0", "opensearch-2.19.6")
 UNPRIVILEGED = 65534  # these servers refuse to run as root
 START_SECONDS = 120
+OTHERS_SECONDS = 1800  # for which others may need a server whose process has no test left
 JAVA_OPTS = "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1"  # compiled fully, they start for half as long again
 TRIES = 3  # at fetching a server
 
@@ -148,7 +150,8 @@ class ElasticsearchServer:
         """Wait until the others that hold it let go, and remove the data."""
         self.let_go()
         if self._process is not None:
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(OTHERS_SECONDS)
         self.close()
 
     def _gone(self) -> None:
