@@ -193,7 +193,7 @@ def bytes_of_state(listings: int, photos: int) -> None:
         database = Database(url)
         state = Listings(database, lease_seconds=86_400, max_attempts=5)
         for claim in list(claims(state)):
-            assert state.complete(with_scores_of(bundle, result(claim, photos, 0), random))
+            assert state.complete([with_scores_of(bundle, result(claim, photos, 0), random)])
         execute(url, "ANALYZE")
         per = {
             "photo": photos,
