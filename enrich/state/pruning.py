@@ -9,8 +9,9 @@ anything: what a run comes to need meanwhile is written, or fetched and scored, 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from enrich.state.database import Database
 from enrich.state.schema import SCHEMA, metadata
@@ -137,8 +138,10 @@ class Pruning:
             for batch in streaming.execute(found, self._given).mappings().partitions(BATCH):
                 if stopping():
                     break
-                rows = json.dumps([dict(row) for row in batch])
-                deleted += self._database.execute(delete, **self._given, rows=rows)
+                deleted += self._delete(delete, [dict(row) for row in batch])
 
         self._database.run(work)
         return deleted
+
+    def _delete(self, statement: TextClause, rows: Sequence[dict[str, Any]]) -> int:
+        return self._database.execute(statement, **self._given, rows=json.dumps(rows))

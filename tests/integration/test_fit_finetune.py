@@ -169,9 +169,9 @@ def test_finetunings_side_by_side_end_with_the_command_that_was_killed(
     program = (
         "import sys\n"
         "from functools import partial\n"
-        "from training.fit.multitask import _workers\n"
-        "with _workers(2) as run:\n"
-        "    run([partial(exec, sys.argv[1])] * 4)\n"
+        "from training.fit.multitask import _run\n"
+        "if __name__ == '__main__':\n"
+        "    _run([partial(exec, sys.argv[1])] * 4, 2)\n"
     )
     job = f"import os, time; open('{tmp_path}/' + str(os.getpid()), 'w').close(); time.sleep(600)"
     fit = subprocess.Popen(

@@ -4,6 +4,7 @@ The same folds are also evaluated with a frozen backbone, so that the card says 
 """
 
 import multiprocessing
+import operator
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -151,7 +152,7 @@ def _run(work: Sequence[Finetuning], jobs: int) -> list[Result]:
         return [one() for one in work]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_alone) as pool:
-        return list(pool.map(Finetuning.__call__, work))
+        return list(pool.map(operator.call, work))
 
 
 def _alone() -> None:
