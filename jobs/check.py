@@ -135,8 +135,7 @@ class _Checks:
             raise _Needs("the database")
         state, _ = self._databases
         check_schema(state)
-        given = {"tables": sorted(metadata.tables), "schema": SCHEMA}
-        if lacking := state.run(lambda connection: connection.scalars(_LACKING, given).all()):
+        if lacking := state.scalars(_LACKING, tables=sorted(metadata.tables), schema=SCHEMA):
             raise SchemaError(
                 f"privileges are missing: {', '.join(lacking)}. GRANT them, see docs/database.md"
             )
@@ -206,7 +205,7 @@ class _Checks:
 
 
 def _check_writable(database: Database) -> None:
-    found = database.run(lambda connection: connection.execute(_WRITABLE).one())
+    (found,) = database.rows(_WRITABLE)
     if found.standby or found.read_only == "on":
         why = "it is a standby" if found.standby else "default_transaction_read_only is on"
         raise SourceError(
@@ -218,7 +217,7 @@ def _check_writable(database: Database) -> None:
 def _describe(database: Database, name: str) -> str:
     """Server, user and clock."""
     asked = datetime.now(UTC)
-    version, user, called, now = database.run(lambda connection: connection.execute(_SERVER).one())
+    ((version, user, called, now),) = database.rows(_SERVER)
     answered = datetime.now(UTC)
     apart = max((asked - now).total_seconds(), (now - answered).total_seconds(), 0.0)
     clock = "clocks agree" if apart < CLOCK_SECONDS else f"its clock is {apart:.0f} s off ours"

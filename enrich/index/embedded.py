@@ -110,9 +110,7 @@ class EmbeddedIndex:
         return self.prepare()
 
     def check(self) -> list[str]:
-        count = self._database.run(
-            lambda connection: connection.scalar(_TOTAL, {"index": self._alias, "asked": "[]"})
-        )
+        count = self._database.scalar(_TOTAL, index=self._alias, asked="[]")
         return [f"embedded in Postgres as {self._alias} with {count} documents"]
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
@@ -148,19 +146,14 @@ class EmbeddedIndex:
         return iter(())
 
     def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        given = {"index": self._alias, "ids": list(ids)}
-        rows = self._database.run(lambda connection: connection.execute(_DOCUMENTS, given).all())
+        rows = self._database.rows(_DOCUMENTS, index=self._alias, ids=list(ids))
         return {row.id: row.document for row in rows}
 
     def ids(self) -> Iterator[Sequence[str]]:
         after = ""
-        while ids := self._page(after):
+        while ids := self._database.scalars(_IDS, index=self._alias, after=after, limit=PAGE):
             yield ids
             after = ids[-1]
-
-    def _page(self, after: str) -> Sequence[str]:
-        given = {"index": self._alias, "after": after, "limit": PAGE}
-        return self._database.run(lambda connection: connection.scalars(_IDS, given).all())
 
     def search(self, query: Query) -> Hits:
         given = {
@@ -184,7 +177,7 @@ class EmbeddedIndex:
             "asked": json.dumps(self._asked(query)),
             "counted": json.dumps([{"field": field, "kind": kind} for field, kind in kinds.items()]),
         }
-        rows = self._database.run(lambda connection: connection.execute(_FACETS, given).all())
+        rows = self._database.rows(_FACETS, **given)
         bounds = {row.field: (row.least, row.most) for row in rows if kinds[row.field] == "number"}
         counts = [(row.field, row.value, row.documents) for row in rows]
         return facets(self._heads, kinds, counts, bounds)

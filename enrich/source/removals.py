@@ -133,7 +133,7 @@ class Removals:
 
     def count(self, losses: Losses) -> None:
         """Count what is staged into `losses`."""
-        found = self._state.run(lambda state: state.execute(_COUNT, self._run).one())
+        (found,) = self._state.rows(_COUNT, **self._run)
         losses.removed, losses.leaving, losses.emptied, losses.documents = found
 
     def remove(self) -> None:
@@ -144,7 +144,7 @@ class Removals:
     def staged(self, *, emptied: bool) -> Iterator[list[str]]:
         """The listings that are missing, or those that lost all their photos, in chunks."""
         given = self._run | {"emptied": emptied, "after": "", "chunk": CHUNK}
-        while ids := self._state.run(lambda state: list(state.execute(_STAGED, given).scalars())):
+        while ids := self._state.scalars(_STAGED, **given):
             yield ids
             given["after"] = ids[-1]
 
