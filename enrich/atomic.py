@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from enrich.errors import UsageError
+from enrich.errors import OutageError, UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """How the system says that a disk is full, or one's share of it."""
+
+
+def no_room(reason: str, file: str | None) -> OutageError:
+    """How a command ends whose disk is full; `file`: where that was met, if it is known."""
+    where = f" ({file})" if file else ""
+    return OutageError(f"{reason}{where}: make room, and start the command again. What was saved is kept")
 
 
 @contextmanager

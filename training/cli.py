@@ -5,8 +5,8 @@ import sys
 
 import typer
 
-from enrich.atomic import FULL
-from enrich.errors import EnrichError, OutageError
+from enrich.atomic import FULL, no_room
+from enrich.errors import EnrichError
 
 try:
     from training.compare.command import compare_command
@@ -42,16 +42,15 @@ def main() -> None:
     """Run the command; a mistake or a full disk ends in one line and its exit code."""
     try:
         app()
+        return
     except EnrichError as error:
-        print(f"enrich-train: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        ended = error
     except (OSError, sqlite3.OperationalError) as error:
         if not _of_full_disk(error):
             raise
-        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        told = f"the disk is full{where}: make room, and start the command again. What was saved is kept"
-        print(f"enrich-train: {told}", file=sys.stderr)  # noqa: T201
-        sys.exit(OutageError.exit_code)
+        ended = no_room("the disk is full", error.filename if isinstance(error, OSError) else None)
+    print(f"enrich-train: {ended}", file=sys.stderr)  # noqa: T201
+    sys.exit(ended.exit_code)
 
 
 def _of_full_disk(error: OSError | sqlite3.OperationalError) -> bool:

@@ -15,7 +15,7 @@ import psycopg2
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from enrich.atomic import FULL
+from enrich.atomic import FULL, no_room
 from enrich.errors import EnrichError, OutageError, SignalError, UsageError
 from enrich.index.protocol import IndexUnavailable
 from enrich.state.database import one_line, passing, sqlstate
@@ -64,9 +64,9 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
-            where = f" ({error.filename})" if error.filename else ""
-            say(f"{error.strerror}{where}: make room, and start the command again. What was saved is kept")
-            return OutageError.exit_code
+            ended = no_room(error.strerror or "the disk is full", error.filename)
+            say(str(ended))
+            return ended.exit_code
         if (code := _usage(error, say)) is not None:
             return code
         return _bug(error, say, redact)
