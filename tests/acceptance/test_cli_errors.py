@@ -15,13 +15,11 @@ import pytest
 
 from enrich.state.database import parse_url
 from enrich.state.schema import metadata
-from tests.support.command import Enrich, enrich_here
+from tests.support.command import enrich_here
 from tests.support.harness import World, until
 from tests.support.messages import faults
 from tests.support.photo_server import hang
 from tests.support.postgres import PostgresServer
-
-__all__ = ["enrich_here"]  # a fixture
 
 PASSWORD = "pa55-w0rd!"
 NEVER = ("pa55-w0rd", "pa55%2Dw0rd", "Traceback")
@@ -144,43 +142,40 @@ def everything(world: World) -> Any:
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line_that_says_what_to_do_and_check_finds_it_without_writing(
-    name: str, secretive: World, enrich_here: Enrich, tmp_path: Path
+    name: str, secretive: World, tmp_path: Path
 ) -> None:
     make, says = MISTAKES[name]
     secretive.listing("1", "kitchen")
-    assert_told(secretive, enrich_here, make(secretive, tmp_path), says)
+    assert_told(secretive, make(secretive, tmp_path), says)
 
 
 class Website(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
-def test_a_web_server_is_not_taken_for_an_index(
-    secretive: World, enrich_here: Enrich, tmp_path: Path
-) -> None:
+def test_a_web_server_is_not_taken_for_an_index(secretive: World, tmp_path: Path) -> None:
     (tmp_path / secretive.index).write_text("<p>Welcome")
     handler = partial(Website, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         overrides = {"elasticsearch_url": f"http://127.0.0.1:{server.server_port}"}
-        assert_told(secretive, enrich_here, overrides, ("not Elasticsearch", "ELASTICSEARCH_URL"))
+        assert_told(secretive, overrides, ("not Elasticsearch", "ELASTICSEARCH_URL"))
         server.shutdown()
         thread.join()
 
 
-def assert_told(world: World, enrich: Enrich, overrides: dict[str, Any], says: tuple[str, ...]) -> None:
+def assert_told(world: World, overrides: dict[str, Any], says: tuple[str, ...]) -> None:
     """`enrich run` and `enrich check` both say it and write nothing."""
-    environment = world.environment(**overrides)
     before = everything(world)
-    ran = enrich(environment, "run")
+    ran = world.enrich_here("run", **overrides)
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
     assert ran.stderr.startswith("enrich: ") and ran.stderr.count("\n") == 1, ran.stderr
     assert all(part in ran.stderr for part in says), ran.stderr
     assert faults(ran.stderr.removeprefix("enrich: ").rstrip("\n")) == [], ran.stderr
     assert everything(world) == before
 
-    checked = enrich(environment, "check")
+    checked = world.enrich_here("check", **overrides)
     assert checked.returncode == 2, checked.stdout
     complaint = "".join(line for line in checked.stdout.splitlines() if line.startswith("✗"))
     assert all(part in (complaint or checked.stderr) for part in says), checked.stdout
@@ -191,7 +186,7 @@ def assert_told(world: World, enrich: Enrich, overrides: dict[str, Any], says: t
 
 
 def test_a_wrong_password_is_one_line_without_the_password(
-    secretive: World, enrich_here: Enrich, locked_server: PostgresServer
+    secretive: World, locked_server: PostgresServer
 ) -> None:
     url = parse_url(locked_server.url).set(username="locked", password=PASSWORD)
     environment = secretive.environment(database_url=text_of(url))
@@ -202,7 +197,7 @@ def test_a_wrong_password_is_one_line_without_the_password(
         assert not any(part in done.stdout + done.stderr for part in NEVER)
 
 
-def test_privileges_that_are_missing_are_named(world: World, enrich_here: Enrich) -> None:
+def test_privileges_that_are_missing_are_named(world: World) -> None:
     role = f"reader_{parse_url(world.portal.url).database}"
     world.listing("1", "kitchen")
     world.portal.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
@@ -223,9 +218,7 @@ def test_privileges_that_are_missing_are_named(world: World, enrich_here: Enrich
         world.portal.execute(f"DROP ROLE {role}")
 
 
-def test_an_index_that_is_not_there_is_an_outage_and_check_and_search_say_so(
-    secretive: World, enrich_here: Enrich
-) -> None:
+def test_an_index_that_is_not_there_is_an_outage_and_check_and_search_say_so(secretive: World) -> None:
     secretive.listing("1", "kitchen")
     nowhere = secretive.environment(elasticsearch_url="http://127.0.0.1:1", outage_seconds=1)
     for command, code in (("run", 3), ("search", 3), ("check", 2)):
@@ -235,54 +228,54 @@ def test_an_index_that_is_not_there_is_an_outage_and_check_and_search_say_so(
         assert "no connection to http://127.0.0.1:1: Connection refused" in said
         assert PASSWORD not in ended.stdout + ended.stderr
     assert secretive.portal.state("1").status == "done", "enriched all the same"
-    assert enrich_here(secretive.environment(), "publish").returncode == 0
+    assert secretive.enrich_here("publish").returncode == 0
     assert secretive.documents().keys() == {"1"}
 
 
-def test_check_makes_every_check_that_it_can_though_others_fail(world: World, enrich_here: Enrich) -> None:
+def test_check_makes_every_check_that_it_can_though_others_fail(world: World) -> None:
     world.listing("1", "kitchen")
     not_migrated(world, Path())
-    checked = enrich_here(world.environment(elasticsearch_url="http://127.0.0.1:1"), "check")
+    checked = world.enrich_here("check", elasticsearch_url="http://127.0.0.1:1")
     signs = {line.split()[1]: line[0] for line in checked.stdout.splitlines() if line[0] in "✓✗-"}
     assert signs == {
         "bundle": "✓", "database": "✓", "schema": "✗", "tables": "✓", "index": "✗", "photos": "✓"
     }  # fmt: skip
 
 
-def test_check_of_a_world_in_order_is_content_and_writes_nothing(world: World, enrich_here: Enrich) -> None:
+def test_check_of_a_world_in_order_is_content_and_writes_nothing(world: World) -> None:
     for number in range(12):
         world.listing(str(number), "kitchen")
     before = everything(world)
-    checked = enrich_here(world.environment(), "check")
+    checked = world.enrich_here("check")
     assert checked.returncode == 0, checked.stdout
     assert "10 of 10 sampled photos fetched and decoded" in checked.stdout and "all is well" in checked.stdout
     assert world.requests() == 10
     assert everything(world) == before == (dict.fromkeys(metadata.tables, 0), [])
 
 
-def test_check_says_when_photo_hosts_may_not_be_asked(world: World, enrich_here: Enrich) -> None:
+def test_check_says_when_photo_hosts_may_not_be_asked(world: World) -> None:
     world.listing("1", "kitchen")
-    checked = enrich_here(world.environment(allowed_private_hosts=()), "check")
+    checked = world.enrich_here("check", allowed_private_hosts=())
     assert checked.returncode == 2
     assert "forbidden_address" in checked.stdout and "ENRICH_ALLOWED_PRIVATE_HOSTS" in checked.stdout
     assert world.requests() == 0
 
 
-def test_check_tolerates_a_photo_that_is_broken(world: World, enrich_here: Enrich) -> None:
+def test_check_tolerates_a_photo_that_is_broken(world: World) -> None:
     for number in range(9):
         world.listing(str(number), "kitchen")
     world.portal.add("9", [world.photos.add("/broken.jpg", b"not a picture")])
-    checked = enrich_here(world.environment(), "check")
+    checked = world.enrich_here("check")
     assert checked.returncode == 0, checked.stdout
     assert "9 of 10 sampled photos" in checked.stdout and "unsupported_format" in checked.stdout
 
 
-def test_another_run_under_way_is_exit_75(world: World, enrich_here: Enrich) -> None:
+def test_another_run_under_way_is_exit_75(world: World) -> None:
     world.portal.execute(
         "INSERT INTO enrichment.lock VALUES"
         " ('discover', 'elsewhere:1', gen_random_uuid(), now() + interval '1 hour')"
     )
-    done = enrich_here(world.environment(), "run")
+    done = world.enrich_here("run")
     assert done.returncode == 75 and "elsewhere:1" in done.stderr
     assert done.stderr.startswith("enrich: ") and done.stderr.count("\n") == 1
 

@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 
 from tests.support.bundles import binary_head, make_bundle, room_head
-from tests.support.command import Enrich, enrich_here
+from tests.support.command import enrich_here
 from tests.support.harness import World
 from tests.support.photo_server import FINE, status
-
-__all__ = ["enrich_here"]  # a fixture
 
 Command = Callable[..., Any]
 
 
 @pytest.fixture
-def enrich(world: World, enrich_here: Enrich) -> Command:
+def enrich(world: World) -> Command:
     """Run a command that succeeds: what it printed, parsed where --json was asked for."""
     world.listing("1", "balcony", "kitchen", city="Solna", price=100)
     world.listing("2", "fireplace", "kitchen", "bathroom", city="Solna", price=200)
@@ -26,7 +24,7 @@ def enrich(world: World, enrich_here: Enrich) -> Command:
     world.listing("4", "bedroom", city="Lund", price=400)
 
     def run(*arguments: str, code: int = 0) -> Any:
-        done = enrich_here(world.environment(), *arguments)
+        done = world.enrich_here(*arguments)
         assert done.returncode == code, done.stdout + done.stderr
         if code == 2:
             return done.stderr
@@ -130,7 +128,7 @@ def test_status_counts_listings_documents_and_runs(enrich: Command, world: World
 
 
 def test_a_bundle_says_its_limits_once_a_run_and_what_backs_its_precision(
-    enrich: Command, enrich_here: Enrich, world: World, tmp_path: Path
+    enrich: Command, world: World, tmp_path: Path
 ) -> None:
     heads = [binary_head("balcony"), binary_head("fireplace"), room_head()]
     heads[0]["metrics"] = {"true": {"basis": "estimate"}}

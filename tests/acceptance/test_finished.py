@@ -11,11 +11,9 @@ from pydantic import SecretStr
 
 from enrich.errors import ErrorBudgetError
 from tests.support.bundles import draw_bytes
-from tests.support.command import Enrich, enrich_here
+from tests.support.command import enrich_here
 from tests.support.harness import World
 from tests.support.photo_server import status
-
-__all__ = ["enrich_here"]  # a fixture
 
 HOMES = 60
 
@@ -54,9 +52,7 @@ def test_a_night_like_the_others_is_no_news(after_a_month: World) -> None:
     assert (balcony["value"], balcony["of"], balcony["usual"]) == (round(13 / HOMES, 4), HOMES, 0.2)
 
 
-def test_a_night_in_which_all_homes_have_a_balcony_is_a_warning(
-    after_a_month: World, enrich_here: Enrich
-) -> None:
+def test_a_night_in_which_all_homes_have_a_balcony_is_a_warning(after_a_month: World) -> None:
     add_homes(after_a_month, "balcony", HOMES)
     environment = after_a_month.environment()
     done = enrich_here(environment, "run")
@@ -127,7 +123,7 @@ def test_a_hook_that_fails_does_not_lose_the_run(world: World, caplog: pytest.Lo
     assert world.portal.execute("SELECT exit_code FROM enrichment.run") == [(0,)]
 
 
-def test_the_hook_is_not_shown(world: World, enrich_here: Enrich) -> None:
+def test_the_hook_is_not_shown(world: World) -> None:
     given = {**world.environment(), "ENRICH_ON_FINISH": "https://hooks.example/t0ken"}
     shown = enrich_here(given, "settings", "--json").stdout
     assert "ENRICH_ON_FINISH" in shown and "t0ken" not in shown

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import Enrich, enrich_here
+from tests.support.command import enrich_here
 from tests.support.harness import World
-
-__all__ = ["enrich_here"]  # a fixture
 
 NOWHERE = "http://127.0.0.1:1"
 COMMANDS = (
@@ -18,29 +16,29 @@ COMMANDS = (
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
 def test_a_forgotten_database_url_is_one_line_that_says_what_to_set(
-    world: World, enrich_here: Enrich, tmp_path: Path, arguments: list[str]
+    world: World, tmp_path: Path, arguments: list[str]
 ) -> None:
-    done = enrich_here(world.environment(database_url=None, home=tmp_path / "home"), *arguments)
+    done = world.enrich_here(*arguments, database_url=None, home=tmp_path / "home")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("enrich: DATABASE_URL is not set: ") and done.stderr.count("\n") == 1
     assert "ENRICH_EMBEDDED=true" in done.stderr
     assert not (tmp_path / "home").exists(), "nothing is started"
 
 
-def test_check_says_it_too(world: World, enrich_here: Enrich) -> None:
-    done = enrich_here(world.environment(database_url=None), "check")
+def test_check_says_it_too(world: World) -> None:
+    done = world.enrich_here("check", database_url=None)
     assert done.returncode == 2 and "✗ database  DATABASE_URL is not set" in done.stdout
 
 
-def test_migrate_names_its_database_and_no_password(world: World, enrich_here: Enrich) -> None:
-    done = enrich_here(world.environment(), "migrate")
+def test_migrate_names_its_database_and_no_password(world: World) -> None:
+    done = world.enrich_here("migrate")
     assert done.returncode == 0
     assert f"database {world.portal.engine.url.database} is at version" in done.stdout
     assert "://" not in done.stdout
 
 
 def test_documents_that_stay_in_postgres_are_announced_once_by_commands_that_run_or_search(
-    world: World, enrich_here: Enrich
+    world: World,
 ) -> None:
     world.listing("1", "kitchen")
     environment = world.environment(elasticsearch_url=None)
@@ -49,13 +47,11 @@ def test_documents_that_stay_in_postgres_are_announced_once_by_commands_that_run
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("ELASTICSEARCH_URL is not set: documents stay in") == 1
     assert enrich_here(environment, "status").stderr == ""
-    assert "ELASTICSEARCH_URL" not in enrich_here(world.environment(), "run").stderr
+    assert "ELASTICSEARCH_URL" not in world.enrich_here("run").stderr
 
 
 @pytest.mark.parametrize("url", [NOWHERE, "me:secret@elsewhere"])
-def test_what_is_known_of_listings_is_told_and_changed_without_an_index(
-    world: World, enrich_here: Enrich, url: str
-) -> None:
+def test_what_is_known_of_listings_is_told_and_changed_without_an_index(world: World, url: str) -> None:
     world.listing("1", "balcony")
     world.run()
     environment = world.environment(elasticsearch_url=url)
@@ -66,7 +62,7 @@ def test_what_is_known_of_listings_is_told_and_changed_without_an_index(
         assert done.returncode == 0, (arguments, done.stderr)
 
 
-def test_a_misspelt_setting_is_warned_of_and_shown(world: World, enrich_here: Enrich) -> None:
+def test_a_misspelt_setting_is_warned_of_and_shown(world: World) -> None:
     environment = {**world.environment(), "ENRICH_BUNDEL": "x"}
     for command in ("settings", "check", "status"):
         done = enrich_here(environment, command)
@@ -90,7 +86,7 @@ UUID = "0b5c1f6e-2d9b-4a53-9c3e-0a1b2c3d4e5f"
     ],
 )
 def test_an_id_is_found_in_any_of_its_spellings(
-    world: World, enrich_here: Enrich, tmp_path: Path, kind: str, id: str, typed: str
+    world: World, tmp_path: Path, kind: str, id: str, typed: str
 ) -> None:
     url = world.photo("balcony", 1)
     world.portal.execute(f"ALTER TABLE listings ALTER id TYPE {kind} USING id::{kind}")
@@ -110,13 +106,11 @@ def test_an_id_is_found_in_any_of_its_spellings(
     assert world.documents()[id]["has_balcony"] is False
 
 
-def test_an_id_that_is_text_is_taken_exactly_and_one_in_other_letters_is_named(
-    world: World, enrich_here: Enrich
-) -> None:
+def test_an_id_that_is_text_is_taken_exactly_and_one_in_other_letters_is_named(world: World) -> None:
     world.listing("Sol-1", "kitchen")
     world.run()
     for arguments in (["show", "SOL-1"], ["retry", "SOL-1"], ["override", "SOL-1", "has_balcony=true"]):
-        done = enrich_here(world.environment(), *arguments)
+        done = world.enrich_here(*arguments)
         assert done.returncode == 2
         assert "no listing 'SOL-1' is known, but 'Sol-1' is" in done.stderr
-    assert "run `enrich run`" in enrich_here(world.environment(), "show", "other").stderr
+    assert "run `enrich run`" in world.enrich_here("show", "other").stderr

@@ -8,10 +8,7 @@ import pytest
 
 from enrich.errors import FlipLimitError, UsageError
 from tests.support.bundles import binary_head, make_bundle, room_head
-from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
-
-__all__ = ["enrich_here"]  # a fixture
 
 STRICT = {"true": 0.999999, "false": 0.1}
 
@@ -199,9 +196,9 @@ def test_a_bound_that_makes_no_sense_is_said(world: World, options: dict[str, An
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused_before_anything_is_done(
-    enriched: World, stricter: Path, enrich_here: Enrich, options: list[str], message: str
+    enriched: World, stricter: Path, options: list[str], message: str
 ) -> None:
     enriched.fixed["bundle"] = stricter
-    refused = enrich_here(enriched.environment(), "backfill", "--stale-bundle", *options)
+    refused = enriched.enrich_here("backfill", "--stale-bundle", *options)
     assert refused.returncode == 2 and message in refused.stderr
     assert enriched.portal.execute("SELECT FROM enrichment.backfill") == []

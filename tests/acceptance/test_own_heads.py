@@ -13,13 +13,10 @@ import pytest
 
 from enrich.model.bundle import load_bundle
 from tests.support.bundles import binary_head, bundle_with, make_bundle
-from tests.support.command import Enrich, enrich_here
 from tests.support.evaluating import OTHER, home_rows, run_train
 from tests.support.evaluating import draw_homes as draw_plain_homes
 from tests.support.fitting import HOMES, condition, draw_homes, fitted, seaview
 from tests.support.harness import World
-
-__all__ = ["enrich_here"]  # a fixture
 
 CONDITION = {
     "name": "condition",
@@ -44,9 +41,9 @@ def portal(world: World, tmp_path: Path) -> World:
     return world
 
 
-def test_they_go_through_every_command(portal: World, enrich_here: Enrich, tmp_path: Path) -> None:
+def test_they_go_through_every_command(portal: World, tmp_path: Path) -> None:
     def said(*arguments: str) -> str:
-        done = enrich_here(portal.environment(), *arguments)
+        done = portal.enrich_here(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -106,7 +103,7 @@ def test_they_go_through_every_command(portal: World, enrich_here: Enrich, tmp_p
     assert "condition_types" not in portal.documents()["sea"]
 
 
-def test_five_heads_that_fit_made(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
+def test_five_heads_that_fit_made(world: World, tmp_path: Path) -> None:
     photos = draw_homes(tmp_path / "photos")
     heads = [f"seaview={seaview(photos, tmp_path / 'sea.csv')}"]
     heads += [f"condition={condition(photos, tmp_path / 'condition.csv')}"]
@@ -127,7 +124,7 @@ def test_five_heads_that_fit_made(world: World, enrich_here: Enrich, tmp_path: P
         )
 
     def said(*arguments: str) -> Any:
-        done = enrich_here(world.environment(), *arguments)
+        done = world.enrich_here(*arguments)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if "--json" in arguments else done.stdout
 

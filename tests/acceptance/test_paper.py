@@ -12,11 +12,9 @@ from enrich.pipeline.figures import Figures
 from jobs.paper import gather, thumbnails
 from jobs.run.ahead import ScoredAhead
 from tests.support.bundles import draw_bytes
-from tests.support.command import Enrich, enrich_here
+from tests.support.command import enrich_here
 from tests.support.harness import World, seed_of
 from tests.support.photo_server import status
-
-__all__ = ["enrich_here"]  # a fixture
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`</style>{{ 7 * 7 }}"
 VOID = {"meta", "img", "br", "link"}
@@ -65,10 +63,10 @@ Writer = Callable[..., Page]
 
 
 @pytest.fixture
-def written(world: World, enrich_here: Enrich, tmp_path: Path) -> Writer:
+def written(world: World, tmp_path: Path) -> Writer:
     def write(*arguments: str) -> Page:
         file = tmp_path / "page.html"
-        done = enrich_here(world.environment(), *arguments, "--html", str(file))
+        done = world.enrich_here(*arguments, "--html", str(file))
         assert done.returncode == 0, done.stdout + done.stderr
         assert str(file) in done.stdout
         return Page(file.read_text())
@@ -210,9 +208,7 @@ def test_pictures_are_bounded_in_number_and_bytes(
     assert "3 of 6, the surest first." in written("report").words
 
 
-def test_a_listing_is_told_with_its_photos_and_what_people_said(
-    world: World, written: Writer, enrich_here: Enrich
-) -> None:
+def test_a_listing_is_told_with_its_photos_and_what_people_said(world: World, written: Writer) -> None:
     world.listing("terrace", "balcony", "kitchen", city="Solna")
     world.run()
     enrich_here(
@@ -235,23 +231,21 @@ def test_a_listing_is_told_with_its_photos_and_what_people_said(
         (["show", "nobody", "--json"], "either --json or --html"),
     ],
 )
-def test_mistakes_are_one_line(
-    world: World, enrich_here: Enrich, tmp_path: Path, arguments: list[str], words: str
-) -> None:
-    done = enrich_here(world.environment(), *arguments, "--html", str(tmp_path / "x.html"))
+def test_mistakes_are_one_line(world: World, tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = world.enrich_here(*arguments, "--html", str(tmp_path / "x.html"))
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "x.html").exists()
 
 
-def test_a_file_that_cannot_be_written_is_named(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named(world: World, tmp_path: Path) -> None:
     world.run()
     for file in (tmp_path, tmp_path / "none" / "x.html"):
-        done = enrich_here(world.environment(), "report", "--html", str(file))
+        done = world.enrich_here("report", "--html", str(file))
         assert done.returncode == 2 and str(file) in done.stderr
 
 
-def test_a_disk_that_is_full_is_no_wrong_usage(world: World, enrich_here: Enrich, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_no_wrong_usage(world: World, tmp_path: Path) -> None:
     world.run()
     (tmp_path / ".x.html.part").symlink_to("/dev/full")
-    done = enrich_here(world.environment(), "report", "--html", str(tmp_path / "x.html"))
+    done = world.enrich_here("report", "--html", str(tmp_path / "x.html"))
     assert done.returncode == 3 and "No space left on device" in done.stderr

@@ -17,12 +17,9 @@ import pytest
 
 from enrich.settings import STARTER_BUNDLE
 from tests.acceptance.test_real_homes import portal_of, real_homes
-from tests.support.command import Enrich, enrich_here
 from tests.support.gate import Gate
 from tests.support.harness import ENRICH, World, assert_same, until
 from tests.support.photo_server import FINE, Answer, PhotoServer, status
-
-__all__ = ["enrich_here"]  # a fixture
 
 SMALL = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
 MARK = "marked-4711"  # in the database URL, where a password may stand too
@@ -315,9 +312,9 @@ def test_the_error_budget_counts_for_the_whole_cluster(world: World, cluster: An
 # What it refuses
 
 
-def refused(world: World, enrich_here: Enrich, *arguments: str, **settings: Any) -> str:
+def refused(world: World, *arguments: str, **settings: Any) -> str:
     """What the command says, having ended with exit code 2 before it wrote anything."""
-    done = enrich_here(world.environment(**settings), "backfill", *arguments)
+    done = world.enrich_here("backfill", *arguments, **settings)
     assert done.returncode == 2
     assert world.portal.execute("SELECT count(*) FROM enrichment.backfill") == [(0,)]
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("enrich: ")]
@@ -325,18 +322,18 @@ def refused(world: World, enrich_here: Enrich, *arguments: str, **settings: Any)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody.invalid:6379"])
-def test_an_address_where_nothing_answers(world: World, enrich_here: Enrich, address: str) -> None:
-    said = refused(world, enrich_here, "--ray", address)
+def test_an_address_where_nothing_answers(world: World, address: str) -> None:
+    said = refused(world, "--ray", address)
     assert f"--ray {address}: nothing answers there" in said
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:x", ""])
-def test_what_is_no_address(world: World, enrich_here: Enrich, address: str) -> None:
-    assert "write host:port" in refused(world, enrich_here, "--ray", address)
+def test_what_is_no_address(world: World, address: str) -> None:
+    assert "write host:port" in refused(world, "--ray", address)
 
 
-def test_photos_that_are_to_be_revalidated_are_not_for_ray(world: World, enrich_here: Enrich) -> None:
-    assert "say --ray or --revalidate" in refused(world, enrich_here, "--ray", "local", "--revalidate")
+def test_photos_that_are_to_be_revalidated_are_not_for_ray(world: World) -> None:
+    assert "say --ray or --revalidate" in refused(world, "--ray", "local", "--revalidate")
 
 
 def test_without_the_extra_it_says_what_to_install(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

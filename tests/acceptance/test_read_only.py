@@ -5,12 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.command import Enrich, enrich_here
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 from tests.support.postgres import Portal, on_database
-
-__all__ = ["enrich_here"]  # a fixture
 
 
 class Switch:
@@ -58,37 +55,35 @@ def test_a_run_waits_until_it_can_write_again(
     assert world.documents()["1"]["has_balcony"] is True
 
 
-def test_a_server_that_stays_read_only_ends_the_run_with_3(
-    world: World, writing: Switch, enrich_here: Enrich
-) -> None:
+def test_a_server_that_stays_read_only_ends_the_run_with_3(world: World, writing: Switch) -> None:
     world.listing("1", "balcony")
     writing.off()
     for command in ("run", "backfill", "publish", "migrate"):
-        done = enrich_here(world.environment(outage_seconds=1), command)
+        done = world.enrich_here(command, outage_seconds=1)
         assert done.returncode == 3, (command, done.stderr)
         last = done.stderr.splitlines()[-1]
         assert last.startswith("enrich: Postgres") and "read-only" in last and "bug" not in last
-    assert enrich_here(world.environment(), "status").returncode == 0, "reading goes on"
+    assert world.enrich_here("status").returncode == 0, "reading goes on"
 
 
-def test_check_shows_it(world: World, writing: Switch, enrich_here: Enrich) -> None:
+def test_check_shows_it(world: World, writing: Switch) -> None:
     world.listing("1", "balcony")
     writing.off()
-    checked = enrich_here(world.environment(), "check")
+    checked = world.enrich_here("check")
     assert checked.returncode == 2
     (cross,) = [line for line in checked.stdout.splitlines() if line.startswith("✗")]
     assert "database" in cross and "takes no writes" in cross and "DATABASE_URL" in cross
     writing.on()
-    assert enrich_here(world.environment(), "check").returncode == 0
+    assert world.enrich_here("check").returncode == 0
 
 
 def test_the_portals_tables_may_be_on_a_server_that_is_read_only(
-    world: World, writing: Switch, database_url: str, enrich_here: Enrich
+    world: World, writing: Switch, database_url: str
 ) -> None:
     world.listing("1", "balcony")
     writing.off()
     world.fixed |= {"source_database_url": world.portal.url, "database_url": database_url}
     for command in ("migrate", "check", "run"):
-        done = enrich_here(world.environment(), command)
+        done = world.enrich_here(command)
         assert done.returncode == 0, done.stdout + done.stderr
     assert world.documents().keys() == {"1"}

@@ -16,10 +16,7 @@ from jobs.run.reconcile import reconcile
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from jobs.views.report import report_lines
-from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
-
-__all__ = ["enrich_here"]  # a fixture
 
 HOMES = tuple("abcdef")
 
@@ -306,18 +303,18 @@ def test_orphans_that_cannot_be_removed_now_are_not_said_to_be(homes: World) -> 
     assert reconciled(homes, fix=True).published.removed == 1
 
 
-def test_the_command_says_what_it_found(homes: World, enrich_here: Enrich) -> None:
+def test_the_command_says_what_it_found(homes: World) -> None:
     homes.elasticsearch.delete(index=homes.index, id="a")
     homes.elasticsearch.index(index=homes.index, id="x", document={"city": "Nowhere"})
-    told = enrich_here(homes.environment(), "reconcile")
+    told = homes.enrich_here("reconcile")
     assert told.returncode == 1
     assert "missing    1: a\n" in told.stdout and "orphaned   1: x\n" in told.stdout
     assert "`enrich reconcile --fix` mends this" in told.stdout
-    mended = enrich_here(homes.environment(), "reconcile", "--fix", "--json")
+    mended = homes.enrich_here("reconcile", "--fix", "--json")
     found = json.loads(mended.stdout)
     assert (mended.returncode, found["documents"]["written"], found["documents"]["removed"]) == (0, 1, 1)
     assert found["reconciled"]["missing"] == {"count": 1, "examples": ["a"]}
-    assert enrich_here(homes.environment(), "reconcile").returncode == 0
+    assert homes.enrich_here("reconcile").returncode == 0
 
 
 def test_in_mode_merge_it_is_our_fields_that_count(world: World) -> None:

@@ -22,12 +22,9 @@ from jobs.run.reindex import REINDEX
 from jobs.run.session import PUBLISH
 from jobs.run.stop import Stop
 from tests.support.boundaries import BOUNDARIES
-from tests.support.command import Enrich, enrich_here
 from tests.support.harness import World, assert_same
 from tests.support.killer import killed, wait_for_the_lock
 from tests.support.proxy import Proxy, Request
-
-__all__ = ["enrich_here"]  # a fixture
 
 HOMES = 60
 BRIEF = {"lease_seconds": 2.0, "publish_batch": 10}
@@ -446,23 +443,21 @@ def test_only_one_at_a_time(homes: World) -> None:
     ],
     ids=["merge", "embedded"],
 )
-def test_where_it_does_not_apply_it_says_so(
-    world: World, enrich_here: Enrich, settings: Mapping[str, Any], said: str
-) -> None:
-    refused = enrich_here(world.environment(**settings), "reindex")
+def test_where_it_does_not_apply_it_says_so(world: World, settings: Mapping[str, Any], said: str) -> None:
+    refused = world.enrich_here("reindex", **settings)
     assert refused.returncode == 2 and said in refused.stderr
 
 
-def test_the_command_says_what_it_did(homes: World, enrich_here: Enrich) -> None:
+def test_the_command_says_what_it_did(homes: World) -> None:
     old = behind(homes)
-    told = enrich_here(homes.environment(), "reindex")
+    told = homes.enrich_here("reindex")
     assert told.returncode == 0, told.stderr
     assert f"serving    {behind(homes)}\n" in told.stdout
     assert f"kept       {old}: `enrich reindex --rollback` goes back to it" in told.stdout
-    back = enrich_here(homes.environment(), "reindex", "--rollback")
+    back = homes.enrich_here("reindex", "--rollback")
     assert back.returncode == 0 and f"serving    {old} again" in back.stdout
     assert "it lacks 0 documents" in back.stdout
-    found = json.loads(enrich_here(homes.environment(), "reindex", "--json").stdout)
+    found = json.loads(homes.enrich_here("reindex", "--json").stdout)
     assert found["reindexed"]["serving"] == behind(homes)
 
 

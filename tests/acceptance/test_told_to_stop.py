@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import Enrich, enrich_here
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 from tests.support.proxy import Answer, Proxy
-
-__all__ = ["enrich_here"]  # a fixture
 
 SLOW = {"fetch_timeout": 120.0}
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -29,9 +26,7 @@ def last_line(process: "subprocess.Popen[str]", code: int) -> str:
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("command", ["run", "backfill"])
-def test_a_job_says_what_is_left(
-    world: World, gate: Gate, enrich_here: Enrich, command: str, number: signal.Signals
-) -> None:
+def test_a_job_says_what_is_left(world: World, gate: Gate, command: str, number: signal.Signals) -> None:
     world.listing("0", "kitchen")
     for id in ("1", "2", "3"):
         gate.holds(world.photos, *world.listing(id, "kitchen"))
@@ -42,7 +37,7 @@ def test_a_job_says_what_is_left(
         "enrich: stopped by signal, 3 left: the same command goes on"
     )
     assert world.portal.execute("SELECT exit_code FROM enrichment.run") == [(SIGNALS[number],)]
-    status = enrich_here(world.environment(), "status").stdout
+    status = world.enrich_here("status").stdout
     assert "stopped: 3 left" in status
     gate.open()
     assert world.run().exit_code == 0

@@ -17,10 +17,8 @@ from enrich.model.bundle import Head
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
 from enrich.state.database import Database
-from tests.support.command import Enrich, enrich_here
+from tests.support.command import enrich_here
 from tests.support.harness import World
-
-__all__ = ["enrich_here"]  # a fixture
 
 HEADS = (Head("balcony", "binary"),)
 COPIED = {"title": "keyword", "place": "geo_point", "spot": "keyword", "price": "long"}
@@ -149,7 +147,7 @@ def test_what_elasticsearch_does_not_take_is_told(opened: Opened) -> None:
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_found_by_check_and_settings(
-    world: World, tmp_path: Path, name: str, content: Any, words: str, enrich_here: Enrich
+    world: World, tmp_path: Path, name: str, content: Any, words: str
 ) -> None:
     file = tmp_path / "none.json" if content is None else write(tmp_path, "given.json", content)
     environment = world.environment(**{name: file})

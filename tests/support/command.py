@@ -3,7 +3,7 @@
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from subprocess import CompletedProcess
 
@@ -12,8 +12,6 @@ import pytest
 from jobs.cli import logs
 from jobs.cli.commands import app
 from jobs.cli.guard import guarded
-
-Enrich = Callable[..., "CompletedProcess[str]"]
 
 
 @contextmanager
@@ -31,7 +29,7 @@ def logging_restored() -> Iterator[None]:
         logging.captureWarnings(False)
 
 
-def command_here(environment: Mapping[str, str], *arguments: str) -> "CompletedProcess[str]":
+def enrich_here(environment: Mapping[str, str], *arguments: str) -> "CompletedProcess[str]":
     """The command's end and output, run as from a shell with just this environment."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with (
@@ -50,9 +48,3 @@ def command_here(environment: Mapping[str, str], *arguments: str) -> "CompletedP
         stream.seek(0)
         said.append(stream.read())
     return CompletedProcess(arguments, code, *said)
-
-
-@pytest.fixture
-def enrich_here() -> Enrich:
-    """`enrich_here(environment, *arguments)`."""
-    return command_here

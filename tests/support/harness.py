@@ -29,7 +29,7 @@ from jobs.run.publish import publish
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes, make_bundle
-from tests.support.command import command_here
+from tests.support.command import enrich_here
 from tests.support.elasticsearch import backend_of, client_of
 from tests.support.photo_server import PhotoServer
 from tests.support.postgres import PORTAL_TABLES, Portal, PostgresServer
@@ -126,7 +126,7 @@ class World:
 
     def enrich_here(self, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """The same inside this process, without the start-up: where only what it says and does is asked."""
-        return command_here(self.environment(**overrides), *arguments)
+        return enrich_here(self.environment(**overrides), *arguments)
 
     def script(self, code: str, *arguments: str, **overrides: Any) -> "subprocess.CompletedProcess[str]":
         """The same with Python code in the command's place, which may change things before it calls it."""

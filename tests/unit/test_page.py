@@ -22,9 +22,7 @@ from jobs.web.asking import PER_PAGE, read, written
 from jobs.web.photos import SIZES, Folder, Shown, thumbnails
 from jobs.web.rendering import answered, cell, listing_link, web_link
 from tests.support.bundles import draw, draw_bytes
-from tests.support.command import Enrich, enrich_here
-
-__all__ = ["enrich_here"]
+from tests.support.command import enrich_here
 
 VIEW, EDIT = "view-token-0123456789", "edit-token-0123456789"
 ANYWHERE = "0.0.0.0"
@@ -174,9 +172,7 @@ def test_a_form_token_is_the_cookie_s_or_new() -> None:
     assert form_token(request(cookie=f"{FORM_COOKIE}=<script>")) != "<script>"
 
 
-def test_enrich_serve_refuses_what_anybody_could_enter_and_a_port_that_is_taken(
-    enrich_here: Enrich, tmp_path: Path
-) -> None:
+def test_enrich_serve_refuses_what_anybody_could_enter_and_a_port_that_is_taken(tmp_path: Path) -> None:
     environment = {"ENRICH_EMBEDDED": "true", "ENRICH_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     refused = enrich_here(environment, "serve", "--host", ANYWHERE)
     assert refused.returncode == 2 and "anybody who reaches it could come in" in refused.stderr
@@ -185,9 +181,7 @@ def test_enrich_serve_refuses_what_anybody_could_enter_and_a_port_that_is_taken(
     assert busy.returncode == 2 and "choose another --port" in busy.stderr
 
 
-def test_enrich_serve_without_its_extra_says_what_to_install(
-    enrich_here: Enrich, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_enrich_serve_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.web.serving.find_spec", lambda name: None)
     for command in (["serve"], ["demo", "--serve"]):
         done = enrich_here({"ENRICH_EMBEDDED": "true"}, *command)
