@@ -6,7 +6,23 @@ from torch.nn import functional
 
 from enrich.errors import BundleError, reason
 from enrich.model.backbones import build_backbone, load_weights
-from enrich.model.bundle import Bundle, Member
+from enrich.model.bundle import Bundle, Member, Preprocessing
+
+
+class Normalise(nn.Module):
+    """uint8 [N, height, width, 3] to float32 [N, 3, height, width], laid out as the pictures are."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(preprocessing, name)).reshape(1, 3, 1, 1)
+            self.register_buffer(name, values * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
 
 class Network(nn.Module):
@@ -17,8 +33,6 @@ class Network(nn.Module):
             size that the bundle states.
     """
 
-    mean: Tensor
-    std: Tensor
     weight: Tensor
     bias: Tensor
 
@@ -28,9 +42,7 @@ class Network(nn.Module):
         tensors = {name: torch.from_numpy(array) for name, array in bundle.tensors(member).items()}
         self.backbone = build_backbone(member.backbone, member.pool)
         load_weights(self.backbone, tensors, path, member.backbone)
-        channels = (1, 3, 1, 1)
-        self.register_buffer("mean", torch.tensor(member.preprocessing.mean).reshape(channels) * 255)
-        self.register_buffer("std", torch.tensor(member.preprocessing.std).reshape(channels) * 255)
+        self.normalised = Normalise(member.preprocessing)
         for part in ("weight", "bias"):
             heads = [tensors[f"head.{head.name}.{part}"] for head in member.heads]
             self.register_buffer(part, torch.cat(heads))
@@ -47,10 +59,6 @@ class Network(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [N, height, width, 3] to logits and features, see `answer`."""
         return self.answer(self.backbone(self.normalised(pixels)))
-
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, height, width, 3] to float32 [N, 3, height, width], laid out as the pictures are."""
-        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
     def answer(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """What the backbone made of pictures to float32 logits [N, outputs of all heads], and to the features

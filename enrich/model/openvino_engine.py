@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from threading import Lock, local
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ import openvino as ov  # noqa: E402
 
 # Its table of NumPy's types is made when it is first asked for; two lanes that ask at once hang for ever.
 ov.Type.u8.to_dtype()
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 _MODEL = "model.xml"
@@ -72,7 +76,7 @@ class OpenVinoEngine:
             model = backbone(bundle, member, cache)
             if self._whole:
                 model.reshape([self.batch_size, *member.preprocessing.size, 3])
-            self._compiled.append(_core().compile_model(model, "CPU", options))
+            self._compiled.append(core().compile_model(model, "CPU", options))
         self._heads = [LinearHeads(bundle, member) for member in bundle.members]
         self._lane = local()
 
@@ -101,7 +105,7 @@ class OpenVinoEngine:
 
 
 @cache
-def _core() -> ov.Core:
+def core() -> ov.Core:
     """The one core of this process, kept to its end.
 
     A core gives the thread that first uses it a stack for signal handlers and frees that stack with itself,
@@ -124,7 +128,7 @@ def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
 def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
     path = bundle.folder / ir.ir
     try:
-        model = _core().read_model(_unpacked(path), _unpacked(bundle.folder / ir.weights))
+        model = core().read_model(_unpacked(path), _unpacked(bundle.folder / ir.weights))
         taken, made = (model.input(0), model.output(0))
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         reason = str(error).strip().splitlines()[-1]
@@ -151,14 +155,14 @@ def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     kept = cache / "models" / f"{feature_id(replace(member, arithmetic='fp32'))}-{_CONVERSION}"
     if (kept / _MODEL).is_file():
         try:
-            return _core().read_model(kept / _MODEL)
+            return core().read_model(kept / _MODEL)
         except RuntimeError as error:
             log.warning("%s cannot be read and is made again: %s", kept, str(error).splitlines()[0])
     model = _convert(bundle, member)
     try:
         with new_folder(kept) as made:
             ov.save_model(model, made / _MODEL, compress_to_fp16=False)
-        return _core().read_model(kept / _MODEL)  # as every later start does: it rounds a little otherwise
+        return core().read_model(kept / _MODEL)  # as every later start does: it rounds a little otherwise
     except (OSError, RuntimeError) as error:  # OpenVINO tells of a full disk by the latter
         log.info("the converted model is not kept in %s: %s", cache, error)
     return model
@@ -181,17 +185,18 @@ def _log_kept() -> Iterator[None]:
 
 
 def _convert(bundle: Bundle, member: Member) -> ov.Model:
-    import torch  # only here: a run whose model is in the cache does not load it
-
-    from enrich.model.network import Network
+    from enrich.model.network import Network  # only here: a run whose model is in the cache loads no torch
 
     log.info("converting %s for OpenVINO, once", bundle.name)
-    network = Network(bundle, member)
-    height, width = member.preprocessing.size
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    made = converted(Network(bundle, member), member.preprocessing.size)
+    return ov.Model([made.output(1)], made.get_parameters(), member.backbone)
+
+
+def converted(network: "nn.Module", size: tuple[int, int]) -> ov.Model:
+    """A network of PyTorch that takes uint8 pixels [N, height, width, 3], `size` being height and width."""
+    import torch
+
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     with _CONVERTING, _log_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of shapes that become constants, as is meant
-        made = ov.convert_model(
-            network, example_input=example, input=[ov.PartialShape([-1, height, width, 3])]
-        )
-    return ov.Model([made.output(1)], made.get_parameters(), member.backbone)
+        return ov.convert_model(network, example_input=example, input=[ov.PartialShape([-1, *size, 3])])

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from enrich.index.document import mapping
-from enrich.model.bundle import Bundle, load_bundle
+from enrich.model.bundle import Bundle, Preprocessing, load_bundle
 from enrich.model.features import feature_id
 from enrich.model.torch_engine import TorchEngine
 from enrich.photos.decode import decode
@@ -146,7 +148,7 @@ def test_cached_features_are_not_computed_again(
     def refuse(*_: object) -> None:
         raise AssertionError("the backbone ran")
 
-    monkeypatch.setattr("training.models.features.run_backbone", refuse)
+    monkeypatch.setattr("training.models.features.compiled", refuse)
     photos = load_photos(photos_dir)
     backbone = load_backbone(BACKBONE, "none")
     assert extract(backbone, photos, ("whole", "flip"), made[2])["flip"].shape[0] == len(photos)
@@ -161,15 +163,20 @@ def test_a_stopped_extraction_goes_on_where_it_was(
 
     photos = load_photos(photos_dir)
     backbone = load_backbone(BACKBONE, "none")
-    real, scored = training.models.features.run_backbone, []
+    real, scored = training.models.features.compiled, []
 
-    def counting(backbone: object, images: list[object]) -> object:
-        scored.append(len(images))
-        if len(scored) == 3:
-            raise KeyboardInterrupt
-        return real(backbone, images)  # type: ignore[arg-type]
+    def counting(network: torch.nn.Module, preprocessing: Preprocessing) -> object:
+        run = real(network, preprocessing)
 
-    monkeypatch.setattr("training.models.features.run_backbone", counting)
+        def counted(pictures: NDArray[np.uint8]) -> object:
+            scored.append(len(pictures))
+            if len(scored) == 3:
+                raise KeyboardInterrupt
+            return run(pictures)
+
+        return counted
+
+    monkeypatch.setattr("training.models.features.compiled", counting)
     with pytest.raises(KeyboardInterrupt):
         extract(backbone, photos, ("whole",), tmp_path)
     stopped = sum(scored[:2])

@@ -3,7 +3,7 @@
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from enrich.photos.decode import decode
 from enrich.records import Decoded
 from tests.support.bundles import draw, draw_bytes
 from training.models.architectures import Network
-from training.models.backbones import load_backbone
-from training.models.features import pixels, run_backbone
+from training.models.compiled import compiled
+from training.models.features import pixels
 from training.trainer.loading import Loader, Side
 
 TOLERANCE = 1e-4
@@ -158,9 +158,9 @@ def test_features_of_fit_are_those_of_what_is_served(
     preprocessing = list(PREPROCESSINGS.values())[place]
     seen = pixels(photos / photo, preprocessing, ["whole"])
     assert np.array_equal(seen[0], served[0][photo].pixels[place])
-    backbone = replace(load_backbone(BACKBONE, "none"), module=network.backbone, preprocessing=preprocessing)
     with torch.inference_mode():
-        logits = network.head(torch.from_numpy(run_backbone(backbone, seen)))
+        features = compiled(network.backbone, preprocessing)(np.stack(seen))
+        logits = network.head(torch.from_numpy(features))
     np.testing.assert_allclose(logits.softmax(1)[0].numpy(), served[1][photo][place], atol=TOLERANCE)
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from enrich.errors import UsageError
+from enrich.model.network import Normalise
 from training.data.labels import UNLABELLED
 from training.models.backbones import Backbone, load_backbone
 from training.models.features import pixels
@@ -67,6 +68,16 @@ def test_front_and_top_are_the_whole_backbone(backbone: Backbone, pictures: torc
         ours = top.features(top.front(pictures))
         theirs = backbone.module(pictures)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_what_the_lower_stages_make_on_a_cpu_is_what_they_make_elsewhere(backbone: Backbone) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)
+    top = trainable.LiteTop(backbone.module, backbone.name)
+    normalised = Normalise(backbone.preprocessing)(torch.from_numpy(pictures))
+    with torch.inference_mode():
+        wanted = top.front(normalised)
+    found = trainable.front(top, backbone.preprocessing, torch.device("cpu"))(pictures)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
 def test_gradients_are_those_of_torch(backbone: Backbone, pictures: torch.Tensor) -> None:

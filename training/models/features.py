@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -24,6 +23,7 @@ from enrich.model.bundle import Preprocessing
 from enrich.photos.decode import decode
 from training.data.photos import MAX_PIXELS, PhotoSet
 from training.models.backbones import Backbone
+from training.models.compiled import compiled
 
 Pixels = NDArray[np.uint8]
 """A picture, uint8 [h, w, 3]."""
@@ -109,27 +109,13 @@ def _view(arrays: Sequence[Pixels], view: str, height: int, width: int) -> Pixel
     return np.ascontiguousarray(larger[top : top + height, left : left + width])
 
 
-def normalised(pictures: NDArray[np.uint8], preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 [n, h, w, 3] to the model's input, float32 [n, 3, h, w] in channels_last layout."""
-    mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def run_backbone(backbone: Backbone, images: Sequence[Pixels]) -> NDArray[np.float32]:
-    """Features float32 [n, features] of uint8 images [h, w, 3]."""
-    with torch.inference_mode():
-        made = backbone.module(normalised(np.stack(images), backbone.preprocessing))
-    return np.asarray(made.numpy())
-
-
 def _fill(store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views: Sequence[str]) -> None:
     have: set[tuple[str, str]] = set(store.execute("SELECT sha256, view FROM feature"))
     pairs = dict(zip(photos.sha256, photos.paths, strict=True)).items()
     todo = [(sha, path) for sha, path in pairs if any((sha, view) not in have for view in views)]
     if not todo:
         return
+    run = compiled(backbone.module, backbone.preprocessing)
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
 
     def seen(photo: tuple[str, str]) -> list[Pixels]:
@@ -137,7 +123,7 @@ def _fill(store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views
 
     for batch, pictures in track(made_ahead(batches, seen, THREADS), "features", len(batches)):
         for number, view in enumerate(views):
-            vectors = run_backbone(backbone, [images[number] for images in pictures])
+            vectors = run(np.stack([images[number] for images in pictures]))
             rows = [(sha, view, vector.tobytes()) for (sha, _), vector in zip(batch, vectors, strict=True)]
             store.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows)
         store.commit()

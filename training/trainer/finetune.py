@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from training.data.labels import UNLABELLED
 from training.models.backbones import Backbone
-from training.models.features import Pixels, made_ahead, normalised, pixels, run_backbone
+from training.models.compiled import compiled
+from training.models.features import Pixels, made_ahead, pixels
 from training.models.heads import LinearHead
 from training.trainer import augment, trainable
 from training.trainer.loop import learn, resume
@@ -132,11 +133,11 @@ def predict(
     """Logits [rows, outputs] of each head for the photos as serving sees them, in fp32."""
     module = copy.deepcopy(backbone.module)
     module.load_state_dict(finetuned.tensors, strict=False)
-    parts = []
+    run, parts = compiled(module, backbone.preprocessing), []
     for start in range(0, len(rows), PREDICT_BATCH):
         chosen = rows[start : start + PREDICT_BATCH]
         pictures = [pixels(paths[row], backbone.preprocessing, ("whole",))[0] for row in chosen]
-        parts.append(run_backbone(replace(backbone, module=module), pictures))
+        parts.append(run(np.stack(pictures)))
     vectors = np.concatenate(parts)
     return {name: head.logits(vectors) for name, head in finetuned.heads.items()}
 
@@ -157,6 +158,7 @@ class _Run:
             copy.deepcopy(backbone.module).to(device), backbone.name
         )
         upper = self._learner.parameters()
+        self._front = trainable.front(self._learner, backbone.preprocessing, device)
         self._heads = nn.ModuleDict(
             {task.name: nn.Linear(backbone.width, task.outputs) for task in lessons.tasks}
         )
@@ -195,9 +197,7 @@ class _Run:
         torch.manual_seed(self._seed * 1_000_003 + step)
         self._set_rates(step)
         with torch.autocast(self._device.type, torch.bfloat16):
-            with torch.no_grad():
-                seen = normalised(pictures, self._preprocessing).to(self._device)
-                x = self._learner.front(seen).float()
+            x = self._front(pictures)
             with torch.set_grad_enabled(step >= recipe.alone * recipe.steps):
                 vectors = self._learner.features(x)
         vectors = F.dropout(vectors, recipe.dropout)

@@ -1,0 +1,38 @@
+"""Networks that do not learn, on the CPU: by OpenVINO in fp32, several times as fast as by PyTorch."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from enrich.model.bundle import Preprocessing
+from enrich.model.network import Normalise
+from enrich.model.openvino_engine import converted, core
+
+BATCH = 8
+"""Pictures at a time: their maps fit a core's cache."""
+
+
+def compiled(
+    network: nn.Module, preprocessing: Preprocessing
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """What makes of pictures, uint8 [n, height, width, 3], what `network` makes of them normalised.
+
+    It works in as many threads as PyTorch has now.
+    """
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,
+    }
+    model = converted(nn.Sequential(Normalise(preprocessing), network).eval(), preprocessing.size)
+    request = core().compile_model(model, "CPU", options).create_infer_request()
+
+    def made(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        parts = np.split(pictures, range(BATCH, len(pictures), BATCH))
+        return np.concatenate([request.infer([part], share_inputs=True)[0] for part in parts])
+
+    return made
