@@ -62,6 +62,10 @@ def fit_command(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
+    learn_size: Annotated[
+        int,
+        typer.Option(min=0, max=1024, help="Side of the pictures that finetuning learns from; 0: as --size"),
+    ] = Recipe.side,
     runs: Annotated[
         int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
     ] = FitOptions.runs,
@@ -117,7 +121,7 @@ def fit_command(
             exclude=tuple(exclude or ()),
             shares={name: _number(name, value) for name, value in pairs("--share", share or ())},
             frozen_on=frozen_on,
-            recipe=Recipe(finetune, samples),
+            recipe=Recipe(finetune, samples, learn_size),
             runs=runs,
             device=find_device(device, "--device "),
             jobs=jobs,

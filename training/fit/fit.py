@@ -98,8 +98,9 @@ def _check_folders(options: FitOptions, photos: PhotoSet) -> None:
             f"--homes {options.homes}: no photo's path begins with that folder; name the folder of "
             'whole homes, or "" where every group is one'
         )
-    if options.shares and options.recipe.part == "none":
-        raise UsageError("--share is for finetuning; leave it out, or add --finetune")
+    for name in ("share", "learn-size") if options.recipe.part == "none" else ():
+        if name.replace("-", "_") in unusual(options):
+            raise UsageError(f"--{name} is for finetuning; leave it out, or add --finetune")
     for name in options.shares:
         if not photos.within(name).any():
             raise UsageError(f"--share {name}: no photo's path begins with that folder")

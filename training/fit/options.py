@@ -64,6 +64,7 @@ def _written(options: FitOptions) -> dict[str, Any]:
         **{name: getattr(options, name) for name in ("backbone", "weights", "size", "pool", "seed")},
         "finetune": options.recipe.part,
         "samples": options.recipe.samples,
+        "learn_size": options.recipe.side,
         "arithmetic": options.arithmetics,
         "runs": options.runs,
         "head": [f"{name}=LABELS.csv" for name in options.heads],

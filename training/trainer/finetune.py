@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,9 @@ class Recipe:
     part: Literal["top", "all", "none"] = "top"
     """What of the backbone learns: the upper stages of an EfficientNet-Lite, all of any backbone, nothing."""
     samples: int = 24_000
+    side: int = 0
+    """Of the pictures to learn from, in pixels; 0: the input's. Parts of photos show things larger than whole
+    photos do, so what learns from smaller ones serves better (Touvron et al. 2019)."""
     alone: float = 0.08
     batch: int = 32
     top_rate: float = 2.5e-4
@@ -153,12 +156,14 @@ class _Run:
     ) -> None:
         self._lessons, self._recipe, self._seed, self._device = lessons, recipe, seed, device
         self._preprocessing = backbone.preprocessing
+        if recipe.side:
+            self._preprocessing = replace(backbone.preprocessing, size=(recipe.side, recipe.side))
         self.done = 0
         self._learner = trainable.LEARNERS[recipe.part](
             copy.deepcopy(backbone.module).to(device), backbone.name
         )
         upper = self._learner.parameters()
-        self._front = trainable.front(self._learner, backbone.preprocessing, device)
+        self._front = trainable.front(self._learner, self._preprocessing, device)
         self._heads = nn.ModuleDict(
             {task.name: nn.Linear(backbone.width, task.outputs) for task in lessons.tasks}
         )
