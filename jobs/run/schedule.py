@@ -1,7 +1,7 @@
 """When the worker runs: the cron expression of `ENRICH_CRON`."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.triggers.cron import CronTrigger
 
@@ -13,11 +13,19 @@ _NUMBERED = re.compile(r"(\*|[0-7])(?:-([0-7]))?(?:/([1-7]))?")
 
 
 class _Cron(CronTrigger):  # type: ignore[misc]
-    """APScheduler's, but that a day after one of 23 hours begins at midnight.
+    """APScheduler's, but for the days on which clocks change.
 
     APScheduler adds 24 hours to find the next day. From a day on which clocks go forth that is past midnight:
-    a run at half past midnight was left out, and with it the week or month that it stood for.
+    a run at half past midnight was left out, and with it the week or month that it stood for. Where clocks
+    went back, it fired twice at a time that the clock shows twice.
     """
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        found: datetime | None = super().get_next_fire_time(previous, now)
+        any_hour = str(self.fields[self.FIELD_NAMES.index("hour")]).startswith("*")
+        while found and found.fold and not any_hour:
+            found = super().get_next_fire_time(None, found.astimezone(UTC) + timedelta(seconds=1))
+        return found
 
     def _increment_field_value(self, moment: datetime, number: int) -> tuple[datetime, int]:
         later: datetime

@@ -191,6 +191,23 @@ def test_no_night_is_left_out_after_the_day_in_which_clocks_go_forth(
 
 
 @pytest.mark.parametrize(
+    ("cron", "expected"),
+    [
+        ("30 2 * * *", "Sat 02:30+0200, Sun 02:30+0200, Mon 02:30+0100"),
+        ("0 2-3 * * sun", "Sun 02:00+0200, Sun 03:00+0100"),
+        (
+            "0 */12 * * *",
+            "Sat 00:00+0200, Sat 12:00+0200, Sun 00:00+0200, Sun 12:00+0100, Mon 00:00+0100, Mon 12:00+0100",
+        ),
+        ("0 2 * * sun", "Sun 02:00+0200"),
+    ],
+)
+def test_a_time_that_the_clock_shows_twice_comes_once(cron: str, expected: str) -> None:
+    found = fires(cron, datetime(2026, 10, 24, tzinfo=STOCKHOLM), 3)
+    assert ", ".join(fire.strftime("%a %H:%M%z") for fire in found) == expected
+
+
+@pytest.mark.parametrize(
     ("zone", "day"), [("Europe/Stockholm", "10-30"), ("Asia/Beirut", "10-29"), ("Asia/Beirut", "03-26")]
 )
 def test_half_hours_come_one_by_one_also_when_the_clock_changes_at_midnight(zone: str, day: str) -> None:

@@ -114,6 +114,23 @@ def test_it_learns_what_the_labels_say(backbone: Backbone, drawn_photos: list[Pa
     assert logits[labels == 1].min() > logits[labels == 0].max()
 
 
+def test_it_may_learn_from_smaller_pictures_than_are_served(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, seen = np.tile([0, 1], PHOTOS // 2), set()
+    real = finetuning._Run.step
+
+    def step(run: finetuning._Run, batch: finetuning.Pictures) -> float:
+        seen.add(batch[1].shape[1:])
+        return real(run, batch)
+
+    monkeypatch.setattr(finetuning._Run, "step", step)
+    learnt = fit(backbone, drawn_photos, labels, tmp_path, recipe=replace(RECIPE, side=48))
+    assert seen == {(48, 48, 3)}
+    logits = predict(backbone, learnt, drawn_photos, np.arange(PHOTOS))["balcony"]
+    assert logits[labels == 1].min() > logits[labels == 0].max(), "of pictures of 64 px"
+
+
 def test_unlabelled_photos_have_no_say(backbone: Backbone, drawn_photos: list[Path], tmp_path: Path) -> None:
     learnt = fit(backbone, drawn_photos, np.full(PHOTOS, UNLABELLED), tmp_path)
     head = learnt.heads["balcony"]
