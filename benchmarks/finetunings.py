@@ -4,7 +4,7 @@
         --backbone timm:tf_efficientnet_lite2
 
 They learn as the starter bundle's did, in the folds of sites of its fit. Each fold is a finetuning of its
-own, 25 to 45 minutes of a core; one that was stopped goes on where it was (`--cache`).
+own, about 20 minutes of a core with AMX; one that was stopped goes on where it was (`--cache`).
 """
 
 import argparse
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--backbone", action="append", required=True)
     parser.add_argument("--fold", type=int, action="append", choices=range(FOLDS))
     parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--learn-size", type=int, default=Recipe.side, help="0: as --size")
     parser.add_argument("--pool", default="catavgmax")
     parser.add_argument("--samples", type=int, default=Recipe.samples)
     parser.add_argument("--cache", type=Path, default=Path("runs/features"))
@@ -66,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     photos, _ = without_rare_classes(load_photos(options.photos), ROOM)
-    recipe = Recipe(samples=options.samples)
+    recipe = Recipe(samples=options.samples, side=options.learn_size)
     asked = FitOptions(options.photos, Path(), recipe=recipe, shares=SHARES, cache=options.cache)
     fold, chosen = site_fold(photos, HEADS, asked.seed), options.fold or range(FOLDS)
     made: dict[str, Logits] = {}

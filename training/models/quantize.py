@@ -2,7 +2,7 @@
 
 Weights are rounded symmetrically, activations asymmetrically ("mixed"); what rounding adds to a layer's mean
 is taken off its bias, layer by layer (NNCF's full bias correction). In fp32 stay the normalisation of the
-pixels and the first convolutions, from whose weights most of the drift comes.
+pixels and the first convolution.
 """
 
 import logging
@@ -21,8 +21,9 @@ from training.data.photos import MAX_PIXELS
 
 SAMPLES = 300
 """Photos that the ranges of activations are read from."""
-EXACT_CONVOLUTIONS = 3
-"""The first ones, in fp32: the stem and the first block of a MobileNet or EfficientNet."""
+EXACT_CONVOLUTIONS = 1
+"""The first, in fp32: the stem. With the starter's first block in int8, too, held-out average precision stays
+within 0.001 of fp32's."""
 
 
 def installed() -> bool:
