@@ -23,7 +23,7 @@ def main() -> None:
         url_list=str(urls),
         output_folder=str(out),
         output_format="webdataset",
-        image_size=320,
+        image_size=384,
         processes_count=cores,
         thread_count=64,
         # A shard is what a process takes at once: enough of them to keep all processes busy.

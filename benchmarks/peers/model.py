@@ -13,18 +13,18 @@ from enrich.model.bundle import load_bundle
 from enrich.model.network import Network
 from enrich.settings import STARTER_BUNDLE
 
-SIDE = 320
+SIDE = 384
 
 
 def ready(body: bytes) -> NDArray[np.uint8]:
-    """JPEG to uint8 [320, 320, 3]."""
+    """JPEG to uint8 [SIDE, SIDE, 3]."""
     return np.asarray(
         Image.open(io.BytesIO(body)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     )
 
 
 class Scorer:
-    """uint8 pictures [320, 320, 3] to the logits of all heads.
+    """uint8 pictures [SIDE, SIDE, 3] to the logits of all heads.
 
     Args:
         threads: of torch, per instance.
