@@ -61,12 +61,6 @@ class OpenVinoEngine:
         self.batch_size = min(batch_size, CPU_BATCH)
         self._members = bundle.members
         self._places = [bundle.preprocessings.index(member.preprocessing) for member in bundle.members]
-        options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[bundle.arithmetic],
-            "NUM_STREAMS": self.lanes,
-            "INFERENCE_NUM_THREADS": self.lanes,
-            "ENABLE_CPU_PINNING": False,  # other work shares these cores
-        }
         # A network in int8 takes whole batches only. Where an Intel CPU with AMX meets a batch of few, small
         # feature maps, OpenVINO takes another kernel for a convolution than the one that it prepared for a
         # batch of any size, and that one reads from a wild address (openvinotoolkit/openvino#37577).
@@ -76,7 +70,8 @@ class OpenVinoEngine:
             model = backbone(bundle, member, cache)
             if self._whole:
                 model.reshape([self.batch_size, *member.preprocessing.size, 3])
-            self._compiled.append(core().compile_model(model, "CPU", options))
+            hint = _HINTS[bundle.arithmetic]
+            self._compiled.append(compiled(model, hint, streams=self.lanes, threads=self.lanes))
         self._heads = [LinearHeads(bundle, member) for member in bundle.members]
         self._lane = local()
 
@@ -105,13 +100,24 @@ class OpenVinoEngine:
 
 
 @cache
-def core() -> ov.Core:
+def _core() -> ov.Core:
     """The one core of this process, kept to its end.
 
     A core gives the thread that first uses it a stack for signal handlers and frees that stack with itself,
     also where a later core took it for the one to go back to: the next signal would then end the process.
     """
     return ov.Core()
+
+
+def compiled(model: ov.Model, hint: str, *, streams: int, threads: int) -> ov.CompiledModel:
+    """The model for this CPU, which computes in `hint` (f32, bf16) where the model does not say otherwise."""
+    options = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # other work shares these cores
+    }
+    return _core().compile_model(model, "CPU", options)
 
 
 def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
@@ -128,7 +134,7 @@ def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
 def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
     path = bundle.folder / ir.ir
     try:
-        model = core().read_model(_unpacked(path), _unpacked(bundle.folder / ir.weights))
+        model = _core().read_model(_unpacked(path), _unpacked(bundle.folder / ir.weights))
         taken, made = (model.input(0), model.output(0))
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         reason = str(error).strip().splitlines()[-1]
@@ -155,14 +161,14 @@ def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     kept = cache / "models" / f"{feature_id(replace(member, arithmetic='fp32'))}-{_CONVERSION}"
     if (kept / _MODEL).is_file():
         try:
-            return core().read_model(kept / _MODEL)
+            return _core().read_model(kept / _MODEL)
         except RuntimeError as error:
             log.warning("%s cannot be read and is made again: %s", kept, str(error).splitlines()[0])
     model = _convert(bundle, member)
     try:
         with new_folder(kept) as made:
             ov.save_model(model, made / _MODEL, compress_to_fp16=False)
-        return core().read_model(kept / _MODEL)  # as every later start does: it rounds a little otherwise
+        return _core().read_model(kept / _MODEL)  # as every later start does: it rounds a little otherwise
     except (OSError, RuntimeError) as error:  # OpenVINO tells of a full disk by the latter
         log.info("the converted model is not kept in %s: %s", cache, error)
     return model

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from enrich.model import openvino_engine
 from enrich.model.bundle import Preprocessing
 from enrich.model.network import Normalise
-from enrich.model.openvino_engine import converted, core
 
 BATCH = 8
 """Pictures at a time: their maps fit a core's cache."""
@@ -22,14 +22,11 @@ def compiled(
 
     It works in as many threads as PyTorch has now.
     """
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "ENABLE_CPU_PINNING": False,
-    }
-    model = converted(nn.Sequential(Normalise(preprocessing), network).eval(), preprocessing.size)
-    request = core().compile_model(model, "CPU", options).create_infer_request()
+    model = openvino_engine.converted(
+        nn.Sequential(Normalise(preprocessing), network).eval(), preprocessing.size
+    )
+    on_cpu = openvino_engine.compiled(model, "f32", streams=1, threads=torch.get_num_threads())
+    request = on_cpu.create_infer_request()
 
     def made(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         parts = np.split(pictures, range(BATCH, len(pictures), BATCH))
