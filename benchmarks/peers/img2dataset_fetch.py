@@ -13,6 +13,8 @@ from pathlib import Path
 
 from img2dataset import download
 
+STARTER = Path(__file__).resolve().parents[2] / "enrich" / "model" / "starter" / "manifest.json"
+
 
 def main() -> None:
     urls, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -23,7 +25,7 @@ def main() -> None:
         url_list=str(urls),
         output_folder=str(out),
         output_format="webdataset",
-        image_size=384,
+        image_size=json.loads(STARTER.read_text())["members"][0]["preprocessing"]["size"][0],
         processes_count=cores,
         thread_count=64,
         # A shard is what a process takes at once: enough of them to keep all processes busy.

@@ -13,7 +13,9 @@ from enrich.model.bundle import load_bundle
 from enrich.model.network import Network
 from enrich.settings import STARTER_BUNDLE
 
-SIDE = 384
+BUNDLE = load_bundle(STARTER_BUNDLE)
+(MEMBER,) = BUNDLE.members
+SIDE, _ = MEMBER.preprocessing.size
 
 
 def ready(body: bytes) -> NDArray[np.uint8]:
@@ -32,10 +34,7 @@ class Scorer:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
-        bundle = load_bundle(STARTER_BUNDLE)
-        (member,) = bundle.members
-        assert member.preprocessing.size == (SIDE, SIDE)
-        self.network = Network(bundle, member)
+        self.network = Network(BUNDLE, MEMBER)
 
     def __call__(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
