@@ -120,7 +120,7 @@ class Settings(Lines):
     cache: Path | None = Field(
         None, description="Folder of converted models; default: listing-enrichment in the user's cache folder"
     )
-    batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 8)")
+    batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 4)")
     person: str | None = Field(
         None,
         description="Who says what `enrich override` and `enrich labels` record; default: the login name",

@@ -13,7 +13,7 @@ from enrich.records import Output, Scores
 Pixels = tuple[NDArray[np.uint8], ...]
 """A photo as `decode` made it: a uint8 array [height, width, 3] per preprocessing of the bundle, in order."""
 
-CPU_BATCH = 8
+CPU_BATCH = 4
 """Photos per pass on one core: the activations of larger batches fall out of its cache."""
 
 

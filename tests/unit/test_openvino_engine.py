@@ -17,7 +17,7 @@ from enrich.errors import SettingsError
 from enrich.model.arithmetic import cpu_has
 from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Bundle, load_bundle
-from enrich.model.engine import Engine, Pixels, lane_pool
+from enrich.model.engine import CPU_BATCH, Engine, Pixels, lane_pool
 from enrich.model.open import open_engine
 from enrich.model.openvino_engine import OpenVinoEngine
 from enrich.model.torch_engine import TorchEngine
@@ -156,6 +156,7 @@ def test_a_signal_is_handled_after_engines_were_dropped(tiny: Bundle, cache: Pat
 import faulthandler, os, signal
 from pathlib import Path
 from enrich.model.bundle import load_bundle
+from enrich.model.engine import CPU_BATCH
 from enrich.model.openvino_engine import OpenVinoEngine
 
 faulthandler.enable()
@@ -190,7 +191,7 @@ def test_auto_takes_openvino_on_a_cpu(
     monkeypatch.setattr(enrich.model.open, "NVIDIA", ())
     engine = open_engine(tiny, load_settings(cache=cache, **{"device": "auto", **asked}))
     assert isinstance(engine, kind)
-    assert engine.batch_size == 8 and engine.lanes >= 1
+    assert engine.batch_size == CPU_BATCH and engine.lanes >= 1
 
 
 def test_what_openvino_cannot_do_is_refused() -> None:
@@ -204,6 +205,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 import numpy as np
 from enrich.model.bundle import load_bundle
+from enrich.model.engine import CPU_BATCH
 from enrich.model.openvino_engine import OpenVinoEngine
 
 bundle = load_bundle(Path(sys.argv[1]))
@@ -237,6 +239,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from enrich.model.bundle import load_bundle
+from enrich.model.engine import CPU_BATCH
 from enrich.model.openvino_engine import OpenVinoEngine
 
 engine = OpenVinoEngine(load_bundle(Path(sys.argv[1])).at("int8"), Path(sys.argv[2]))

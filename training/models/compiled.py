@@ -9,10 +9,8 @@ from torch import nn
 
 from enrich.model import openvino_engine
 from enrich.model.bundle import Preprocessing
+from enrich.model.engine import CPU_BATCH
 from enrich.model.network import Normalise
-
-BATCH = 8
-"""Pictures at a time: their maps fit a core's cache."""
 
 
 def compiled(
@@ -29,7 +27,7 @@ def compiled(
     request = on_cpu.create_infer_request()
 
     def made(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts = np.split(pictures, range(BATCH, len(pictures), BATCH))
+        parts = np.split(pictures, range(CPU_BATCH, len(pictures), CPU_BATCH))
         return np.concatenate([request.infer([part], share_inputs=True)[0] for part in parts])
 
     return made
