@@ -156,7 +156,6 @@ def test_a_signal_is_handled_after_engines_were_dropped(tiny: Bundle, cache: Pat
 import faulthandler, os, signal
 from pathlib import Path
 from enrich.model.bundle import load_bundle
-from enrich.model.engine import CPU_BATCH
 from enrich.model.openvino_engine import OpenVinoEngine
 
 faulthandler.enable()
@@ -205,7 +204,6 @@ from pathlib import Path
 from threading import Barrier, Thread
 import numpy as np
 from enrich.model.bundle import load_bundle
-from enrich.model.engine import CPU_BATCH
 from enrich.model.openvino_engine import OpenVinoEngine
 
 bundle = load_bundle(Path(sys.argv[1]))
@@ -239,7 +237,6 @@ import sys
 from pathlib import Path
 import numpy as np
 from enrich.model.bundle import load_bundle
-from enrich.model.engine import CPU_BATCH
 from enrich.model.openvino_engine import OpenVinoEngine
 
 engine = OpenVinoEngine(load_bundle(Path(sys.argv[1])).at("int8"), Path(sys.argv[2]))
