@@ -5,8 +5,6 @@ transaction pooling too; the lock of a holder that died is taken over once it ha
 """
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +16,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from enrich.errors import BusyError, EnrichError, LockLostError
 from enrich.state.database import Database
+from enrich.state.workers import this_process
 
 log = logging.getLogger(__name__)
 JOIN_SECONDS = 5.0  # a renewal that hangs holds nobody up
@@ -103,8 +102,7 @@ class Locks:
         """
         token = str(uuid4())
         given = {"name": name, "token": token, "lease": lease_seconds}
-        me = f"{socket.gethostname()}:{os.getpid()}"
-        asked_at = _confirmed(self._database, _ACQUIRE, given | {"holder": me})
+        asked_at = _confirmed(self._database, _ACQUIRE, given | {"holder": this_process()})
         if asked_at is None:
             holder = self._database.scalar(_HOLDER, name=name) or "another process"
             raise BusyError(

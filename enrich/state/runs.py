@@ -1,7 +1,6 @@
 """Runs: what was started, how it ended, and the figures that `enrich status` tells."""
 
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from sqlalchemy import TextClause, text
 from enrich.state.database import Database
 from enrich.state.schema import SCHEMA
 from enrich.state.settle import clean
+from enrich.state.workers import this_process
 
 _NUMBER = text(f"SELECT nextval(pg_get_serial_sequence('{SCHEMA}.run', 'id'))")
 
@@ -26,7 +26,15 @@ _FINISH = text("""
     WHERE id = :id
 """)
 
-_COLUMNS = "id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures"
+# A process does one job at a time, and shows that it lives by the locks and the listings that it holds.
+_COLUMNS = """
+    id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures,
+    finished_at IS NULL
+        AND NOT EXISTS (SELECT FROM run AS later WHERE later.host = run.host AND later.id > run.id)
+        AND (EXISTS (SELECT FROM lock WHERE holder = run.host AND expires > clock_timestamp())
+             OR EXISTS (SELECT FROM worker AS w WHERE w.host || ':' || w.pid = run.host
+                        AND w.expires > clock_timestamp()))
+"""
 
 _RUNS = text(f"""
     SELECT {_COLUMNS} FROM run WHERE CAST(:kinds AS text[]) IS NULL OR kind = ANY(:kinds)
@@ -57,7 +65,10 @@ _SUCCESSES = text("""
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `finished_at` and `exit_code` are None while it runs, and for good where it was killed."""
+    """One run. `finished_at` and `exit_code` are None while it runs, and for good where it was killed.
+
+    `host`: the process, as `host:pid`.
+    """
 
     id: int
     kind: str
@@ -68,6 +79,8 @@ class Run:
     error: str | None
     bundle_id: str | None
     figures: Mapping[str, Any]
+    under_way: bool = False
+    """Its process lives, as far as can be told."""
 
 
 class Runs:
@@ -80,7 +93,7 @@ class Runs:
         """Note that a run has started; its number."""
         # Numbered beforehand, so that it stands once, also where the answer to the commit is lost.
         number = int(self._database.scalar(_NUMBER))
-        self._database.execute(_START, id=number, kind=kind, host=socket.gethostname(), bundle=bundle_id)
+        self._database.execute(_START, id=number, kind=kind, host=this_process(), bundle=bundle_id)
         return number
 
     def finish_run(

@@ -4,6 +4,8 @@ A worker has one row, from its first claim to its end. Its leases hold while the
 by the database's clock; so a heartbeat renews one row, however many listings are in hand.
 """
 
+import os
+import socket
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -33,6 +35,11 @@ _LIVE = text("""
     FROM worker AS w WHERE expires > clock_timestamp()
     ORDER BY started, host, pid
 """)
+
+
+def this_process() -> str:
+    """What people call it, in locks and runs: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)

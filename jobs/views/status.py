@@ -167,7 +167,7 @@ def took(run: Run) -> float | None:
 
 def ended(run: Run) -> str:
     """How a run ended, with the reason where there is one."""
-    told = _ENDED.get(run.exit_code, f"exit {run.exit_code}")
+    told = "under way" if run.under_way else _ENDED.get(run.exit_code, f"exit {run.exit_code}")
     return f"{told}: {run.error}" if run.error else told
 
 

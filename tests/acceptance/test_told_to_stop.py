@@ -32,6 +32,7 @@ def test_a_job_says_what_is_left(world: World, gate: Gate, command: str, number:
         gate.holds(world.photos, *world.listing(id, "kitchen"))
     process = world.start(command, **SLOW)
     until(lambda: world.statuses().get("0") == "done" and world.requests() == 4, "three are under way")
+    assert "under way" in world.enrich_here("status").stdout
     process.send_signal(number)
     assert last_line(process, SIGNALS[number]) == (
         "enrich: stopped by signal, 3 left: the same command goes on"

@@ -9,6 +9,7 @@ from enrich.settings import Settings, load_settings
 from enrich.state.backfills import Backfills, Selection
 from enrich.state.database import Database
 from enrich.state.listings import Listings
+from enrich.state.locks import Locks
 from enrich.state.runs import Runs
 from jobs.run.record import RunReport
 from tests.support.enriched import add, claim_one, enriched, quarantined, statuses
@@ -61,6 +62,22 @@ def test_runs_failures_and_drift(settings: Settings, database: Database, open_cl
     assert "90.0 %" in shown and ">drift<" in shown
     assert "the index was away" in shown
     assert 'class="trouble"' in shown and 'class="failed"' in shown
+
+
+def test_a_run_under_way_is_told_from_one_that_was_killed(
+    settings: Settings, database: Database, open_client: OpenClient
+) -> None:
+    for kind in ("backfill", "run"):
+        Runs(database).start_run(kind, "b1")
+    with Locks(database).hold("discover"):
+        shown = open_client(settings).get("/status").text
+    assert ended_of(shown, "run") == "under way" and ended_of(shown, "backfill") == "did not end"
+
+
+def ended_of(shown: str, kind: str) -> str:
+    """How the table of runs says that this one ended."""
+    row = shown.partition(f"<td>{kind}</td>")[2].partition("</tr>")[0]
+    return row.partition('<td class="words">')[2].partition("<")[0]
 
 
 def test_a_backfill_says_how_far_it_got(

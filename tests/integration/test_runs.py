@@ -6,6 +6,7 @@ from enrich.errors import UsageError
 from enrich.records import PhotoStatus, WriteResult, WriteStatus
 from enrich.state.database import Database
 from enrich.state.listings import Listings
+from enrich.state.locks import Locks
 from enrich.state.outbox import Outbox, OutboxCounts, Refusal
 from enrich.state.overrides import Overrides
 from enrich.state.runs import Runs
@@ -33,6 +34,26 @@ class TestRuns:
         assert oldest.finished_at is not None
         assert oldest.finished_at >= oldest.started_at
         assert [run.id for run in runs.runs(1)] == [second]
+
+    def test_a_run_is_under_way_while_its_process_shows_life(
+        self, migrated: Portal, database: Database, runs: Runs, state: Listings
+    ) -> None:
+        def under_way() -> list[int]:
+            return [run.id for run in runs.runs(10) if run.under_way]
+
+        killed, number = runs.start_run("run", None), runs.start_run("run", None)
+        assert under_way() == [], "no process shows that it lives"
+        with Locks(database).hold("discover"):
+            assert under_way() == [number], f"and run {killed} is an earlier one of this process"
+            migrated.execute("UPDATE enrichment.lock SET expires = now() - interval '1 second'")
+            assert under_way() == []
+        add(migrated, "a")
+        state.claim(1)
+        assert under_way() == [number]
+        migrated.execute("UPDATE enrichment.run SET host = 'elsewhere:1' WHERE id = :id", id=number)
+        assert under_way() == [killed]
+        runs.finish_run(killed, 0, {})
+        assert under_way() == []
 
 
 class TestStatus:
