@@ -57,9 +57,11 @@ _TOLD_ACTIVE = text("""
     WHERE jsonb_typeof(figures -> 'active_column') = 'boolean' ORDER BY id DESC LIMIT 1
 """)
 
+# A run of some listings only judges no night, and is none.
 _SUCCESSES = text("""
     SELECT kind, extract(epoch FROM max(finished_at)) AS finished
-    FROM run WHERE exit_code IN (0, 1) GROUP BY kind
+    FROM run WHERE exit_code IN (0, 1) AND (kind <> 'run' OR jsonb_typeof(figures -> 'drift') = 'array')
+    GROUP BY kind
 """)
 
 
@@ -133,5 +135,5 @@ class Runs:
         return [Run(*row) for row in self._database.rows(statement, **given)]
 
     def successes(self) -> dict[str, float]:
-        """Kind -> when one last ended with exit code 0 or 1, in seconds since 1970."""
+        """Kind -> when one last ended with exit code 0 or 1, in seconds since 1970; no run of some only."""
         return {row.kind: float(row.finished) for row in self._database.rows(_SUCCESSES)}

@@ -37,7 +37,9 @@ READABLE = Metric("enrich_state_readable", "1 where the database could be asked 
 STATE = Metric("enrich_state_listings", "Listings by status", ("status",))
 LAG = Metric("enrich_oldest_waiting_seconds", "How long the listing that waits longest has waited, else 0")
 OUTBOX = Metric("enrich_outbox_documents", "Documents lacking: waiting, awaiting, refused", ("status",))
-SUCCESS = Metric("enrich_last_success_timestamp_seconds", "When a job last ended with 0 or 1", ("kind",))
+SUCCESS = Metric(
+    "enrich_last_success_timestamp_seconds", "When a job last ended with 0 or 1; no run --ids", ("kind",)
+)
 NIGHT = Metric("enrich_night", "Shares, mean confidences and failures of the last night", ("figure",))
 USUAL = Metric("enrich_night_usual", "The same as the mean of the nights before", ("figure",))
 DRIFTED = Metric("enrich_night_drifted", "1 where the last night is beyond ENRICH_MAX_DRIFT", ("figure",))

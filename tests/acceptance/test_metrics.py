@@ -306,6 +306,16 @@ def test_a_job_that_has_ended_leaves_its_metrics(world: World, gateway: Gateway,
     assert [file.name for file in tmp_path.iterdir()] == ["enrich.prom"], "nothing half-written is left"
 
 
+def test_a_run_of_some_listings_is_no_night(world: World, tmp_path: Path) -> None:
+    world.listing("house", "balcony")
+    (tmp_path / "ids").write_text("house\n")
+    file = tmp_path / "enrich.prom"
+    for arguments, successes in ((("--ids", str(tmp_path / "ids")), 0), ((), 1)):
+        assert world.enrich_here("run", *arguments, metrics_file=file).returncode == 0
+        found = read(file.read_text())
+        assert sum(key[0] == "enrich_last_success_timestamp_seconds" for key in found) == successes
+
+
 def test_a_job_that_failed_leaves_its_metrics(world: World, tmp_path: Path) -> None:
     for n in range(250):
         world.portal.add(f"{n:03}", [world.photo("kitchen", n, f"/{n}.jpg")])
