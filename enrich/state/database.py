@@ -9,6 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import Any, TypeVar
 
 import orjson
@@ -22,6 +23,7 @@ from enrich.state.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+STOPPING = 1.0  # seconds of patience that are left when told to stop
 
 _OUR_TRANSACTION = f"""SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path TO {SCHEMA};
     SET LOCAL idle_in_transaction_session_timeout TO '30s'"""  # a frozen process keeps nobody from its rows
@@ -47,7 +49,6 @@ _PASSING = (
     "58",  # the system under the server: I/O errors and the like
 )
 READ_ONLY = "25006"
-_UNWRITABLE = ("22", "23", "54")  # data exceptions, integrity constraints, more than fits
 _PASSING_WORDS = re.compile(
     r"starting up|shutting down|in recovery|too many (clients|connections)|remaining connection slots"
     r"|not yet accepting connections|server_login_retry|server closed the connection",
@@ -73,20 +74,22 @@ class Database:
         url: `postgresql://…` or `postgresql+psycopg2://…`.
         patience: seconds without an answer after which work is given up with `OutageError`.
         name: the setting that holds the URL, for messages.
+        stop: when it is set, an outage is given up at once.
 
     Raises:
         SettingsError: the URL cannot be read. The URL itself is never shown: it may hold a password.
     """
 
-    def __init__(self, url: str, *, patience: float = 600.0, name: str = "DATABASE_URL") -> None:
+    def __init__(
+        self, url: str, *, patience: float = 600.0, name: str = "DATABASE_URL", stop: Event | None = None
+    ) -> None:
         self.url = parse_url(url, name)
-        self.name = name
-        self.patience = patience
+        self.name, self.patience = name, patience
         options = {name: value for name, value in _CONNECT.items() if name not in self.url.query}
         self.engine = create_engine(
             self.url, pool_pre_ping=True, connect_args=options, json_deserializer=orjson.loads
         )
-        self._given_up = False
+        self._stop, self._given_up = stop or Event(), False
 
     @property
     def place(self) -> str:
@@ -125,7 +128,7 @@ class Database:
                 log.warning(
                     "Postgres (%s): %s; trying again in %.1f s", self.name, self._reason(error), delay
                 )
-            time.sleep(delay * random.uniform(0.7, 1.0))
+            (time.sleep if self._stop.is_set() else self._stop.wait)(delay * random.uniform(0.7, 1.0))
             delay = min(delay * 2, 5.0)
 
     def rows(self, statement: Executable, /, **given: Any) -> Sequence[Any]:
@@ -145,6 +148,7 @@ class Database:
         return self.run(lambda connection: connection.execute(statement, given).rowcount)
 
     def _consider_giving_up(self, error: DBAPIError, waited: float, patience: float) -> None:
+        patience = min(patience, STOPPING) if self._stop.is_set() else patience
         if sqlstate(error) == READ_ONLY:
             self.engine.dispose()  # the primary may be elsewhere by now; an old session stays read-only
         if self._given_up or waited > patience:
@@ -197,11 +201,6 @@ def passing(error: DBAPIError) -> bool:
     return state.startswith(_PASSING)
 
 
-def unwritable(error: DBAPIError) -> bool:
-    """Whether it is the data that the server refuses."""
-    return (sqlstate(error) or "").startswith(_UNWRITABLE)
-
-
 def sqlstate(error: Exception) -> str | None:
     """Postgres's five-letter state of an error; None where the error is not the server's."""
     return getattr(getattr(error, "orig", None), "pgcode", None)
@@ -233,25 +232,25 @@ def parse_url(url: str, name: str = "DATABASE_URL") -> URL:
     return parsed.set(drivername="postgresql+psycopg2")
 
 
-def connect(settings: Settings) -> tuple[Database, Database]:
-    """Connect to (state, source): one and the same unless `SOURCE_DATABASE_URL` is set.
+def connect(settings: Settings, stop: Event | None = None) -> tuple[Database, Database]:
+    """Connect to (state, source): the same unless `SOURCE_DATABASE_URL` is set; `stop` as for `Database`.
 
     Raises:
         SettingsError: a URL cannot be read, or there is none.
         SourceError: a database cannot be reached as set up.
     """
     patience = settings.outage_seconds
-    state = state_database(settings, patience)
+    state = state_database(settings, patience, stop)
     state.ping()
     if settings.source_database_url is None:
         return state, state
     url = settings.source_database_url.get_secret_value()
-    source = Database(url, patience=patience, name="SOURCE_DATABASE_URL")
+    source = Database(url, patience=patience, name="SOURCE_DATABASE_URL", stop=stop)
     source.ping()
     return state, source
 
 
-def state_database(settings: Settings, patience: float) -> Database:
+def state_database(settings: Settings, patience: float, stop: Event | None = None) -> Database:
     """The database that holds our schema, not asked for anything yet.
 
     Raises:
@@ -259,7 +258,8 @@ def state_database(settings: Settings, patience: float) -> Database:
     """
     need_database(settings)
     url = settings.database_url
-    return Database(url.get_secret_value() if url else embedded_postgres(settings.home), patience=patience)
+    given = url.get_secret_value() if url else embedded_postgres(settings.home)
+    return Database(given, patience=patience, stop=stop)
 
 
 def need_database(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from enrich.errors import OutageError
 from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
 from enrich.state import completion, embeddings, flips, photos, requests, workers
-from enrich.state.database import Database, one_line, unwritable
+from enrich.state.database import Database, one_line, sqlstate
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import clean
 
@@ -37,6 +37,7 @@ _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
 
 PAUSED_SECONDS = 300  # that a listing is put off for a paused host, at most: `photos.hosts.LONGEST_PAUSE`
+UNWRITABLE = ("22", "23", "54")  # Postgres: data exceptions, integrity constraints, more than fits
 LOST_SECONDS = 3600  # until a listing that lost all its photos since discovery is looked at again
 
 
@@ -255,7 +256,7 @@ class Listings:
             except flips.FlipsExceededError as error:
                 self._database.run(partial(flips.hold, backfill=error.backfill, why=error.why))
             except DBAPIError as error:
-                if not unwritable(error):
+                if not (sqlstate(error) or "").startswith(UNWRITABLE):
                     raise
                 raise ValueError(one_line(error)) from error
         return {result.claim for result in results}

@@ -148,7 +148,7 @@ def prune(
     from jobs.views.prune import show_pruned
 
     with stopping() as stop:
-        with open_records(load_settings()) as records:
+        with open_records(load_settings(), stop=stop) as records:
             show_pruned(go_through(records, days, yes, stop.is_set), yes, as_json)
         if stop.is_set():
             raise SignalError("stopped by signal: the same command goes on", stop.exit_code)

@@ -129,7 +129,11 @@ def be_verbose(wanted: bool) -> None:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """What SIGTERM or Ctrl-C sets; the second one ends the process at once."""
+    """What SIGTERM or Ctrl-C sets; the second one ends the process at once.
+
+    Raises:
+        SignalError: told to stop, the block gave up waiting for a server.
+    """
     stop = Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -145,6 +149,10 @@ def stopping() -> Iterator[Stop]:
         signal.signal(number, handle)
     try:
         yield stop
+    except OutageError as error:
+        if not stop.signal:
+            raise
+        raise SignalError(f"stopped by signal: {error}", stop.exit_code) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

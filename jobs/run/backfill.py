@@ -57,7 +57,7 @@ def backfill(
         except ValueError as error:
             raise UsageError(f"--max-flips {options.max_flips}: {error}") from None
     report = RunReport()
-    with ExitStack() as joined, open_services(settings, "backfill") as services:
+    with ExitStack() as joined, open_services(settings, "backfill", stop) as services:
         ray = joined.enter_context(connected(options.ray)) if options.ray is not None else None
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))

@@ -54,7 +54,7 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
     Raises:
         EnrichError: as the run would, but what the removal guard refuses is in `discovery`.
     """
-    with open_services(settings) as services:
+    with open_services(settings, stop=stop) as services:
         ids, target = services.spelled(options.ids), _target(services)
         ahead = Foresight(services.source, services.database, settings, ids, options.revalidate, target)
         discovery = ahead.discovery(options.allow_removals)

@@ -78,7 +78,7 @@ def foretell(settings: Settings, options: BackfillOptions, sample: int, stop: St
         raise UsageError(
             f"backfill --dry-run only tells what would change: leave out {' and '.join(without)}"
         )
-    with open_services(settings) as services:
+    with open_services(settings, stop=stop) as services:
         options = replace(options, ids=services.spelled(options.ids))
         given = selection(services, options).as_row() | {"sample": sample}
 

@@ -38,7 +38,7 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with open_services(settings) as services:
+    with open_services(settings, stop=stop) as services:
         check_index(services)
         check_device(settings)
         options = replace(options, ids=services.spelled(options.ids))

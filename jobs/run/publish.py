@@ -24,7 +24,7 @@ def publish(settings: Settings, stop: Stop) -> RunReport:
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with open_services(settings) as services, recorded(services, "publish", report, stop):
+    with open_services(settings, stop=stop) as services, recorded(services, "publish", report, stop):
         publisher = Publisher(services.outbox, services.index, services.bundle, settings)
         report.published = publisher.figures
         publish_now(services, publisher, stop)

@@ -111,7 +111,7 @@ def rollback(settings: Settings, stop: Stop) -> RunReport:
 def _opened(
     settings: Settings, report: RunReport, stop: Stop
 ) -> Iterator[tuple[Records, Generations, Hold, int]]:
-    with open_records(settings, "reindex") as records:
+    with open_records(settings, "reindex", stop) as records:
         indices = open_generations(settings, records.bundle.heads, records.source.copied_columns())
         with (
             closing(indices) as generations,

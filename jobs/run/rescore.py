@@ -25,7 +25,7 @@ def rescore(settings: Settings, ids: Sequence[str] | None, stop: Stop) -> RunRep
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with open_services(settings, "rescore") as services:
+    with open_services(settings, "rescore", stop) as services:
         check_index(services)
         bundle = services.bundle
         selection = Selection(services.spelled(ids), stale_bundle=bundle.bundle_id)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
+from threading import Event
 
 from enrich.index.document import reserved
 from enrich.index.open import open_index
@@ -59,17 +60,18 @@ class Services(Records):
 
 
 @contextmanager
-def open_records(settings: Settings, doing: str = "run") -> Iterator[Records]:
+def open_records(settings: Settings, doing: str = "run", stop: Event | None = None) -> Iterator[Records]:
     """Open and verify databases, schema and bundle.
 
-    `doing`: what `enrich status` calls this process while it enriches.
+    `doing`: what `enrich status` calls this process while it enriches. `stop`: when it is set, an outage
+    of the databases is not waited out any longer.
 
     Raises:
         UsageError: one of them cannot be used as set up; nothing was written.
     """
     model = choose(load_bundle(settings.bundle), settings)
     with ExitStack() as stack:
-        database, source_database = connect(settings)
+        database, source_database = connect(settings, stop)
         stack.callback(source_database.close)
         stack.callback(database.close)
         check_schema(database)
@@ -94,15 +96,15 @@ def open_records(settings: Settings, doing: str = "run") -> Iterator[Records]:
 
 
 @contextmanager
-def open_services(settings: Settings, doing: str = "run") -> Iterator[Services]:
+def open_services(settings: Settings, doing: str = "run", stop: Event | None = None) -> Iterator[Services]:
     """Open and verify databases, schema, tables, bundle and index.
 
-    `doing`: as for `open_records`.
+    `doing`, `stop`: as for `open_records`.
 
     Raises:
         UsageError: one of them cannot be used as set up; nothing was written.
     """
-    with open_records(settings, doing) as found:
+    with open_records(settings, doing, stop) as found:
         copied = found.source.copied_columns()
         index = open_index(settings, found.database, found.bundle.heads, copied)
         with closing(index):

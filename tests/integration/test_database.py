@@ -1,6 +1,7 @@
 """Connecting, and work that survives what happens to a server."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,13 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
+from enrich.errors import OutageError, SchemaError, SettingsError, SignalError, SourceError
 from enrich.settings import load_settings
 from enrich.state import embedded
 from enrich.state.database import Database, check_schema, connect, parse_url, passing
 from enrich.state.embedded import embedded_postgres
 from enrich.state.schema import SCHEMA_VERSION
+from jobs.cli.guard import stopping
 from tests.support.postgres import Portal, PostgresServer, on_database
 
 
@@ -178,6 +180,19 @@ class TestRun:
         postgres_server.stop()
         with pytest.raises(OutageError, match=r"DATABASE_URL.* gave no answer .*start the command again"):
             database.run(lambda connection: None)
+        database.close()
+
+    def test_an_outage_is_given_up_when_a_signal_says_to_stop(self) -> None:
+        teller = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM])
+        start = time.monotonic()
+        with (
+            pytest.raises(SignalError, match=r"stopped by signal: .*gave no answer") as told,
+            stopping() as stop,
+        ):
+            database = Database("postgresql://me@127.0.0.1:1/homes", patience=600, stop=stop)
+            teller.start()
+            database.run(lambda connection: None)
+        assert told.value.exit_code == 143 and 3 <= time.monotonic() - start < 30
         database.close()
 
     def test_a_read_only_server_is_waited_for(self, portal: Portal) -> None:
