@@ -255,6 +255,8 @@ def test_bad_photos_end_in_one_line_and_write_nothing(
         ((*UNTRAINED, "--share", "web_homes=many"), "--share web_homes=many: write a number"),
         ((*UNTRAINED, "--share", "web_homes"), "--share web_homes: write NAME=VALUE"),
         ((*UNTRAINED, "--share", "web_homes=2"), "--share is for finetuning"),
+        ((*UNTRAINED, "--homes", "web_homes/", "--share", "web_homes=2"), "--share is for finetuning"),
+        ((*UNTRAINED, "--finetune", "all", "--share", "web_homes/=0"), "--share: nothing is left to learn"),
         ((*UNTRAINED, "--learn-size", "64"), "--learn-size is for finetuning"),
         ((*UNTRAINED, "--finetune", "all", "--share", "web_home=2"), "--share web_home: no photo's path"),
         ((*UNTRAINED, "--head", "balcony=labels.csv"), "--head balcony: a name is"),
