@@ -109,6 +109,21 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+def test_pictures_of_heads_that_are_not_evaluated_any_more_go(tmp_path: Path) -> None:
+    photos, out = draw_homes(tmp_path / "photos", [WITH, PLAIN]), tmp_path / "out"
+    make_bundle(tmp_path / "bundle")
+    arguments = ("evaluate", tmp_path / "bundle", photos, "--out", out, "--device", "cpu")
+    assert run_train(*arguments)[0] == 0
+    kept = {path.name for path in out.iterdir() if not path.name.startswith("fireplace")}
+    mine = {"fireplace.png", "fireplace_of_mine.png", "kitchen_mistakes.png"}
+    for name in mine:
+        (out / name).write_text("mine")
+    rows = [*home_rows(0, WITH), *home_rows(1, PLAIN)]
+    write_manifest(photos, rows, ("path", "group", "room", "balcony"))
+    assert run_train(*arguments)[0] == 0
+    assert {path.name for path in out.iterdir()} == kept | mine
+
+
 def test_heads_with_nothing_to_evaluate_are_said_to_have_nothing(tmp_path: Path) -> None:
     rows = [{**row, "balcony": "", "room": ""} for row in home_rows(0, PLAIN[:3])]
     for row, what in zip(rows, PLAIN[:3], strict=True):

@@ -4,6 +4,7 @@ The page's words are in `report.md.jinja`.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from training.markdown import page
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 SHOWN = 24
 """Mistakes of each kind on a contact sheet."""
+_SHOWS = re.compile(r"\(([^()/]+_(?:precision_recall|reliability|mistakes|confusion)\.png)\)")
 
 Measured = BinaryMeasured | ClassesMeasured
 
@@ -38,7 +40,7 @@ def check_out(out: Path) -> None:
 
 def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured], photos: PhotoSet) -> None:
     """Write metrics.json (what was evaluated, and the figures of every head), report.md and the pictures: all
-    made beside `out` first, then put in place."""
+    made beside `out` first, then put in place of an earlier evaluation's."""
     metrics = described | {"heads": {one.head.name: one.figures for one in measured}}
     chosen = [f"{name} {value}" for name, value in metrics["photos"]["chosen"].items() if value]
     text = page(TEMPLATE, metrics=metrics, heads=[one.head for one in measured], chosen=chosen, share=_share)
@@ -50,6 +52,9 @@ def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured]
         (made / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
         (made / "report.md").write_text(text, encoding="utf-8")
         out.mkdir(exist_ok=True)
+        earlier = out / "report.md"
+        for picture in _SHOWS.findall(earlier.read_text(encoding="utf-8")) if earlier.is_file() else ():
+            (out / picture).unlink(missing_ok=True)
         for file in made.iterdir():
             file.replace(out / file.name)
 
