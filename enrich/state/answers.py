@@ -5,7 +5,7 @@ nobody is asked the same thing twice.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -114,14 +114,19 @@ def _answer(
     before: dict[str, Any] = {"override": None, "label": None}
     if value is not None:
         if (override := overrides.one(connection, id, field)) is not None:
-            before["override"] = {"value": override.value, "note": override.note, "by": override.by}
+            before["override"] = {
+                "value": override.value,
+                "note": override.note,
+                "by": override.by,
+                "at": override.at,
+            }
         overrides.say(connection, Said(id, field, value, by=person or None))
     if sha256 is not None:
         if (label := labels.one(connection, sha256, _head(field))) is not None:
-            before["label"] = {"value": label.value, "by": label.by}
+            before["label"] = {"value": label.value, "by": label.by, "at": label.at}
         labels.put(connection, [Label(sha256, _head(field), True, person or None)])
     given = {"id": id, "field": field, "person": person, "value": value, "sha256": sha256}
-    connection.execute(_PUT, {**given, "before": json.dumps(before)})
+    connection.execute(_PUT, {**given, "before": json.dumps(before, default=str)})
 
 
 def _undo(connection: Connection, id: str, field: str, person: str) -> None:
@@ -142,7 +147,7 @@ def _restore_override(connection: Connection, row: Row[Any], person: str) -> Non
     if (earlier := row.before["override"]) is None:
         overrides.take_back(connection, row.listing_id, row.field, person or None)
     else:
-        overrides.say(connection, Said(row.listing_id, row.field, **earlier))
+        overrides.say(connection, Said(row.listing_id, row.field, **_again(earlier)))
 
 
 def _restore_label(connection: Connection, row: Row[Any], person: str) -> None:
@@ -153,7 +158,12 @@ def _restore_label(connection: Connection, row: Row[Any], person: str) -> None:
     if (earlier := row.before["label"]) is None:
         labels.drop(connection, row.sha256, head)
     else:
-        labels.put(connection, [Label(row.sha256, head, **earlier)])
+        labels.put(connection, [Label(row.sha256, head, **_again(earlier))])
+
+
+def _again(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said, at its own time, which earlier versions did not take down."""
+    return {**earlier, "at": datetime.fromisoformat(earlier["at"]) if "at" in earlier else None}
 
 
 def _head(field: str) -> str:

@@ -16,12 +16,13 @@ from enrich.records import WhichPhoto, which_photo
 from enrich.state.database import Database
 
 _PUT = text("""
-    INSERT INTO label AS l (sha256, head, value, created_by)
-    SELECT sha256, head, value, by
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(sha256 text, head text, value jsonb, by text)
+    INSERT INTO label AS l (sha256, head, value, created_by, created_at)
+    SELECT sha256, head, value, by, coalesce(at, now())
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+        AS r(sha256 text, head text, value jsonb, by text, at timestamptz)
     ORDER BY sha256, head
     ON CONFLICT (sha256, head) DO UPDATE
-    SET value = excluded.value, created_by = excluded.created_by, created_at = now()
+    SET value = excluded.value, created_by = excluded.created_by, created_at = excluded.created_at
     WHERE (l.value, l.created_by) IS DISTINCT FROM (excluded.value, excluded.created_by)
 """)
 
@@ -87,7 +88,7 @@ class Label:
     value: bool | str
     by: str | None = None
     at: datetime | None = field(default=None, compare=False)
-    """When it was said; None: it is to be."""
+    """When it was said; None: now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class Labels:
 def put(connection: Connection, labels: Sequence[Label]) -> int:
     """As `Labels.put`."""
     last = {(label.sha256, label.head): asdict(label) for label in labels}
-    return connection.execute(_PUT, {"rows": json.dumps(list(last.values()))}).rowcount
+    return connection.execute(_PUT, {"rows": json.dumps(list(last.values()), default=str)}).rowcount
 
 
 def one(connection: Connection, sha256: str, head: str) -> Label | None:

@@ -17,10 +17,11 @@ from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION
 
 _PUT = text("""
-    INSERT INTO override (listing_id, field, value, note, created_by)
-    VALUES (:id, :field, CAST(:value AS jsonb), :note, :by)
+    INSERT INTO override (listing_id, field, value, note, created_by, created_at)
+    VALUES (:id, :field, CAST(:value AS jsonb), :note, :by, coalesce(CAST(:at AS timestamptz), now()))
     ON CONFLICT (listing_id, field) DO UPDATE
-    SET value = excluded.value, note = excluded.note, created_by = excluded.created_by, created_at = now()
+    SET value = excluded.value, note = excluded.note, created_by = excluded.created_by,
+        created_at = excluded.created_at
 """)
 
 _DROP = text("DELETE FROM override WHERE listing_id = :id AND field = :field")
@@ -67,6 +68,8 @@ class Said:
     value: Any
     note: str | None = None
     by: str | None = None
+    at: datetime | None = None
+    """When it was said; None: now."""
 
 
 class Overrides:

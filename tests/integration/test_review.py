@@ -214,13 +214,30 @@ class TestAnswers:
         enrich("a", 0.99)
         Overrides(database).set_override("a", "has_balcony", False, "I was there", "ann")
         Labels(database).put([Label(sha("a-1"), "balcony", False, "ann")])
+        before, label = (
+            Overrides(database).of(["a"]),
+            Labels(database).of([sha("a-1")])[sha("a-1")]["balcony"],
+        )
         mine = answers(database, "bob")
         since = mine.begin()
         give(database, "a", True, "bob", sha256=sha("a-1"))
         mine.undo(since)
         (one,) = Overrides(database).of(["a"])["a"]
         assert (one.value, one.note, one.by) == (False, "I was there", "ann")
-        assert Labels(database).of([sha("a-1")])[sha("a-1")]["balcony"].by == "ann"
+        again = Labels(database).of([sha("a-1")])[sha("a-1")]["balcony"]
+        assert (again, again.at, [one]) == (label, label.at, before["a"]), "at their own time, too"
+
+    def test_what_earlier_versions_took_down_is_undone(
+        self, migrated: Portal, database: Database, enrich: Enrich
+    ) -> None:
+        enrich("a", 0.99)
+        Overrides(database).set_override("a", "has_balcony", False, None, "ann")
+        mine = answers(database, "bob")
+        since = mine.begin()
+        give(database, "a", True, "bob")
+        migrated.execute("UPDATE enrichment.review SET before = before #- '{override,at}'")
+        mine.undo(since)
+        assert said(database) == [("has_balcony", False, "ann")]
 
     def test_what_others_said_since_is_left_alone(self, database: Database, enrich: Enrich) -> None:
         enrich("a", 0.6)
