@@ -12,13 +12,14 @@ from enrich.errors import UsageError
 from tests.support.compared import (
     RUN_ROW,
     TIMING_ROW,
+    add_epochs,
     add_predictions,
     add_settings,
     results_folder,
     thesis_rows,
 )
 from training import thesis
-from training.compare.results import RunRow
+from training.compare.results import RunRow, add_rows
 from training.report.command import page, report_command
 from training.report.gathered import gather
 
@@ -305,6 +306,26 @@ def test_the_same_run_from_other_weights_is_another_run(tmp_path: Path) -> None:
     one = results_folder(tmp_path / "one", [RUN_ROW])
     two = results_folder(tmp_path / "two", [replace(RUN_ROW, weights="none")])
     assert len(gather([one, two]).runs) == 2
+
+
+def test_runs_whose_weights_are_from_elsewhere_are_no_seeds_of_the_others(tmp_path: Path) -> None:
+    lite = replace(RUN_ROW, architecture="timm:tf_efficientnet_lite0")
+    rows = [lite, replace(lite, weights="package", best_val_accuracy=0.8), replace(lite, weights="")]
+    folders = [results_folder(tmp_path / f"from-{row.weights}", [row]) for row in rows]
+    for folder, row in zip(folders, rows, strict=True):
+        add_epochs(folder, row)
+    add_rows(folders[1], [replace(RUN_ROW, weights="package")])
+    ours = gather(folders)
+    told = cells(section(page(ours, gather([thesis.FOLDER])), "Balcony, finetuning"))
+    shares = {"": "90.00", ", weights package": "80.00", ", weights not stated": "90.00"}
+    named = {f"{lite.architecture}{weights}": share for weights, share in shares.items()}
+    assert {row[0]: row[5] for row in told if row[5] != "–"} == {
+        "architecture": "accuracy %, ours",
+        "ResNet-18": "90.00",
+        **named,
+    }
+    assert set(ours.epochs["label"]) == named.keys()
+    assert ours.runs["peers"].nunique() == 3
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from training import thesis
 from training.compare.plan import Recipe
 from training.compare.results import RUN as RUN_FILE
 from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
+from training.models.weights import WeightSource
 from training.thesis import in_order
 
 RUN = ["task", "architecture", "mode", "seed"]
 TIMED = ["device", "threads", "batch", "task", "architecture", "mode", "round"]
+WEIGHTS = WeightSource().kind
 PRETRAINED, UNSTATED, SCRATCH = KINDS = "pretrained", "weights not stated", "from scratch"
 
 
@@ -61,9 +63,17 @@ def gather(folders: Sequence[Path]) -> Gathered:
     timings = pd.concat([part.timings for part in parts], ignore_index=True)
     _refuse_twice(runs, [*RUN, "weights", "epochs", "label"], "run")
     _refuse_twice(timings, TIMED, "timing")
+    epochs = pd.concat([part.epochs for part in parts], ignore_index=True)
+    # Not of all runs: where weights come from is said only where it tells runs apart.
+    several = [label for label, own in runs.groupby("label") if own["weights"].nunique() > 1]
+    for table in (runs, epochs) if several else ():
+        told = table["label"].isin(several) & (table["weights"] != WEIGHTS)
+        words = ", weights " + table["weights"].replace("", "not stated")
+        table["label"] += words.where(told, "")
+        table["peers"] += words.where(told & (table["kind"] == PRETRAINED), "")
     return Gathered(
         runs=_sorted(runs),
-        epochs=pd.concat([part.epochs for part in parts], ignore_index=True),
+        epochs=epochs,
         timings=timings,
         settings={name: found for part in parts for name, found in part.settings.items()},
     )
@@ -122,7 +132,7 @@ def _read(folder: Path, name: str) -> Gathered:
     timings = _plain(found.timings).assign(folder=name)
     seconds = timings["epoch_seconds"]
     _check(folder, timings, np.isfinite(seconds) & (seconds > 0), "epoch_seconds", "above 0")
-    epochs = _plain(found.epochs).merge(runs[[*RUN, "kind", "split", "label", "peers"]], on=RUN)
+    epochs = _plain(found.epochs).merge(runs[[*RUN, "weights", "kind", "split", "label", "peers"]], on=RUN)
     return Gathered(runs, epochs, timings, {name: settings})
 
 
