@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from training.models.backbones import load_backbone
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
 SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
 FASTER = ("--arithmetic", "bf16") if cpu_has("bf16") else ()
+STOPPED = "stopped by signal: the same command goes on from its checkpoints\n"
 FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280", "--jobs", "1", *FASTER)
 
 
@@ -162,20 +163,45 @@ def test_shares_that_leave_nothing_to_learn_from_are_refused(photos_dir: Path, t
     assert code == 2 and "--share: nothing is left to learn from" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+FIT = """
+import os, signal, sys, time
+from functools import partial
+from multiprocessing import active_children
+from threading import Thread
+from enrich.errors import SignalError
+from training.fit.multitask import _run
+
+def interrupt():
+    while len(active_children()) < 2:
+        time.sleep(0.01)
+    os.killpg(0, signal.SIGINT)
+
+if __name__ == "__main__":
+    if sys.argv[1] == "pass":
+        Thread(target=interrupt).start()
+    try:
+        _run([partial(exec, sys.argv[1])] * 4, 2)
+    except SignalError as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "send", "code"),
+    [
+        (signal.SIGKILL, os.kill, -signal.SIGKILL),
+        (signal.SIGTERM, os.kill, -signal.SIGTERM),
+        (signal.SIGINT, os.kill, 130),
+        (signal.SIGINT, os.killpg, 130),  # as a terminal sends Ctrl-C
+    ],
+)
 def test_finetunings_side_by_side_end_with_the_command_that_was_killed(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, send: Callable[[int, int], None], code: int, tmp_path: Path
 ) -> None:
-    program = (
-        "import sys\n"
-        "from functools import partial\n"
-        "from training.fit.multitask import _run\n"
-        "if __name__ == '__main__':\n"
-        "    _run([partial(exec, sys.argv[1])] * 4, 2)\n"
-    )
     job = f"import os, time; open('{tmp_path}/' + str(os.getpid()), 'w').close(); time.sleep(600)"
     fit = subprocess.Popen(
-        [sys.executable, "-c", program, job], stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-c", FIT, job], stderr=subprocess.PIPE, start_new_session=True, text=True
     )
 
     def at_work() -> list[int]:
@@ -184,16 +210,22 @@ def test_finetunings_side_by_side_end_with_the_command_that_was_killed(
 
     try:
         until(lambda: len(at_work()) == 2, "two are at work")
-        if number == signal.SIGINT:
-            os.killpg(fit.pid, number)  # as a terminal sends Ctrl-C
-        else:
-            fit.send_signal(number)
-        assert fit.wait(60) != 0
+        send(fit.pid, number)
+        _, said = fit.communicate(timeout=60)
+        assert fit.returncode == code
+        assert number != signal.SIGINT or said == STOPPED
         until(lambda: not at_work(), "all have ended", 20)
     finally:
         for pid in (fit.pid, *at_work()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_ctrl_c_while_finetunings_are_starting_is_one_line() -> None:
+    fit = subprocess.run(
+        [sys.executable, "-c", FIT, "pass"], stderr=subprocess.PIPE, start_new_session=True, text=True
+    )
+    assert (fit.returncode, fit.stderr) == (130, STOPPED)
 
 
 def _commandline(pid: int) -> bytes:

@@ -4,7 +4,6 @@ The same folds are also evaluated with a frozen backbone, so that the card says 
 """
 
 import multiprocessing
-import operator
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from enrich.cores import usable_cores
-from enrich.errors import UsageError
+from enrich.errors import SignalError, UsageError
 from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
@@ -146,19 +145,39 @@ def held_out(
 
 
 def _run(work: Sequence[Finetuning], jobs: int) -> list[Result]:
-    """What they give, in processes of one thread each: small convolutions gain little from more threads."""
+    """What they give, in processes of one thread each: small convolutions gain little from more threads.
+
+    Raises:
+        SignalError: Ctrl-C; none learns any more.
+    """
     count = min(len(work), jobs or usable_cores())
-    if count == 1:
-        return [one() for one in work]
+    try:
+        return [one() for one in work] if count == 1 else _side_by_side(work, count)
+    except KeyboardInterrupt:
+        told = "stopped by signal: the same command goes on from its checkpoints"
+        raise SignalError(told, 128 + signal.SIGINT) from None
+
+
+def _side_by_side(work: Sequence[Finetuning], count: int) -> list[Result]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_alone) as pool:
-        return list(pool.map(operator.call, work))
+        try:
+            # Workers are born without an ear for Ctrl-C, of which each would leave a traceback.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                results = [pool.submit(one) for one in work]
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return [result.result() for result in results]
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.kill()  # the pool waits for them, for hours
+            raise
 
 
 def _alone() -> None:
     torch.set_num_threads(1)
     keep_memory()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else the pool takes Ctrl-C for how the job ended
     Thread(target=_end_with_parent, daemon=True).start()
 
 
