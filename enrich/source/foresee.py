@@ -32,7 +32,8 @@ T = TypeVar("T")
 
 _SERVED = "LEFT JOIN publication AS served ON served.target = :target AND served.listing_id = listing.id"
 _UNPUBLISHED = "listing.revision IS NOT NULL AND served.revision IS DISTINCT FROM listing.revision"
-_OUTCOME = "CASE WHEN served.status IN ('awaiting', 'refused') THEN served.status ELSE 'written' END"
+_OUTCOME = "CASE WHEN served.status = 'refused' THEN 'refused' ELSE 'written' END"
+_AWAITS = "coalesce(served.status = 'awaiting', false) AS awaits"
 
 # Our rows that have something to do whatever the source says, and those that the source lacks.
 _OURS = f"""
@@ -41,13 +42,13 @@ _OURS = f"""
                listing.revision IS NOT NULL AS has_document,
                listing.status IN ('pending', 'leased')
                    OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
-               listing.revalidate, CASE WHEN {_UNPUBLISHED} THEN {_OUTCOME} END AS outcome
+               listing.revalidate, CASE WHEN {_UNPUBLISHED} THEN {_OUTCOME} END AS outcome, {_AWAITS}
         FROM listing {_SERVED} WHERE {{ours}}
     ) AS ours
     WHERE absent OR waits OR outcome IS NOT NULL
 """
 _NOT_OURS = SimpleNamespace(
-    gone=False, absent=False, has_document=False, waits=False, revalidate=False, outcome=None
+    gone=False, absent=False, has_document=False, waits=False, revalidate=False, outcome=None, awaits=False
 )
 
 _SAME = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {SAME}")
@@ -60,8 +61,10 @@ _MOVED = text(f"""
 _DOCUMENTS = text("SELECT count(*) FROM listing WHERE status <> 'gone' AND revision IS NOT NULL")
 
 _ELSEWHERE = text(f"""
-    SELECT CASE WHEN listing.status = 'gone' THEN 'removed' ELSE {_OUTCOME} END AS outcome, count(*)
-    FROM listing {_SERVED} WHERE {_UNPUBLISHED} AND NOT listing.id = ANY(:ids) GROUP BY outcome
+    SELECT listing.id, {_AWAITS},
+           CASE WHEN listing.status = 'gone' THEN 'removed' ELSE {_OUTCOME} END AS outcome
+    FROM listing {_SERVED} WHERE {_UNPUBLISHED} AND listing.id > :after AND NOT listing.id = ANY(:ids)
+    ORDER BY listing.id LIMIT :page
 """)
 
 
@@ -74,8 +77,10 @@ class Prospect:
     """Its photos would be gone through; its document may come out differently."""
     revalidate: bool = False
     outcome: str | None = None
-    """What publishing would come to without enrichment: written, removed, awaiting, refused (as it was last
-    time); None: nothing is to be published."""
+    """What publishing would come to without enrichment: written, removed, refused (as it was last time);
+    None: nothing is to be published."""
+    awaits: bool = False
+    """The portal had no document of it last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +138,15 @@ class Foresight:
             for id in sorted(compared.kinds.keys() | compared.ours.keys()):
                 yield _prospect(compared, id, self.revalidate, refused)
 
-    def elsewhere(self) -> dict[str, int]:
-        """Outcome -> how many of the listings besides `ids` wait to be published."""
-        if self.ids is None:
-            return {}
-        given = {"ids": list(self.ids), "target": self.target}
-        return read(self.state, lambda connection: dict(connection.execute(_ELSEWHERE, given).tuples().all()))
+    def elsewhere(self) -> Iterator[Prospect]:
+        """The listings besides `ids` that wait to be published, by id."""
+        given = {"ids": self.ids, "target": self.target, "after": "", "page": self.settings.page_size}
+        while self.ids is not None:
+            rows = read(self.state, lambda connection: connection.execute(_ELSEWHERE, given).all())
+            if not rows:
+                return
+            yield from (Prospect(row.id, outcome=row.outcome, awaits=row.awaits) for row in rows)
+            given["after"] = rows[-1].id
 
     def _compared(self) -> Iterator[_Compared]:
         given = {**parameters(self.settings, self.revalidate), "target": self.target}
@@ -167,8 +175,8 @@ def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool) -> 
     )
     enriched = (asked or (ours.waits and not ours.absent)) and not (refused and kind == "emptied")
     again = kind == "revalidated" or (asked and revalidate) or ours.revalidate
-    written = id in compared.moved and ours.outcome != "awaiting"
-    return Prospect(id, enriched, again, "written" if written else ours.outcome)
+    outcome = "written" if id in compared.moved else ours.outcome
+    return Prospect(id, enriched, again, outcome, ours.awaits)
 
 
 def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compared:

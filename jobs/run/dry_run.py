@@ -5,8 +5,10 @@ All is gone through as a run goes through it; a sample of the documents and dele
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -43,9 +45,9 @@ class Rehearsed:
     removed: list[str] = field(default_factory=list)
     """The ids of the first documents that it would take away."""
 
-    def count(self, outcome: str, number: int = 1) -> None:
-        """Count documents by what would become of them: a field of `counts`."""
-        setattr(self.counts, outcome, getattr(self.counts, outcome) + number)
+    def count(self, outcome: str) -> None:
+        """Count a document by what would become of it: a field of `counts`."""
+        setattr(self.counts, outcome, getattr(self.counts, outcome) + 1)
 
 
 def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
@@ -63,9 +65,7 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
         if queue.claimable():
             pipeline_on(services, queue, stop.is_set).run(limit=options.limit)
         if not stop.is_set():
-            queue.count_the_rest()
-            for outcome, count in ahead.elsewhere().items():
-                rehearsed.count(outcome, count)
+            queue.count_the_rest(ahead.elsewhere())
     return rehearsed
 
 
@@ -97,32 +97,47 @@ class RehearsalQueue(LookingQueue):
         prospect = self._held.pop(result.claim.id)
         bundle_id = result.bundle_id
         same = row is not None and (attributes, bundle_id) == (row.attributes, row.bundle_id)
-        if prospect.outcome != "awaiting" and not same:
+        if not same:
             prospect = replace(prospect, outcome="written")
         self._count(prospect, OutboxRow(prospect.id, 0, False, attributes, {}, bundle_id, datetime.now(UTC)))
 
-    def count_the_rest(self) -> None:
-        """What was not claimed is not enriched: its document goes out as it is, or waits for another run."""
+    def count_the_rest(self, elsewhere: Iterator[Prospect]) -> None:
+        """What was not claimed is not enriched: its document goes out as it is, or waits for another run. So
+        do those of other listings."""
         for claim in self._waiting:
             self.release([claim])
+        for prospect in self._looked_up(elsewhere):
+            self._count(prospect)
 
     def _to_enrich(self, ahead: Iterator[Prospect]) -> Iterator[Claim]:
-        for prospect in ahead:
+        for prospect in self._looked_up(ahead):
             if prospect.enriched:
                 self._held[prospect.id] = prospect
                 yield chosen(prospect.id, prospect.revalidate)
             else:
                 self._count(prospect)
 
+    def _looked_up(self, ahead: Iterator[Prospect]) -> Iterator[Prospect]:
+        """The same, with what the portal's index has of them now; as it was last time where it is away."""
+        index, settings = self._services.index, self._services.settings
+        while page := list(islice(ahead, settings.publish_batch)):
+            if settings.index_mode == "merge":
+                with suppress(IndexUnavailable):
+                    there = index.documents([prospect.id for prospect in page])
+                    page = [replace(prospect, awaits=prospect.id not in there) for prospect in page]
+            yield from page
+
     def _count(self, prospect: Prospect, made: OutboxRow | None = None) -> None:
-        told = self._rehearsed
+        told, outcome = self._rehearsed, prospect.outcome
+        if prospect.awaits and outcome in ("written", "refused"):
+            outcome = "awaiting"
         with self._lock:
-            if prospect.outcome is None:
+            if outcome is None:
                 return
-            told.count(prospect.outcome)
-            if prospect.outcome == "removed" and len(told.removed) < told.sample:
+            told.count(outcome)
+            if outcome == "removed" and len(told.removed) < told.sample:
                 told.removed.append(prospect.id)
-            shown = prospect.outcome == "written" and len(told.documents) < told.sample
+            shown = outcome == "written" and len(told.documents) < told.sample
             if shown and (document := self._document(prospect.id, made)) is not None:
                 told.documents.append(document)
 

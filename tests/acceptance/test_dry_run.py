@@ -1,10 +1,12 @@
 """`run --dry-run` says what the run that follows does: its counts are that run's counts."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.acceptance.test_merge_mode import PortalIndex
 from tests.support.harness import World
 from tests.support.proxy import Proxy
 
@@ -117,3 +119,26 @@ def test_an_index_that_is_away_is_taken_for_the_last_one(world: World, elasticse
     told = world.enrich_here("run", "--dry-run", "--json", elasticsearch_url=elasticsearch_proxy.url)
     assert told.returncode == 0 and json.loads(told.stdout)["counts"]["written"] == 0
     assert "taken for the one that was published to last" in told.stderr
+
+
+def test_what_awaits_the_portal_s_document_is_asked_of_its_index(world: World, tmp_path: Path) -> None:
+    world.fixed.update(index_mode="merge", index_columns=())
+    portal_index = PortalIndex(world.elasticsearch, world.index)
+    for id in ("flat", "house"):
+        world.listing(id, "kitchen")
+        portal_index.save(id)
+    world.run()
+    portal_index.rebuild("flat")
+    for id in ("new", "later"):
+        world.listing(id, "bedroom")
+    portal_index.save("new")
+    (only := tmp_path / "ids").write_text("later\n")
+    told = foretold(world, "--ids", str(only))["counts"]
+    assert told == {"written": 1, "removed": 0, "awaiting": 2, "refused": 0}
+    told = foretold(world)["counts"]
+    assert told == {"written": 2, "removed": 0, "awaiting": 2, "refused": 0}
+    assert counts(world.run()) == told
+    portal_index.save("house")
+    told = foretold(world)["counts"]
+    assert told == {"written": 1, "removed": 0, "awaiting": 1, "refused": 0}
+    assert counts(world.run()) == told

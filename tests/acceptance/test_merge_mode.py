@@ -1,6 +1,5 @@
 """Merge mode: our fields in the portal's documents, which stay the portal's, whatever it does with them."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -197,8 +196,6 @@ def test_the_portal_rebuilds_into_a_new_index_behind_its_alias(
     before = two_homes.documents()
     portal_index.rebuild("flat")
     assert "room_types" not in two_homes.documents()["flat"]
-    foretold = two_homes.enrich_here("run", "--dry-run", "--json")
-    assert json.loads(foretold.stdout)["counts"]["written"] == 2, "which of them are there is not asked"
     report = two_homes.run()
     assert (report.exit_code, report.published.written, report.published.awaiting) == (0, 1, 1)
     assert report.figures.scored == 0
