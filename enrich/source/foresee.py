@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 (the statements are built from the constants here, never from values)
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -67,6 +67,12 @@ _ELSEWHERE = text(f"""
     ORDER BY listing.id LIMIT :page
 """)
 
+_HELD = text("""
+    SELECT listing.id FROM listing JOIN publication AS p ON p.listing_id = listing.id
+    WHERE p.target = :target AND p.listing_id = ANY(:ids) AND p.revision = listing.revision
+      AND listing.status <> 'gone'
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
@@ -110,6 +116,8 @@ class Foresight:
     target: int | None
     """Where it would publish to, as the table `target` has it; None: to an index that nothing is known to be
     in."""
+    lost: Set[str] = frozenset()
+    """Published listings whose documents it lost (`held`)."""
 
     def discovery(self, allow_removals: bool) -> Discovery:
         """What `discover` would answer."""
@@ -135,16 +143,17 @@ class Foresight:
         `refused`: the removal guard lets nothing leave.
         """
         for compared in self._compared():
-            for id in sorted(compared.kinds.keys() | compared.ours.keys()):
-                yield _prospect(compared, id, self.revalidate, refused)
+            lost = {listing.id for listing in compared.page.listings if listing.id in self.lost}
+            for id in sorted(compared.kinds.keys() | compared.ours.keys() | lost):
+                yield _prospect(compared, id, self.revalidate, refused, id in lost)
 
     def elsewhere(self) -> Iterator[Prospect]:
-        """The listings besides `ids` that wait to be published, by id."""
+        """The listings besides `ids` that wait to be published, or whose documents are lost."""
+        if self.ids is None:
+            return
+        yield from (Prospect(id, outcome="written") for id in sorted(self.lost - set(self.ids)))
         given = {"ids": self.ids, "target": self.target, "after": "", "page": self.settings.page_size}
-        while self.ids is not None:
-            rows = read(self.state, lambda connection: connection.execute(_ELSEWHERE, given).all())
-            if not rows:
-                return
+        while rows := read(self.state, lambda connection: connection.execute(_ELSEWHERE, given).all()):
             yield from (Prospect(row.id, outcome=row.outcome, awaits=row.awaits) for row in rows)
             given["after"] = rows[-1].id
 
@@ -164,7 +173,13 @@ def read(state: Database, work: Callable[[Connection], T]) -> T:
     return state.run(reading)
 
 
-def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool) -> Prospect:
+def held(state: Connection, target: int, ids: Sequence[str]) -> Sequence[str]:
+    """Those of these listings whose documents are published as they are now."""
+    given = {"target": target, "ids": [id for id in ids if "\0" not in id]}
+    return state.execute(_HELD, given).scalars().all()
+
+
+def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool, lost: bool) -> Prospect:
     kind, ours = compared.kinds.get(id), compared.ours.get(id, _NOT_OURS)
     if (ours.gone and kind is None) or (ours.absent and not refused):
         return Prospect(id, outcome="removed" if ours.has_document else None)
@@ -175,7 +190,7 @@ def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool) -> 
     )
     enriched = (asked or (ours.waits and not ours.absent)) and not (refused and kind == "emptied")
     again = kind == "revalidated" or (asked and revalidate) or ours.revalidate
-    outcome = "written" if id in compared.moved else ours.outcome
+    outcome = "written" if lost or id in compared.moved else ours.outcome
     return Prospect(id, enriched, again, outcome, ours.awaits)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import Any
@@ -20,7 +21,7 @@ from enrich.index.publish import PublishFigures
 from enrich.records import Claim, ListingResult
 from enrich.settings import Settings
 from enrich.source.discover import Discovery
-from enrich.source.foresee import Foresight, Prospect, read
+from enrich.source.foresee import Foresight, Prospect, held, read
 from enrich.state.outbox import OutboxRow
 from enrich.state.targets import known, serving
 from jobs.run.looking import LookingQueue, chosen, rows_of
@@ -57,8 +58,9 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
         EnrichError: as the run would, but what the removal guard refuses is in `discovery`.
     """
     with open_services(settings, stop=stop) as services:
-        ids, target = services.spelled(options.ids), _target(services)
-        ahead = Foresight(services.source, services.database, settings, ids, options.revalidate, target)
+        ids, (target, lost) = services.spelled(options.ids), _target(services)
+        at = (services.source, services.database, settings)
+        ahead = Foresight(*at, ids, options.revalidate, target, lost)
         discovery = ahead.discovery(options.allow_removals)
         rehearsed = Rehearsed(discovery, options.limit or SAMPLE)
         queue = RehearsalQueue(services, rehearsed, ahead.prospects(refused=discovery.refusal is not None))
@@ -69,15 +71,20 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
     return rehearsed
 
 
-def _target(services: Services) -> int | None:
-    """What the run would publish to, which may be another index than the last one published to."""
-    index, settings = services.index, services.settings
+def _target(services: Services) -> tuple[int | None, frozenset[str]]:
+    """What the run would publish to, which may be another index than the last one published to; and the
+    listings whose documents it lost."""
+    index, settings, database = services.index, services.settings, services.database
     try:
         identity = index.identity()
+        target = read(database, lambda c: known(c, settings.index, settings.index_mode, identity))
+        if target is None:
+            return None, frozenset()
+        lost = (id for ids in index.lost() for id in read(database, partial(held, target=target, ids=ids)))
+        return target, frozenset(lost)
     except IndexUnavailable as error:
         log.warning("index away (%s): taken for the one that was published to last", error)
-        return read(services.database, serving)
-    return read(services.database, lambda c: known(c, settings.index, settings.index_mode, identity))
+        return read(database, serving), frozenset()
 
 
 class RehearsalQueue(LookingQueue):

@@ -142,3 +142,8 @@ def test_what_awaits_the_portal_s_document_is_asked_of_its_index(world: World, t
     told = foretold(world)["counts"]
     assert told == {"written": 1, "removed": 0, "awaiting": 1, "refused": 0}
     assert counts(world.run()) == told
+    portal_index.save("flat")  # without our fields
+    for options in ((), ("--ids", str(only))):
+        told = foretold(world, *options)["counts"]
+        assert told == {"written": 1, "removed": 0, "awaiting": 1, "refused": 0}
+    assert counts(world.run()) == told
