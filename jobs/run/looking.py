@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -13,7 +14,9 @@ from enrich.source.foresee import read
 from enrich.state import overrides
 from jobs.run.services import Services
 
-_ROWS = text("SELECT id, revision, attributes, bundle_id, enriched_at FROM listing WHERE id = ANY(:ids)")
+_ROWS = text("""
+    SELECT id, revision, attributes, bundle_id, enriched_at, photo_fp_done FROM listing WHERE id = ANY(:ids)
+""")
 
 
 class LookingQueue:
@@ -32,7 +35,10 @@ class LookingQueue:
         raise NotImplementedError
 
     def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
-        return [] if alone else list(islice(self._waiting, limit))
+        claims = [] if alone else list(islice(self._waiting, limit))
+        rows = read(self._services.database, partial(rows_of, ids=[claim.id for claim in claims]))
+        done = {id: row.photo_fp_done for id, row in rows.items()}
+        return [replace(claim, photo_fp_done=done.get(claim.id)) for claim in claims]
 
     def claimable(self, ids: Sequence[str] | None = None) -> bool:
         first = list(islice(self._waiting, 1))
@@ -78,5 +84,5 @@ def chosen(id: str, revalidate: bool = False) -> Claim:
 
 
 def rows_of(state: Connection, ids: Sequence[str]) -> dict[str, Row[Any]]:
-    """Id -> revision, attributes, bundle_id, enriched_at, of those of these listings that are known."""
+    """Id -> the columns of `_ROWS`, of those of these listings that are known."""
     return {row.id: row for row in state.execute(_ROWS, {"ids": list(ids)})}

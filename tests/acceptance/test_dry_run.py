@@ -147,3 +147,16 @@ def test_what_awaits_the_portal_s_document_is_asked_of_its_index(world: World, t
         told = foretold(world, *options)["counts"]
         assert told == {"written": 1, "removed": 0, "awaiting": 1, "refused": 0}
     assert counts(world.run()) == told
+
+
+def test_photos_that_a_run_would_not_ask_for_are_not_asked_for(world: World) -> None:
+    """Two listings have versions of their own of one URL; the one enriched first is to be enriched again."""
+    url = world.photo("kitchen", 1)
+    for id in ("first", "second"):
+        world.portal.add(id, [url], version=id)
+        world.run()
+    world.portal.execute("UPDATE enrichment.listing SET status = 'pending', requested = 2 WHERE id = 'first'")
+    world.photos.forget()
+    told = foretold(world)["counts"]
+    assert world.requests() == 0
+    assert counts(world.run()) == told and world.requests() == 0
