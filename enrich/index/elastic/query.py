@@ -22,7 +22,7 @@ def search(server: Server, index: str, heads: Sequence[Head], query: Query, amon
         IndexSetupError: there is no index yet.
     """
     with _asking(index):
-        body = search_body(query, heads, _types(_fields(server, index)))
+        body = search_body(query, heads, _types(_with_sub_fields(_fields(server, index))))
         body["query"]["bool"]["filter"] += among
         hits = server.search(index, **body)["hits"]
     # A portal may have a listing_id of its own in its documents.
@@ -36,7 +36,7 @@ def facets(server: Server, index: str, heads: Sequence[Head], query: Query, amon
         fields = _fields(server, index)
         countable = {name: spec for name, spec in fields.items() if spec.get("doc_values", True)}
         kinds = counted(heads, _types(countable))
-        asked = filters(query, heads, _types(fields))
+        asked = filters(query, heads, _types(_with_sub_fields(fields)))
         aggregations = {
             field: {
                 "filter": {
@@ -84,6 +84,12 @@ def _fields(server: Server, index: str) -> dict[str, Mapping[str, Any]]:
     for found in server.mappings(index).values():
         fields.update(_searchable(found["mappings"].get("properties", {})))
     return fields
+
+
+def _with_sub_fields(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Fields with the other ways in which they are indexed, such as `title.raw`, which are not counted."""
+    sub = {f"{name}.{way}": of for name, spec in fields.items() for way, of in spec.get("fields", {}).items()}
+    return {**fields, **sub}
 
 
 def _types(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
