@@ -145,6 +145,9 @@ class EmbeddedIndex:
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
 
+    def gone(self, uuids: Sequence[str]) -> list[str]:
+        return []
+
     def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         rows = self._database.rows(_DOCUMENTS, index=self._alias, ids=list(ids))
         return {row.id: row.document for row in rows}

@@ -96,6 +96,9 @@ class SearchIndex(Protocol):
     def lost(self) -> Iterator[Sequence[str]]:
         """Ids, in pages, of documents that should carry our fields and do not (merge mode; else none)."""
 
+    def gone(self, uuids: Sequence[str]) -> list[str]:
+        """Those of these earlier indices (UUIDs) of the same alias that are there no more."""
+
     def documents(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Those of these documents that are there now, by id: whole ones, or our fields of the portal's."""
 

@@ -35,7 +35,7 @@ _ENQUEUE = text("""
 
 _KNOWN = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid AND serving")
 
-_NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
+NO_OTHERS = text("LOCK TABLE target IN EXCLUSIVE MODE")
 
 _TARGET = text("""
     INSERT INTO target (name, mode, uuid, serving) VALUES (:name, :mode, :uuid, :serving)
@@ -199,7 +199,7 @@ def enter(connection: Connection, index: Mapping[str, Any], serving: bool) -> tu
 
     A new one is to get everything. No other comes or goes until the transaction ends.
     """
-    connection.execute(_NO_OTHERS)
+    connection.execute(NO_OTHERS)
     target, new = connection.execute(_TARGET, {**index, "serving": serving}).one()
     if new:
         connection.execute(_ENQUEUE_ALL, {"target": target})

@@ -10,7 +10,7 @@ from functools import partial
 from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
-from enrich.state.outbox import COUNTED, DETHRONE, ROWS, Outbox, OutboxCounts, OutboxRow, enter
+from enrich.state.outbox import COUNTED, DETHRONE, NO_OTHERS, ROWS, Outbox, OutboxCounts, OutboxRow, enter
 from enrich.state.schema import SERVED
 
 _FIND = text("SELECT id FROM target WHERE name = :name AND mode = :mode AND uuid = :uuid")
@@ -40,6 +40,10 @@ _SAMPLE = text(f"""{ROWS}
 """)
 
 _FORGET = text("DELETE FROM target WHERE NOT serving AND NOT (name = :name AND uuid = ANY(:kept))")
+
+_BESIDE = text("SELECT uuid FROM target WHERE name = :name AND mode = :mode AND NOT serving")
+
+_FORGET_GONE = text("DELETE FROM target WHERE NOT serving AND uuid = ANY(:gone)")
 
 
 class Beside(Outbox):
@@ -78,6 +82,21 @@ def serving(connection: Connection) -> int | None:
     """Which target was published to last; None where nothing was."""
     found: int | None = connection.scalar(_SERVING)
     return found
+
+
+def beside(database: Database, name: str, mode: str) -> list[str]:
+    """The indices (UUIDs) beside the one that serves: those kept, and one in the making."""
+    return database.scalars(_BESIDE, name=name, mode=mode)
+
+
+def forget(database: Database, gone: Sequence[str]) -> None:
+    """Have nothing wait any more for these indices (UUIDs), of which none serves."""
+
+    def work(connection: Connection) -> None:
+        connection.execute(NO_OTHERS)
+        connection.execute(_FORGET_GONE, {"gone": list(gone)})
+
+    database.run(work)
 
 
 def serve(database: Database, name: str, mode: str, uuid: str, kept: Sequence[str]) -> int:

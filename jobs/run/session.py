@@ -15,6 +15,7 @@ from enrich.photos.open import open_transport
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.run import Pipeline, open_pipeline
 from enrich.source.discover import discover
+from enrich.state import targets
 from enrich.state.locks import Hold
 from enrich.state.queue import WorkQueue
 from jobs.run.progress import shown
@@ -94,7 +95,7 @@ def publish_beside(
     publish_now(services, publisher, stop)
 
 
-def publish_now(services: Records, publisher: Publisher, stop: Stop) -> None:
+def publish_now(services: Services, publisher: Publisher, stop: Stop) -> None:
     """Publish everything, waiting for another process's publish to end first.
 
     A lock that was lost, because the database was away, is taken again: nothing is written without it.
@@ -105,9 +106,21 @@ def publish_now(services: Records, publisher: Publisher, stop: Stop) -> None:
 
     def work(hold: Hold) -> None:
         publisher.publish(until=stop.is_set, check=hold.check)
+        hold.check()
+        _forget_removed(services)
 
     if holding_publish(services, stop, work):
         publisher.refusals.warn()
+
+
+def _forget_removed(services: Services) -> None:
+    """Nothing is to wait for a kept index that somebody removed by hand."""
+    settings, database = services.settings, services.database
+    kept = targets.beside(database, settings.index, settings.index_mode)
+    with suppress(IndexUnavailable):
+        if gone := services.index.gone(kept) if kept else []:
+            targets.forget(database, gone)
+            log.warning("%d indices that were kept are gone: nothing waits for them any more", len(gone))
 
 
 def holding_publish(services: Records, stop: Stop, work: Callable[[Hold], object]) -> bool:

@@ -283,6 +283,20 @@ def test_going_back_several_times_it_is_known_what_each_one_lacks(homes: World) 
     assert [rollback(homes).lacks for _ in range(3)] == [1, 1, 1]
 
 
+def test_for_a_kept_one_that_somebody_removes_nothing_waits(homes: World) -> None:
+    names = [behind(homes)]
+    for _ in range(2):
+        reindex(homes, keep=2)
+        names.append(behind(homes))
+    homes.elasticsearch.indices.delete(index=names[0])
+    homes.portal.execute("UPDATE listings SET price = 999 WHERE id = 'seen'")
+    assert homes.run().published.written == 1
+    waiting = "SELECT target FROM enrichment.publication WHERE status <> 'done'"
+    assert len(homes.portal.execute(waiting)) == 1, "for the one that is still there"
+    assert len(homes.portal.execute("SELECT id FROM enrichment.target")) == 2
+    assert rollback(homes).lacks == 1
+
+
 def test_told_to_stop_before_it_went_back_it_is_not_done(homes: World) -> None:
     reindex(homes)
     new, stop, database = behind(homes), Stop(), Database(homes.portal.url)

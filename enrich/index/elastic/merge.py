@@ -157,6 +157,9 @@ class MergeIndex:
         """Ids of the portal's documents without our fields, as of now."""
         return walk(self._server, self._index, {"bool": {"must_not": OURS}})
 
+    def gone(self, uuids: Sequence[str]) -> list[str]:
+        return []
+
     def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         found = fetched(self._server, self._index, ids, self._read)
         return {id: self._ours(old) for id, old in found.items()}

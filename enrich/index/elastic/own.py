@@ -12,7 +12,7 @@ from typing import Any
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, mapping
 from enrich.index.elastic.query import facets, search
-from enrich.index.elastic.reading import fetched, walk
+from enrich.index.elastic.reading import fetched, gone, walk
 from enrich.index.elastic.server import Found, Refused, Server
 from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
@@ -40,10 +40,8 @@ class OwnIndex:
         copied: Mapping[str, str],
         extras: Extras = NOTHING,
     ) -> None:
-        self._server = server
-        self._alias = alias
-        self._heads = heads
-        self._extras = extras
+        self._server, self._alias = server, alias
+        self._heads, self._extras = heads, extras
         self._mapping = mapping(heads, copied)
         self._mapping["properties"].update(extras.properties)
         self._settings = {**extras.settings, **OWN_SETTINGS}
@@ -72,8 +70,7 @@ class OwnIndex:
 
     def check(self) -> list[str]:
         found = self.found()
-        names = [self._alias, f"{self._alias}-*"]
-        if lacking := self._server.lacking(names, ["read", "write", "manage"]):
+        if lacking := self._server.lacking([self._alias, f"{self._alias}-*"], ["read", "write", "manage"]):
             raise IndexSetupError(
                 f"the credentials lack {', '.join(lacking)}: grant read, write and manage on "
                 f"{self._alias} and {self._alias}-*"
@@ -164,6 +161,9 @@ class OwnIndex:
 
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())
+
+    def gone(self, uuids: Sequence[str]) -> list[str]:
+        return gone(self._server, f"{self._alias}-*", uuids)
 
     def documents(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         return fetched(self._server, self._alias, ids)

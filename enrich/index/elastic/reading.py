@@ -42,3 +42,9 @@ def walk(server: Server, index: str, query: Mapping[str, Any]) -> Iterator[Seque
             raise
         if begun:
             raise IndexUnavailable(f"index {index} was replaced meanwhile") from None
+
+
+def gone(server: Server, pattern: str, uuids: Sequence[str]) -> list[str]:
+    """Those of these indices (UUIDs) that are no more among those of a pattern."""
+    there = {found.uuid for found in server.indices(pattern).values()}
+    return [uuid for uuid in uuids if uuid not in there]
