@@ -1,6 +1,7 @@
 """`enrich-train prepare` as a whole: what it writes, what it leaves out, and what it refuses to touch."""
 
 import csv
+import errno
 import os
 import shutil
 from collections import Counter
@@ -255,9 +256,21 @@ def test_an_empty_folder_is_filled_and_a_prepared_one_replaced(options: Asked) -
     assert [file.name for file in options.out.parent.iterdir() if file.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("step", ["write_tables", "draw_sheet", "rename"])
+@pytest.mark.parametrize(
+    ("step", "number", "kind", "message"),
+    [
+        ("write_tables", errno.ENOSPC, OSError, "No space left"),  # exit code 3, see training/cli.py
+        ("draw_sheet", errno.EACCES, UsageError, "cannot be written, nothing was changed: .*Permission"),
+        ("rename", errno.EDQUOT, OSError, "quota exceeded"),
+    ],
+)
 def test_an_error_while_writing_leaves_the_earlier_folder(
-    options: Asked, monkeypatch: pytest.MonkeyPatch, step: str
+    options: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    number: int,
+    kind: type[Exception],
+    message: str,
 ) -> None:
     prepare(options)
     before = tree(options.out.parent)
@@ -266,10 +279,10 @@ def test_an_error_while_writing_leaves_the_earlier_folder(
     def fail(*args: Any) -> None:
         if step == "rename" and Path(args[0]).name != "made":
             return rename(*args)
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(*((os, step) if step == "rename" else (prepare_module, step)), fail)
-    with pytest.raises(UsageError, match=r"cannot be written, nothing was changed: .*No space left"):
+    with pytest.raises(kind, match=message):
         prepare(replace(options, overwrite=True))
     assert tree(options.out.parent) == before
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from enrich.atomic import new_folder
+from enrich.atomic import FULL, new_folder
 from enrich.errors import UsageError
 from training.data.clean import Looked, inspect, write_photo
 from training.data.decide import MOST_SEED, Rules, decide
@@ -120,6 +120,8 @@ def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> O
     try:
         _write(photos, out.resolve(), table, pairs, rules)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UsageError(f"--out {out} cannot be written, nothing was changed: {error}") from None
     return Outcome(table, tuple(notes(rules, table, pairs)))
 
