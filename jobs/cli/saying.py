@@ -59,9 +59,11 @@ def override(
             Labels(records.database).put(shown)
             for field, _ in given:
                 sys.stdout.write(f"{id}: {field} is now yours to say\n")
-            for field in clear or []:
-                found = records.overrides.clear_override(id, field, who)
+            cleared = {field: records.overrides.clear_override(id, field, who) for field in clear or []}
+            for field, found in cleared.items():
                 sys.stdout.write(f"{id}: {field} {'is the model’s again' if found else 'had no override'}\n")
+            if not given and not any(cleared.values()):
+                return
     sys.stdout.write("`enrich publish`, or the next run, takes it to the index\n")
 
 

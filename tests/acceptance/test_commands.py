@@ -83,6 +83,7 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
 
     enrich("override", "1", "--clear", "has_balcony", "--clear", "room_types")
     assert "waits for the next publish" in enrich("show", "1")
+    assert enrich("override", "1", "--clear", "has_balcony") == "1: has_balcony had no override\n"
     enrich("publish")
     document = world.documents()["1"]
     assert document["has_balcony"] is True and document["room_types"] == ["kitchen"]
