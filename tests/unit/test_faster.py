@@ -103,6 +103,22 @@ def _ids(bundle: Bundle) -> list[str]:
 
 
 @needs_both
+def test_what_this_cpu_cannot_fit_is_left_out(
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made
+    for here, left in ((("int8",), ("bf16",)), ((), ("bf16", "int8"))):
+        monkeypatch.setattr("training.evaluate.faster.cpu_has", here.__contains__)
+        out = tmp_path / f"only{len(here)}"
+        options = ["--out", tmp_path / "out", "--rethreshold", out]
+        code, said = run_train("evaluate", folder / "new", folder / "photos", *options)
+        assert code == 0, said
+        for name in left:
+            assert f"{name} is left out: this CPU has no " in said
+        assert load_bundle(out).arithmetics == ("fp32", *here)
+
+
+@needs_both
 def test_an_arithmetic_that_cannot_be_fitted_is_left_out(tmp_path: Path) -> None:
     make_bundle(tmp_path / "old")
     draw_homes(tmp_path / "photos", [BALCONY] * 12 + [PLAIN] * 12)

@@ -103,13 +103,11 @@ def test_what_a_bundle_has_is_carried_along_as_far_as_this_cpu_computes_it(
     fit: tuple[Bundle, PhotoSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = make_bundle(tmp_path / "base", arithmetics={name: faster() for name in ("bf16", "int8")})
-    for module in ("training.fit.arithmetics", "training.evaluate.faster"):
-        monkeypatch.setattr(f"{module}.cpu_has", lambda name: True)
+    monkeypatch.setattr("training.evaluate.faster.cpu_has", lambda name: True)
     assert plan_making((), base, fit[1], 0) == (Making(("bf16", "int8"), origin=base), [])
     making, _ = plan_making(("int8",), None, fit[1], 3)
     assert (making.arithmetics, len(making.calibration), making.seed) == (("int8",), len(fit[1]), 3)
-    for module in ("training.fit.arithmetics", "training.evaluate.faster"):
-        monkeypatch.setattr(f"{module}.cpu_has", lambda name: name == "bf16")
+    monkeypatch.setattr("training.evaluate.faster.cpu_has", lambda name: name == "bf16")
     making, (told,) = plan_making((), base, fit[1], 0)
     assert making.arithmetics == ("bf16",)
     assert told.startswith("int8 is left out: this CPU has no int8 instructions")

@@ -65,8 +65,8 @@ def check_making(have: Collection[str], making: Making) -> None:
     Raises:
         UsageError: what is missing.
     """
-    for name in get_args(Faster):
-        if (name in have or name in making.arithmetics) and not cpu_has(name):
+    for name in making.arithmetics:
+        if not cpu_has(name):
             raise UsageError(
                 f"{name} is fitted on what this CPU makes of the photos, and it has no {NEEDED[name]}; use "
                 "another machine"
@@ -79,6 +79,17 @@ def check_making(have: Collection[str], making: Making) -> None:
         raise UsageError("--calibrate: is for --arithmetic int8; leave it out, or name int8")
     if making.calibration and not installed():
         raise UsageError("--arithmetic int8 needs NNCF: pip install 'listing-enrichment[training]'")
+
+
+def left_out(have: Collection[str], asked: Collection[str]) -> dict[Faster, str]:
+    """Those that a bundle has and nobody asked for that cannot be fitted on this CPU, each with a line for
+    people."""
+    return {
+        name: f"{name} is left out: this CPU has no {NEEDED[name]}; nights in it would ask for all photos "
+        "again"
+        for name in get_args(Faster)
+        if name in have and name not in asked and not cpu_has(name)
+    }
 
 
 def calibration_paths(folder: Path) -> tuple[Path, ...]:
@@ -97,24 +108,27 @@ def calibration_paths(folder: Path) -> tuple[Path, ...]:
 
 
 def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) -> tuple[Bundle, set[Faster]]:
-    """A copy of `bundle` in `folder` with the arithmetics asked for, and the names of those that are new:
-    these have fp32's thresholds still. `cache`: folder of converted networks."""
+    """A copy of `bundle` in `folder` with the arithmetics asked for, without those that are `left_out`, and
+    the names of those that are new: these have fp32's thresholds still. `cache`: folder of converted
+    networks."""
     manifest: Entry = copy.deepcopy(bundle.manifest)
     new: set[Faster] = {name for name in making.arithmetics if name not in bundle.arithmetics}
     if making.calibration:
         new.add("int8")
+    gone = {*new, *left_out(bundle.arithmetics, making.arithmetics)}
     folder.mkdir(parents=True)
     for name in manifest["files"]:
         shutil.copyfile(bundle.folder / name, folder / name)
     for member, entry in zip(bundle.members, manifest["members"], strict=True):
         entry.pop("bf16", None)  # of earlier versions
         specs = entry.setdefault("arithmetics", {})
+        for name in gone & specs.keys():
+            for old in specs.pop(name).get("files", {}).values():
+                (folder / old).unlink()
+                del manifest["files"][old]
         if not specs and not new:
             del entry["arithmetics"]
         for name in sorted(new):
-            for old in specs.get(name, {}).get("files", {}).values():
-                (folder / old).unlink()
-                del manifest["files"][old]
             specs[name] = {"heads": copy.deepcopy(entry["heads"])}
         if "int8" in new:
             irs = _int8(bundle, member, making, cache)

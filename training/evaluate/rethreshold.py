@@ -16,7 +16,15 @@ from enrich.errors import UsageError
 from enrich.model.bundle import load_bundle
 from enrich.model.writing import write_manifest
 from training.evaluate.adjust import adjust
-from training.evaluate.faster import Exact, Making, fit_each, of_homes, offered, with_arithmetics
+from training.evaluate.faster import (
+    Exact,
+    Making,
+    fit_each,
+    left_out,
+    of_homes,
+    offered,
+    with_arithmetics,
+)
 from training.evaluate.measure import BinaryMeasured
 from training.evaluate.report import Measured
 from training.evaluate.scored import Scored, score_all
@@ -63,7 +71,7 @@ def rethreshold(
         if isinstance(one, BinaryMeasured) and one.figures["listings"]["homes"]
     }
     entries = {entry["name"]: entry for member in draft.manifest["members"] for entry in member["heads"]}
-    lines: list[str] = []
+    lines = [*left_out(bundle.arithmetics, asked.making.arithmetics).values()]
     changed: list[str] = []
     for head in () if asked.keep_thresholds else [one.head for one in measured]:
         fields, line = adjust(scored, head, asked.targets, asked.homes)

@@ -11,13 +11,21 @@ from typing import get_args
 
 import numpy as np
 
-from enrich.model.arithmetic import NEEDED, Faster, cpu_has
+from enrich.model.arithmetic import Faster
 from enrich.model.bundle import Bundle
 from enrich.model.writing import write_bundle
 from enrich.records import Output, PhotoResult, Scores
 from training.data.photos import PhotoSet
 from training.evaluate.adjust import adjust
-from training.evaluate.faster import Exact, Making, check_making, fit_each, of_homes, with_arithmetics
+from training.evaluate.faster import (
+    Exact,
+    Making,
+    check_making,
+    fit_each,
+    left_out,
+    of_homes,
+    with_arithmetics,
+)
 from training.evaluate.scored import Judge, Rows, Scored, score_all
 from training.fit.options import FitOptions
 from training.models.backbones import Backbone
@@ -34,16 +42,13 @@ def plan_making(
         UsageError: what was asked for cannot be made or fitted here.
     """
     have = [] if base is None else [name for name in get_args(Faster) if name in base.arithmetics]
-    left = [name for name in have if name not in asked and not cpu_has(name)]
-    names = tuple(name for name in get_args(Faster) if name in {*asked, *have} - {*left})
+    left = left_out(have, asked)
+    names = tuple(name for name in get_args(Faster) if name in {*asked, *have} - left.keys())
     making = Making(names, origin=base)
     if "int8" in names and "int8" not in have:
         making = Making(names, _paths(photos, photos.split == "train"), seed)
     check_making((), making)
-    return making, [
-        f"{name} is left out: this CPU has no {NEEDED[name]}; nights in it would ask for all photos again"
-        for name in left
-    ]
+    return making, [*left.values()]
 
 
 def add_held_out(
