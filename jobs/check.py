@@ -38,6 +38,8 @@ _WRITABLE = text(
 _SERVER = text(
     "SELECT current_setting('server_version'), current_user, current_database(), clock_timestamp()"
 )
+_GONE = text("SELECT n FROM unnest(CAST(:tables AS text[])) AS n WHERE to_regclass(n) IS NULL ORDER BY n")
+
 _LACKING = text("""
     SELECT t || ' on ' || n
     FROM unnest(CAST(:tables AS text[])) AS n, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS t
@@ -135,7 +137,13 @@ class _Checks:
             raise _Needs("the database")
         state, _ = self._databases
         check_schema(state)
-        if lacking := state.scalars(_LACKING, tables=sorted(metadata.tables), schema=SCHEMA):
+        tables = sorted(metadata.tables)
+        if gone := state.scalars(_GONE, tables=tables):
+            raise SchemaError(
+                f"tables are gone: {', '.join(gone)}. Restore the schema {SCHEMA} from a backup; or drop it "
+                "and run `enrich migrate`: then all listings are enriched again"
+            )
+        if lacking := state.scalars(_LACKING, tables=tables, schema=SCHEMA):
             raise SchemaError(
                 f"privileges are missing: {', '.join(lacking)}. GRANT them, see docs/database.md"
             )

@@ -242,6 +242,13 @@ def test_check_makes_every_check_that_it_can_though_others_fail(world: World) ->
     }  # fmt: skip
 
 
+def test_check_names_tables_of_ours_that_are_gone(world: World) -> None:
+    world.portal.execute("DROP TABLE enrichment.history")
+    checked = world.enrich_here("check")
+    assert checked.returncode == 2
+    assert "tables are gone: enrichment.history. Restore the schema" in checked.stdout
+
+
 def test_check_of_a_world_in_order_is_content_and_writes_nothing(world: World) -> None:
     for number in range(12):
         world.listing(str(number), "kitchen")
