@@ -177,6 +177,7 @@ def interrupt():
     os.killpg(0, signal.SIGINT)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
     if sys.argv[1] == "pass":
         Thread(target=interrupt).start()
     try:

@@ -29,7 +29,8 @@ def test_a_lock_lost_after_hours_of_publishing_is_taken_again(
             raise LockLostError("the database was away")
 
     publisher: Any = SimpleNamespace(publish=publish, refusals=SimpleNamespace(warn=lambda: None))
-    services: Any = SimpleNamespace(locks=Locks(database), settings=SimpleNamespace(lease_seconds=60))
+    settings = SimpleNamespace(lease_seconds=60, index="homes", index_mode="own")
+    services: Any = SimpleNamespace(locks=Locks(database), settings=settings, database=database)
     publish_now(services, publisher, Stop())
     assert len(calls) == 2
 
