@@ -36,10 +36,7 @@ _RENEW = text("""
     WHERE name = :name AND token = CAST(:token AS uuid)
 """)
 
-_RELEASE = text("""
-    UPDATE lock SET holder = NULL, token = NULL, expires = NULL
-    WHERE name = :name AND token = CAST(:token AS uuid)
-""")
+_RELEASE = text("DELETE FROM lock WHERE name = :name AND token = CAST(:token AS uuid)")
 
 _HOLDER = text("SELECT holder FROM lock WHERE name = :name AND expires >= clock_timestamp()")
 

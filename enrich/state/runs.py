@@ -15,7 +15,11 @@ from enrich.state.workers import this_process
 
 _NUMBER = text(f"SELECT nextval(pg_get_serial_sequence('{SCHEMA}.run', 'id'))")
 
+# The signs of life of runs that were killed long ago are cleaned up meanwhile.
 _START = text("""
+    WITH killed AS (
+        DELETE FROM lock WHERE name LIKE 'run %' AND expires < clock_timestamp() - interval '1 day'
+    )
     INSERT INTO run (id, kind, host, bundle_id) VALUES (:id, :kind, :host, :bundle)
     ON CONFLICT (id) DO NOTHING
 """)
@@ -26,7 +30,8 @@ _FINISH = text("""
     WHERE id = :id
 """)
 
-# A process does one job at a time, and shows that it lives by the locks and the listings that it holds.
+# A process does one job at a time, and shows that it lives by the locks that it holds, its run's own among
+# them, which it may lose in a long outage; and by the listings that it holds.
 _COLUMNS = """
     id, kind, host, started_at, finished_at, exit_code, error, bundle_id, figures,
     finished_at IS NULL
@@ -63,6 +68,11 @@ _SUCCESSES = text("""
     FROM run WHERE exit_code IN (0, 1) AND (kind <> 'run' OR jsonb_typeof(figures -> 'drift') = 'array')
     GROUP BY kind
 """)
+
+
+def lock_of(run_id: int) -> str:
+    """The lock that a run holds as its sign of life."""
+    return f"run {run_id}"
 
 
 @dataclass(frozen=True, slots=True)

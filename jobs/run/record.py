@@ -13,6 +13,7 @@ from enrich.model.bundle import Bundle
 from enrich.pipeline.figures import Figures
 from enrich.source.discover import Discovery
 from enrich.state import bundles
+from enrich.state.runs import lock_of
 from jobs.run import hook
 from jobs.run.ahead import ScoredAhead
 from jobs.run.drift import Measure, plain
@@ -121,7 +122,8 @@ def recorded(
     report.exit_code = 70
     with watch(report):
         try:
-            yield run_id
+            with services.locks.hold(lock_of(run_id), services.settings.lease_seconds):
+                yield run_id
             if stop.is_set() and (left := report.left or _left(services, kind, ids)):
                 report.left, report.exit_code = left, stop.exit_code
                 error = f"{left} left"

@@ -270,6 +270,7 @@ def test_a_sigterm_keeps_what_is_scored_and_says_what_is_left(
         "it is under way",
         patience=120,  # Ray starts, and then its actors
     )
+    assert "under way" in world.enrich_here("status").stdout
     listening = addresses(process.pid)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

@@ -9,7 +9,7 @@ from enrich.state.listings import Listings
 from enrich.state.locks import Locks
 from enrich.state.outbox import Outbox, OutboxCounts, Refusal
 from enrich.state.overrides import Overrides
-from enrich.state.runs import Runs
+from enrich.state.runs import Runs, lock_of
 from enrich.state.summary import details, summary
 from tests.support.enriched import add, failed, ok, photo, result, sha
 from tests.support.postgres import Portal
@@ -54,6 +54,17 @@ class TestRuns:
         assert under_way() == [killed]
         runs.finish_run(killed, 0, {})
         assert under_way() == []
+
+    def test_the_lock_of_a_killed_run_goes_with_a_later_run(
+        self, migrated: Portal, database: Database, runs: Runs
+    ) -> None:
+        locks = Locks(database)
+        for days, number in enumerate((7, 8)):
+            locks.acquire(lock_of(number), "killed:1", -1.5 * 86400 * days)
+        locks.acquire("publish", "killed:1", -9 * 86400)
+        runs.start_run("run", None)
+        left = migrated.execute("SELECT name FROM enrichment.lock ORDER BY name")
+        assert [name for (name,) in left] == ["publish", "run 7"]
 
 
 class TestStatus:
