@@ -52,7 +52,6 @@ def export_manifest(records: Records, folder: Path) -> Exported:
     Raises:
         UsageError: the folder cannot be written to, or nothing that people said is about a photo.
     """
-    _usable(folder)
     rows, unproven = _rows(records)
     if not rows:
         raise UsageError(
@@ -60,6 +59,7 @@ def export_manifest(records: Records, folder: Path) -> Exported:
             "(`enrich override`; has_X=true that the model did not see needs --photo POSITION), or label "
             "photos (`enrich labels import`)"
         )
+    _usable(folder)
     places = {sha: place for sha, (place, _) in rows.items()}
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     heads = [head.name for head in records.bundle.heads]
@@ -89,13 +89,13 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
     Raises:
         UsageError: the folder cannot be written to, or no photo is scored by the current bundle.
     """
-    _usable(folder)
     labels = Labels(records.database)
     bundle = _as_scored(records)
     models = [member.model_id for member in bundle.members]
     places = labels.places(_chosen(bundle, labels, photos))
     if not places:
         raise UsageError("no photo was scored by the current bundle yet: `enrich run` first")
+    _usable(folder)
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     scores = complete_scores(records.queue, sorted(saved.names), models)
     tasks = [

@@ -146,7 +146,7 @@ def test_where_people_spoke_of_no_photo_it_is_not_said_that_nobody_spoke(
     say(enriched, "b", field, True if field == "has_fireplace" else ["kitchen"])  # the model saw neither
     with pytest.raises(UsageError, match=r"says what a photo shows\. .* --photo POSITION") as told:
         manifest(enriched, tmp_path / "out")
-    assert "nobody" not in str(told.value)
+    assert "nobody" not in str(told.value) and not (tmp_path / "out").exists()
 
 
 def test_a_photo_fetched_before_is_not_fetched_again_and_a_changed_one_is_left_out(

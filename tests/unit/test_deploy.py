@@ -221,6 +221,8 @@ def test_the_secrets_of_a_unit_are_those_that_it_is_lent(path: Path) -> None:
     assert lent == set(read.values()) and set(read) <= set(secret_variables())
     example = (DEPLOY / "systemd" / "env.example").read_text()
     assert all(name in example for name in lent)
+    for _, value in re.findall(r"^(\w+)=(.*)$", example, re.M):
+        assert len(shlex.split(value)) == 1, "a shell reads it as systemd does"
 
 
 def test_what_compose_mounts_is_there_and_where_it_is_looked_for() -> None:
