@@ -17,7 +17,7 @@ from enrich.model.kind import overridable
 from enrich.state import labels, overrides
 from enrich.state.database import Database
 from enrich.state.labels import Label
-from enrich.state.overrides import Said
+from enrich.state.overrides import Override, Said
 
 _MINE = text("""
     SELECT listing_id, field, answer, sha256, before FROM review
@@ -144,10 +144,8 @@ def _restore_override(connection: Connection, row: Row[Any], person: str) -> Non
     stands = overrides.one(connection, row.listing_id, row.field)
     if row.answer is None or stands is None or (stands.by or "", stands.value) != (person, row.answer):
         return
-    if (earlier := row.before["override"]) is None:
-        overrides.take_back(connection, row.listing_id, row.field, person or None)
-    else:
-        overrides.say(connection, Said(row.listing_id, row.field, **_again(earlier)))
+    earlier = row.before["override"] and Override(row.field, **_again(row.before["override"]))
+    overrides.restore(connection, row.listing_id, row.field, earlier, person or None)
 
 
 def _restore_label(connection: Connection, row: Row[Any], person: str) -> None:

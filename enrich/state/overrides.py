@@ -120,6 +120,23 @@ class Overrides:
         """
         return self._database.run(lambda connection: take_back(connection, id, field, by))
 
+    def put_back(self, id: str, field: str, stands: Override | None, earlier: Override | None) -> bool:
+        """Undo a change of `field`, which made `stands` of `earlier` (None: nobody has said anything); False
+        where somebody has said something else since, which stands.
+
+        Raises:
+            UsageError: unknown listing.
+        """
+
+        def work(connection: Connection) -> bool:
+            lock(connection, id)
+            now = one(connection, id, field)
+            if now == stands:
+                restore(connection, id, field, earlier, by=stands.by if stands else None)
+            return now in (stands, earlier)  # `earlier` where the answer to the commit was lost
+
+        return self._database.run(work)
+
 
 def say(connection: Connection, said: Said) -> None:
     """Set one override, of a field and with a value that are `checked`.
@@ -138,6 +155,18 @@ def take_back(connection: Connection, id: str, field: str, by: str | None) -> bo
     dropped = connection.execute(_DROP, {"id": id, "field": field}).rowcount == 1
     _recompute(connection, row, "cleared", by)
     return dropped
+
+
+def restore(connection: Connection, id: str, field: str, earlier: Override | None, by: str | None) -> None:
+    """Let what a person said before stand again, with its own name and time; `by` wants so.
+
+    Raises:
+        UsageError: unknown listing.
+    """
+    if earlier is None:
+        take_back(connection, id, field, by)
+    else:
+        say(connection, Said(id, **asdict(earlier)))
 
 
 def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[Override]]:

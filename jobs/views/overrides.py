@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from enrich.model.kind import WORDS
 from enrich.state.overrides import Override, Overrides
 from jobs.views import console, print_json, table, whole
+from jobs.views.show import told
 
 PAGE = 1_000
 
@@ -24,8 +24,8 @@ def show_overrides(overrides: Overrides, as_json: bool) -> None:
         return
     shown = table(*whole("listing", "field", "value", "by", "at", "note"))
     for id, o in rows:
-        value = ", ".join(o.value) if isinstance(o.value, tuple) else WORDS[o.value]
-        shown.add_row(*map(escape, (id, o.field, value, o.by or "", f"{o.at:%Y-%m-%d %H:%M}", o.note or "")))
+        cells = (id, o.field, told(o.value), o.by or "", f"{o.at:%Y-%m-%d %H:%M}", o.note or "")
+        shown.add_row(*map(escape, cells))
     console().print(shown if shown.row_count else "No overrides.")
 
 

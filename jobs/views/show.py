@@ -118,14 +118,14 @@ def show_listing(listing: Mapping[str, Any], heads: Sequence[Head]) -> None:
     if listing["error"]:
         out.print(f"  {escape(listing['error'])}")
     out.print(_publication(listing))
-    if listing["attributes"] is None:
-        out.print("Not enriched yet.")
-        return
-    out.print(_attributes(listing, heads))
+    enriched = listing["attributes"] is not None
+    out.print(_attributes(listing, heads) if enriched else "Not enriched yet.")
     for override in listing["overrides"]:
         note = f": {override['note']}" if override["note"] else ""
         who = f"{override['by'] or 'someone'}, {override['at']:%Y-%m-%d %H:%M}"
-        out.print(f"  {override['field']} was set by {escape(who + note)}")
+        out.print(f"  {override['field']} was set to {told(override['value'])} by {escape(who + note)}")
+    if not enriched:
+        return
     out.print(_photos(listing, heads))
     if listing["history"]:
         out.print(_history(listing["history"]))
@@ -213,7 +213,7 @@ def _history(changes: Sequence[Mapping[str, Any]]) -> Table:
 
 def told(value: Any) -> str:
     """An answer in words: true, false, unknown, or classes."""
-    return ", ".join(value) or "-" if isinstance(value, list) else WORDS[value]
+    return ", ".join(value) or "-" if isinstance(value, list | tuple) else WORDS[value]
 
 
 def author(change: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ photo host reaches a browser.
 import asyncio
 import io
 import logging
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -78,19 +79,19 @@ class Photos:
         lock = self._under_way.setdefault(name, asyncio.Lock())
         try:
             async with lock, self._fetching:
-                return await self._made(key, name, size)
+                return await self._made(key, known.sha256, name, size)
         finally:
             if not lock.locked():
                 self._under_way.pop(name, None)
 
-    async def _made(self, key: str, name: str, size: int) -> Shown:
+    async def _made(self, key: str, sha256: str, name: str, size: int) -> Shown:
         """The photo from the folder, where another request has put it meanwhile, or from its host."""
         if (kept := await run_in_threadpool(self._kept.read, f"{name}-{size}.jpg")) is not None:
             return Shown(200, kept)
         failed_at, failed = self._failed.get(key, (0.0, None))
         if failed is not None and time.monotonic() - failed_at < FAILED_FOR:
             return failed
-        fetched = await self._fetched(key)
+        fetched = await self._fetched(key, sha256)
         if isinstance(fetched, Shown):
             if len(self._failed) >= MOST_FAILED:
                 self._failed.clear()
@@ -100,8 +101,8 @@ class Photos:
             await run_in_threadpool(self._kept.write, f"{name}-{other}.jpg", jpeg)
         return Shown(200, fetched[size])
 
-    async def _fetched(self, key: str) -> dict[int, bytes] | Shown:
-        """The photo in all sizes."""
+    async def _fetched(self, key: str, sha256: str) -> dict[int, bytes] | Shown:
+        """The photo in all sizes, if it has the bytes that the model saw: what it says is said of these."""
         url = await run_in_threadpool(self._url, key)
         if url is None:
             return Shown(404, reason="no listing on the market has this photo any more")
@@ -110,6 +111,8 @@ class Photos:
             return Shown(502, reason="the photo host wants to be left alone for now")
         if answer.body is None:
             return Shown(502 if answer.status.transient() else 404, reason=answer.error or answer.status)
+        if answer.sha256 != sha256:
+            return Shown(404, reason="its host shows other bytes by now")
         async with self._decoding:
             return await run_in_threadpool(thumbnails, answer.body, self._services.settings.max_pixels)
 
@@ -157,9 +160,10 @@ class Folder:
         path = self._path / name
         try:
             data = path.read_bytes()
-            path.touch()
         except OSError:
             return None
+        with suppress(OSError):  # taken away meanwhile, or another user's
+            os.utime(path)
         return data
 
     def write(self, name: str, data: bytes) -> None:

@@ -80,6 +80,7 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     }  # fmt: skip
     shown = enrich("show", "1")
     assert "a person" in shown and "seen on site" in shown and "yes from 0.9" in shown
+    assert "room_types was set to bathroom by" in shown
 
     enrich("override", "1", "--clear", "has_balcony", "--clear", "room_types")
     assert "waits for the next publish" in enrich("show", "1")
@@ -89,6 +90,14 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     assert document["has_balcony"] is True and document["room_types"] == ["kitchen"]
     assert "1" in world.matching(sure)
     assert "'9'" in enrich("override", "9", "has_balcony=true", code=2)
+
+
+def test_what_a_person_said_of_a_listing_that_waits_is_shown(enrich: Command) -> None:
+    enrich("run", "--limit", "1")
+    (waits,) = [id for id in ("2", "3", "4") if "Not enriched yet" in enrich("show", id)][:1]
+    enrich("override", waits, "has_balcony=false", "--note", "seen on site")
+    shown = enrich("show", waits)
+    assert "has_balcony was set to false by" in shown and "seen on site" in shown
 
 
 def test_show_says_which_photo_decided_and_what_failed(enrich: Command, world: World) -> None:

@@ -164,16 +164,51 @@ def test_an_override_is_published_at_once_and_can_be_undone(
     changed = page.send_form("/override", {**form, "value": "false", "note": ""})
     assert document()["has_balcony"] is False
     text = page.get(changed.headers["location"]).text
-    assert 'name="value" value="true"' in text.partition("Undo")[0]  # to what was said before
     again = page.get(changed.headers["location"].replace("said=", "said=x"))
     assert "Undo" not in again.text  # a link that somebody else made says nothing
     assert "Undo" not in page.get(changed.headers["location"].replace("/8?", "/7?")).text
-    undone = page.send_form("/override", {"id": "8", "field": "has_balcony", "clear": "true"})
-    assert undone.status_code == 303 and "has_balcony" not in document()
+    undone = page.send_form("/override/undo", {"said": said_in(changed)})
+    assert undone.status_code == 303 and document()["has_balcony"] is True
+    assert "seen at the viewing" in page.get(undone.headers["location"]).text
+    once_more = page.send_form("/override/undo", {"said": said_in(undone)})
+    assert once_more.status_code == 303 and document()["has_balcony"] is False
+    assert page.send_form("/override/undo", {"said": "x"}).status_code == 404
+    cleared = page.send_form("/override", {"id": "8", "field": "has_balcony", "clear": "true"})
+    assert cleared.status_code == 303 and "has_balcony" not in document()
     rooms = page.send_form("/override", {"id": "8", "field": "room_types", "value": ["kitchen", "bathroom"]})
     assert rooms.status_code == 303 and document()["room_types"] == ["bathroom", "kitchen"]
     none = page.send_form("/override", {"id": "8", "field": "room_types"})
     assert none.status_code == 303 and document()["room_types"] == []
+
+
+def said_in(answer: Any) -> str:
+    """By what the page knows the change that it answered."""
+    return str(answer.headers["location"].partition("said=")[2])
+
+
+def test_undo_leaves_a_newer_word_of_somebody_else_and_gives_an_older_one_its_name_back(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    long = "seen at the viewing" * 200
+
+    def word() -> Any:
+        with open_services(homes.settings()) as services:
+            return services.overrides.of(["8"]).get("8")
+
+    def anna(value: bool) -> Any:
+        with open_services(homes.settings()) as services:
+            services.overrides.set_override("8", "has_balcony", value, long, "anna")
+        return word()
+
+    page = open_client(settings(homes, tmp_path, person="bob"))
+    mine = page.send_form("/override", {"id": "8", "field": "has_balcony", "value": "true"})
+    earlier = anna(value=False)
+    assert page.send_form("/override/undo", {"said": said_in(mine)}).status_code == 409
+    assert word() == earlier
+    mine = page.send_form("/override", {"id": "8", "field": "has_balcony", "value": "true"})
+    assert word() != earlier
+    assert page.send_form("/override/undo", {"said": said_in(mine)}).status_code == 303
+    assert word() == earlier
 
 
 def test_a_page_that_does_not_know_a_new_head_yet_takes_no_answer_of_it_from_the_index(
@@ -361,6 +396,30 @@ def test_photos_are_made_anew_kept_and_asked_for_once(
     assert "immutable" not in page.get(f"/photo/{key}").headers["cache-control"]
     again = open_client(settings(homes, tmp_path))
     assert again.get(f"/photo/{key}").content == small.content and homes.requests("/7/1.jpg") == 1
+
+
+def test_other_bytes_are_not_shown_as_the_photo_that_was_scored(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    page = open_client(settings(homes, tmp_path))
+    homes.photo("bathroom", 99, "/7/1.jpg")
+    answer = page.get(f"/photo/{url_key(homes.photos.url('/7/1.jpg'))}?v=1")
+    assert answer.status_code == 404 and answer.headers["x-reason"] == "its host shows other bytes by now"
+
+
+def test_what_a_person_said_of_a_listing_that_waits_is_shown(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    for id in ("5", "6"):
+        homes.listing(id, "kitchen")
+    homes.run(limit=1)
+    page = open_client(settings(homes, tmp_path, person="eva"))
+    waits = next(id for id in ("5", "6") if "Not enriched yet" in page.get(f"/listing/{id}").text)
+    for field, value in (("has_balcony", "false"), ("room_types", "kitchen")):
+        page.send_form("/override", {"id": waits, "field": field, "value": value, "note": "seen there"})
+    shown = " ".join(page.get(f"/listing/{waits}").text.split())
+    assert '<b>eva</b> said <b>has_balcony</b> is <span class="tag no">no</span>' in shown
+    assert "<b>room_types</b> is kitchen" in shown and "“seen there”" in shown
 
 
 def test_only_photos_that_state_knows_are_fetched(

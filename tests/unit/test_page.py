@@ -293,6 +293,22 @@ def test_the_folder_stays_below_its_bound_and_what_was_not_read_for_longest_goes
     assert sum(path.stat().st_size for path in tmp_path.glob("*-320.jpg")) <= 300
 
 
+def test_what_another_process_takes_away_while_it_is_read_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path, 1000)
+    folder.write(name(1), b"one")
+    read_bytes = Path.read_bytes
+
+    def taken_away(path: Path) -> bytes:
+        data = read_bytes(path)
+        path.unlink()
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", taken_away)
+    assert folder.read(name(1)) == b"one" and not list(tmp_path.iterdir())
+
+
 def test_two_processes_may_write_the_same_photo_at_the_same_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

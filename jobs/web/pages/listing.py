@@ -1,7 +1,7 @@
 """A listing: its photos by room, why each answer is what it is, and what people say of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_urlsafe
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 
 from enrich.errors import UsageError
 from enrich.model.head import Head
-from enrich.model.kind import WORDS, Overridable
+from enrich.model.kind import Overridable
 from enrich.records import WhichPhoto, which_photo
 from enrich.state.overrides import Override
 from enrich.state.summary import details
@@ -57,9 +57,10 @@ class Change:
 
     id: str
     field: str
-    before: str | None
-    """What a person had said before, as a form says it; None where nobody had."""
-    note: str
+    earlier: Override | None
+    """What a person had said before; None where nobody had."""
+    stands: Override | None
+    """What stands since."""
     waits: str | None
     """Why buyers do not find it so yet."""
 
@@ -96,6 +97,7 @@ def listing(request: Request, services: Opened, id: str, said: str = "") -> Resp
         groups=_by_room(shots, heads),
         answers=[_answer(head, told, shots) for head in heads] if told["attributes"] else [],
         change=change if change and change.id == id else None,
+        said=said,
     )
 
 
@@ -119,9 +121,19 @@ async def override(
         raise HTTPException(400, "Field and note cannot hold such a sign.")
     who = said_by(request, services)
     change = await run_in_threadpool(_say, services, id, field, value, note.strip() or None, who)
-    link = listing_link(change.id)
-    said = _kept(request.app.state.changes, change)
-    return RedirectResponse(f"{link}{'&' if '?' in link else '?'}said={said}", 303)
+    return _told_of(request, change)
+
+
+@router.post("/override/undo")
+def undo(request: Request, services: Opened, editor: Editor, said: Annotated[str, Form()]) -> Response:
+    """Put back what stood before a change, unless somebody has said something else since."""
+    change: Change | None = request.app.state.changes.get(said)
+    if change is None:
+        raise HTTPException(404, "This change is too long ago to be undone here: say again what is right.")
+    if not services.overrides.put_back(change.id, change.field, change.stands, change.earlier):
+        raise HTTPException(409, f"Somebody has said something else of {change.field} since, which stands.")
+    waits = publish_at_once(services, [change.id])
+    return _told_of(request, replace(change, earlier=change.stands, stands=change.earlier, waits=waits))
 
 
 def _say(
@@ -129,19 +141,26 @@ def _say(
 ) -> Change:
     """Set or clear an override, and publish it."""
     id = known_listing(services, id)
-    earlier = {one.field: one for one in services.overrides.of([id]).get(id, [])}.get(field)
+    meant = None
+    if value is not None:
+        field, meant = read_assignment(f"{field}={value}", services.bundle.heads)
+    earlier = _standing(services, id, field)
     if value is None:
         services.overrides.clear_override(id, field, who)
     else:
-        field, meant = read_assignment(f"{field}={value}", services.bundle.heads)
         services.overrides.set_override(id, field, meant, note, who)
-    before, note = (None, "") if earlier is None else (_typed(earlier), earlier.note or "")
-    return Change(id, field, before, note, publish_at_once(services, [id]))
+    return Change(id, field, earlier, _standing(services, id, field), publish_at_once(services, [id]))
 
 
-def _typed(said: Override) -> str:
-    """An override as a form says it."""
-    return ",".join(said.value) if isinstance(said.value, tuple) else WORDS[said.value]
+def _standing(services: Services, id: str, field: str) -> Override | None:
+    return next((one for one in services.overrides.of([id]).get(id, []) if one.field == field), None)
+
+
+def _told_of(request: Request, change: Change) -> Response:
+    """The listing's page, which says what was changed."""
+    link = listing_link(change.id)
+    said = _kept(request.app.state.changes, change)
+    return RedirectResponse(f"{link}{'&' if '?' in link else '?'}said={said}", 303)
 
 
 def _kept(changes: dict[str, Change], change: Change) -> str:
