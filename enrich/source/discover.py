@@ -19,6 +19,7 @@ from enrich.source.pages import (
     ASK_AGAIN,
     DOCUMENT_DIFFERS,
     PHOTOS_DIFFER,
+    PUT_OFF,
     SAME,
     SOURCE,
     TOUCHED,
@@ -129,8 +130,9 @@ _REQUEST = """requested = listing.requested + 1, priority = :nightly, attempts =
   not_before = NULL, error = NULL, pending_since = coalesce(listing.pending_since, now()),
   status = CASE WHEN listing.status = 'leased' THEN 'leased' ELSE 'pending' END"""
 
-_COPIED = f"""doc_fp = s.doc_fp, columns = s.columns,
-  updated_at = s.updated_at, updated_at_done = s.updated_at,
+# They explain that it changed, but not an earlier change that still waits to be looked into.
+_COPIED = f"""doc_fp = s.doc_fp, columns = s.columns, updated_at = s.updated_at,
+  updated_at_done = CASE WHEN listing.updated_at_done IS NOT NULL THEN s.updated_at END,
   revision = CASE WHEN listing.attributes IS NOT NULL THEN {NEXT_REVISION} ELSE listing.revision END"""
 
 _WRITE_DOCUMENT = f"""UPDATE listing SET {_COPIED} {_OF} <> 'gone' AND {DOCUMENT_DIFFERS}"""
@@ -144,6 +146,9 @@ _WRITE_ASK_AGAIN = f"""UPDATE listing SET revalidate = true, updated_at = s.upda
 _WRITE_TOUCHED = f"""UPDATE listing SET updated_at = s.updated_at, updated_at_done = s.updated_at
   {_OF} <> 'gone' AND {TOUCHED} AND s.versioned"""
 
+_WRITE_PUT_OFF = f"""UPDATE listing SET updated_at = s.updated_at, updated_at_done = NULL
+  {_OF} <> 'gone' AND {PUT_OFF}"""
+
 _WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED},
   revalidate = listing.revalidate OR :revalidate,
   requested = listing.requested + 1, priority = :nightly, attempts = 0, transient_rounds = 0,
@@ -156,10 +161,11 @@ _WITH_DOCUMENT = ("new", "returned", "changed", "documents", "emptied")
 _WRITES = (
     (_INSERT, ("new",)),
     (_WRITE_RETURNED, ("returned",)),
+    (_WRITE_ASK_AGAIN, ("documents", "revalidated")),
     (_WRITE_DOCUMENT, ("changed", "documents", "emptied")),
     (_WRITE_PHOTOS, ("changed",)),
-    (_WRITE_ASK_AGAIN, ("documents", "revalidated")),
     (_WRITE_TOUCHED, ("touched",)),
+    (_WRITE_PUT_OFF, ("put_off",)),
 )
 
 

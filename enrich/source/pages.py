@@ -26,12 +26,16 @@ SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", upd
 PHOTOS_DIFFER = "listing.photo_fp <> s.photo_fp"
 DOCUMENT_DIFFERS = "listing.doc_fp <> s.doc_fp"
 # Enriched from these very photos, yet the listing says that it changed, and nothing that we see explains it.
+# Without `updated_at_done`, an earlier such change still waits to be looked into.
 TOUCHED = """(listing.photo_fp = s.photo_fp AND listing.photo_fp_done = s.photo_fp
   AND listing.doc_fp = s.doc_fp AND NOT listing.revalidate
   AND listing.updated_at_done IS DISTINCT FROM s.updated_at)"""
 # Seconds as a number: no interval is as long as people may say, and infinity is never again.
 _DUE = """coalesce(extract(epoch FROM now() - listing.revalidated_at)
   >= CAST(:revalidate_after AS double precision), true)"""
+# Not asked now, since its photos were asked lately; written down, so that nothing later explains it away.
+PUT_OFF = f"""({TOUCHED} AND NOT s.versioned AND NOT {_DUE}
+  AND (listing.updated_at_done IS NOT NULL OR listing.updated_at IS DISTINCT FROM s.updated_at))"""
 ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AND {_DUE}))"
 # Back with the photos it was enriched from, all of them well: only its document has to return.
 SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
@@ -47,7 +51,7 @@ _CLASSIFY = text(f"""
           CASE WHEN listing.id IS NULL THEN 'new' WHEN listing.status = 'gone' THEN 'returned'
                WHEN {_EMPTIED} THEN 'emptied' WHEN {PHOTOS_DIFFER} THEN 'changed'
                WHEN {DOCUMENT_DIFFERS} THEN 'documents' WHEN {ASK_AGAIN} THEN 'revalidated'
-               WHEN {TOUCHED} AND s.versioned THEN 'touched' END AS kind
+               WHEN {TOUCHED} AND s.versioned THEN 'touched' WHEN {PUT_OFF} THEN 'put_off' END AS kind
         FROM {SOURCE} LEFT JOIN listing ON listing.id = s.id
     ) AS compared
     WHERE kind IS NOT NULL
@@ -115,7 +119,7 @@ def classify(
     state: Connection, listings: Sequence[SourceListing], given: Mapping[str, Any]
 ) -> dict[str, str]:
     """Id -> how the listing differs: a kind of `Discovery`, "emptied" (was enriched from photos and has none
-    any more) or "touched"; those that do not are absent."""
+    any more), "touched" or "put_off"; those that do not are absent."""
     found = state.execute(_CLASSIFY, {**given, "page": as_json(listings)})
     return {row.id: row.kind for row in found}
 

@@ -30,11 +30,19 @@ _LOCK = text("""
 """)
 
 # The current revision stays where the document is the same. What was asked for meanwhile outlives the claim.
+# That the listing changed is explained by photos asked for since (all at first, or revalidated), and by other
+# photos; a change that discovery has not seen yet, or that waits to be looked into, stays to be explained.
 _COMPLETE = text(f"""
     UPDATE listing SET
         photo_fp_done = r.photo_fp,
         photo_fp = CASE WHEN r.asked_again THEN listing.photo_fp ELSE r.photo_fp END,
-        updated_at_done = r.updated_at,
+        updated_at = greatest(listing.updated_at, r.updated_at),
+        updated_at_done = CASE
+            WHEN r.revalidated OR listing.photo_fp_done IS NULL THEN r.updated_at
+            WHEN listing.updated_at_done IS NULL OR listing.photo_fp_done = r.photo_fp
+                THEN listing.updated_at_done
+            WHEN listing.photo_fp = r.photo_fp THEN listing.updated_at
+            ELSE r.updated_at END,
         revalidate = listing.revalidate AND r.asked_again,
         revalidated_at = CASE WHEN r.revalidated THEN now() ELSE listing.revalidated_at END,
         status = r.status, priority = r.priority,

@@ -138,6 +138,27 @@ def test_updated_at_moved_but_nothing_else(settled: World) -> None:
     assert len(night(settled, settings={"revalidate_after": 0}).requested) == 2  # but not forgotten either
 
 
+def test_what_was_not_asked_lately_is_not_forgotten_whatever_comes_between(settled: World) -> None:
+    settled.portal.touch("house")
+    night(settled)
+    settled.photo("bedroom", 3, "/house/1.jpg")
+    settled.portal.touch("house")
+    assert night(settled).requested == []  # put off, by ENRICH_REVALIDATE_AFTER
+    writes = settled.writes()
+    assert night(settled).quiet and settled.writes() == writes
+    settled.portal.execute("UPDATE listings SET price = 101, updated_at = now() WHERE id = 'house'")
+    assert night(settled).written == {"house"}
+    settled.portal.add_photo("house", 2, settled.photo("bathroom", 1, "/house/2.jpg"))
+    assert night(settled).requested == ["/house/2.jpg"]
+    settled.photos.forget()
+    settled.backfill(ids=["house"])
+    assert settled.requests() == 0
+    asked = night(settled, settings={"revalidate_after": 0})
+    assert asked.requested == [f"/house/{number}.jpg" for number in range(3)]
+    assert "has_balcony" not in settled.documents()["house"]
+    assert night(settled, settings={"revalidate_after": 0}).quiet
+
+
 def test_bytes_changed_and_nothing_says_so_until_revalidate(settled: World) -> None:
     settled.photo("bedroom", 3, "/house/1.jpg")
     assert night(settled).quiet

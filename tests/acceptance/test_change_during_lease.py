@@ -1,11 +1,14 @@
 """What changes while a listing is being enriched is not lost: photos, overrides, deactivation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Event
+from typing import Any
 
 import pytest
 
+from jobs.run import nightly
 from tests.support.harness import World, until
 from tests.support.photo_server import FINE, Answer, Step
 
@@ -62,6 +65,46 @@ def test_photos_changed_while_the_run_works_on_them(
     house.run()
     assert house.documents()["house"]["has_balcony"] is True
     assert house.requests("/house/2.jpg") == 1
+
+
+def just_before_work(monkeypatch: pytest.MonkeyPatch, changes: Callable[[], object]) -> None:
+    """What the portal does between a run's discovery and its work; once."""
+    work = nightly.enrich_and_publish
+
+    def changed(*given: Any, **named: Any) -> None:
+        monkeypatch.setattr(nightly, "enrich_and_publish", work)
+        changes()
+        work(*given, **named)
+
+    monkeypatch.setattr(nightly, "enrich_and_publish", changed)
+
+
+def test_bytes_changed_while_the_listing_waited_for_something_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.listing("house", "kitchen", "bedroom")
+    world.run()
+    world.portal.add_photo("house", 2, world.photo("bathroom", 1, "/house/2.jpg"))
+
+    def changes() -> None:
+        world.photo("balcony", 1, "/house/1.jpg")
+        world.portal.touch("house")
+
+    just_before_work(monkeypatch, changes)
+    world.run()
+    assert "has_balcony" not in world.documents()["house"]
+    world.run()
+    assert world.documents()["house"]["has_balcony"] is True
+
+
+def test_since_finds_what_the_portal_changed_while_it_waited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.listing("house", "kitchen")
+    just_before_work(monkeypatch, lambda: world.portal.touch("house"))
+    before = datetime.now(UTC)
+    world.run()
+    assert world.backfill(since=before).marked == 1
 
 
 def test_photos_changed_and_discovered_while_another_process_works_on_them(
