@@ -52,21 +52,27 @@ _TAUGHT = text("""
 
 _ANSWERS = text("SELECT to_jsonb(a) FROM photo_attributes AS a WHERE listing_id = ANY(:ids)")
 
+# What only listings show that are gone is not asked for.
+_SHOWN = """
+    s.sha256 IN (SELECT photo.sha256 FROM photo JOIN listing_photo AS h USING (key)
+                 JOIN listing ON listing.id = h.listing_id WHERE listing.status <> 'gone')
+"""
+
 # Nearest to even odds first: what a look teaches most (uncertainty sampling, Lewis and Gale 1994).
-_DOUBTFUL = text("""
+_DOUBTFUL = text(f"""
     SELECT s.sha256 FROM photo_score AS s
-    WHERE s.model_id = :model AND s.scores ? :head
+    WHERE s.model_id = :model AND s.scores ? :head AND {_SHOWN}
       AND NOT EXISTS (SELECT FROM label AS l WHERE l.sha256 = s.sha256)
     ORDER BY abs((s.scores -> :head ->> 0)::float8), s.sha256 LIMIT :limit
-""")
+""")  # noqa: S608 (our own expression)
 
 # A hash is as good as a random number.
-_ANY = text("""
+_ANY = text(f"""
     SELECT s.sha256 FROM photo_score AS s
-    WHERE s.model_id = :model AND s.sha256 >= :start
+    WHERE s.model_id = :model AND s.sha256 >= :start AND {_SHOWN}
       AND NOT EXISTS (SELECT FROM label AS l WHERE l.sha256 = s.sha256)
     ORDER BY s.sha256 LIMIT :limit
-""")
+""")  # noqa: S608 (our own expression)
 
 _HOLDERS = text("""
     SELECT DISTINCT ON (p.sha256) p.sha256, l.id, p.key, (shown ->> 'position')::integer AS position

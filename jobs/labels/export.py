@@ -63,7 +63,7 @@ def export_manifest(records: Records, folder: Path) -> Exported:
     places = {sha: place for sha, (place, _) in rows.items()}
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     heads = [head.name for head in records.bundle.heads]
-    told = [f"{who}_{head}" for head in heads for who in ("person", "model")]
+    told = [column for head in records.bundle.heads for column in _told(head)]
     columns = ["path", "group", "split", *heads, "position", "url", *told]
     with (
         writing(str(folder / "manifest.csv")),
@@ -94,7 +94,9 @@ def export_tasks(records: Records, folder: Path, photos: int) -> Exported:
     models = [member.model_id for member in bundle.members]
     places = labels.places(_chosen(bundle, labels, photos))
     if not places:
-        raise UsageError("no photo was scored by the current bundle yet: `enrich run` first")
+        raise UsageError(
+            "no photo of a listing was scored by the current bundle and not labelled yet: `enrich run` first"
+        )
     _usable(folder)
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     scores = complete_scores(records.queue, sorted(saved.names), models)
@@ -127,7 +129,8 @@ def _usable(folder: Path) -> None:
 def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Counter[str]]:
     """sha256 -> where it is shown, and the cells of its row; and the heads that no photo proves.
 
-    A photo that several listings show belongs to the first one.
+    A photo that several listings show belongs to the first one of which somebody said something; what was
+    said of the others counts as well, where nothing was said of that one.
     """
     labels, unproven = Labels(records.database), Counter[str]()
     rows: dict[str, tuple[Place, dict[str, Any]]] = {}
@@ -142,13 +145,25 @@ def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Co
                 cells = _cells(records.bundle.heads, listing, photo, said, given.get(photo["sha256"], {}))
                 if any(cells[head.name] != "" for head in records.bundle.heads):
                     place = Place(listing.id, photo["key"], photo["position"])
-                    rows.setdefault(photo["sha256"], (place, cells))
+                    _, known = rows.setdefault(photo["sha256"], (place, cells))
+                    _add(known, cells, records.bundle.heads)
             for head in records.bundle.heads:
                 shown = (rows[p["sha256"]][1][head.name] for p in listing.photos if p["sha256"] in rows)
                 word = said.get(f"has_{head.name}")
                 if word and word.value is True and 1 not in shown:
                     unproven[head.name] += 1
     return rows, unproven
+
+
+def _add(known: dict[str, Any], cells: Mapping[str, Any], heads: Sequence[Head]) -> None:
+    for head in heads:
+        if known[head.name] == "":
+            known.update({name: cells[name] for name in (head.name, *_told(head))})
+
+
+def _told(head: Head) -> list[str]:
+    """The columns that say what was said of a head."""
+    return [f"{who}_{head.name}" for who in ("person", "model")]
 
 
 def _cells(
@@ -206,7 +221,7 @@ def _chosen(bundle: Bundle, labels: Labels, photos: int) -> list[str]:
     ]
     doubtful = [labels.doubtful(model, head, photos) for model, head in asked]
     turns = (sha for turn in zip_longest(*doubtful) for sha in turn if sha is not None)
-    chosen = dict.fromkeys(islice(turns, photos // 2 if asked else 0))
+    chosen = dict.fromkeys(islice(dict.fromkeys(turns), photos // 2 if asked else 0))
     model = bundle.members[0].model_id
     start = secrets.token_hex(32)
     drawn = labels.unlabelled(model, start, photos) + labels.unlabelled(model, "", photos)

@@ -163,6 +163,30 @@ def test_a_photo_fetched_before_is_not_fetched_again_and_a_changed_one_is_left_o
     assert set(rows) == {("a", "0"), ("a", "1"), ("a", "2"), ("b", "1")}
 
 
+def test_what_people_said_of_each_listing_that_shows_a_photo_is_said_of_it(
+    enriched: World, tmp_path: Path
+) -> None:
+    enriched.portal.add("c", [enriched.photos.url("/a/1.jpg")])
+    enriched.run()
+    say(enriched, "a", "has_fireplace", False)
+    say(enriched, "c", "has_balcony", True)
+    exported, rows = manifest(enriched, tmp_path / "out")
+    shared = rows["a", "1"]
+    assert (shared["fireplace"], shared["balcony"]) == ("0", "1") and not exported.unproven
+    assert (shared["person_fireplace"], shared["person_balcony"]) == ("false", "true")
+
+
+def test_no_photo_of_a_listing_that_is_gone_is_to_be_labelled(enriched: World, tmp_path: Path) -> None:
+    for number in range(10):
+        enriched.listing(f"gone-{number}", "kitchen")
+    enriched.run()
+    for number in range(10):
+        enriched.portal.remove(f"gone-{number}")
+    enriched.run(allow_removals=True)
+    made = tasks(enriched, tmp_path / "studio", photos=5)
+    assert len(made) == 5 and {task["data"]["listing_id"] for task in made} == {"a", "b"}
+
+
 def test_label_studio_gets_the_model_s_answers_and_gives_people_s_back(
     enriched: World, tmp_path: Path
 ) -> None:
