@@ -46,7 +46,7 @@ _RUNS = text(f"""
     ORDER BY id DESC LIMIT :limit
 """)  # noqa: S608 (our own constant)
 
-_SINCE = text(f"SELECT {_COLUMNS} FROM run WHERE started_at >= :since ORDER BY id")  # noqa: S608 (as above)
+_SINCE = text(f"SELECT {_COLUMNS} FROM run WHERE started_at >= :since OR finished_at >= :since ORDER BY id")  # noqa: S608 (as above)
 _NUMBERED = text(f"SELECT {_COLUMNS} FROM run WHERE id = :id")  # noqa: S608 (as above)
 
 _FOLLOWED = text("SELECT min(started_at) FROM run WHERE kind = :kind AND id > :id")
@@ -124,7 +124,7 @@ class Runs:
         return self._read(_NIGHTS, limit=limit)
 
     def since(self, time: datetime) -> list[Run]:
-        """The runs that started at or after a time, oldest first."""
+        """The runs that started or ended at or after a time, oldest first."""
         return self._read(_SINCE, since=time)
 
     def numbered(self, number: int) -> Run | None:

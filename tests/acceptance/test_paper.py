@@ -138,6 +138,8 @@ def test_only_what_came_in_the_time_is_new(world: World, written: Writer) -> Non
     assert "new" in page.texts and "old" not in page.texts
     both = written("report", "--days", "1")
     assert {"new", "old"} <= set(both.texts) and "2 runs" in both.words
+    world.portal.execute("UPDATE enrichment.run SET started_at = now() - interval '25 hours'")
+    assert "2 runs" in written("report", "--days", "1").words, "they ended in this time"
     world.run()
     assert "No filter finds a home now that it did not find before." in written("report").words
 
