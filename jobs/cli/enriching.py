@@ -107,6 +107,10 @@ def backfill(
 
     if sample is not None and not dry_run:
         raise UsageError("--sample says how many listings --dry-run goes through: say --dry-run, too")
+    if since is not None and not 1 < since.year < 9999:  # in another time zone Python may not have its year
+        raise UsageError(
+            f"--since {since.date()}: name a time of the years 2 to 9998; without --since it is all listings"
+        )
     settings = load_settings()
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=ZoneInfo(settings.timezone))

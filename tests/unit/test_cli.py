@@ -218,6 +218,8 @@ def test_verbose_in_one_command_line_does_not_last_to_the_next(
         (["run", "--limit", "0"], "--limit"),
         (["show"], "ID"),
         (["backfill", "--since", "yesterday"], "--since"),
+        (["backfill", "--since", "0001-01-01T00:00:00"], "--since 0001-01-01"),
+        (["backfill", "--since", "9999-12-31 23:59:59"], "--since 9999-12-31"),
         (["run", "--ids", "nowhere.txt"], "nowhere.txt"),
         (["retry"], "--all"),
         (["retry", "1", "--all"], "--all"),
