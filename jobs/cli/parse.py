@@ -1,5 +1,6 @@
 """Reads what people write on the command line."""
 
+import errno
 import getpass
 import sys
 from collections.abc import Sequence
@@ -35,12 +36,20 @@ def read_ids(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     with reading(f"--ids {path}:"):
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+        content = _stdin() if str(path) == "-" else path.read_bytes()
+        text = content.decode("utf-8-sig")
     refuse_nul(text, f"--ids {path}")
     ids = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not ids:
         raise UsageError(f"--ids {path}: holds no id; write one a line")
     return ids
+
+
+def _stdin() -> bytes:
+    """All of stdin, whatever encoding the surroundings would read it in."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "stdin is closed")
+    return sys.stdin.buffer.read()
 
 
 def read_query(

@@ -1,5 +1,6 @@
 """The command line by itself: how commands end, what is never printed, and what the tables say."""
 
+import io
 import json
 import logging
 import os
@@ -393,6 +394,20 @@ def test_a_file_without_ids_is_wrong_usage(content: bytes, tmp_path: Path) -> No
     file.write_bytes(content)
     with pytest.raises(UsageError, match=str(file)):
         read_ids(file)
+
+
+def test_ids_from_stdin_are_read_as_those_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(content: bytes) -> tuple[str, ...] | None:
+        stdin = io.TextIOWrapper(io.BytesIO(content), "ascii", "surrogateescape")  # as where LANG is C
+        monkeypatch.setattr("sys.stdin", stdin)
+        return read_ids(Path("-"))
+
+    assert given("\ufeffå\r\nb\nå\n".encode()) == ("å", "b")
+    with pytest.raises(UsageError, match="--ids -: cannot be read: it is not UTF-8 text"):
+        given("å\n".encode("latin-1"))
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="--ids -: cannot be read: stdin is closed"):
+        read_ids(Path("-"))
 
 
 def test_search_options_become_one_query() -> None:
