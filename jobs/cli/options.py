@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from enrich.errors import UsageError
 from enrich.index.query import MOST_HITS
 from jobs.cli.guard import be_verbose
 
@@ -26,6 +27,16 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"enrich {version('listing-enrichment')}\n")
         raise typer.Exit
+
+
+def _as_text(given: str | list[str] | None) -> str | list[str] | None:
+    """What Postgres is to look up or to keep: bytes that are no text it cannot even be asked for."""
+    for one in given if isinstance(given, list) else [given or ""]:
+        try:
+            one.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{one!r} is not UTF-8 text: have the terminal write UTF-8") from None
+    return given
 
 
 Version = Annotated[
@@ -111,8 +122,10 @@ Where = Annotated[
     typer.Option("--where", metavar="COLUMN=VALUE", help="A copied column equals a value."),
 ]
 Shown = Annotated[int, typer.Option(min=1, max=MOST_HITS, help="Listings shown at most.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="The listing's id.")]
-Named = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Listings to try again.")]
+Id = Annotated[str, typer.Argument(metavar="ID", callback=_as_text, help="The listing's id.")]
+Named = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", callback=_as_text, help="Listings to try again.")
+]
 Everything = Annotated[
     bool, typer.Option("--all", help="All that are quarantined or wait to be tried again.")
 ]
@@ -127,10 +140,15 @@ Clear = Annotated[
     list[str] | None,
     typer.Option("--clear", metavar="FIELD", help="Let the model speak again; may be repeated."),
 ]
-MaybeId = Annotated[str | None, typer.Argument(metavar="[ID]", help="The listing's id.")]
+MaybeId = Annotated[str | None, typer.Argument(metavar="[ID]", callback=_as_text, help="The listing's id.")]
 By = Annotated[
     str | None,
-    typer.Option("--by", metavar="NAME", help="Who says so; default: ENRICH_PERSON, else the login."),
+    typer.Option(
+        "--by",
+        metavar="NAME",
+        callback=_as_text,
+        help="Who says so; default: ENRICH_PERSON, else the login.",
+    ),
 ]
 Shows = Annotated[
     int | None,
@@ -173,7 +191,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Delete; without it, only count
 Days = Annotated[
     int, typer.Option("--days", min=1, max=36_500, help="Only what has not been used for so many days.")
 ]
-Note = Annotated[str | None, typer.Option(help="Why, for whoever looks at it later.")]
+Note = Annotated[str | None, typer.Option(callback=_as_text, help="Why, for whoever looks at it later.")]
 Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="The address that the page listens on.")]
 Port = Annotated[
     int, typer.Option("--port", min=0, max=65_535, help="The port of the page; 0 takes a free one.")
