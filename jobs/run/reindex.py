@@ -91,7 +91,6 @@ def rollback(settings: Settings, stop: Stop) -> RunReport:
     report = RunReport()
     with _opened(settings, report, stop) as (records, generations, _, _):
         done = report.reindexed = Reindexed(went_back=True)
-        generations.drop()
 
         def back(publishing: Hold) -> None:
             publishing.check()
@@ -99,6 +98,7 @@ def rollback(settings: Settings, stop: Stop) -> RunReport:
             name, uuid = generations.rollback()
             done.lacks = _record(records, generations, uuid, sys.maxsize)  # none of them is removed
             done.serving, done.before = name, before and before[0]
+            generations.drop()  # at last: it may have taken hours, and there may be nothing to go back to
 
         if holding_publish(records, stop, back):
             done.contradiction = generations.contradiction()

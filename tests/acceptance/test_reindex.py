@@ -223,12 +223,10 @@ def test_what_was_begun_for_other_settings_is_dropped(homes: World) -> None:
     assert "price" not in homes.documents()["seen"]
 
 
-def test_told_to_stop_it_leaves_the_old_one_and_goes_on_later(homes: World) -> None:
-    stop = Stop()
+def stopped_before_it_served(world: World) -> str:
+    """The index that a reindex left in the making which was told to stop."""
+    stop, publish = Stop(), job.build
     stop.signal = signal.SIGTERM
-    publish = job.build
-
-    old = behind(homes)
 
     def stopped(rebuild: job.Rebuild, check: Callable[[], None]) -> None:
         publish(rebuild, check)
@@ -236,8 +234,15 @@ def test_told_to_stop_it_leaves_the_old_one_and_goes_on_later(homes: World) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "build", stopped)
-        report = job.reindex(homes.settings(), 1, stop)
-    assert report.exit_code == 143 and behind(homes) == old
+        assert job.reindex(world.settings(), 1, stop).exit_code == 143
+    (begun,) = world.elasticsearch.indices.get_alias(name=f"{world.index}-next")
+    return str(begun)
+
+
+def test_told_to_stop_it_leaves_the_old_one_and_goes_on_later(homes: World) -> None:
+    old = behind(homes)
+    stopped_before_it_served(homes)
+    assert behind(homes) == old
     again = reindex(homes)
     assert again.published.written == 0 and again.reindexed is not None and again.reindexed.taken_up
 
@@ -261,6 +266,22 @@ def test_rollback_goes_back_and_says_what_the_old_one_lacks(homes: World) -> Non
     with pytest.raises(UsageError, match="no index is kept"):
         rollback(homes)
     assert reindex(homes).reindexed.removed == [new]  # type: ignore[union-attr]
+
+
+def test_what_is_in_the_making_is_dropped_once_it_went_back_and_not_before(homes: World) -> None:
+    begun, first, database = stopped_before_it_served(homes), behind(homes), Database(homes.portal.url)
+    with pytest.raises(UsageError, match="no index is kept"):
+        rollback(homes)
+    again = reindex(homes).reindexed
+    assert again is not None and (again.taken_up, again.serving) == (True, begun)
+
+    begun, stop = stopped_before_it_served(homes), Stop()
+    with Locks(database).hold(PUBLISH):
+        Timer(3, stop.set).start()
+        job.rollback(homes.settings(), stop)
+    database.close()
+    assert begun in indices(homes)
+    assert rollback(homes).serving == first and begun not in indices(homes)
 
 
 def test_so_many_old_ones_are_kept(homes: World) -> None:
