@@ -23,7 +23,7 @@ from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
-DOCUMENTS_ONLY = ("publish", "rescore", "reconcile", "reindex")
+DOCUMENTS_ONLY = ("publish", "rescore", "reconcile")
 """Kinds of jobs that leave listings that wait to others."""
 
 
@@ -165,6 +165,8 @@ def _heads(bundle: Bundle) -> dict[str, Any]:
 
 def _left(services: Records, kind: str, ids: Sequence[str] | None) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
+    if kind == "reindex":  # done once the alias has moved, whatever is to be published; else it says so itself
+        return 0
     listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count(ids)
     if listings:
         return listings

@@ -13,6 +13,7 @@ from elasticsearch import Elasticsearch
 
 from enrich.errors import BusyError, IndexSetupError, StoppedError, UsageError
 from enrich.index.protocol import IndexUnavailable
+from enrich.settings import Settings
 from enrich.state.database import Database
 from enrich.state.locks import Locks
 from jobs.run import reindex as job
@@ -282,6 +283,28 @@ def test_what_is_in_the_making_is_dropped_once_it_went_back_and_not_before(homes
     database.close()
     assert begun in indices(homes)
     assert rollback(homes).serving == first and begun not in indices(homes)
+
+
+@pytest.mark.parametrize(
+    "start", [lambda *given: job.reindex(given[0], 1, given[1]), job.rollback], ids=["reindex", "rollback"]
+)
+def test_a_signal_once_the_alias_has_moved_leaves_nothing_to_go_on_with(
+    homes: World, monkeypatch: pytest.MonkeyPatch, start: Callable[[Settings, Stop], RunReport]
+) -> None:
+    assert reindex(homes).exit_code == 0
+    before, stop, record = behind(homes), Stop(), job._record
+    stop.signal = signal.SIGTERM
+
+    def stopped(*given: Any) -> int:
+        lacks = record(*given)
+        homes.portal.execute("UPDATE enrichment.publication SET status = 'waiting' WHERE listing_id = 'h1'")
+        stop.set()
+        return lacks
+
+    monkeypatch.setattr(job, "_record", stopped)
+    report = start(homes.settings(), stop)
+    assert (report.exit_code, report.left) == (0, None) and behind(homes) != before
+    assert homes.publish().published.written == 1
 
 
 def test_so_many_old_ones_are_kept(homes: World) -> None:
