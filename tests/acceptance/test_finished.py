@@ -10,6 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from enrich.errors import ErrorBudgetError
+from jobs.run.reconcile import reconcile
+from jobs.run.stop import Stop
 from tests.support.bundles import draw_bytes
 from tests.support.command import enrich_here
 from tests.support.harness import World
@@ -102,6 +104,17 @@ def test_the_report_of_every_job_goes_to_the_hook(world: World, kept: Path) -> N
             "photos_per_second": told["photos_per_second"],
         }
     assert told["run"] == 3
+
+
+def test_a_reconcile_that_found_nothing_to_mend_is_told(world: World, kept: Path) -> None:
+    world.listing("house", "balcony")
+    world.run()
+    kept.unlink()
+    assert reconcile(world.settings(), False, False, Stop()).exit_code == 0 and not kept.exists()
+    assert reconcile(world.settings(), True, False, Stop()).exit_code == 0
+    told = json.loads(kept.read_text())
+    assert (told["run"], told["kind"], told["exit_code"]) == (2, "reconcile", 0)
+    assert (told["reconciled"]["documents"], told["reconciled"]["missing"]["count"]) == (1, 0)
 
 
 def test_a_run_that_stops_itself_is_told_with_the_reason(world: World, kept: Path) -> None:
