@@ -95,4 +95,4 @@ def from_folder(folder: Path) -> list[Home]:
 def _natural(path: Path) -> list[tuple[bool, int, str]]:
     """Sorts `photo 10` behind `photo 9`."""
     parts = re.split(r"(\d+)", path.name.lower())
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
