@@ -75,7 +75,7 @@ def from_folder(folder: Path) -> list[Home]:
     """A listing for each folder in `folder`, its pictures in the order of their names.
 
     Raises:
-        UsageError: no such folder, or no pictures in folders in it.
+        UsageError: no such folder, no pictures in folders in it, or names that no URL can have.
     """
     if not folder.is_dir():
         raise UsageError(f"--photos {folder}: no such folder")
@@ -83,6 +83,8 @@ def from_folder(folder: Path) -> list[Home]:
     for inner in sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural):
         files = sorted((p for p in inner.iterdir() if p.suffix.lower() in _PICTURES), key=_natural)
         if files and not inner.name.startswith("."):
+            for file in files:
+                _must_be_utf8(file)
             photos = tuple(DemoPhoto(number, file) for number, file in enumerate(files, start=1))
             homes.append(Home(inner.name, {"title": inner.name}, photos))
     if not homes:
@@ -90,6 +92,17 @@ def from_folder(folder: Path) -> list[Home]:
             f"--photos {folder}: holds no folders with pictures (jpg, png, webp): make a folder per listing"
         )
     return homes
+
+
+def _must_be_utf8(file: Path) -> None:
+    """A photo's folder and name become its URL."""
+    name = f"{file.parent.name}/{file.name}"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"--photos {file.parent.parent}: the name {name!r} is not UTF-8: rename it"
+        ) from None
 
 
 def _natural(path: Path) -> list[tuple[bool, int, str]]:

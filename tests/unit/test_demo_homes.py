@@ -1,7 +1,11 @@
 """A folder of the user's own for the demo, whatever its files are called."""
 
+import os
 from pathlib import Path
 
+import pytest
+
+from enrich.errors import UsageError
 from jobs.demo.homes import from_folder
 
 
@@ -12,3 +16,12 @@ def test_names_are_sorted_by_their_numbers(tmp_path: Path) -> None:
             (tmp_path / home / f"{name}.jpg").touch()
     for made in from_folder(tmp_path):
         assert [photo.file.stem for photo in made.photos] == ["3²4", "12 m²", "photo 9", "photo 10"]
+
+
+@pytest.mark.parametrize("name", [b"home/\xe4.jpg", b"\xe4/a.jpg"])
+def test_a_name_that_is_not_utf_8_is_said(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(UsageError, match=r"udce4.* is not UTF-8: rename it$"):
+        from_folder(tmp_path)
