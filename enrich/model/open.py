@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import local
 
 from enrich.errors import SettingsError
 from enrich.model.arithmetic import NEEDED, Arithmetic, cpu_has
@@ -91,13 +92,18 @@ class LateEngine:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.batch_size = settings.batch_size
         self._open: Callable[[], Engine] = cache(lambda: open_engine(bundle, settings))
+        self._lane = local()
 
     def start_lane(self) -> None:
-        self._open().start_lane()
+        """Nothing yet: what keeps an engine from opening would break the pool whose thread starts."""
 
     def score(self, batch: Sequence[Pixels]) -> list[dict[str, Output]]:
-        """See `Engine`."""
-        return self._open().score(batch)
+        """See `Engine`. Raises, with the first batch, what `open_engine` does."""
+        engine = self._open()
+        if not hasattr(self._lane, "started"):
+            engine.start_lane()
+            self._lane.started = True
+        return engine.score(batch)
 
 
 def _missing(name: Arithmetic, bundle: Bundle, settings: Settings) -> str | None:
