@@ -59,6 +59,8 @@ class _Trip:
     validators: Validators
     seconds: float
     redirects: int
+    host: str | None = None
+    """The photo's own, where the trip began."""
     bytes_read: int = 0
     conditions: dict[str, str] = field(default_factory=dict)
 
@@ -116,12 +118,14 @@ class HttpTransport:
 
     async def _ask_in_slot(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:
         host = url.raw_authority
+        trip.host = trip.host or url.raw_host
+        elsewhere = url.raw_host != trip.host
         async with self._limits.take(host) as pause:
             if pause > 0:
-                return Paused(pause)
+                return Paused(pause, elsewhere=elsewhere)
             answer = await self._ask(url, trip)
             if isinstance(answer, Paused):
-                return Paused(self._limits.pause(host, answer.seconds), answer.refusal)
+                return Paused(self._limits.pause(host, answer.seconds), answer.refusal, elsewhere)
             return answer
 
     async def _ask(self, url: URL, trip: _Trip) -> Fetched | Paused | URL:

@@ -15,6 +15,8 @@ class Paused:
     seconds: float
     refusal: Fetched | None = None
     """How the photo ends unless it is asked for again; None: it was not asked for at all."""
+    elsewhere: bool = False
+    """Whether it is another host, to which the photo's own has redirected: that one can be asked."""
 
 
 class PhotoTransport(Protocol):

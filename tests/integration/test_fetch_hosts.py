@@ -152,6 +152,27 @@ class TestTurns:
         ends = PhotoStatus.THROTTLED if code == 429 else PhotoStatus.SERVER_ERROR
         assert [refusal.status for refusal in refusals] == [ends] * 2
 
+    def test_a_pause_of_where_a_photo_was_redirected_to_is_not_its_own_host_s(
+        self, photo_server: PhotoServer, other_server: PhotoServer
+    ) -> None:
+        refusing = other_server.behave("/a.jpg", status(429, Retry_After="300"))
+        away = photo_server.behave("/away.jpg", redirect(refusing))
+        photo_server.behave("/a.jpg", status(429, Retry_After="300"))
+        within = photo_server.behave("/within.jpg", redirect("/a.jpg"))
+
+        async def go() -> list[Fetched | Paused]:
+            allowed = settings(allowed_private_hosts=("127.0.0.0/8",))
+            async with HttpTransport(allowed) as fetcher, asyncio.timeout(20):
+                return [await fetcher.fetch(url) for url in (away, away, refusing, within)]
+
+        told = asyncio.run(go())
+        assert [isinstance(answer, Paused) and answer.elsewhere for answer in told] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+
     @pytest.mark.parametrize(("limits", "most"), [({"fetch_per_host": 3}, 3), ({"fetch_concurrency": 2}, 2)])
     def test_limits(self, photo_server: PhotoServer, limits: dict[str, int], most: int) -> None:
         together = threading.Barrier(most, timeout=20)

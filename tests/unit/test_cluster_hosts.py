@@ -92,3 +92,32 @@ def test_photos_of_a_host_that_never_relents_are_given_up() -> None:
         given_up = hosts.given_up(a)
         now += 300.0
     assert len(given_up) == 2 and hosts.waiting == 0
+
+
+def test_a_photo_that_is_redirected_to_a_paused_host_waits_alone() -> None:
+    hosts = hosts_with("http://a/0", "http://a/1")
+    (a,) = hosts.askable(0.0, most=9)
+    (first,) = hosts.take(a, 1)
+    a.asked -= 1
+    assert hosts.paused(a, first, Paused(30.0, REFUSAL, elsewhere=True), now=0.0) is None
+    assert list(hosts.askable(0.0, most=9)) == [a] and hosts.waiting == 2
+    assert [each.photo.url for each in hosts.take(a, 9)] == ["http://a/1"]
+    a.asked -= 1
+    assert not list(hosts.askable(29.9, most=9)) and hosts.waiting == 1
+    assert list(hosts.askable(30.0, most=9)) == [a], "it is not forgotten meanwhile"
+    assert hosts.take(a, 9) == [first] and hosts.waiting == 0
+
+
+def test_a_photo_does_not_wait_for_ever_for_where_it_is_redirected_to() -> None:
+    hosts = hosts_with("http://a/0")
+    (a,) = hosts.askable(0.0, most=9)
+    now = 0.0
+    while not (left := hosts.given_up(a)):
+        assert now <= PATIENCE
+        assert list(hosts.askable(now, most=9)) == [a]
+        (photo,) = hosts.take(a, 1)
+        a.asked -= 1
+        hosts.paused(a, photo, Paused(300.0, elsewhere=True), now)
+        now += 300.0
+    assert left == [photo] and hosts.waiting == 0
+    assert not list(hosts.askable(now, most=9))

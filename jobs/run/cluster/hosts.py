@@ -1,12 +1,15 @@
 """Photos that wait to be asked for, by host: each host belongs to one fetcher at a time, and pauses for all.
 
 The one place that knows of hosts' pauses, so that they hold for the whole cluster, and past the death of a
-fetcher. Ports and user names do not make another host.
+fetcher; those of hosts that are reached by redirects only, each fetcher knows for itself. Ports and user
+names do not make another host.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -39,6 +42,8 @@ class Ask:
     known: Known
     page: Page
     refusals: int = 0
+    waited: float = 0.0
+    """Seconds of pauses of hosts to which its own has redirected."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,10 @@ class Host(Generic[Owner]):
 
     name: str
     waiting: deque[Ask] = field(default_factory=deque)
+    later: list[tuple[float, int, Ask]] = field(default_factory=list)
+    """A heap of photos that were redirected to a paused host, by when they wait for their turn again."""
+    overdue: list[Ask] = field(default_factory=list)
+    """Those that waited for such a host for too long."""
     asked: int = 0
     """Photos under way."""
     owner: Owner | None = None
@@ -61,6 +70,7 @@ class Hosts(Generic[Owner]):
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host[Owner]] = {}
+        self._order = count()
         self.waiting = 0
         """Photos that wait, those of paused hosts included."""
 
@@ -73,9 +83,11 @@ class Hosts(Generic[Owner]):
     def askable(self, now: float, most: int) -> Iterator[Host[Owner]]:
         """Unpaused hosts with photos that wait and fewer than `most` under way; idle hosts are forgotten."""
         for name, host in list(self._hosts.items()):
+            while host.later and host.later[0][0] <= now:
+                host.waiting.append(heappop(host.later)[-1])
             if host.waiting and host.asked < most and host.paused_until <= now:
                 yield host
-            elif not host.waiting and not host.asked and host.paused_until <= now:
+            elif not (host.waiting or host.later or host.asked) and host.paused_until <= now:
                 del self._hosts[name]
 
     def owned(self) -> Counter[Owner]:
@@ -91,26 +103,34 @@ class Hosts(Generic[Owner]):
         return taken
 
     def paused(self, host: Host[Owner], ask: Ask, pause: Paused, now: float) -> Fetched | None:
-        """The host wants to be left alone: the photo waits again, first in its queue.
+        """The host wants to be left alone: the photo waits again, first in its queue. Where it is a host that
+        this one has redirected to, the photo waits alone.
 
         Answers the refusal where it counts as the answer, since the photo was refused too often.
         """
-        until = max(host.paused_until, now + pause.seconds)
-        host.waited += until - max(host.paused_until, now)
-        host.paused_until = until
+        if not pause.elsewhere:
+            until = max(host.paused_until, now + pause.seconds)
+            host.waited += until - max(host.paused_until, now)
+            host.paused_until = until
         ask.refusals += pause.refusal is not None
         if pause.refusal is not None and ask.refusals > REFUSALS:
             return pause.refusal
-        host.waiting.appendleft(ask)
+        if not pause.elsewhere:
+            host.waiting.appendleft(ask)
+        elif ask.waited < PATIENCE:
+            ask.waited += pause.seconds
+            heappush(host.later, (now + pause.seconds, next(self._order), ask))
+        else:
+            host.overdue.append(ask)
         self.waiting += 1
         return None
 
     def given_up(self, host: Host[Owner]) -> list[Ask]:
         """What waits no longer for a host that was paused for too long without an answer."""
-        if host.waited < PATIENCE:
-            return []
-        left = list(host.waiting)
-        host.waiting.clear()
+        left, host.overdue = host.overdue, []
+        if host.waited >= PATIENCE:
+            left += host.waiting
+            host.waiting.clear()
         self.waiting -= len(left)
         return left
 
