@@ -13,6 +13,7 @@ from jobs.run.cluster.stages import Fetcher, NotReadyError, OpenEngine, Scorer
 
 log = logging.getLogger(__name__)
 
+START = 120.0  # seconds that actors have to start in, again too, however short an outage may be
 ASSEMBLE = 20.0  # seconds that the first fetchers to be ready wait for the others, so that each gets hosts
 SCORER_THREADS = 2  # calls that one scorer works on at once: one decodes and saves while the other scores
 
@@ -224,7 +225,7 @@ def muster(ray: Any, settings: Settings, bundle: bytes, open_engine: OpenEngine)
             )
             for node in scorers
         ],
-        settings.outage_seconds,
+        max(settings.outage_seconds, START),
         # A photo waits for those before it, each of which may time out; saving waits for Postgres.
         settings.outage_seconds + 5 * settings.fetch_timeout,
     )
