@@ -3,17 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from sqlalchemy import make_url
 
 from enrich.errors import OutageError
 from enrich.model.open import open_engine
-from enrich.records import PhotoStatus
+from enrich.pipeline.outcome import Known
+from enrich.records import Photo, PhotoStatus
 from enrich.settings import load_settings
-from jobs.run.cluster import crew
-from jobs.run.cluster.hosts import Ask
+from jobs.run.ahead import ScoredAhead
+from jobs.run.cluster import crew, drive
+from jobs.run.cluster.connect import LOCAL
+from jobs.run.cluster.hosts import Ask, Page
 from jobs.run.cluster.stages import Asked, Scored
+from jobs.run.services import Services
+from jobs.run.stop import Stop
 
 
 class Answer:
@@ -98,3 +104,23 @@ def test_actors_may_take_their_time_to_start_however_short_an_outage_may_be(
     now[0] += 61
     with pytest.raises(OutageError, match="no fetcher was up for 120 s"):
         actors.wait(0)
+
+
+@pytest.mark.parametrize(("batch_size", "at_once"), [(8, 64), (256, 256)])
+def test_a_scorer_gets_whole_batches(monkeypatch: pytest.MonkeyPatch, batch_size: int, at_once: int) -> None:
+    """The engine's passes are no larger than what it is given in one call."""
+    page, photos = Page(1, 2 * at_once), [f"http://photos.example/{n}.jpg" for n in range(2 * at_once)]
+    asks = [Ask(Photo(0, url, url, url), Known(), page) for url in photos]
+    monkeypatch.setattr(drive, "unscored", lambda services, ids: iter([(page, asks)]))
+    monkeypatch.setattr(drive, "packed", lambda folder: b"")
+    monkeypatch.setattr(drive, "LINGER", 60.0)
+    services = SimpleNamespace(
+        settings=load_settings(batch_size=batch_size),
+        database=SimpleNamespace(url=make_url("postgresql://db.example/portal")),
+        bundle=SimpleNamespace(folder=None, arithmetic="fp32"),
+        queue=SimpleNamespace(waiting_count=lambda ids: 0),
+    )
+    ray, report = Ray(), ScoredAhead()
+    drive.score_ahead(ray, LOCAL, cast(Services, services), report, Stop())
+    assert ray.scored == [at_once, at_once]
+    assert (report.figures.scored, report.figures.listings, report.left) == (2 * at_once, 1, 0)

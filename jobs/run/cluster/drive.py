@@ -31,7 +31,7 @@ from jobs.run.stop import Stop
 
 LOOK_AHEAD = 20_000  # photos that wait for their turn, those of paused hosts included
 FETCH_BATCH = 16  # photos of one host per call to a fetcher
-SCORE_BATCH = 64  # photos per call to a scorer, about
+SCORE_BATCH = 64  # photos per call to a scorer, about and at least
 LINGER = 0.2  # seconds after which fetched photos go to a scorer though they are few
 CALLS_PER_SCORER = SCORER_THREADS + 1
 POLL = 0.5  # seconds between looks for a signal, and for hosts whose pause is over
@@ -116,9 +116,9 @@ class _Drive:
         self._figures, self._budget, self._stop = report.figures, budget, stop
         self._hosts: Hosts[Worker] = Hosts()
         self._crew: Crew | None = None
-        self._more = True
         self._fetched: deque[tuple[list[Ask], Any]] = deque()
-        self._fetched_at = 0.0
+        self._more, self._fetched_at = True, 0.0
+        self._per_score = max(SCORE_BATCH, settings.batch_size)
         self._per_host = max(2 * FETCH_BATCH, 3 * settings.fetch_per_host)
         self._per_fetcher = max(2 * FETCH_BATCH, WINDOW_PER_REQUEST * settings.fetch_concurrency)
 
@@ -162,7 +162,7 @@ class _Drive:
         if not crew.assembled:
             return
         # Photos are not fetched faster than they are scored.
-        most = len(crew.fetchers) * self._per_fetcher + len(crew.scorers) * CALLS_PER_SCORER * SCORE_BATCH
+        most = len(crew.fetchers) * self._per_fetcher + len(crew.scorers) * CALLS_PER_SCORER * self._per_score
         in_hand = crew.photos + sum(len(asks) for asks, _ in self._fetched)
         owned = self._hosts.owned()
         ready = [worker for worker in crew.fetchers if worker.ready]
@@ -219,14 +219,14 @@ class _Drive:
 
     def _send_to_scorers(self, crew: Crew) -> None:
         while self._fetched:
-            few = sum(len(asks) for asks, _ in self._fetched) < SCORE_BATCH
+            few = sum(len(asks) for asks, _ in self._fetched) < self._per_score
             free = [worker for worker in crew.scorers if worker.ready and worker.calls < CALLS_PER_SCORER]
             if not free or (few and crew.busy and time.monotonic() - self._fetched_at < LINGER):
                 return
             scorer = min(free, key=lambda worker: worker.photos)
             asks: list[Ask] = []
             batches = []
-            while self._fetched and len(asks) < SCORE_BATCH:
+            while self._fetched and len(asks) < self._per_score:
                 some, fetched = self._fetched.popleft()
                 asks += some
                 batches.append(fetched)
