@@ -15,7 +15,7 @@ from enrich.state.database import Database
 # Listings that killed a worker are left to the queue, which hands them out one at a time; those to be
 # revalidated have every photo asked for once more by their claim.
 _WAITING = text("""
-    SELECT id FROM listing
+    SELECT id, photo_fp_done FROM listing
     WHERE status IN ('pending', 'retry') AND coalesce(not_before <= now(), status = 'pending')
       AND attempts = 0 AND NOT revalidate
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
@@ -37,10 +37,14 @@ class Ahead:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def waiting(self, after: str | None, limit: int, ids: Sequence[str] | None = None) -> list[str]:
-        """The next `limit` listings (of `ids`, if given) behind id `after` that can be claimed now."""
+    def waiting(
+        self, after: str | None, limit: int, ids: Sequence[str] | None = None
+    ) -> dict[str, str | None]:
+        """The next `limit` listings (of `ids`, if given) behind id `after` that can be claimed now, in order,
+        each with the fingerprint of the photos that it was last completed with."""
         among = None if ids is None else list(ids)
-        return self._database.scalars(_WAITING, after=after or "", limit=limit, ids=among)
+        rows = self._database.rows(_WAITING, after=after or "", limit=limit, ids=among)
+        return {row.id: row.photo_fp_done for row in rows}
 
     def scores(self, shas: Sequence[str], model_ids: Sequence[str]) -> dict[str, PhotoScore]:
         """As `WorkQueue.scores`."""

@@ -1,14 +1,29 @@
 """What a cluster reads and writes of state, ahead of any claim."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from enrich.records import PhotoStatus
+from enrich.records import ListingPhotos, PhotoStatus
 from enrich.state.ahead import Ahead
 from enrich.state.database import Database
 from enrich.state.listings import Listings
-from tests.support.enriched import MODEL, add, claim_one, enriched, failed, ok, photo, sha, state, statuses
+from jobs.run.cluster.unscored import unscored
+from jobs.run.services import Services
+from tests.support.enriched import (
+    MODEL,
+    add,
+    ask_again,
+    claim_one,
+    enriched,
+    failed,
+    ok,
+    photo,
+    sha,
+    state,
+    statuses,
+)
 from tests.support.postgres import Portal
 
 __all__ = ["state"]  # a fixture
@@ -34,14 +49,14 @@ def ahead(database: Database) -> Ahead:
 )
 def test_which_listings_wait(migrated: Portal, ahead: Ahead, columns: dict[str, Any], waits: bool) -> None:
     add(migrated, "a", **columns)
-    assert ahead.waiting(None, 10) == (["a"] if waits else [])
+    assert list(ahead.waiting(None, 10)) == (["a"] if waits else [])
 
 
 def test_waiting_listings_come_in_pages(migrated: Portal, ahead: Ahead) -> None:
     add(migrated, "c", "a", "b", "d")
-    assert ahead.waiting(None, 3) == ["a", "b", "c"]
-    assert ahead.waiting("c", 3) == ["d"] and ahead.waiting("d", 3) == []
-    assert ahead.waiting("a", 3, ["d", "a", "b", "x"]) == ["b", "d"]
+    assert list(ahead.waiting(None, 3)) == ["a", "b", "c"]
+    assert list(ahead.waiting("c", 3)) == ["d"] and not ahead.waiting("d", 3)
+    assert list(ahead.waiting("a", 3, ["d", "a", "b", "x"])) == ["b", "d"]
 
 
 def test_what_is_saved_ahead_is_known_to_the_queue(ahead: Ahead, state: Listings) -> None:
@@ -81,3 +96,23 @@ def test_failures_in_an_outage_are_not_held_against_photos(
         often.key: (2, True),
         gone.key: (1, False),
     }
+
+
+@pytest.mark.parametrize(("fingerprint", "asked"), [("fp-1", False), ("fp-2", True)])
+def test_another_listing_s_version_of_a_photo_is_no_reason_to_ask(
+    migrated: Portal, database: Database, state: Listings, fingerprint: str, asked: bool
+) -> None:
+    """Unless the photos are not those that the listing was completed with."""
+    mine, theirs = (photo("shared", version=version) for version in ("mine", "theirs"))
+    add(migrated, "a", "b")
+    enriched(state, "a", ok(mine, sha("1")))
+    enriched(state, "b", ok(theirs, sha("1")))
+    ask_again(migrated, "a")
+    services = SimpleNamespace(
+        database=database,
+        queue=state,
+        bundle=SimpleNamespace(members=[SimpleNamespace(model_id=MODEL)]),
+        source=SimpleNamespace(photos=lambda ids: [ListingPhotos("a", fingerprint, None, (mine,))]),
+    )
+    ((page, asks),) = unscored(cast(Services, services), None)
+    assert page.listings == 1 and [ask.photo for ask in asks] == ([mine] if asked else [])

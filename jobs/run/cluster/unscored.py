@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from enrich.pipeline.figures import Figures
 from enrich.pipeline.known import KnownScores
-from enrich.pipeline.outcome import UNKNOWN, look_up, settled
+from enrich.pipeline.outcome import UNKNOWN, look_up, seen, settled
 from enrich.state.ahead import Ahead
 from jobs.run.cluster.hosts import Ask, Page
 from jobs.run.services import Services
@@ -24,15 +24,19 @@ def unscored(services: Services, ids: Sequence[str] | None) -> Iterator[tuple[Pa
     remembered: dict[str, None] = {}
     after = None
     while waiting := ahead.waiting(after, PAGE, ids):
-        after, page = waiting[-1], Page(len(waiting))
-        photos = {photo.key: photo for found in services.source.photos(waiting) for photo in found.photos}
-        known = look_up(services.queue, sorted(photos), scores.of)
+        after, page = next(reversed(waiting)), Page(len(waiting))
+        found = list(services.source.photos(list(waiting)))
+        keys = sorted({photo.key for listing in found for photo in listing.photos})
+        known = look_up(services.queue, keys, scores.of)
         asks = []
-        for key, photo in photos.items():
-            ask = Ask(photo, known.get(key, UNKNOWN), page)
-            if key not in remembered and settled(photo, ask.known) is None:
-                remembered[key] = None
-                asks.append(ask)
+        for listing in found:
+            same = waiting[listing.id] == listing.photo_fp
+            own = seen(listing.photos, known) if same else known
+            for photo in listing.photos:
+                ask = Ask(photo, own.get(photo.key, UNKNOWN), page)
+                if photo.key not in remembered and settled(photo, ask.known) is None:
+                    remembered[photo.key] = None
+                    asks.append(ask)
         while len(remembered) > REMEMBERED:
             del remembered[next(iter(remembered))]
         page.photos = len(asks)
