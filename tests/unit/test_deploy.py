@@ -213,6 +213,12 @@ def test_worker_and_cron_job_are_not_both_at_work() -> None:
     assert (job["suspend"], worker["replicas"]) == (True, 1)
 
 
+def test_all_that_stays_comes_back_after_a_reboot() -> None:
+    restarts = {name: one.get("restart") for name, one in COMPOSE["services"].items()}
+    assert restarts.pop("migrate") == "no"
+    assert restarts == dict.fromkeys(restarts, "unless-stopped")
+
+
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_the_secrets_of_a_unit_are_those_that_it_is_lent(path: Path) -> None:
     text = path.read_text()
