@@ -219,6 +219,12 @@ def test_all_that_stays_comes_back_after_a_reboot() -> None:
     assert restarts == dict.fromkeys(restarts, "unless-stopped")
 
 
+def test_a_postgres_that_fills_its_folder_for_the_first_time_is_not_taken_for_ready() -> None:
+    """It listens on its socket alone until then, and is shut down once more."""
+    _, command, *options = COMPOSE["services"]["postgres"]["healthcheck"]["test"]
+    assert command == "pg_isready" and "--host=127.0.0.1" in options
+
+
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_the_secrets_of_a_unit_are_those_that_it_is_lent(path: Path) -> None:
     text = path.read_text()
