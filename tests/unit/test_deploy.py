@@ -237,6 +237,13 @@ def test_the_secrets_of_a_unit_are_those_that_it_is_lent(path: Path) -> None:
         assert len(shlex.split(value)) == 1, "a shell reads it as systemd does"
 
 
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_the_home_of_a_unit_is_a_folder_that_it_may_look_into(path: Path) -> None:
+    text = path.read_text()
+    assert "\nProtectHome=true\n" in text and "\nCacheDirectory=enrich\n" in text
+    assert re.findall(r"^Environment=HOME=(.*)$", text, re.M) == ["%C/enrich"]
+
+
 def test_what_compose_mounts_is_there_and_where_it_is_looked_for() -> None:
     mounts = dict(
         str(volume).split(":")[:2]
