@@ -32,6 +32,7 @@ COMMAND = re.compile(r"^\$ (.*)$", re.MULTILINE)
 PROBABILITY = re.compile(r"([01]\.\d{2,4})([,;}\]]*)")
 NEAR = 0.02  # how far a probability may be from the page's, on another processor
 FIRST = 1001  # the number of the first home
+URL = "postgresql://enrich_job:secret@db.crm.example:5432/portal"
 ON_THIS_MACHINE = {  # what another machine, or another minute, shows otherwise
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?": "TIME",
     r"(?<=crm-homes-)\d+": "TIME",
@@ -160,8 +161,8 @@ def reader(
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
     url = parse_url(database_url).set(drivername="postgresql", username=role, password="secret")
     names = [
-        ("postgresql://enrich_job:secret@db.crm.example/portal", url.render_as_string(hide_password=False)),
-        ("db.crm.example:5432, database portal", Database(database_url).place),
+        (URL, url.render_as_string(hide_password=False)),
+        (Database(URL).place, Database(database_url).place),
         ("DATABASE portal", f"DATABASE {url.database}"),
         ("database portal", f"database {url.database}"),
         ("enrich_job", role),
