@@ -6,6 +6,7 @@
     ├── UsageError          exit 2  wrong usage or settings; nothing was changed
     │   ├── SettingsError           a setting cannot be read or contradicts another
     │   ├── SourceError             the portal's tables are not as the job needs them
+    │   │   └── UnreachableError    no Postgres answers at the start: its URL is wrong, or it is away
     │   ├── SchemaError             our schema is missing or of another version: run `enrich migrate`
     │   ├── BundleError             the model bundle is broken, incomplete or fails its hashes
     │   └── IndexSetupError         the index cannot be used as set up (concrete index, mapping, privileges)
@@ -41,6 +42,10 @@ class SettingsError(UsageError):
 
 class SourceError(UsageError):
     """The portal's tables are not as the job needs them, or cannot be reached."""
+
+
+class UnreachableError(SourceError):
+    """No Postgres answers where one should be: its URL is wrong, or it is away."""
 
 
 class SchemaError(UsageError):

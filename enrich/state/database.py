@@ -16,9 +16,10 @@ import orjson
 from sqlalchemy import URL, Connection, Executable, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
-from enrich.errors import OutageError, SchemaError, SettingsError, SourceError
+from enrich.errors import OutageError, SchemaError, SettingsError
 from enrich.settings import Settings
 from enrich.state.embedded import embedded_postgres
+from enrich.state.explained import explained
 from enrich.state.schema import SCHEMA, SCHEMA_VERSION, VERSION_TABLE
 
 T = TypeVar("T")
@@ -53,17 +54,6 @@ _PASSING_WORDS = re.compile(
     r"starting up|shutting down|in recovery|too many (clients|connections)|remaining connection slots"
     r"|not yet accepting connections|server_login_retry|server closed the connection",
     re.IGNORECASE,
-)
-_EXPLANATIONS = (
-    (r"password authentication failed|no password supplied|authentication failed", "wrong user or password"),
-    (r'database "[^"]*" does not exist|no such database', "no such database"),
-    (r'role "[^"]*" does not exist', "no such user"),
-    (r"could not translate host name|Name or service not known", "no such host"),
-    (r"Connection refused|No such file or directory", "nothing answers there; Postgres may not be running"),
-    (r"timeout expired|timed out|No route to host|unreachable", "the host does not answer"),
-    (r"no pg_hba.conf entry", "the server does not let this user in from here (pg_hba.conf)"),
-    (r"permission denied for database", "the user may not connect to this database: GRANT CONNECT"),
-    (r"SSL|certificate", "TLS does not work as set up (sslmode, sslrootcert)"),
 )
 
 
@@ -164,6 +154,7 @@ class Database:
 
         Raises:
             SourceError: it cannot be reached as set up; the message says why and what to do.
+            UnreachableError: nothing answers there.
             OutageError: the server is restarting, and was for `patience` seconds.
         """
         try:
@@ -171,19 +162,13 @@ class Database:
                 return
         except DBAPIError as error:
             if not _PASSING_WORDS.search(reason := self._reason(error)):
-                raise SourceError(self._explain(reason)) from None
+                user = self.url.username or "(default)"
+                raise explained(reason, f"{self.place}, user {user}", self.name) from None
         self.scalar(text("SELECT 1"))
 
     def close(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
-
-    def _explain(self, reason: str) -> str:
-        meanings = (meaning for words, meaning in _EXPLANATIONS if re.search(words, reason, re.IGNORECASE))
-        return (
-            f"cannot connect to Postgres at {self.place}, user {self.url.username or '(default)'}: "
-            f"{next(meanings, reason)}. Check {self.name}"
-        )
 
     def _reason(self, error: DBAPIError) -> str:
         """The driver's message on one line, without the password."""

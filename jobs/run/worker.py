@@ -1,11 +1,12 @@
 """The scheduler: the nightly run from a cron expression, in a process that stays."""
 
 import logging
+import time
 from contextlib import nullcontext
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from enrich.errors import EnrichError
+from enrich.errors import EnrichError, UnreachableError
 from enrich.settings import Settings
 from enrich.state.database import need_database
 from jobs.run.nightly import RunOptions, run
@@ -13,14 +14,15 @@ from jobs.run.record import Watch
 from jobs.run.schedule import trigger
 from jobs.run.stop import Stop
 
+AGAIN = 30.0  # seconds until a database that was away when a run started is tried again
 log = logging.getLogger(__name__)
 
 
 def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
     """Run every time the cron expression says so, one run at a time, until `stop` is set.
 
-    A run that fails is logged and recorded; the next one is tried all the same. Late starts are made up for
-    once (`coalesce`), however late.
+    A run that fails is logged and recorded; the next one is tried all the same. A database that is away when
+    one starts is waited for as in any outage. Late starts are made up for once (`coalesce`), however late.
 
     Raises:
         SettingsError: no database is set, or a cron expression that cannot be read or never fires.
@@ -44,8 +46,18 @@ def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
 
 
 def _one_run(settings: Settings, stop: Stop, watch: Watch) -> None:
+    since = time.monotonic()
     try:
-        report = run(settings, RunOptions(wait=True), stop, watch)
+        while True:
+            try:
+                report = run(settings, RunOptions(wait=True), stop, watch)
+                break
+            except UnreachableError as error:
+                if time.monotonic() - since + AGAIN > settings.outage_seconds:
+                    raise
+                log.warning("%s; trying again in %.0f s", error, AGAIN)
+            if stop.wait(AGAIN):
+                return
         log.info("run finished", extra={"exit_code": report.exit_code, **report.as_json()})
     except EnrichError as error:
         log.error("run ended early: %s", error, extra={"exit_code": error.exit_code})

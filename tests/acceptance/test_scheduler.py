@@ -4,6 +4,7 @@ import itertools
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +13,11 @@ import pytest
 
 from enrich.errors import SettingsError
 from enrich.settings import load_settings
+from jobs.run import worker as module
+from jobs.run.nightly import run
+from jobs.run.record import RunReport
 from jobs.run.schedule import trigger
+from jobs.run.stop import Stop
 from tests.support.gate import Gate
 from tests.support.harness import World, until
 
@@ -146,6 +151,37 @@ def test_a_run_that_fails_does_not_end_the_worker(house: World, gate: Gate) -> N
     house.listing("flat", "kitchen")
     until(lambda: "flat" in house.documents(), "a later run does its work")
     ended(worker)
+
+
+AWAY = "postgresql://me@127.0.0.1:1/homes"
+
+
+def test_a_postgres_that_is_away_when_a_run_starts_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next night is a day away."""
+    tries: list[object] = []
+
+    def back_at_the_third_try(*given: Any) -> RunReport:
+        tries.append(given)
+        return RunReport() if len(tries) == 3 else run(*given)
+
+    monkeypatch.setattr(module, "AGAIN", 0.01)
+    monkeypatch.setattr(module, "run", back_at_the_third_try)
+    caplog.set_level("INFO", module.__name__)
+    module._one_run(load_settings(database_url=AWAY), Stop(), nullcontext)
+    told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert told[-1] == "run finished" and len(told) == 3
+    assert "nothing answers there" in told[0] and "trying again in" in told[0]
+
+
+def test_a_postgres_that_stays_away_is_waited_for_no_longer_than_another_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "AGAIN", 0.4)
+    module._one_run(load_settings(database_url=AWAY, outage_seconds=1), Stop(), nullcontext)
+    *before, last = [record for record in caplog.records if record.name == module.__name__]
+    assert len(before) in (1, 2) and last.getMessage().startswith("run ended early: cannot connect")
 
 
 def fires(cron: str | None, start: datetime, days: int) -> list[datetime]:

@@ -207,6 +207,19 @@ def test_the_cluster_s_variables_of_services_are_not_taken_for_settings() -> Non
     )
 
 
+def test_a_postgres_that_is_away_when_the_night_starts_does_not_cost_the_night() -> None:
+    """It ends the run with exit code 2, as wrong settings do."""
+    (job,) = (one["spec"]["jobTemplate"]["spec"] for one in manifests() if one["kind"] == "CronJob")
+    (ending,) = (rule["onExitCodes"] for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule)
+    patience = Settings.model_fields["outage_seconds"].default
+    assert ending["values"] == [1, 75]
+    assert sum(10 * 2**number for number in range(job["backoffLimit"])) >= patience
+    unit = (DEPLOY / "systemd" / "enrich-run.service").read_text()
+    told = dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
+    assert told["Restart"] == "on-failure" and "2" not in told["RestartPreventExitStatus"].split()
+    assert int(told["RestartSec"]) * (int(told["StartLimitBurst"]) - 1) >= patience
+
+
 def test_worker_and_cron_job_are_not_both_at_work() -> None:
     (job,) = (one["spec"] for one in manifests() if one["kind"] == "CronJob")
     (worker,) = (one["spec"] for one in manifests() if one["metadata"]["name"] == "enrich-worker")
