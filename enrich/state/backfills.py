@@ -41,7 +41,7 @@ _LOCK = text("""
     FROM backfill WHERE id = :id AND marked_at IS NULL FOR UPDATE
 """)
 
-# Without ids, what is quarantined is left alone.
+# Without ids, what is quarantined is left alone. One in retry that is pending all the same was only put off.
 _MARK = text("""
     WITH page AS (
         SELECT id FROM listing
@@ -58,7 +58,9 @@ _MARK = text("""
         revalidate = l.revalidate OR :revalidate,
         attempts = CASE WHEN l.status = 'quarantined' THEN 0 ELSE l.attempts END,
         error = CASE WHEN l.status = 'quarantined' THEN NULL ELSE l.error END,
-        priority = CASE WHEN l.status IN ('done', 'quarantined') THEN :priority ELSE l.priority END,
+        priority = CASE WHEN l.status IN ('done', 'quarantined')
+                          OR (l.status = 'retry' AND l.pending_since IS NULL)
+                        THEN :priority ELSE l.priority END,
         not_before = NULL,
         pending_since = coalesce(l.pending_since, now()),
         status = CASE WHEN l.status = 'leased' THEN l.status ELSE 'pending' END

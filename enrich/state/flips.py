@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from enrich.model.kind import WORDS, overridable
 from enrich.setting_values import parse_number_or_share, share_of
 from enrich.state.schema import BACKFILL
+from enrich.state.settle import RETRY_HOURS
 
 Counts = dict[str, dict[str, int]]
 """Field -> change -> listings; the change "" counts the listings with any change of the field."""
@@ -30,8 +31,9 @@ _HOLD = text("""
     WHERE id = :id AND done_at IS NULL
 """)
 
-# What waits for nothing else stays as the old bundle made it; a claim of it is stale from now on. The locked
-# row says which: somebody may have asked for it while the lock was waited for.
+# What waits for nothing else stays as the old bundle made it, and its photos are tried again when they were
+# to be; a claim of it is stale from now on. The locked row says which: somebody may have asked for it while
+# the lock was waited for.
 _UNMARK = text("""
     WITH theirs AS (
         SELECT id, priority = :priority AND photo_fp = photo_fp_done AND NOT revalidate
@@ -42,10 +44,12 @@ _UNMARK = text("""
     )
     UPDATE listing AS l SET
         backfill = NULL,
-        status = CASE WHEN rests THEN 'done' ELSE l.status END,
+        status = CASE WHEN NOT rests THEN l.status WHEN l.transient_rounds > 0 THEN 'retry' ELSE 'done' END,
         priority = CASE WHEN rests THEN 0 ELSE l.priority END,
         pending_since = CASE WHEN rests THEN NULL ELSE l.pending_since END,
-        not_before = CASE WHEN rests THEN NULL ELSE l.not_before END,
+        not_before = CASE WHEN NOT rests THEN l.not_before WHEN l.transient_rounds > 0 THEN
+            l.enriched_at + interval '1 hour'
+                * (CAST(:hours AS int[]))[least(l.transient_rounds, cardinality(CAST(:hours AS int[])))] END,
         lease_token = CASE WHEN rests THEN NULL ELSE l.lease_token END,
         lease_worker = CASE WHEN rests THEN NULL ELSE l.lease_worker END,
         attempts = CASE WHEN rests THEN 0 ELSE l.attempts END
@@ -111,7 +115,7 @@ def count(connection: Connection, saved: Sequence[tuple[int, Mapping[str, Any], 
 def hold(connection: Connection, backfill: int, why: str) -> None:
     """End a backfill where it is: its listings that still wait stay as they are."""
     connection.execute(_HOLD, {"id": backfill, "why": why})
-    connection.execute(_UNMARK, {"id": backfill, "priority": BACKFILL})
+    connection.execute(_UNMARK, {"id": backfill, "priority": BACKFILL, "hours": list(RETRY_HOURS)})
 
 
 def _said(value: Any) -> str:

@@ -293,6 +293,31 @@ def test_what_is_put_off_while_a_backfill_is_held_stays_as_it_is(
     assert (row.status, row.not_before, row.priority, row.backfill) == ("done", None, NIGHTLY, None)
 
 
+def test_what_was_in_retry_when_a_backfill_marked_it_is_so_again_when_that_is_held(
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database
+) -> None:
+    """Left pending, it would go over to the new bundle in the next night, and nobody would count it."""
+    add(migrated, "a", "b", "asked for")
+    for id in ("a", "b", "asked for"):
+        enriched(state, id, failed(photo(id), PhotoStatus.DNS), bundle_id="old")
+    before = {id: migrated.state(id) for id in "ab"}
+    migrated.execute(
+        "UPDATE enrichment.listing SET status = 'pending', not_before = NULL WHERE id = 'asked for'"
+    )
+    state.release(state.claim(1, ["asked for"]), later=300)
+    asked = backfills.ask(Selection(stale_bundle="new"))
+    backfills.mark()
+    assert migrated.state("a").priority == BACKFILL
+    state.claim(1, ["b"])
+    database.run(lambda connection: flips.hold(connection, asked.id, "too many"))
+    for id, row in before.items():
+        after = migrated.state(id)
+        assert row.status == "retry" and after.not_before == row.not_before
+        for column in ("status", "priority", "error", "transient_rounds", "pending_since", "lease_token"):
+            assert getattr(after, column) == getattr(row, column), column
+    assert statuses(migrated)["asked for"] == "pending"
+
+
 def test_photos_that_discovery_finds_changed_while_a_backfill_is_held_are_enriched(
     migrated: Portal, state: Listings, backfills: Backfills, database: Database
 ) -> None:
