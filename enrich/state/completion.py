@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -23,7 +24,7 @@ CROSSING_SECONDS = 2  # until another worker has surely saved the photo that bot
 
 _LOCK = text("""
     SELECT l.id, l.lease_token::text AS token, l.photo_fp, l.requested, l.transient_rounds, l.priority,
-           l.photos, l.attributes, l.bundle_id, l.revision, l.backfill
+           l.pending_since, l.enriched_at, l.photos, l.attributes, l.bundle_id, l.revision, l.backfill
     FROM unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
     JOIN listing AS l ON l.id = c.id AND l.lease_token = c.token
     ORDER BY l.id FOR NO KEY UPDATE OF l
@@ -173,7 +174,12 @@ def _next(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]
     if not current:
         return again | {"wait": CROSSING_SECONDS}
     done = again | {"status": "done", "rounds": 0, "priority": NIGHTLY}  # a backfill is over for it
-    kinds = Counter(r.status.value for r in result.results if r.transient)
+    failing = [r for r in result.results if r.transient]
+    kinds = Counter(r.status.value for r in failing)
+    if rounds and not any(r.requested for r in failing) and row.pending_since < _due(row):
+        rounds -= (
+            1  # something asked for it before its time, and its photos were not: this try is still to come
+        )
     if not kinds or rounds >= len(RETRY_HOURS):
         return done
     reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
@@ -183,6 +189,12 @@ def _next(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]
         "wait": RETRY_HOURS[rounds] * 3600,
         "error": f"photos to be tried again: {reasons}",
     }
+
+
+def _due(row: Row[Any]) -> datetime:
+    """When the next try of a listing's photos was due."""
+    due: datetime = row.enriched_at + timedelta(hours=RETRY_HOURS[row.transient_rounds - 1])
+    return due
 
 
 def _photo(result: PhotoResult) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """State on a real Postgres: claims, leases, completion, retries."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 from typing import Any
 
 import pytest
 
-from enrich.records import PhotoStatus
+from enrich.records import PhotoResult, PhotoStatus
 from enrich.state.completion import RETRY_HOURS
 from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL
@@ -270,6 +271,31 @@ class TestCompletion:
         assert waits == [1, 6, 24, 24, 24, 24, 24, 24, 24, 24]
         assert len(waits) == len(RETRY_HOURS)
         assert (row.transient_rounds, row.error, row.not_before) == (0, None, None)
+
+    def test_what_has_it_enriched_before_its_time_and_asks_for_no_photo_uses_up_no_try(
+        self, migrated: Portal, state: Listings
+    ) -> None:
+        """As a backfill and `enrich rescore` do; what is due, or asks its photos, does use up one."""
+        known = replace(failed(photo("x"), PhotoStatus.DNS), requested=False)
+        add(migrated, "a")
+        waits = []
+
+        def enriched_again(found: PhotoResult) -> None:
+            enriched(state, "a", found)
+            waits.append((migrated.state("a").transient_rounds, round(hours_until(migrated, "a"))))
+
+        enriched_again(failed(photo("x"), PhotoStatus.DNS))
+        for found in (known, known, failed(photo("x"), PhotoStatus.DNS, failures=2)):
+            ask_again(migrated, "a")
+            migrated.execute("UPDATE enrichment.listing SET not_before = NULL, pending_since = now()")
+            enriched_again(found)
+        assert waits == [(1, 1), (1, 1), (1, 1), (2, 6)]
+        migrated.execute(
+            "UPDATE enrichment.listing SET enriched_at = enriched_at - interval '6 hours',"
+            " not_before = not_before - interval '6 hours'"
+        )
+        enriched_again(known)  # it shares the photo with a listing that asked for it
+        assert waits[-1] == (3, 24)
 
     def test_it_comes_right_when_the_photo_does(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
