@@ -51,14 +51,19 @@ def check_free(folder: Path) -> None:
     """Refuse to write a bundle where something else is.
 
     Raises:
-        BundleError: `folder` holds something that is not a bundle.
+        BundleError: `folder` is a file, or holds something that is not a bundle.
     """
-    others = [
-        path.name for path in folder.glob("*") if path.name != MANIFEST and not path.name.endswith(_ENDINGS)
-    ]
-    if others:
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder}: is a file; name a folder")
+    there = list(folder.glob("*"))
+    for path in there:
+        if path.is_dir() or (path.name != MANIFEST and not path.name.endswith(_ENDINGS)):
+            raise BundleError(
+                f"{folder}: holds {path.name!r}, which is no part of a bundle; choose another folder"
+            )
+    if there and not (folder / MANIFEST).exists():
         raise BundleError(
-            f"{folder}: holds {others[0]!r}, which is no part of a bundle; choose another folder"
+            f"{folder}: holds {there[0].name!r} and no {MANIFEST}, so it is no bundle; choose another folder"
         )
 
 

@@ -244,6 +244,26 @@ def test_writing_does_not_take_the_place_of_other_files(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize(
+    ("mine", "place", "said"),
+    [
+        ("labels.csv", "labels.csv", "labels.csv: is a file; name a folder"),
+        ("voc/home1.xml", "voc", "voc: holds 'home1.xml' and no manifest.json, so it is no bundle"),
+        ("weights/own.safetensors", "weights", "weights: holds 'own.safetensors' and no manifest.json"),
+        ("bundle/years.bin/thesis.txt", "bundle", "bundle: holds 'years.bin', which is no part of a bundle"),
+    ],
+)
+def test_writing_deletes_nothing_that_is_no_bundle(
+    bundle: Bundle, tmp_path: Path, mine: str, place: str, said: str
+) -> None:
+    (tmp_path / mine).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / mine).write_text("years of work")
+    with pytest.raises(BundleError) as caught:
+        make_bundle(tmp_path / place)
+    assert said in str(caught.value)
+    assert (tmp_path / mine).read_text() == "years of work"
+
+
 def test_probabilities_are_temperature_scaled_and_stable() -> None:
     binary = Head("balcony", "binary", temperature=2.0)
     assert binary.probabilities([2.0])[0] == pytest.approx(1 / (1 + np.exp(-1.0)))
