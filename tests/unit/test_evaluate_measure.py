@@ -13,7 +13,7 @@ from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
 from training.evaluate.labelled import load_labelled
 from training.evaluate.measure import reliability
-from training.evaluate.trained_on import digest, warnings
+from training.evaluate.trained_on import digest, frozen_on, warnings
 from training.thresholds.calibrate import Share
 from training.thresholds.classes import of_three_rooms
 
@@ -168,3 +168,16 @@ def test_photos_learnt_from_are_warned_of_and_held_out_ones_are_not(tmp_path: Pa
     assert warnings(bundle, held_out) == []
     bundle.manifest["rethresholded"] = {"photos_sha256": digest(held_out.sha256[::-1])}
     assert "thresholds were chosen on these very photos" in warnings(bundle, held_out)[0]
+
+
+def test_of_a_bundle_with_other_thresholds_a_fit_keeps_only_what_its_backbone_saw(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX, split="train")
+    files(tmp_path, rows)
+    base = make_bundle(tmp_path / "bundle")
+    photos = load_labelled(write_manifest(tmp_path, rows), base).photos
+    base.manifest["training"] = {"finetune": "top", "collections": {"scenes": {"trained_on": 9}}}
+    base.manifest["rethresholded"] = {"photos_sha256": digest(photos.sha256)}
+    assert frozen_on(base, photos)["learnt"] == []
+    base.manifest["training"]["collections"]["homes"] = {"trained_on": 6}
+    (line,) = frozen_on(base, photos)["learnt"]
+    assert "learnt from 6 of these 6 photos" in line

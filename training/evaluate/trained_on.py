@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,14 @@ def warnings(bundle: Bundle, photos: PhotoSet) -> list[str]:
     Photos are told by their collection and split, which a manifest of other photos may share by chance.
     """
     return [*_learnt(bundle, photos), *_rethresholded(bundle, photos)]
+
+
+def frozen_on(base: Bundle, photos: PhotoSet) -> dict[str, Any]:
+    """What the manifest of heads on the backbone of `base` keeps of it, when they are fitted on `photos`."""
+    before = base.manifest.get("training", {})
+    finetuned = before.get("finetune") != "none" or before.get("frozen_on", {}).get("learnt")
+    seen = _learnt(base, photos) if finetuned else []
+    return {"name": base.name, "bundle": base.bundle_id, "learnt": seen}
 
 
 def digest(sha256: Sequence[str]) -> str:

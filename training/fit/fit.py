@@ -20,8 +20,8 @@ from enrich.model.writing import check_free, write_bundle
 from training.data.homes import whole_homes
 from training.data.labels import BINARY, ROOM
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
-from training.evaluate import trained_on
 from training.evaluate.faster import Making
+from training.evaluate.trained_on import frozen_on
 from training.fit.arithmetics import add_held_out, plan_making
 from training.fit.multitask import FOLDS as FINETUNE_FOLDS
 from training.fit.multitask import Learnt, fit_multitask
@@ -75,10 +75,7 @@ def fit(options: FitOptions) -> Bundle:
             calibrated.append(calibrated_classes(photos, head, publish, options.homes, options.targets))
     extra = {"comparison": learnt.comparison, "classes_left_out": list(rare), "arithmetics": told}
     if base is not None:
-        before = base.manifest.get("training", {})
-        finetuned = before.get("finetune") != "none" or before.get("frozen_on", {}).get("learnt")
-        seen = trained_on.warnings(base, photos) if finetuned else []
-        extra["frozen_on"] = {"name": base.name, "bundle": base.bundle_id, "learnt": seen}
+        extra["frozen_on"] = frozen_on(base, photos)
     return _write(options, photos, learnt, calibrated, making, extra)
 
 
