@@ -1,5 +1,6 @@
 """Figures of an evaluation against cases worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,22 @@ def test_of_a_bundle_with_other_thresholds_a_fit_keeps_only_what_its_backbone_sa
     base.manifest["training"]["collections"]["homes"] = {"trained_on": 6}
     (line,) = frozen_on(base, photos)["learnt"]
     assert "learnt from 6 of these 6 photos" in line
+
+
+def test_heads_on_the_backbone_of_heads_on_a_backbone_know_what_it_learnt_from(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX, split="train")
+    files(tmp_path, rows)
+    bundle = make_bundle(tmp_path / "bundle")
+    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    learnt = {"homes": {"trained_on": 6}}
+    bundle.manifest["training"] = {"finetune": "top", "collections": learnt}
+    elsewhere = replace(photos, collection=np.array(["scenes"] * len(photos)))
+    for _ in range(2):
+        kept = frozen_on(bundle, elsewhere)
+        assert (kept["learnt"], kept["collections"]) == ([], learnt)
+        told = {"finetune": "none", "collections": {"scenes": {"trained_on": 6}}, "frozen_on": kept}
+        bundle.manifest["training"] = told
+        assert len(frozen_on(bundle, photos)["learnt"]) == 1
+        assert "learnt from 6 of these 6 photos, by its manifest (homes)" in warnings(bundle, photos)[0]
+    told["frozen_on"] = {"learnt": [], "collections": {}}
+    assert frozen_on(bundle, elsewhere)["learnt"] == [], "its heads learnt from them, not its backbone"

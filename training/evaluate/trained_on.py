@@ -15,15 +15,16 @@ def warnings(bundle: Bundle, photos: PhotoSet) -> list[str]:
 
     Photos are told by their collection and split, which a manifest of other photos may share by chance.
     """
-    return [*_learnt(bundle, photos), *_rethresholded(bundle, photos)]
+    by_heads = _collections(bundle.manifest.get("training"))
+    return [*_learnt(photos, by_heads, _of_backbone(bundle)), *_rethresholded(bundle, photos)]
 
 
 def frozen_on(base: Bundle, photos: PhotoSet) -> dict[str, Any]:
-    """What the manifest of heads on the backbone of `base` keeps of it, when they are fitted on `photos`."""
-    before = base.manifest.get("training", {})
-    finetuned = before.get("finetune") != "none" or before.get("frozen_on", {}).get("learnt")
-    seen = _learnt(base, photos) if finetuned else []
-    return {"name": base.name, "bundle": base.bundle_id, "learnt": seen}
+    """What the manifest of heads on the backbone of `base` keeps of it, when they are fitted on `photos`:
+    among it the collections that the backbone learnt from, however many bundles ago."""
+    seen = _of_backbone(base)
+    told = {"name": base.name, "bundle": base.bundle_id, "collections": seen}
+    return {**told, "learnt": _learnt(photos, seen)}
 
 
 def digest(sha256: Sequence[str]) -> str:
@@ -31,12 +32,20 @@ def digest(sha256: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(set(sha256))).encode()).hexdigest()
 
 
-def _learnt(bundle: Bundle, photos: PhotoSet) -> list[str]:
+def _of_backbone(bundle: Bundle) -> dict[str, Any]:
     training = bundle.manifest.get("training")
-    collections = training.get("collections") if isinstance(training, dict) else None
-    if not isinstance(collections, dict):
-        return []
-    known = [name for name, figures in collections.items() if figures.get("trained_on", 0)]
+    if isinstance(training, dict) and training.get("finetune") == "none":
+        training = training.get("frozen_on")
+    return _collections(training)
+
+
+def _collections(told: object) -> dict[str, Any]:
+    found = told.get("collections") if isinstance(told, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _learnt(photos: PhotoSet, *collections: dict[str, Any]) -> list[str]:
+    known = [name for one in collections for name, figures in one.items() if figures.get("trained_on", 0)]
     from_them = np.isin(photos.collection, known) & np.isin(photos.split, ("", "train"))
     if not from_them.any():
         return []
