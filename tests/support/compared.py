@@ -40,7 +40,8 @@ def thesis_rows() -> list[RunRow]:
     rows = []
     for run in read_results(thesis.FOLDER).runs.itertuples():
         seconds, accuracy = float(run.seconds), float(run.best_val_accuracy)
-        row = replace(RUN_ROW, task=run.task, architecture=run.architecture, mode=run.mode)
+        size = 299 if run.architecture == "inception_v3" else RUN_ROW.input_size
+        row = replace(RUN_ROW, task=run.task, architecture=run.architecture, mode=run.mode, input_size=size)
         rows.append(replace(row, seconds=seconds, best_val_accuracy=accuracy))
     return rows
 

@@ -22,6 +22,7 @@ from training import thesis
 from training.compare.results import RunRow, add_rows
 from training.report.command import page, report_command
 from training.report.gathered import gather
+from training.report.provenance import commands
 
 # As the thesis prints them: training time and highest validation accuracy in %.
 SIX_TABLES = """
@@ -412,6 +413,25 @@ def test_runs_that_learnt_otherwise_are_no_seeds_of_the_others(
     assert [row[5] for row in rows if row[0] == "ResNet-18"] == ["90.00"]
     assert [row[5] for row in rows if row[0] == f"ResNet-18, {named}"] == ["80.00"]
     assert ours.runs["peers"].nunique() == 2
+
+
+@pytest.mark.parametrize("last", [0, 160])
+def test_seeds_of_one_folder_that_saw_other_sizes_are_no_seeds_of_each_other(
+    last: int, tmp_path: Path
+) -> None:
+    """What settings.json says is of the last start of `compare` only."""
+    small = replace(RUN_ROW, seed=1, input_size=160, best_val_accuracy=0.8)
+    folder = results_folder(tmp_path / "results", [RUN_ROW, small])
+    for row, batch in ((RUN_ROW, 32), (small, 8)):
+        add_predictions(folder, row, {("balcony", "balcony"): 1}, hyperparameters={"batch": batch})
+    add_settings(folder, choice={"size": last}, recipe={"batch": 8 if last else 32, "rate": 0.001})
+    ours = gather([folder])
+    rows = cells(section(page(ours, gather([thesis.FOLDER])), "Balcony, finetuning"))
+    assert [row[5] for row in rows if row[0] == "ResNet-18"] == ["90.00"]
+    assert [row[5] for row in rows if row[0] == "ResNet-18, batch 8, 160 px"] == ["80.00"]
+    own, other = re.findall(r"^enrich-train compare .*", commands(ours), re.M)
+    assert "--seed 0 " in own and "--batch 32 " in own and "160" not in own
+    assert "--seed 1 " in other and "--batch 8 " in other and other.endswith("--input-size 160")
 
 
 def test_results_of_earlier_versions_say_nothing_of_fixed_draws(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ the same in every epoch. (PyTorch's tutorials leave the frozen part in train mod
 statistics drift.) In `finetuning` all weights learn.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -75,6 +76,17 @@ def preprocessing_of(architecture: str, weights: str, size: int = 0) -> Preproce
         )
         found = Preprocessing(config.input_size[1:], "crop", interpolation, config.mean, config.std)
     return replace(found, size=(size, size)) if size else found
+
+
+@functools.cache
+def own_size(architecture: str, weights: str) -> int | None:
+    """Side of the input that an architecture was pretrained with; None: it is not known here."""
+    if weights == "package" and architecture in PACKAGED:
+        return PACKAGED[architecture][2]
+    try:
+        return preprocessing_of(architecture_name(architecture), weights).size[0]
+    except UsageError:
+        return None
 
 
 @dataclass(frozen=True)

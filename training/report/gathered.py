@@ -18,6 +18,7 @@ from training import thesis
 from training.compare.plan import Recipe
 from training.compare.results import RUN as RUN_FILE
 from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
+from training.models.architectures import own_size
 from training.models.weights import WeightSource
 from training.thesis import in_order
 
@@ -33,7 +34,8 @@ class Gathered:
 
     `runs` and `epochs` have the columns of `RunRow` and `EpochRow`, with architectures by the thesis's names,
     and `kind` (of the weights), `split`, `label`, `peers` ("" where nothing says it); `runs` has `digest` (of
-    the prepared photos) and `place` (its folder within RESULTS/runs, or None), too.
+    the prepared photos), `place` (its folder within RESULTS/runs, or None) and `options` (names and values by
+    which it learnt, where they are known), too.
     """
 
     runs: pd.DataFrame
@@ -120,11 +122,9 @@ def _read(folder: Path, name: str) -> Gathered:
     runs["place"] = [_place(folder, run) for run in found.runs.itertuples()]
     own = [read_run(place) if place else {} for place in runs["place"]]
     runs["digest"] = [str(run.get("dataset_digest", "")) for run in own]
-    size = settings.get("choice", {}).get("size")
-    runs["departures"] = [
-        _departures(run, told.get("hyperparameters", {}), size)
-        for run, told in zip(runs.itertuples(), own, strict=True)
-    ]
+    learnt_by = [run.get("hyperparameters", {}) for run in own]
+    runs["options"] = [_options(*both) for both in zip(runs.itertuples(), learnt_by, strict=True)]
+    runs["departures"] = [_departures(run) for run in runs.itertuples()]
     runs["split"] = np.where(runs["digest"] == dataset.get("digest", ""), split, "")
     runs["kind"] = runs["weights"].map({"": UNSTATED, "none": SCRATCH}).fillna(PRETRAINED)
     runs["label"] = [_label(run) for run in runs.itertuples()]
@@ -182,19 +182,25 @@ def _label(run: Any) -> str:
     return ", ".join(parts + run.departures)
 
 
-def _departures(run: Any, learnt_by: Mapping[str, object], size: int | None) -> list[str]:
-    """What of a run was not the protocol's.
+def _options(run: Any, learnt_by: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    """By which options of `compare` a run learnt, as far as it says so itself: settings.json is of the last
+    start alone. Its size is one where it is not the architecture's own."""
+    told = [(name, learnt_by[name]) for name in ("batch", "rate", "momentum") if name in learnt_by]
+    own = own_size(run.architecture, run.weights)
+    asked = own is not None and not pd.isna(run.input_size) and run.input_size != own
+    return (*told, *([("input_size", int(run.input_size))] if asked else ()))
 
-    `learnt_by`: its hyperparameters, where they are known. `size`: the pixels that were asked for, if any.
-    """
-    protocol = Recipe()
+
+def _departures(run: Any) -> list[str]:
+    """What of a run was not the protocol's."""
+    protocol, options = Recipe(), dict(run.options)
     parts = [] if pd.isna(run.cache_features) else [f"{run.cache_features} fixed draws a photo"]
     for name in ("batch", "rate", "momentum"):
-        if (value := learnt_by.get(name, usual := getattr(protocol, name))) != usual:
+        if (value := options.get(name, usual := getattr(protocol, name))) != usual:
             parts.append(f"{name} {value}")
     if not pd.isna(run.precision) and run.precision not in ("", protocol.precision):
         parts.append(run.precision)
-    if size and not pd.isna(run.input_size) and run.input_size == size:
+    if size := options.get("input_size"):
         parts.append(f"{size} px")
     return parts
 

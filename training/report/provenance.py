@@ -119,11 +119,12 @@ def commands(gathered: Gathered) -> str:
             prepared = settings.get("dataset", {}).get("options", {})
             prepared = {"task" if name == "tasks" else name: value for name, value in prepared.items()}
             lines.append(typed("prepare PHOTOS --out PREPARED", prepared))
-        for (weights, epochs, precision), runs in own.groupby(["weights", "epochs", "precision"], sort=False):
+        alike = own.groupby(["weights", "epochs", "precision", "options"], sort=False)
+        for (weights, epochs, precision, learnt_by), runs in alike:
             options = _chosen(runs) | settings.get("recipe", {})
             options |= {"epochs": epochs, "precision": precision, "weights": weights}
             options["cache_features"] = sorted(set(runs["cache_features"].dropna()))
-            options["input_size"] = settings.get("choice", {}).get("size")
+            options |= dict(learnt_by)
             lines.append(typed(f"compare PREPARED --out {shlex.quote(name)} --resume", options))
         for (steps, batch), rounds in timings.groupby(["steps", "batch"], sort=False):
             options = {"timing_steps": steps, "rounds": rounds["round"].nunique(), "batch": batch}
