@@ -122,11 +122,12 @@ def _fill(store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views
         return pixels(photos.folder / photo[1], backbone.preprocessing, views)
 
     for batch, pictures in track(made_ahead(batches, seen, THREADS), "features", len(batches)):
+        rows = []
         for number, view in enumerate(views):
             vectors = run(np.stack([images[number] for images in pictures]))
-            rows = [(sha, view, vector.tobytes()) for (sha, _), vector in zip(batch, vectors, strict=True)]
+            rows += [(sha, view, vector.tobytes()) for (sha, _), vector in zip(batch, vectors, strict=True)]
+        with store:  # all at once: another fit that shares the cache waits for the writing alone
             store.executemany("INSERT OR REPLACE INTO feature VALUES (?, ?, ?)", rows)
-        store.commit()
 
 
 def _read(store: sqlite3.Connection, photos: PhotoSet, view: str) -> NDArray[np.float32]:
