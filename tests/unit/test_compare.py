@@ -172,7 +172,7 @@ def test_photos_that_do_not_do_are_refused_before_the_first_run(
         (("--device", "cuda:9"), "--device cuda:9 is not here"),
         (("--weights-dir", "here"), "leave out --weights none"),
         (("--architecture", "alexnet"), "alexnet cannot see a picture of 32x32"),
-        (("--weights", "package"), "timm:test_resnet: no pip package brings its weights"),
+        (("--weights", "package"), "--architecture timm:test_resnet: no pip package brings its weights"),
     ],
 )
 def test_options_that_do_not_do_are_refused(

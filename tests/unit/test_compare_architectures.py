@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from enrich.errors import UsageError
 from enrich.model.backbones import build_backbone
+from training import thesis
 from training.models.architectures import (
     AUXILIARY_WIDTH,
     MODES,
@@ -152,6 +153,15 @@ def test_timms_hub_out_of_reach_is_one_line(
     with pytest.raises(UsageError, match=r"timm:resnet18 cannot be had from timm's hub \(no connection\)"):
         pretrained("timm:resnet18", WeightSource())
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", [*thesis.ARCHITECTURES, "timm:test_resnet"])
+def test_what_no_package_brings_is_said_of_options_that_compare_has(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        pretrained(name, WeightSource("package"))
+    said = str(caught.value)
+    assert said.startswith(f"--architecture {name}: no pip package brings its weights; ")
+    assert "timm:tf_efficientnet_lite0" in said and "--backbone" not in said
 
 
 def test_a_missing_local_file_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from enrich.errors import UsageError, reason
 from training.models.architectures import backbone_name
-from training.models.backbones import hub_weights, load_backbone
+from training.models.backbones import PACKAGED, hub_weights, load_backbone
 
 CONNECT_SECONDS = 20.0
 _OLD_DENSENET = re.compile(r"\b(norm|relu|conv)\.([12])\.")
@@ -43,6 +43,9 @@ def pretrained(architecture: str, source: WeightSource) -> tuple[dict[str, Tenso
     if source.kind == "none":
         return None
     if source.kind == "package":
+        if architecture not in PACKAGED:
+            known = ", ".join(PACKAGED)
+            raise UsageError(f"--architecture {architecture}: no pip package brings its weights; use {known}")
         state = dict(load_backbone(architecture, "package").module.state_dict())
         return state, f"the package of {architecture}"
     if not backbone_name(architecture).startswith("torchvision:"):
