@@ -4,6 +4,7 @@ import hashlib
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from training.models.architectures import (
     backbone_name,
     preprocessing_of,
 )
+from training.models.backbones import load_backbone
 from training.models.weights import WeightSource, pretrained
 
 PUBLISHED = {
@@ -162,6 +164,18 @@ def test_what_no_package_brings_is_said_of_options_that_compare_has(name: str) -
     said = str(caught.value)
     assert said.startswith(f"--architecture {name}: no pip package brings its weights; ")
     assert "timm:tf_efficientnet_lite0" in said and "--backbone" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"size": 320}, "timm:vit_tiny_patch16_224 cannot see a picture of 320x320 ("),
+    ],
+)
+def test_a_backbone_that_cannot_be_had_so_is_refused_in_one_line(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_backbone("timm:vit_tiny_patch16_224", "none", **more)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_local_file_is_named(tmp_path: Path) -> None:

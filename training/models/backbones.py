@@ -132,8 +132,14 @@ def _frozen(
         tensors[key] = tensor if exact and not torch.equal(half.float(), tensor) else half
     module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        width = int(module(torch.zeros(1, 3, *preprocessing.size)).flatten(1).shape[1])
+    height, wide = preprocessing.size
+    try:
+        with torch.inference_mode():
+            width = int(module(torch.zeros(1, 3, height, wide)).flatten(1).shape[1])
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"{name} cannot see a picture of {height}x{wide} ({reason(error)}); correct --size"
+        ) from None
     digest = hashlib.sha256(json.dumps([name, pool or "", asdict(preprocessing)], sort_keys=True).encode())
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].numpy().tobytes())
