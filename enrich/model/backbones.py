@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from enrich.errors import BundleError
+from enrich.errors import BundleError, reason
 from enrich.model.bundle import Pool
 
 
@@ -22,12 +22,20 @@ def build_backbone(name: str, pool: Pool | None = None) -> nn.Module:
     Untrained. Training builds it the same way, so that its parameter names are those of the bundle.
 
     Raises:
-        BundleError: no such backbone, or one whose classifier is not a linear layer at its end.
+        BundleError: no such backbone, one whose classifier is not a linear layer at its end, or one that
+            cannot pool so.
     """
     library, _, model_name = name.partition(":")
     if library == "timm" and timm.is_model(model_name):
         pooling: dict[str, Any] = {"global_pool": pool} if pool else {}
-        model: nn.Module = timm.create_model(model_name, pretrained=False, num_classes=0, **pooling)
+        try:
+            model: nn.Module = timm.create_model(model_name, pretrained=False, num_classes=0, **pooling)
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            if not pool:
+                raise
+            raise BundleError(
+                f"backbone {name!r} cannot pool by {pool} ({reason(error)}); leave the pooling out"
+            ) from None
         return model
     if library == "torchvision" and model_name in torchvision.models.list_models(module=torchvision.models):
         slow_or_aux = {"init_weights": False, "aux_logits": False}

@@ -170,6 +170,7 @@ def test_what_no_package_brings_is_said_of_options_that_compare_has(name: str) -
     ("more", "said"),
     [
         ({"size": 320}, "timm:vit_tiny_patch16_224 cannot see a picture of 320x320 ("),
+        ({"pool": "catavgmax"}, "backbone 'timm:vit_tiny_patch16_224' cannot pool by catavgmax ("),
     ],
 )
 def test_a_backbone_that_cannot_be_had_so_is_refused_in_one_line(more: dict[str, Any], said: str) -> None:
