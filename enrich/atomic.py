@@ -54,6 +54,17 @@ def writing(file: str) -> Iterator[None]:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
 
 
+def check_folder(path: Path, named: str) -> None:
+    """Refuse a place where `new_folder` cannot make a folder; `named`: as messages call it.
+
+    Raises:
+        UsageError: it is one.
+    """
+    with writing(named):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Where to write the file that takes the place of `path` when the block ends without an error.

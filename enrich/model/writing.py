@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from enrich.atomic import new_folder
+from enrich.atomic import check_folder, new_folder
 from enrich.errors import BundleError
 from enrich.model.bundle import FORMAT, MANIFEST, Bundle, load_bundle
 
@@ -48,11 +48,13 @@ def write_bundle(
 
 
 def check_free(folder: Path) -> None:
-    """Refuse to write a bundle where something else is.
+    """Refuse to write a bundle where something else is, or where nothing can be written.
 
     Raises:
+        UsageError: it cannot be written there.
         BundleError: `folder` is a file, or holds something that is not a bundle.
     """
+    check_folder(folder, str(folder))
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder}: is a file; name a folder")
     there = list(folder.glob("*"))

@@ -13,10 +13,10 @@ import pytest
 import safetensors.numpy
 import torch
 
-from enrich.errors import BundleError
+from enrich.errors import BundleError, UsageError
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.head import Head, HeadClass
-from enrich.model.writing import write_bundle
+from enrich.model.writing import check_free, write_bundle
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 
 
@@ -262,6 +262,14 @@ def test_writing_deletes_nothing_that_is_no_bundle(
         make_bundle(tmp_path / place)
     assert said in str(caught.value)
     assert (tmp_path / mine).read_text() == "years of work"
+
+
+def test_a_place_where_no_bundle_can_be_written_is_said_before_it_is_made(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,label")
+    with pytest.raises(UsageError, match=r"labels\.csv/bundle cannot be written: (File exists|Not a dir)"):
+        check_free(tmp_path / "labels.csv" / "bundle")
+    check_free(tmp_path / "new" / "bundle")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_probabilities_are_temperature_scaled_and_stable() -> None:

@@ -182,6 +182,17 @@ def test_options_that_do_not_do_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--timing-steps", "1", "--rounds", "1")])
+@pytest.mark.parametrize("place", ["labels.csv", "labels.csv/results"])
+def test_a_place_that_cannot_be_a_folder_is_refused(
+    prepared: Path, tmp_path: Path, place: str, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "labels.csv").write_text("path,label")
+    said = refused(prepared, "--out", tmp_path / place, *TINY, "--batch", "8", "--task", "balcony", *more)
+    assert said.startswith(f"enrich-train: --out {tmp_path / place} cannot be written: ")
+    assert (tmp_path / "labels.csv").read_text() == "path,label"
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(prepared: Path, tmp_path: Path) -> None:
     options = (*TINY, "--task", "balcony", "--batch", "8", "--rate", "1e38")
     code, said = run_train("compare", prepared, "--out", tmp_path / "out", *options)

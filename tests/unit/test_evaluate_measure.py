@@ -14,6 +14,8 @@ from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
 from training.evaluate.labelled import load_labelled
 from training.evaluate.measure import reliability
+from training.evaluate.report import check_out
+from training.evaluate.rethreshold import check_target
 from training.evaluate.trained_on import digest, frozen_on, warnings
 from training.thresholds.calibrate import Share
 from training.thresholds.classes import of_three_rooms
@@ -201,3 +203,12 @@ def test_heads_on_the_backbone_of_heads_on_a_backbone_know_what_it_learnt_from(t
         assert "learnt from 6 of these 6 photos, by its manifest (homes)" in warnings(bundle, photos)[0]
     told["frozen_on"] = {"learnt": [], "collections": {}}
     assert frozen_on(bundle, elsewhere)["learnt"] == [], "its heads learnt from them, not its backbone"
+
+
+def test_a_place_for_no_evaluation_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,label")
+    place = tmp_path / "labels.csv" / "evaluation"
+    with pytest.raises(UsageError, match=r"--out .*labels\.csv/evaluation cannot be written"):
+        check_out(place)
+    with pytest.raises(UsageError, match=r"--rethreshold .*labels\.csv/evaluation cannot be written"):
+        check_target(place)

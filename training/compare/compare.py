@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 
-from enrich.atomic import new_file
+from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
 from training.compare.display import Display
 from training.compare.kept import kept_of
@@ -85,7 +85,8 @@ def compare(
         forward = multiplications(networks[plan.key.architecture], plan.preprocessing.size)
         train, validation = (len(prepared.of(plan.key.task, split)) for split in SPLITS)
         costs[plan.key] = Cost(plan, forward, train, validation)
-    _write_settings(out, prepared, choice, weights, recipe, machine)
+    with writing(f"--out {out}"):
+        _write_settings(out, prepared, choice, weights, recipe, machine)
     tables = set(there) & {RUNS, TIMINGS}
     pace = known_pace(costs.values(), read_results(out), machine.name) if tables else {}
     left = 0

@@ -25,7 +25,7 @@ from enrich.model.arithmetic import Arithmetic, Faster
 from enrich.model.bundle import Bundle
 from enrich.model.head import NAME, Head
 from enrich.model.torch_engine import find_device
-from enrich.model.writing import write_bundle
+from enrich.model.writing import check_free, write_bundle
 from training.compare.results import BEST, RunKey, read_predictions, read_run
 from training.compare.single_photos import NOTE, fields_of, pair_of
 from training.data.photos import photo_set
@@ -114,6 +114,7 @@ def export(
         UsageError: a run is not there, not finished or not readable, or two runs answer the same question.
         BundleError: the bundle would not load, or `out` holds something that is not a bundle.
     """
+    check_free(out)  # before an arithmetic is made
     members: list[Entry] = []
     tensors: dict[str, Tensors] = {}
     irs: dict[str, bytes] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from enrich.atomic import writing
 from enrich.errors import UsageError
 from training import thesis
 from training.compare.compare import Machine
@@ -42,6 +43,8 @@ def measure(
     scratch = WeightSource("none")
     plans = make_plans(prepared, choice, scratch, replace(recipe, epochs=1))
     check_photos(prepared, plans)
+    with writing(f"--out {out}"):
+        out.mkdir(parents=True, exist_ok=True)
     for number in range(1, rounds + 1):
         for plan in plans:
             row = _measure(plan, prepared, machine, steps, number)

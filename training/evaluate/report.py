@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from enrich.atomic import check_folder
 from enrich.errors import UsageError
 from training.data.photos import PhotoSet
 from training.data.sheet import contact_sheet
@@ -29,11 +30,12 @@ Measured = BinaryMeasured | ClassesMeasured
 
 
 def check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than an evaluation.
+    """Refuse a folder that holds something else than an evaluation, and a place that cannot be written.
 
     Raises:
-        UsageError: it does.
+        UsageError: it is one.
     """
+    check_folder(out, f"--out {out}")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").is_file())):
         raise UsageError(f"--out {out}: holds something else than an evaluation; choose another folder")
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from enrich.atomic import new_folder
+from enrich.atomic import check_folder, new_folder
 from enrich.errors import UsageError
 from enrich.model.bundle import load_bundle
 from enrich.model.writing import write_manifest
@@ -44,11 +44,12 @@ class Asked:
 
 
 def check_target(out: Path) -> None:
-    """Refuse a folder that is in use.
+    """Refuse a folder that is in use, and a place that cannot be written.
 
     Raises:
-        UsageError: `out` exists and is not an empty folder.
+        UsageError: `out` exists and is not an empty folder, or it cannot be written.
     """
+    check_folder(out, f"--rethreshold {out}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--rethreshold {out}: is in use; name a folder that is not there yet")
 
