@@ -4,6 +4,7 @@ Every figure is read from the manifest, so that the card cannot say more than th
 `card.md.jinja`.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def write_card(bundle: Bundle, path: Path) -> None:
         least_backing=least_backing,
         fewest_homes=FEWEST_HOMES,
         picture=picture.name,
+        command=f"{bundle.manifest['training']['command']} --card {shlex.quote(str(path))}",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_thresholds(bundle, picture)
