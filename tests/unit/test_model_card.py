@@ -40,3 +40,10 @@ def card(path: Path, monkeypatch: pytest.MonkeyPatch, **told: Any) -> str:
 def test_the_command_on_the_card_writes_this_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = card(tmp_path / "our card.md", monkeypatch)
     assert f"\nenrich-train fit PHOTOS_DIR --out DIR --card '{tmp_path}/our card.md'\n" in text
+
+
+def test_the_notice_is_a_paragraph_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\n\n**Only for tests.**\n\nAll figures on this page" in card(tmp_path / "card.md", monkeypatch)
+    seen = {"name": "old", "bundle": "c" * 64, "learnt": ["it learnt from all"]}
+    text = card(tmp_path / "card.md", monkeypatch, frozen_on=seen)
+    assert "\n\n**Only for tests.**\n\n**Not held out**: " in text
