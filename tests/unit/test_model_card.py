@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from training.fit.card import write_card
+from training.fit.fit import _counted
 
 
 def card(path: Path, monkeypatch: pytest.MonkeyPatch, **told: Any) -> str:
@@ -47,3 +48,11 @@ def test_the_notice_is_a_paragraph_of_its_own(tmp_path: Path, monkeypatch: pytes
     seen = {"name": "old", "bundle": "c" * 64, "learnt": ["it learnt from all"]}
     text = card(tmp_path / "card.md", monkeypatch, frozen_on=seen)
     assert "\n\n**Only for tests.**\n\n**Not held out**: " in text
+
+
+def test_photos_whose_licence_is_called_like_none_are_counted_with_those_without() -> None:
+    assert _counted(["CC0", "", "none stated", "ours", "CC0", "CC0"]) == {
+        "CC0": 3,
+        "none stated": 2,
+        "ours": 1,
+    }

@@ -186,6 +186,6 @@ def _collections(photos: PhotoSet) -> dict[str, Any]:
 
 
 def _counted(values: Sequence[str] | np.ndarray[Any, Any]) -> dict[str, int]:
-    names, counts = np.unique(values, return_counts=True)
+    names, counts = np.unique([value or "none stated" for value in values], return_counts=True)
     order = np.argsort(-counts)
-    return {str(names[i]) or "none stated": int(counts[i]) for i in order}
+    return {str(names[i]): int(counts[i]) for i in order}
