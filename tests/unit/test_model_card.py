@@ -4,10 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from training.fit.card import write_card
-from training.fit.fit import _counted
+from training.fit.fit import _counted, _folds
 
 
 def card(path: Path, monkeypatch: pytest.MonkeyPatch, **told: Any) -> str:
@@ -56,3 +57,11 @@ def test_photos_whose_licence_is_called_like_none_are_counted_with_those_without
         "none stated": 2,
         "ours": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("folds", "said"), [(((0, 1, 2, -1), (2, 1, 0, 0)), 3), (((0, 1), (0, 4, 2)), "2 to 3")]
+)
+def test_folds_are_counted_as_they_were(folds: tuple[tuple[int, ...], ...], said: int | str) -> None:
+    heads: Any = [SimpleNamespace(fold=np.array(one)) for one in folds]
+    assert _folds(heads) == said

@@ -23,13 +23,12 @@ from training.data.photos import PhotoSet, load_photos, without_rare_classes
 from training.evaluate.faster import Making
 from training.evaluate.trained_on import frozen_on
 from training.fit.arithmetics import add_held_out, plan_making
-from training.fit.multitask import FOLDS as FINETUNE_FOLDS
 from training.fit.multitask import Learnt, fit_multitask
 from training.fit.options import FitOptions, command, unusual
 from training.fit.serve import listing_figures
 from training.models.backbones import backbone_of, load_backbone
 from training.models.features import extract
-from training.models.heads import FOLDS, fit_head
+from training.models.heads import FittedHead, fit_head
 from training.thresholds.choose import CalibratedHead, calibrated_binary, calibrated_classes
 
 UNPUBLISHED = frozenset({"balcony", "floor_plan", "other"})
@@ -73,7 +72,12 @@ def fit(options: FitOptions) -> Bundle:
             kept = UNPUBLISHED if head.name == ROOM else ()
             publish = {label: label not in kept for label in classes}
             calibrated.append(calibrated_classes(photos, head, publish, options.homes, options.targets))
-    extra = {"comparison": learnt.comparison, "classes_left_out": list(rare), "arithmetics": told}
+    extra: dict[str, Any] = {
+        "comparison": learnt.comparison,
+        "classes_left_out": list(rare),
+        "arithmetics": told,
+        "folds": _folds(learnt.heads),
+    }
     if base is not None:
         extra["frozen_on"] = frozen_on(base, photos)
     return _write(options, photos, learnt, calibrated, making, extra)
@@ -156,7 +160,6 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
         **({} if options.frozen_on else {"weights": options.weights}),
         "finetune": options.recipe.part,
         "runs": options.runs,
-        "folds": FINETUNE_FOLDS if finetuned else FOLDS,
         "recipe": asdict(options.recipe) if finetuned else {},
         "views": list(options.views),
         "excluded": list(options.exclude),
@@ -165,6 +168,13 @@ def _training(options: FitOptions, photos: PhotoSet) -> dict[str, Any]:
         "targets": {"homes": options.homes, **asdict(options.targets)},
         "binary": [name for name in photos.labels if name not in photos.classes],
     }
+
+
+def _folds(heads: Sequence[FittedHead]) -> int | str:
+    """How many folds there were: of few sites fewer than were asked for, and not for all heads alike."""
+    counts = [len(np.unique(head.fold[head.fold >= 0])) for head in heads]
+    fewest, most = min(counts), max(counts)
+    return most if fewest == most else f"{fewest} to {most}"
 
 
 def _collections(photos: PhotoSet) -> dict[str, Any]:
