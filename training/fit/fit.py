@@ -29,7 +29,8 @@ from training.fit.serve import listing_figures
 from training.models.backbones import backbone_of, load_backbone
 from training.models.features import extract
 from training.models.heads import FittedHead, fit_head
-from training.thresholds.choose import CalibratedHead, calibrated_binary, calibrated_classes
+from training.thresholds.choose import calibrated_binary, calibrated_classes
+from training.thresholds.rules import Entry
 
 UNPUBLISHED = frozenset({"balcony", "floor_plan", "other"})
 """Room classes that keep photos out of the published ones: a balcony has a head of its own, the others help
@@ -111,26 +112,27 @@ def _write(
     options: FitOptions,
     photos: PhotoSet,
     learnt: Learnt,
-    calibrated: Sequence[CalibratedHead],
+    calibrated: Sequence[tuple[FittedHead, Entry]],
     making: Making,
     extra: dict[str, Any],
 ) -> Bundle:
     backbone = learnt.backbone
     file = f"{backbone.name.rpartition('_')[2].rpartition(':')[2]}.safetensors"
     tensors: dict[str, Any] = {f"backbone.{name}": tensor for name, tensor in backbone.tensors.items()}
-    for one in calibrated:
-        tensors[f"head.{one.fitted.name}.weight"] = one.fitted.head.weight
-        tensors[f"head.{one.fitted.name}.bias"] = one.fitted.head.bias
+    heads = [head for head, _ in calibrated]
+    for one in heads:
+        tensors[f"head.{one.name}.weight"] = one.head.weight
+        tensors[f"head.{one.name}.bias"] = one.head.bias
     member: dict[str, Any] = {
         "backbone": backbone.name,
         "weights": file,
         **({"pool": backbone.pool} if backbone.pool else {}),
         "preprocessing": asdict(backbone.preprocessing),
-        "heads": [one.entry for one in calibrated],
+        "heads": [entry for _, entry in calibrated],
     }
     manifest: dict[str, Any] = {
         "name": options.name,
-        "description": f"{', '.join(one.fitted.name for one in calibrated)} from photos of homes",
+        "description": f"{', '.join(one.name for one in heads)} from photos of homes",
         **({"notice": options.notice} if options.notice else {}),
         "created": datetime.now(UTC).date().isoformat(),
         "members": [member],
@@ -142,7 +144,6 @@ def _write(
         bundle = write_bundle(scratch / "exact", manifest, {file: tensors})
         training["listing_split"] = listing_figures(bundle, photos, options.device, scratch)
         if making.arithmetics:
-            heads = [one.fitted for one in calibrated]
             draft, lines = add_held_out(bundle, heads, learnt.by_fold, photos, making, options, scratch)
             manifest["members"] = draft.manifest["members"]
             training["arithmetics"] += lines

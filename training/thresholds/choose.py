@@ -1,7 +1,6 @@
 """From a fitted head to its entry in the manifest: calibration, thresholds, and the figures behind them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,15 @@ from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
 from training.thresholds.calibrate import Floats, Share, calibrate_binary
 from training.thresholds.classes import of_three_rooms
-from training.thresholds.rules import Targets, binary_fields, class_fields
-
-
-@dataclass(frozen=True)
-class CalibratedHead:
-    """A head as the bundle ships it, and the manifest's entry."""
-
-    fitted: FittedHead
-    entry: dict[str, Any]
+from training.thresholds.rules import Entry, Targets, binary_fields, class_fields
 
 
 def calibrated_binary(
     photos: PhotoSet, fitted: FittedHead, homes_in: str, targets: Targets
-) -> CalibratedHead:
-    """Calibrate a binary head on held-out photos of whole homes and choose its thresholds. `homes_in`: the
-    collection of whole homes; empty: every group is one.
+) -> tuple[FittedHead, Entry]:
+    """Calibrate a binary head on held-out photos of whole homes and choose its thresholds: the head as the
+    bundle ships it, and the manifest's entry. `homes_in`: the collection of whole homes; empty: every group
+    is one.
 
     Raises:
         UsageError: too few homes with or without the attribute.
@@ -47,7 +39,7 @@ def calibrated_binary(
         **fields.pop("metrics"),
     }
     entry = {"name": fitted.name, "kind": "binary", "temperature": temperature, **fields, "metrics": metrics}
-    return CalibratedHead(fitted.shifted(shift), entry)
+    return fitted.shifted(shift), entry
 
 
 def _photo_figures(photos: PhotoSet, fitted: FittedHead, chances: Floats, threshold: float) -> dict[str, Any]:
@@ -70,7 +62,7 @@ def _photo_figures(photos: PhotoSet, fitted: FittedHead, chances: Floats, thresh
 
 def calibrated_classes(
     photos: PhotoSet, fitted: FittedHead, publish: Mapping[str, bool], homes_in: str, targets: Targets
-) -> CalibratedHead:
+) -> tuple[FittedHead, Entry]:
     """Calibrate a multiclass head on held-out photos of homes and choose a threshold per class.
 
     Homes are groups of `MIN_PHOTOS` photos or more of the collection `homes_in` (empty: of any; where there
@@ -92,7 +84,7 @@ def calibrated_classes(
         **fields.pop("metrics"),
         "confusion": confusion.tolist(),
     }
-    return CalibratedHead(fitted, {"name": fitted.name, "kind": "multiclass", **fields, "metrics": metrics})
+    return fitted, {"name": fitted.name, "kind": "multiclass", **fields, "metrics": metrics}
 
 
 def _photos_of_homes(photos: PhotoSet, fitted: FittedHead, homes_in: str) -> NDArray[np.int64]:
