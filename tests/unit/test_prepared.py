@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from enrich.errors import UsageError
+from training import thesis
 from training.data.prepared import (
     Split,
     class_order,
     read_prepared,
-    task_order,
     write_tables,
 )
 
@@ -69,7 +69,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_orders() -> None:
     assert class_order("rooms", ["bedroom", "kitchen", "attic"]) == ("attic", "bedroom", "kitchen")
-    assert task_order(["zoo", "rooms", "balcony", "attic"]) == ("balcony", "rooms", "attic", "zoo")
+    names = ["zoo", "rooms", "balcony", "attic"]
+    assert thesis.in_order(names, thesis.TASKS) == ["balcony", "rooms", "attic", "zoo"]
 
 
 def test_a_table_changed_by_hand_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from enrich.errors import UsageError
+from training import thesis
 
 DOUBTFUL, STRADDLES = "doubtful", "straddles"
 NEAR = 24
@@ -28,15 +29,6 @@ MOST_SEED = 2**32 - 1
 """Folds of scikit-learn take no larger one."""
 FOLDS = 5
 """One of five folds validates: 20 %."""
-THESIS_SIZES = {
-    ("balcony", "balcony"): 697,
-    ("balcony", "indoor"): 608,
-    ("fireplace", "fireplace"): 478,
-    ("fireplace", "no_fireplace"): 256,
-    ("rooms", "kitchen"): 320,
-    ("rooms", "bathroom"): 260,
-    ("rooms", "bedroom"): 364,
-}
 
 
 @dataclass(frozen=True)
@@ -159,8 +151,9 @@ def draw(photos: pd.DataFrame, seed: int) -> list[int]:
     """Rows left over when each class is drawn down to the size that the thesis had."""
     rng = np.random.default_rng(seed)
     over: list[int] = []
-    for key, own in photos.groupby(["task", "label"], sort=False):
-        over += rng.permutation(own.index)[THESIS_SIZES.get(key, len(own)) :].tolist()
+    for (task, label), own in photos.groupby(["task", "label"], sort=False):
+        size = thesis.SIZES.get(task, {}).get(label, len(own))
+        over += rng.permutation(own.index)[size:].tolist()
     return over
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from enrich.errors import UsageError
+from training import thesis
 from training.thesis import in_order
 
 Split = Literal["train", "val"]
@@ -35,13 +36,6 @@ TABLE, DROPPED, SUMMARY, SHEET, PHOTOS = (
     "doubtful.png",
     "photos",
 )
-
-THESIS_CLASSES = {
-    "balcony": ("balcony", "indoor"),
-    "fireplace": ("fireplace", "no_fireplace"),
-    "rooms": ("kitchen", "bathroom", "bedroom"),
-}
-"""Task -> its classes, in the order of the class indices."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +60,8 @@ class Prepared:
 def class_order(task: str, names: Iterable[str]) -> tuple[str, ...]:
     """Classes in the order of their indices: the thesis's for its own tasks, else alphabetical."""
     found = sorted(set(names))
-    known = THESIS_CLASSES.get(task, ())
+    known = tuple(thesis.SIZES.get(task, ()))
     return known if sorted(known) == found else tuple(found)
-
-
-def task_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Tasks in the thesis's order, then others alphabetically."""
-    return tuple(in_order(names, THESIS_CLASSES))
 
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +87,7 @@ def write_tables(folder: Path, table: pd.DataFrame, options: dict[str, Any], rem
     (folder / DROPPED).write_bytes(_csv(named.loc[~kept, list(DROPPED_COLUMNS)]))
     summary: dict[str, Any] = {"options": options, "classes": {}, "counts": {}, "dropped": {}}
     counts = counted(table)
-    for task in task_order(table["task"]):
+    for task in in_order(table["task"], thesis.TASKS):
         of_task = counts.loc[task]
         names = class_order(task, of_task.index)
         summary["classes"][task] = list(names)
@@ -135,7 +124,7 @@ def read_prepared(folder: Path) -> Prepared:
     missing = [path for path in photos["path"] if not (folder / path).is_file()]
     if missing:
         raise UsageError(f"{len(missing)} photos of {folder} are missing, the first is {missing[0]}; {again}")
-    tasks = task_order(photos["task"])
+    tasks = in_order(photos["task"], thesis.TASKS)
     classes = {task: class_order(task, photos.loc[photos["task"] == task, "label"]) for task in tasks}
     return Prepared(folder, photos, classes, digest, options)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from training.data.decide import DOUBTFUL, STRADDLES, THESIS_SIZES, Rules
+from training.data.decide import DOUBTFUL, STRADDLES, Rules
 from training.data.prepared import SHEET, SPLITS, counted
 from training.data.sheet import contact_sheet
-from training.thesis import BATCH
+from training.thesis import BATCH, SIZES
 
 SHEET_PAIRS = 120
 """Pairs on the contact sheet at most."""
@@ -61,11 +61,11 @@ def _straddling(pairs: pd.DataFrame, task: str) -> int:
 
 
 def _size_notes(rules: Rules, task: str, label: str, training: int, validating: int) -> Iterator[str]:
-    thesis, count = THESIS_SIZES.get((task, label)), training + validating
-    if rules.sizes == "thesis" and thesis is None:
+    theirs, count = SIZES.get(task, {}).get(label), training + validating
+    if rules.sizes == "thesis" and theirs is None:
         yield f"{task}/{label}: the thesis had no such class, all photos are kept"
-    elif rules.sizes == "thesis" and thesis is not None and count < thesis:
-        yield f"{task}/{label}: {count} photos, the thesis had {thesis}"
+    elif rules.sizes == "thesis" and theirs is not None and count < theirs:
+        yield f"{task}/{label}: {count} photos, the thesis had {theirs}"
     if training < BATCH:  # `compare` refuses a class with fewer
         yield (
             f"warning: class {label} of task {task} has {training} training photos, "

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from enrich.errors import UsageError
+from training import thesis
 from training.data.photos import load_photos
-from training.data.prepared import THESIS_CLASSES, class_order, task_order
+from training.data.prepared import class_order
+from training.thesis import in_order
 
 INDOOR = ("bathroom", "bedroom", "kitchen", "living_room", "dining_room", "hallway")
 
@@ -43,9 +45,11 @@ def find_candidates(
     found = _from_manifest(folder, exclude, seed) if manifest else _from_folders(folder, exclude)
     unknown = sorted(set(tasks) - found.keys())
     if unknown:
-        raise UsageError(f"--task {unknown[0]}: {folder} has the tasks {', '.join(task_order(found))}")
+        raise UsageError(
+            f"--task {unknown[0]}: {folder} has the tasks {', '.join(in_order(found, thesis.TASKS))}"
+        )
     rows = []
-    for task in task_order(tasks or found):
+    for task in in_order(tasks or found, thesis.TASKS):
         classes = found[task]
         if len(classes) < 2:
             raise UsageError(
@@ -105,9 +109,9 @@ def _from_manifest(folder: Path, exclude: Sequence[str], seed: int) -> Found:
     if not drawn.size:
         raise UsageError(f"{folder / 'manifest.csv'} has no row of split train")
     room = np.array([*photos.classes["room"], ""])[photos.labels["room"]]  # the last place is UNLABELLED's
-    shows = {"rooms": {label: room == label for label in THESIS_CLASSES["rooms"]}}
+    shows = {"rooms": {label: room == label for label in thesis.SIZES["rooms"]}}
     for task in ("balcony", "fireplace"):
-        yes, no = THESIS_CLASSES[task]
+        yes, no = thesis.SIZES[task]
         labels = photos.labels[task]
         shows[task] = {yes: labels == 1, no: (labels == 0) & np.isin(room, INDOOR)}
     return {

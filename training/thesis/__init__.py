@@ -17,7 +17,13 @@ ARCHITECTURES = {
     "densenet121": "DenseNet-121",
     "inception_v3": "Inception v3",
 }
-TASKS = ("balcony", "fireplace", "rooms")
+SIZES = {
+    "balcony": {"balcony": 697, "indoor": 608},
+    "fireplace": {"fireplace": 478, "no_fireplace": 256},
+    "rooms": {"kitchen": 320, "bathroom": 260, "bedroom": 364},
+}
+"""Task -> its classes, in the order of their indices, with their photos."""
+TASKS = tuple(SIZES)
 MODES = {"feature_extraction": "feature extraction", "finetuning": "finetuning"}
 EPOCHS, BATCH = 30, 32
 PHOTOS = {"balcony": (1043, 262), "fireplace": (586, 148), "rooms": (755, 189)}

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.multiclass import Multiclass
-from training.data.prepared import THESIS_CLASSES
+from training import thesis
 from training.thresholds.calibrate import Floats, Share, Truth
 
-THREE_ROOMS = THESIS_CLASSES["rooms"]
+THREE_ROOMS = tuple(thesis.SIZES["rooms"])
 
 
 def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tuple[float, Share]:
