@@ -16,7 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.progress import track
+from torchvision.transforms.v2.functional import five_crop
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
@@ -31,13 +33,7 @@ REMEDY = "take its row out of manifest.csv, or make the prepared folder again"
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 BATCH, THREADS = 32, 2
-_CROPS = {
-    "crop0": (0.0, 0.0),
-    "crop1": (0.0, 1.0),
-    "crop2": (1.0, 0.0),
-    "crop3": (1.0, 1.0),
-    "crop4": (0.5, 0.5),
-}
+_CROPS = ("crop0", "crop1", "crop2", "crop3", "crop4")
 VIEWS = ("whole", "flip", *_CROPS)
 
 
@@ -94,19 +90,11 @@ def pixels(path: Path, preprocessing: Preprocessing, views: Sequence[str]) -> li
     decoded = decode(path.read_bytes(), wanted, MAX_PIXELS)
     if not decoded.status.ok:
         raise UsageError(f"{path} cannot be used ({decoded.status.value}: {decoded.error}); {REMEDY}")
-    return [_view(decoded.pixels, view, height, width) for view in views]
-
-
-def _view(arrays: Sequence[Pixels], view: str, height: int, width: int) -> Pixels:
-    if view == "whole":
-        return arrays[0]
-    if view == "flip":
-        return np.ascontiguousarray(arrays[0][:, ::-1])
-    down, right = _CROPS[view]
-    larger = arrays[1]
-    top = round((larger.shape[0] - height) * down)
-    left = round((larger.shape[1] - width) * right)
-    return np.ascontiguousarray(larger[top : top + height, left : left + width])
+    seen = {"whole": decoded.pixels[0], "flip": decoded.pixels[0][:, ::-1]}
+    for picture in decoded.pixels[1:]:
+        crops = five_crop(Image.fromarray(picture), [height, width])
+        seen |= zip(_CROPS, map(np.asarray, crops), strict=True)
+    return [np.ascontiguousarray(seen[view]) for view in views]
 
 
 def _fill(store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views: Sequence[str]) -> None:
