@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
-import numpy as np
 from PIL import Image
 
 from enrich.model.bundle import Preprocessing
@@ -58,7 +57,7 @@ def inspect(file: Path, width: int, min_width: int) -> Looked:
     picture = Image.fromarray(decoded.pixels[0])
     return Looked(
         sha256=hashlib.sha256(data).hexdigest(),
-        fingerprint=(_bits(imagehash.phash(picture)), _bits(imagehash.dhash(picture))),
+        fingerprint=(int(str(imagehash.phash(picture)), 16), int(str(imagehash.dhash(picture)), 16)),
         width=size[0],
         height=size[1],
         as_it_is=unchanged and upright == size,
@@ -107,7 +106,3 @@ def _fitted(size: tuple[int, int], width: int) -> tuple[int, int]:
     if size[0] <= width:
         return size
     return width, max(1, round(size[1] * width / size[0]))
-
-
-def _bits(value: imagehash.ImageHash) -> int:
-    return int.from_bytes(np.packbits(value.hash.ravel()).tobytes(), "big")
