@@ -146,7 +146,7 @@ def test_validation_of_compare_is_what_is_served(
     batch = next(loader.validation(Side([photos / photo], torch.tensor([0]))))
     assert np.array_equal(batch.pictures[0].permute(1, 2, 0).numpy(), served[0][photo].pixels[place])
     with torch.inference_mode():
-        chances = network(batch.pictures).logits.softmax(1)[0].numpy()
+        chances = network(batch.pictures)[0].softmax(1)[0].numpy()
     np.testing.assert_allclose(chances, served[1][photo][place], atol=TOLERANCE)
 
 

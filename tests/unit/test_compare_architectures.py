@@ -79,13 +79,13 @@ def test_inception_learns_from_its_auxiliary_head_and_serves_without() -> None:
     pictures = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8)
     before = {name: t.clone() for name, t in network.backbone.state_dict().items()}
     network.learn(True)
-    outputs = network(pictures)
-    assert outputs.auxiliary is not None and outputs.auxiliary.shape == (1, CLASSES)
-    outputs.auxiliary.sum().backward()
+    _, auxiliary = network(pictures)
+    assert auxiliary is not None and auxiliary.shape == (1, CLASSES)
+    auxiliary.sum().backward()
     assert network.backbone.AuxLogits.fc.weight.grad is not None
     assert all(torch.equal(before[name], t) for name, t in network.backbone.state_dict().items())
     network.learn(False)
-    assert network(pictures).auxiliary is None
+    assert network(pictures)[1] is None
     names = {name.removeprefix("backbone.") for name in network.exported("rooms")}
     served = set(build_backbone(backbone_name("inception_v3")).state_dict())
     assert names == served | {"head.rooms.weight", "head.rooms.bias"}

@@ -184,14 +184,14 @@ def optimiser_of(plan: Plan, network: Network) -> torch.optim.Optimizer:
 
 def train_step(network: Network, optimiser: torch.optim.Optimizer, batch: Batch) -> tuple[float, int]:
     """One step of SGD: mean loss (Inception's auxiliary loss included), photos that were recognised."""
-    outputs = network(batch.pictures)
-    loss = functional.cross_entropy(outputs.logits, batch.labels)
-    if outputs.auxiliary is not None:
-        loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(outputs.auxiliary, batch.labels)
+    logits, auxiliary = network(batch.pictures)
+    loss = functional.cross_entropy(logits, batch.labels)
+    if auxiliary is not None:
+        loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(auxiliary, batch.labels)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    return float(loss.detach()), int((outputs.logits.argmax(1) == batch.labels).sum())
+    return float(loss.detach()), int((logits.argmax(1) == batch.labels).sum())
 
 
 def _step_seed(seed: int, epoch: int, step: int) -> int:

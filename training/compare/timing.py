@@ -64,7 +64,7 @@ def _measure(plan: Plan, prepared: Prepared, machine: Machine, steps: int, numbe
 
     def look(batch: Batch) -> None:
         with torch.inference_mode():
-            network(batch.pictures).logits.argmax().item()
+            network(batch.pictures)[0].argmax().item()
 
     network.learn(True)
     epochs = (loader.training(train, key.seed, epoch) for epoch in count(1))

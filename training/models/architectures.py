@@ -8,7 +8,7 @@ statistics drift.) In `finetuning` all weights learn.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import timm
@@ -89,14 +89,6 @@ def own_size(architecture: str, weights: str) -> int | None:
         return None
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """float32 logits [n, classes]; `auxiliary` of Inception v3 while it learns, else None."""
-
-    logits: Tensor
-    auxiliary: Tensor | None
-
-
 class Network(nn.Module):
     """Backbone and new last layer(s). Pictures: uint8 [n, 3, h, w], or what `features` made of them."""
 
@@ -155,10 +147,10 @@ class Network(nn.Module):
             return made.flatten(1).float(), None
         return made.logits.flatten(1).float(), made.aux_logits.float()
 
-    def forward(self, pictures: Tensor) -> Outputs:
-        """Logits of pictures."""
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+        """float32 logits [n, classes] of pictures; and the auxiliary ones of Inception v3 while it learns."""
         features, auxiliary = self.features(pictures)
-        return Outputs(self.head(features), auxiliary)
+        return self.head(features), auxiliary
 
     def learnt(self) -> dict[str, Tensor]:
         """All that training changes, by name: parameters that learn and, in finetuning, statistics."""
