@@ -165,7 +165,7 @@ def _heads(bundle: Bundle) -> dict[str, Any]:
 
 def _left(services: Records, kind: str, ids: Sequence[str] | None) -> int:
     """What the same command would go on with: listings, else documents, else backfills to be marked."""
-    if kind == "reindex":  # done once the alias has moved, whatever is to be published; else it says so itself
+    if kind == "reindex":  # done once the alias has moved; before, it says itself what is left
         return 0
     listings = 0 if kind in DOCUMENTS_ONLY else services.queue.waiting_count(ids)
     if listings:
