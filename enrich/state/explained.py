@@ -4,19 +4,19 @@ import re
 
 from enrich.errors import SourceError, UnreachableError
 
-_REFUSED = (
+REFUSED = (
     (r"password authentication failed|no password supplied|authentication failed", "wrong user or password"),
     (r'database "[^"]*" does not exist|no such database', "no such database"),
     (r'role "[^"]*" does not exist', "no such user"),
     (r"no pg_hba.conf entry", "the server does not let this user in from here (pg_hba.conf)"),
     (r"permission denied for database", "the user may not connect to this database: GRANT CONNECT"),
 )
-_AWAY = (
+AWAY = (
     (r"could not translate host name|Name or service not known", "no such host"),
     (r"Connection refused|No such file or directory", "nothing answers there; Postgres may not be running"),
     (r"timeout expired|timed out|No route to host|unreachable", "the host does not answer"),
 )
-_TLS = ((r"SSL|certificate", "TLS does not work as set up (sslmode, sslrootcert)"),)
+TLS = ((r"SSL|certificate", "TLS does not work as set up (sslmode, sslrootcert)"),)
 
 
 def explained(reason: str, where: str, setting: str) -> SourceError:
@@ -26,7 +26,7 @@ def explained(reason: str, where: str, setting: str) -> SourceError:
     """
     meanings = (
         (kind, meaning)
-        for kind, said in ((SourceError, _REFUSED), (UnreachableError, _AWAY), (SourceError, _TLS))
+        for kind, said in ((SourceError, REFUSED), (UnreachableError, AWAY), (SourceError, TLS))
         for words, meaning in said
         if re.search(words, reason, re.IGNORECASE)
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from enrich.state.database import _EXPLANATIONS, Database
+from enrich.state.database import Database
+from enrich.state.explained import AWAY, REFUSED, TLS, explained
 from tests.support.messages import faults
 
 ROOT = Path(__file__).parents[2]
@@ -57,16 +58,19 @@ def test_a_message_of_the_source_can_be_shown(where: str) -> None:
     assert faults(FOUND[where]) == [], FOUND[where]
 
 
-REFUSED = (
+DRIVERS = (
     'connection to server at "db" (10.1.2.3), port 5432 failed: Connection refused\n\tIs the server up?\n'
 )
 
 
-@pytest.mark.parametrize("meaning", [*(meaning for _, meaning in _EXPLANATIONS), REFUSED])
+@pytest.mark.parametrize("meaning", [*(meaning for _, meaning in REFUSED + AWAY + TLS), DRIVERS])
 def test_what_is_said_of_a_database_that_cannot_be_reached_can_be_shown(meaning: str) -> None:
     database = Database("postgresql://me@db.example:5432/portal")
     reason = database._reason(OperationalError("", {}, Exception(meaning)))
-    for said in (database._explain(reason), f"Postgres: {reason}. Nothing is lost"):
+    for said in (
+        str(explained(reason, database.place, database.name)),
+        f"Postgres: {reason}. Nothing is lost",
+    ):
         assert faults(said) == [], said
 
 
