@@ -58,6 +58,12 @@ def rehearse(settings: Settings, options: RunOptions, stop: Stop) -> Rehearsed:
         EnrichError: as the run would, but what the removal guard refuses is in `discovery`.
     """
     with open_services(settings, stop=stop) as services:
+        if unmarked := len(services.backfills.unmarked()):
+            log.warning(
+                "there %s whose listings are not all marked yet: the run marks and enriches them, too, and "
+                "they are not counted here",
+                "is 1 backfill" if unmarked == 1 else f"are {unmarked} backfills",
+            )
         ids, (target, lost) = services.spelled(options.ids), _target(services)
         at = (services.source, services.database, settings)
         ahead = Foresight(*at, ids, options.revalidate, target, lost)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from enrich.state.backfills import Backfills, Selection
+from enrich.state.database import Database
 from tests.acceptance.test_merge_mode import PortalIndex
 from tests.support.harness import World
 from tests.support.proxy import Proxy
@@ -58,6 +60,17 @@ def test_the_counts_are_those_of_the_run_that_follows(world: World) -> None:
     assert told["counts"] == {"written": 8, "removed": 1, "awaiting": 0, "refused": 1}
     assert len(told["documents"]) == 8 and told["removed"] == ["03"]
     assert counts(world.run()) == told["counts"]
+
+
+def test_a_backfill_that_was_killed_before_it_marked_is_not_counted_and_that_is_said(
+    world: World, database: Database
+) -> None:
+    world.listing("a", "kitchen")
+    world.run()
+    assert "backfill" not in world.enrich_here("run", "--dry-run").stderr
+    Backfills(database).ask(Selection())
+    done = world.enrich_here("run", "--dry-run")
+    assert done.returncode == 0 and "1 backfill whose listings are not all marked yet" in done.stderr
 
 
 def test_a_sample_is_shown_and_the_rest_counted(world: World) -> None:
