@@ -225,3 +225,21 @@ def test_told_to_stop_it_says_what_is_left(enriched: World, tmp_path: Path) -> N
     report = rescore(enriched.settings(), None, stop)
     assert (report.exit_code, report.left) == (143, LISTINGS)
     assert rescored(enriched).exit_code == 0
+
+
+def test_a_setting_that_keeps_the_model_from_running_is_said_where_a_photo_is_to_be_scored(
+    enriched: World, tmp_path: Path
+) -> None:
+    """A photo that has been changed since the last run, that is; else no model is opened."""
+    enriched.fixed |= {
+        "bundle": other_heads(tmp_path / "other").folder,
+        "engine": "torch",
+        "device": "cuda:99",
+    }
+    enriched.photo("balcony", 99, "/02/0.jpg")
+    enriched.portal.execute(
+        "UPDATE listing_images SET version = '2' WHERE listing_id = '02' AND position = 0"
+    )
+    done = enriched.enrich("rescore")
+    assert done.returncode == 2, done.stderr
+    assert "ENRICH_DEVICE=cuda:99" in done.stderr.splitlines()[-1]
