@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from training.compare.plan import Plan
 from training.compare.results import Results, RunKey
@@ -78,11 +78,20 @@ def known_pace(costs: Iterable[Cost], found: Results, device: str) -> dict[Kind,
 
 
 def multiplications(network: Network, size: tuple[int, int]) -> float:
-    """Of the network's layers, for one photo of `size`; without weights, on meta."""
+    """Of the network's convolutions and linear layers, for one photo of `size`; without weights, on meta."""
+    counted = 0
+
+    def count(layer: nn.Module, _: object, made: Tensor) -> None:
+        nonlocal counted
+        counted += made.numel() * layer.weight[0].numel()  # type: ignore[index]
+
+    layers = (layer for layer in network.backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    hooks = [layer.register_forward_hook(count) for layer in layers]
     network.learn(False)
-    with FlopCounterMode(display=False) as counted:
-        network.backbone(torch.zeros(1, 3, *size, device="meta"))
-    return float(counted.get_total_flops()) / 2  # a multiplication and an addition each
+    network.backbone(torch.zeros(1, 3, *size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return float(counted)
 
 
 def in_words(seconds: float | None) -> str:
