@@ -13,7 +13,7 @@ from tests.support.evaluating import home_rows, write_manifest
 from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
 from training.evaluate.labelled import load_labelled
-from training.evaluate.measure import reliability
+from training.evaluate.measure import calibration_error, reliability
 from training.evaluate.report import check_out
 from training.evaluate.rethreshold import check_target
 from training.evaluate.trained_on import digest, frozen_on, warnings
@@ -35,13 +35,13 @@ def test_reliability_bins_and_expected_calibration_error() -> None:
     confidence = np.array([0.2, 0.21, 0.22, 0.29, 0.9, 1.0])
     right = np.array([True, False, False, False, True, True])
     bins = reliability(confidence, right)
-    assert bins.count.tolist() == [0, 0, 4, 0, 0, 0, 0, 0, 0, 2]
+    assert bins["answers"].to_dict() == {2: 4, 9: 2}
     assert bins.right[2] == 0.25 and bins.confidence[2] == pytest.approx(0.23)
-    assert bins.error == pytest.approx((4 * 0.02 + 2 * 0.05) / 6)
+    assert calibration_error(confidence, right) == pytest.approx((4 * 0.02 + 2 * 0.05) / 6)
 
 
 def test_nothing_to_calibrate_has_no_error_figure() -> None:
-    assert np.isnan(reliability(np.empty(0), np.empty(0, dtype=bool)).error)
+    assert np.isnan(calibration_error(np.empty(0), np.empty(0, dtype=bool)))
 
 
 def test_three_rooms_are_told_from_each_other_alone() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from enrich.model.head import Head
 from training.data.homes import find_homes
 from training.data.labels import UNLABELLED
-from training.evaluate.measure import Answers, by_collection, reliability, share_of
+from training.evaluate.measure import Answers, by_collection, calibration_error, share_of
 from training.evaluate.scored import Rows, Scored
 from training.thresholds.calibrate import Floats, rounded
 from training.thresholds.classes import of_three_rooms
@@ -43,7 +43,7 @@ def measure_classes(scored: Scored, head: Head, prefixes: Sequence[str]) -> Clas
         "photos": len(rows),
         "accuracy": share_of(right),
         "three_rooms": three.as_json() if three else None,
-        "calibration_error": rounded(reliability(highest, right).error),
+        "calibration_error": rounded(calibration_error(highest, right)),
         "classes": _class_figures(head, truth, answer, highest),
         "confusion": confusion.tolist(),
         "collections": {

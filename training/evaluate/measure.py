@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from enrich.model.head import Head
@@ -23,22 +23,6 @@ from training.thresholds.rules import PREVALENCES
 BINS = 10
 MAX_COLLECTIONS = 20
 """With more first folders than this (a folder a home), they are no collections to tell apart."""
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Confidences in `BINS` bins of equal width: mean confidence and share that is right, NaN where empty."""
-
-    confidence: Floats
-    right: Floats
-    count: NDArray[np.int64]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error (Naeini et al. 2015): |confidence - share right|, weighted by count."""
-        filled = self.count > 0
-        gaps = np.abs(self.confidence[filled] - self.right[filled])
-        return float(np.average(gaps, weights=self.count[filled])) if filled.any() else float("nan")
 
 
 @dataclass(frozen=True)
@@ -100,7 +84,7 @@ def _photo_figures(head: Head, truth: Truth, score: Floats) -> dict[str, Any]:
         "recall": share_of(over[truth]),
         "false_threshold": head.false_threshold,
         "negative_precision": share_of(~truth[below]),
-        "calibration_error": rounded(reliability(score, truth).error),
+        "calibration_error": rounded(calibration_error(score, truth)),
     }
 
 
@@ -137,7 +121,7 @@ def _listing_figures(
             }
             for prevalence in PREVALENCES
         },
-        "calibration_error": rounded(reliability(confidence, having).error),
+        "calibration_error": rounded(calibration_error(confidence, having)),
     }
     return figures, answers
 
@@ -165,14 +149,19 @@ def _ranking(truth: Truth, score: Floats) -> dict[str, Any]:
     }
 
 
-def reliability(confidence: Floats, right: Truth) -> Reliability:
-    """Bins of a reliability diagram; `confidence` in 0..1."""
+def reliability(confidence: Floats, right: Truth) -> pd.DataFrame:
+    """Bins of a reliability diagram that hold something, of `BINS` of equal width: mean `confidence`, the
+    share that is `right`, and how many `answers`; `confidence` in 0..1."""
     place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, weights=confidence, minlength=BINS) / count
-        share_right = np.bincount(place, weights=right.astype(np.float64), minlength=BINS) / count
-    return Reliability(mean, share_right, count)
+    told = pd.DataFrame({"confidence": confidence, "right": right.astype(np.float64)}).groupby(place)
+    return told.mean().assign(answers=told.size())
+
+
+def calibration_error(confidence: Floats, right: Truth) -> float:
+    """The expected one (Naeini et al. 2015): |confidence - share right| of the bins, weighted by answers."""
+    bins = reliability(confidence, right)
+    gaps = (bins["confidence"] - bins["right"]).abs()
+    return float(np.average(gaps, weights=bins["answers"])) if len(bins) else float("nan")
 
 
 def by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:

@@ -10,7 +10,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay
 
 from enrich.looks import colour
 from training.evaluate.classes import ClassesMeasured
-from training.evaluate.measure import Answers, BinaryMeasured, reliability
+from training.evaluate.measure import BINS, Answers, BinaryMeasured, calibration_error, reliability
 from training.thresholds.calibrate import Counts, Share
 
 COLOUR, QUIET, WRONG = colour("accent"), colour("faint"), colour("no")
@@ -53,17 +53,17 @@ def draw_reliability(name: str, panels: dict[str, Answers], path: Path) -> None:
     grid = figure.subplots(2, len(panels), height_ratios=(3, 1), sharex=True, squeeze=False)
     for (what, answers), upper, lower in zip(panels.items(), *grid, strict=True):
         bins = reliability(answers.confidence, answers.truth)
-        some = bins.count > 0
-        mean, right = bins.confidence[some], bins.right[some]
+        mean, right = bins["confidence"].to_numpy(), bins["right"].to_numpy()
         CalibrationDisplay(right, mean, answers.confidence).plot(ax=upper, color=COLOUR)
-        for x, y, count in zip(mean, right, bins.count[some], strict=True):
+        for x, y, count in zip(mean, right, bins["answers"], strict=True):
             upper.plot((x, x), Share(round(y * count), int(count)).interval, color=COLOUR)
         upper.get_legend().remove()
+        error = calibration_error(answers.confidence, answers.truth)
         upper.set(xlim=(0, 1), ylim=(0, 1.02), aspect="auto", xlabel="", ylabel="share that is right")
-        upper.set_title(f"{len(answers.truth)} {what}, calibration error {bins.error:.3f}", fontsize=10)
-        lower.hist(answers.confidence, len(bins.count), range=(0, 1), color=QUIET, edgecolor="white")
+        upper.set_title(f"{len(answers.truth)} {what}, calibration error {error:.3f}", fontsize=10)
+        lower.hist(answers.confidence, BINS, range=(0, 1), color=QUIET, edgecolor="white")
         lower.set_yscale("symlog", linthresh=1)
-        lower.set(xlabel="confidence", ylabel="how many (log)", ylim=(0, max(2, bins.count.max() * 2)))
+        lower.set(xlabel="confidence", ylabel="how many (log)", ylim=(0, max(2, bins["answers"].max() * 2)))
     figure.suptitle(f"{name}: confidence against the truth")
     figure.savefig(path, dpi=DPI)
 
