@@ -56,7 +56,7 @@ def check_free(folder: Path) -> None:
     """
     check_folder(folder, str(folder))
     if folder.exists() and not folder.is_dir():
-        raise BundleError(f"{folder}: is a file; name a folder")
+        raise BundleError(f"{folder} is a file: name a folder")
     there = list(folder.glob("*"))
     for path in there:
         if path.is_dir() or (path.name != MANIFEST and not path.name.endswith(_ENDINGS)):

@@ -247,7 +247,7 @@ def test_writing_does_not_take_the_place_of_other_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mine", "place", "said"),
     [
-        ("labels.csv", "labels.csv", "labels.csv: is a file; name a folder"),
+        ("labels.csv", "labels.csv", "labels.csv is a file: name a folder"),
         ("voc/home1.xml", "voc", "voc: holds 'home1.xml' and no manifest.json, so it is no bundle"),
         ("weights/own.safetensors", "weights", "weights: holds 'own.safetensors' and no manifest.json"),
         ("bundle/years.bin/thesis.txt", "bundle", "bundle: holds 'years.bin', which is no part of a bundle"),
