@@ -226,7 +226,7 @@ def _moment(name: str, value: str) -> str:
         return value + "0001-01-01"[len(value) :]
     time = value.removesuffix(zone)
     try:
-        told = datetime.fromisoformat(value).astimezone(UTC).isoformat()[: len(time)]
+        told = datetime.fromisoformat(value).astimezone(UTC).isoformat(timespec="microseconds")[: len(time)]
     except (ValueError, OverflowError):
         raise UsageError(f"{name} is of type date: {value!r} is not") from None
     return told.rstrip("0").rstrip(".") if "." in told else told

@@ -66,7 +66,8 @@ def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
 
 
 SURE, BOTH = {"has_balcony": True, "balcony_confidence": 0.9}, ["kitchen", "bathroom"]
-LISTED_ON = ["2026-03-01T10:00:00+00:00", "2026-05-02", "2025-01-01"]  # as Postgres has a time and a day
+# As Postgres has a time, two days, and a time without a zone.
+LISTED_ON = ["2026-03-01T10:00:00+00:00", "2026-05-02", "2025-01-01", "2024-02-03T04:05:06"]
 HOMES = (
     put("a", 5, **SURE | {"balcony_confidence": 0.7}, room_types=["kitchen"], city="Solna", price=3),
     put("b", 5, **SURE, room_types=BOTH, price=4),
@@ -86,6 +87,10 @@ FILTERS = (
     *(
         (Query(where={"listed_on": day}), "e")
         for day in ("2026-03-01", "2026-05-02", "2026-03-01T10:00:00Z", "2026-03-01T11:00+01:00", "2025")
+    ),
+    *(
+        (Query(where={"listed_on": moment}), "e")
+        for moment in ("2024-02-03T04:05:06.000Z", "2024-02-03T05:05:06.0+01:00", "2026-03-01T10:00:00.000Z")
     ),
     *((Query(where={"listed_on": day}), "") for day in ("2026-03-01T10:00:00+01:00", "2026-05", "2026")),
     (Query(where={"tags": "y"}), "e"),
