@@ -117,6 +117,9 @@ def test_what_can_be_added_to_an_index_is_added(opened: Opened, index_name: str)
             "another setting analysis",
         ),
         (PROPERTIES, {**ANALYSIS, "number_of_shards": 3}, "another setting number_of_shards"),
+        (PROPERTIES, {**ANALYSIS, "codec": "best_compression"}, "another setting codec"),
+        (PROPERTIES, {**ANALYSIS, "routing_partition_size": 2}, "another setting routing_partition_size"),
+        (PROPERTIES, {**ANALYSIS, "similarity": {"mine": {"type": "boolean"}}}, "another setting similarity"),
     ],
 )
 def test_what_contradicts_the_index_that_is_there_is_told(
@@ -126,6 +129,54 @@ def test_what_contradicts_the_index_that_is_there_is_told(
     for step in (opened(properties, options).check, opened(properties, options).prepare):
         with pytest.raises(IndexSetupError, match=f"{words}.*enrich reindex"):
             step()
+
+
+MADE: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
+    ({"type": "keyword"}, {"normalizer": "lowercase"}, "title was made with normalizer None, lowercase is"),
+    ({"type": "keyword"}, {"index": False}, "title was made with index True, False is"),
+    ({"type": "keyword"}, {"doc_values": False}, "title was made with doc_values True, False is"),
+    ({"type": "keyword"}, {"store": True}, "title was made with store False, True is"),
+    ({"type": "text"}, {"similarity": "boolean"}, "title was made with similarity None, boolean is"),
+    (
+        {"type": "date"},
+        {"format": "yyyy"},
+        "title was made with format strict_date_optional_time||epoch_millis, yyyy is",
+    ),
+    (
+        {"type": "text", "fields": {"raw": {"type": "keyword"}}},
+        {"fields": {"raw": {"type": "text"}}},
+        "title.raw is of type keyword, text is",
+    ),
+    (
+        {"type": "text", "fields": {"raw": {"type": "keyword"}}},
+        {"fields": {"raw": {"type": "keyword", "normalizer": "lowercase"}}},
+        "title.raw was made with normalizer None, lowercase is",
+    ),
+)
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
+@pytest.mark.parametrize(("spec", "more", "words"), MADE)
+def test_what_a_field_was_made_with_is_not_said_to_be_changed(
+    opened: Opened, spec: dict[str, Any], more: dict[str, Any], words: str, back: bool
+) -> None:
+    before, after = (spec | more, spec) if back else (spec, spec | more)
+    opened({"title": before}, {}).prepare()
+    for step in (opened({"title": after}, {}).check, opened({"title": after}, {}).prepare):
+        with pytest.raises(IndexSetupError, match=f"field {words.split()[0]} .*enrich reindex") as told:
+            step()
+        assert back or words in str(told.value)
+
+
+def test_what_a_field_says_that_goes_without_saying_is_no_contradiction(opened: Opened) -> None:
+    place = {"type": "binary"}  # has no doc_values unless it says so
+    opened({"title": {"type": "keyword"}, "spot": {"type": "date"}, "place": place}, {}).prepare()
+    said = {"index": True, "doc_values": "true", "store": False}
+    spot = {"type": "date", "format": "strict_date_optional_time||epoch_millis"}
+    place = {"type": "binary", "doc_values": False}
+    index = opened({"title": {"type": "keyword", **said}, "spot": spot, "place": place}, {})
+    index.check()
+    index.prepare()
 
 
 def test_what_elasticsearch_does_not_take_is_told(opened: Opened) -> None:

@@ -5,7 +5,7 @@ the order in which they arrive, and a write repeated after a lost answer changes
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +14,32 @@ from enrich.index.document import encode, mapping
 from enrich.index.elastic.query import facets, search
 from enrich.index.elastic.reading import fetched, gone, walk
 from enrich.index.elastic.server import Found, Refused, Server
-from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, takes_id
+from enrich.index.elastic.writing import LONGEST_ID, bulk, compare, failure, made_otherwise, takes_id
 from enrich.index.mapping import NOTHING, OWN_SETTINGS, Extras, flat
 from enrich.index.protocol import Facets, Hits, IndexLost, IndexUnavailable, Query, ended
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteResult, WriteStatus
 
 MADE_BY = "listing-enrichment"  # in the mapping's _meta: tells our indices from the portal's
-_FIXED = ("analysis.", "number_of_shards", "sort.")  # settings that an index is made with
+# Settings that an open index keeps as it was made with them (seen on 9.2).
+_FIXED = (
+    "analysis.",
+    "codec",
+    "load_fixed_bitset_filters_eagerly",
+    "mapping.coerce",
+    "mapping.ignore_malformed",
+    "mapping.source.",
+    "mode",
+    "number_of_routing_shards",
+    "number_of_shards",
+    "queries.cache.enabled",
+    "routing_partition_size",
+    "shard.check_on_startup",
+    "similarity.",
+    "soft_deletes.enabled",
+    "sort.",
+    "store.",
+)
 _REBUILD = (
     "`enrich reindex` builds another one from state, without fetching or scoring, while this one goes on "
     "serving; or choose another ENRICH_INDEX"
@@ -119,8 +137,8 @@ class OwnIndex:
         """The fields that an index lacks; refuses one that is not ours, or contradicts us."""
         refuse_others(self._alias, found)
         missing, conflicts = compare(self._mapping["properties"], found.fields)
-        fixed = [setting for setting in self._others(found) if setting.startswith(_FIXED)]
-        conflicts += [f"it was made with another setting {setting}" for setting in fixed]
+        conflicts += made_otherwise(self._extras.properties, found.fields)
+        conflicts += [f"it was made with another setting {name}" for name in _fixed(self._others(found))]
         if conflicts:
             raise IndexSetupError(f"index {found.name}: {'; '.join(conflicts)}. {_REBUILD}")
         # What else a field of the buyer's says, such as a sub-field, is Elasticsearch's to accept.
@@ -179,6 +197,10 @@ class OwnIndex:
 
     def close(self) -> None:
         self._server.close()
+
+
+def _fixed(settings: Iterable[str]) -> list[str]:
+    return [name for name in settings if name.startswith(_FIXED)]
 
 
 def refuse_others(alias: str, found: Found) -> None:

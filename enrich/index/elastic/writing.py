@@ -11,8 +11,18 @@ from enrich.records import DocumentWrite, WriteResult, WriteStatus
 BULK_BYTES = 8_000_000  # of a request: hosted clusters like 10 MB at most, and refuse 100 MB
 LONGEST_ID = 512  # bytes
 
+# What a field of a common type keeps of what it was made with, and what that is where a mapping says nothing.
+_MADE_WITH = {
+    "doc_values": True,
+    "format": "strict_date_optional_time||epoch_millis",
+    "index": True,
+    "normalizer": None,
+    "similarity": None,
+    "store": False,
+}
 _INTEGERS = frozenset({"byte", "short", "integer", "long"})
 _FLOATS = frozenset({"half_float", "float", "double"})
+_COMMON = _INTEGERS | _FLOATS | {"boolean", "date", "keyword", "text"}
 
 
 def failure(write: DocumentWrite, status: int, error: Mapping[str, Any]) -> WriteResult:
@@ -59,6 +69,25 @@ def compare(
             if inner:
                 missing[name] = {"properties": inner}
     return missing, conflicts
+
+
+def made_otherwise(wanted: Mapping[str, Any], actual: Mapping[str, Any], path: str = "") -> list[str]:
+    """Where fields that are there were made otherwise than `wanted`, and stay so (one line each).
+
+    Their types and analyzers are `compare`'s to tell.
+    """
+    conflicts: list[str] = []
+    for name, spec in wanted.items():
+        have, field = actual.get(name, spec), f"{path}{name}"
+        for parameter, default in _MADE_WITH.items() if have.get("type") in _COMMON else ():
+            made, want = have.get(parameter, default), spec.get(parameter, default)
+            if str(made).lower() != str(want).lower():  # Elasticsearch takes "true" for true
+                conflicts.append(f"field {field} was made with {parameter} {made}, {want} is needed")
+        fields, others = spec.get("fields", {}), have.get("fields", {})
+        conflicts += compare(fields, others, f"{field}.")[1] + made_otherwise(fields, others, f"{field}.")
+        inner = (spec.get("properties", {}), have.get("properties", {}))
+        conflicts += made_otherwise(*inner, f"{field}.")
+    return conflicts
 
 
 def takes_id(id: str) -> bool:
