@@ -54,15 +54,26 @@ def writing(file: str) -> Iterator[None]:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
 
 
-def check_folder(path: Path, named: str) -> None:
-    """Refuse a place where `new_folder` cannot make a folder; `named`: as messages call it.
+def check_folder(path: Path, named: str, replaced: bool = True) -> None:
+    """Refuse a place where `new_folder` cannot make a folder, leaving nothing there.
+
+    Args:
+        path: the place.
+        named: as messages call it.
+        replaced: a folder that is there will give way, not only files in it.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is such a place.
     """
+    path = Path(os.path.realpath(path))
     with writing(named):
+        missing = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        for folder in missing:
+            os.rmdir(folder)
+        if replaced and path.is_mount():
+            raise OSError(errno.EBUSY, "something is mounted there; name a folder inside it")
 
 
 @contextmanager
@@ -90,8 +101,9 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A new, empty folder that takes the place of `path` when the block ends without an error.
 
-    Should that fail, what was there before is there again.
+    Should that fail, what was there before is there again. What a link leads to is replaced, not the link.
     """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     made, previous = scratch / "made", scratch / "previous"

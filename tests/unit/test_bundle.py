@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from enrich.atomic import new_folder
 from enrich.errors import BundleError, UsageError
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.head import Head, HeadClass
@@ -268,8 +269,31 @@ def test_a_place_where_no_bundle_can_be_written_is_said_before_it_is_made(tmp_pa
     (tmp_path / "labels.csv").write_text("path,label")
     with pytest.raises(UsageError, match=r"labels\.csv/bundle cannot be written: (File exists|Not a dir)"):
         check_free(tmp_path / "labels.csv" / "bundle")
-    check_free(tmp_path / "new" / "bundle")
-    assert list((tmp_path / "new").iterdir()) == []
+    check_free(tmp_path / "new" / "folder" / "bundle")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bundle_cannot_take_the_place_of_what_is_mounted(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == bundle.folder)
+    with pytest.raises(UsageError, match="cannot be written: something is mounted there"):
+        check_free(bundle.folder)
+
+
+@pytest.mark.parametrize("named", [".", "../there", "../link"])
+def test_a_bundle_takes_the_place_of_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    make_bundle(tmp_path / "there")
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path / "there")
+    check_free(Path(named))
+    with new_folder(Path(named)) as made:
+        (made / "mine").touch()
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_probabilities_are_temperature_scaled_and_stable() -> None:

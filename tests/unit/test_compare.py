@@ -193,6 +193,15 @@ def test_a_place_that_cannot_be_a_folder_is_refused(
     assert (tmp_path / "labels.csv").read_text() == "path,label"
 
 
+def test_a_folder_in_which_nothing_can_be_written_is_refused_before_anything_is_measured(
+    prepared: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / ".lock").mkdir(parents=True)
+    measured = ("--batch", "8", "--task", "balcony", "--timing-steps", "1")
+    said = refused(prepared, "--out", tmp_path / "out", *TINY, *measured)
+    assert said.startswith(f"enrich-train: --out {tmp_path / 'out'} cannot be written: ")
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(prepared: Path, tmp_path: Path) -> None:
     options = (*TINY, "--task", "balcony", "--batch", "8", "--rate", "1e38")
     code, said = run_train("compare", prepared, "--out", tmp_path / "out", *options)

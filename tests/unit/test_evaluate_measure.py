@@ -186,6 +186,17 @@ def test_of_a_bundle_with_other_thresholds_a_fit_keeps_only_what_its_backbone_sa
     assert "learnt from 6 of these 6 photos" in line
 
 
+def test_a_bundle_of_an_earlier_version_still_says_that_its_backbone_saw_photos(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX, split="train")
+    files(tmp_path, rows)
+    base = make_bundle(tmp_path / "bundle")
+    photos = load_labelled(write_manifest(tmp_path, rows), base).photos
+    before = {"name": "starter", "bundle": "b1", "learnt": ["the bundle learnt from 6 of these 6 photos"]}
+    learnt = {"homes": {"trained_on": 6}}
+    base.manifest["training"] = {"finetune": "none", "collections": learnt, "frozen_on": before}
+    assert len(frozen_on(base, photos)["learnt"]) == 1
+
+
 def test_heads_on_the_backbone_of_heads_on_a_backbone_know_what_it_learnt_from(tmp_path: Path) -> None:
     rows = home_rows(0, SIX, split="train")
     files(tmp_path, rows)

@@ -75,7 +75,8 @@ def compare(
     prepared = read_prepared(folder)
     plans = make_plans(prepared, choice, weights, recipe)
     check_photos(prepared, plans)
-    there = [name for name in (RUNS, EPOCHS, TIMINGS, "runs") if (out / name).exists()]
+    with writing(f"--out {out}"):
+        there = [name for name in (RUNS, EPOCHS, TIMINGS, "runs") if (out / name).exists()]
     if there and not resume:
         raise UsageError(f"{out} holds results already: go on with --resume, or name another --out")
     todo = [plan for plan in plans if not _finished(plan, out)]

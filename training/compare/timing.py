@@ -18,7 +18,7 @@ from enrich.errors import UsageError
 from training import thesis
 from training.compare.compare import Machine
 from training.compare.plan import Choice, Plan, Recipe, check_photos, make_plans
-from training.compare.results import TIMINGS, TimingRow, add_rows
+from training.compare.results import TIMINGS, TimingRow, add_rows, locked
 from training.compare.run import build, optimiser_of, train_step
 from training.data.prepared import Prepared, read_prepared
 from training.models.weights import WeightSource
@@ -37,14 +37,16 @@ def measure(
     Raises:
         UsageError: see `plan`; or timings are there already.
     """
-    if (out / TIMINGS).exists():
+    with writing(f"--out {out}"):
+        there = (out / TIMINGS).exists()
+    if there:
         raise UsageError(f"{out / TIMINGS} is there already: name another --out")
     prepared = read_prepared(folder)
     scratch = WeightSource("none")
     plans = make_plans(prepared, choice, scratch, replace(recipe, epochs=1))
     check_photos(prepared, plans)
-    with writing(f"--out {out}"):
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(f"--out {out}"), locked(out):
+        pass
     for number in range(1, rounds + 1):
         for plan in plans:
             row = _measure(plan, prepared, machine, steps, number)

@@ -35,7 +35,7 @@ def check_out(out: Path) -> None:
     Raises:
         UsageError: it is one.
     """
-    check_folder(out, f"--out {out}")
+    check_folder(out, f"--out {out}", replaced=False)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").is_file())):
         raise UsageError(f"--out {out}: holds something else than an evaluation; choose another folder")
 

@@ -35,7 +35,10 @@ def digest(sha256: Sequence[str]) -> str:
 def _of_backbone(bundle: Bundle) -> dict[str, Any]:
     training = bundle.manifest.get("training")
     if isinstance(training, dict) and training.get("finetune") == "none":
-        training = training.get("frozen_on")
+        before = training.get("frozen_on")
+        # Earlier versions kept only that the backbone had seen some of the collections of its heads.
+        earlier = isinstance(before, dict) and "collections" not in before and before.get("learnt")
+        training = training if earlier else before
     return _collections(training)
 
 
