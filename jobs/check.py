@@ -181,7 +181,7 @@ class _Checks:
             raise _Needs("the tables")
         ids = self._source.ids(None, self._settings.page_size)
         sampled = random.sample(ids, min(SAMPLED, len(ids)))
-        photos = [photo for listing in self._source.photos(sampled) for photo in listing.photos]
+        photos = [photo for one in self._source.photos(sampled) for photo in one.photos if photo.url]
         chosen = random.sample(photos, min(SAMPLED, len(photos)))
         if not chosen:
             return ["the first listings have no photos to try"]

@@ -120,6 +120,13 @@ class Source:
         if not images.view and not images.columns["listing_id"].indexed:
             found.append(f"{images.sql} has no index on listing_id: discovery will be slow")
         first = self.ids(None, 1)
+        ((some, joined),) = self._read(statements.JOINED)
+        if first and some and not joined:
+            raise SourceError(
+                f"{images.sql} has rows, but the listing_id of none is the id of an active listing of "
+                f"{listings.sql}, such as {first[0]}: have views give both in the same spelling "
+                f"({images.setting}, {listings.setting})"
+            )
         self.documents(first)
         photos = [len(listing.photos) for listing in self.photos(first)]
         found.append(f"first listing {first[0]}: {photos[0]} photos" if photos else "no active listings")

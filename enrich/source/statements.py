@@ -62,8 +62,13 @@ FROM page p LEFT JOIN album a ON a.id = p.id"""
 DOCUMENTS = (
     _CHOSEN
     + """
-SELECT p.id, {doc_fp}, to_jsonb(c)::text FROM page p {document}"""
+SELECT p.id, {doc_fp}, to_jsonb(_c)::text FROM page p {document}"""
 )
+
+JOINED = """
+WITH page AS (SELECT l.id AS native, l.id::text COLLATE "C" AS id FROM {listings} l WHERE {active})
+SELECT EXISTS (SELECT FROM {images}),
+       EXISTS (SELECT FROM page p JOIN {images} i ON {listing_id} = {join_to})"""
 
 DOUBTFUL = """
 SELECT l.id::text, count(*) FROM {listings} l WHERE {active}
@@ -75,6 +80,10 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
     columns = dict.fromkeys(column.sql for field in tables.copied for column in field.columns)
     copied = {column: f"c{n}" for n, column in enumerate(columns)}
     named = ", ".join(f"{_value(field, copied)} AS {quoted(field.name)}" for field in tables.copied)
+    kinds = {tables.listings.columns["id"].type, tables.images.columns["listing_id"].type}
+    # Such ids are equal in any letters.
+    folded = kinds == {"citext"} or ("uuid" in kinds and not tables.joinable)
+    as_text = 'lower({}::text COLLATE pg_catalog."default") COLLATE "C"' if folded else '{}::text COLLATE "C"'
     collation = tables.images.columns["listing_id"].collation
     collate = f"COLLATE {collation}" if collation else ""
     return {
@@ -82,10 +91,11 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
         "images": tables.images.sql,
         "active": "l.active IS NOT FALSE" if tables.tells_active() else "true",
         "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
-        "document": f"CROSS JOIN LATERAL (SELECT {named}) c",
-        "doc_fp": "encode(sha256(convert_to(to_jsonb(c)::text, 'UTF8')), 'hex')" if copied else "''",
-        "listing_id": "i.listing_id" if tables.joinable else 'i.listing_id::text COLLATE "C"',
-        "join_to": f"p.native {collate}" if tables.joinable else "p.id",
+        # No field's name begins so: one called `c` would be taken for the row.
+        "document": f"CROSS JOIN LATERAL (SELECT {named}) _c",
+        "doc_fp": "encode(sha256(convert_to(to_jsonb(_c)::text, 'UTF8')), 'hex')" if copied else "''",
+        "listing_id": "i.listing_id" if tables.joinable else as_text.format("i.listing_id"),
+        "join_to": f"p.native {collate}" if tables.joinable else as_text.format("p.id"),
         "shown": strip_sql("i.url", ignore),
         "version": "i.version::text" if "version" in tables.images.columns else "NULL::text",
     }

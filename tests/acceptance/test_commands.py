@@ -92,6 +92,14 @@ def test_a_persons_word_outranks_the_model_until_it_is_cleared(enrich: Command, 
     assert "'9'" in enrich("override", "9", "has_balcony=true", code=2)
 
 
+def test_check_asks_for_no_photo_of_rows_without_a_url(enrich: Command, world: World) -> None:
+    for position in range(2, 12):
+        world.portal.execute(
+            "INSERT INTO listing_images (listing_id, position) VALUES ('1', :position)", position=position
+        )
+    assert "✓ photos" in enrich("check")
+
+
 def test_what_a_person_said_of_a_listing_that_waits_is_shown(enrich: Command) -> None:
     enrich("run", "--limit", "1")
     (waits,) = [id for id in ("2", "3", "4") if "Not enriched yet" in enrich("show", id)][:1]

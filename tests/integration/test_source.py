@@ -278,6 +278,41 @@ def test_ids_of_any_type(
     assert here.photos(odd) == []
 
 
+CITEXT = (  # as the extension of this name makes it, which this server has not
+    "CREATE TYPE citext",
+    "CREATE FUNCTION citextin(cstring) RETURNS citext AS 'textin' LANGUAGE internal IMMUTABLE STRICT",
+    "CREATE FUNCTION citextout(citext) RETURNS cstring AS 'textout' LANGUAGE internal IMMUTABLE STRICT",
+    "CREATE TYPE citext (INPUT = citextin, OUTPUT = citextout, INTERNALLENGTH = VARIABLE, COLLATABLE = true)",
+    "CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT",
+)
+UUID = "00000000-0000-0000-0000-0000000000aa"
+
+
+@pytest.mark.parametrize(
+    ("id_type", "listing_id_type", "id", "listing_id"),
+    [("uuid", "text", UUID, UUID.upper()), ("citext", "citext", "AÄ-1", "aä-1")],
+)
+def test_ids_that_are_equal_in_any_letters_find_their_photos(
+    portal: Portal,
+    source: Callable[..., Source],
+    id_type: str,
+    listing_id_type: str,
+    id: str,
+    listing_id: str,
+) -> None:
+    if id_type == "citext":
+        for statement in CITEXT:
+            portal.execute(statement)
+    portal.execute(f"CREATE TABLE homes (id {id_type}, updated_at timestamp)")
+    portal.execute(f"CREATE TABLE pictures (listing_id {listing_id_type}, position integer, url text)")
+    portal.execute(f"INSERT INTO homes VALUES ('{id}', '2025-01-01')")
+    portal.execute(f"INSERT INTO pictures VALUES ('{listing_id}', 0, 'http://x/a.jpg')")
+    here = source(source_listings="homes", source_images="pictures")
+    assert here.check()
+    ((photo,),) = [listing.photos for listing in here.photos([id])]
+    assert photo.url == "http://x/a.jpg" and seen(here)[0].photo_fp == here.photos([id])[0].photo_fp
+
+
 def test_tables_may_be_called_in_any_language(portal: Portal, source: Callable[..., Source]) -> None:
     portal.add("a", ["http://x/a.jpg"])
     portal.execute("ALTER TABLE listings RENAME TO bostäder; ALTER TABLE listing_images RENAME TO zdjęcia")
@@ -367,6 +402,12 @@ class TestCopiedColumns:
             "id": "a",
             "odd :name 100% {x}": "x",
         }
+
+    def test_a_column_may_have_any_name(self, portal: Portal, source: Callable[..., Source]) -> None:
+        portal.add("a")
+        for name in ("c", "p", "l", "page", "c0", "document"):
+            portal.execute(f"ALTER TABLE listings ADD {name} text DEFAULT '{name}!'")
+            assert source(name).documents(["a"])["a"][1] == {name: f"{name}!"}
 
     def test_the_blanks_that_fill_up_a_char_are_no_part_of_it(
         self, portal: Portal, source: Callable[..., Source]
@@ -471,6 +512,14 @@ class TestRefusals:
     def test_a_copied_column_that_is_not_there(self, source: Callable[..., Source]) -> None:
         with pytest.raises(SourceError, match="no column colour"):
             source("colour").copied_columns()
+
+    def test_photos_that_are_all_of_no_listing(self, portal: Portal, source: Callable[..., Source]) -> None:
+        portal.add("a", ["http://x/a.jpg"])
+        portal.execute("UPDATE listing_images SET listing_id = '00' || listing_id")
+        with pytest.raises(SourceError, match=r"listing_id of none .* such as a: .*ENRICH_SOURCE_IMAGES"):
+            source().check()
+        portal.execute("DELETE FROM listing_images")
+        assert source().check()
 
     def test_ids_that_are_missing_or_double(self, portal: Portal, source: Callable[..., Source]) -> None:
         portal.execute("ALTER TABLE listings DROP CONSTRAINT listings_pkey, ALTER id DROP NOT NULL")
