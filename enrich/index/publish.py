@@ -56,7 +56,7 @@ class Refusals:
 
     def add(self, result: WriteResult) -> None:
         log.info("the index refused listing %s: %s", result.id, result.error)
-        reason = re.sub(VARYING, "…", result.error or "unknown")
+        reason = re.sub(VARYING, "...", result.error or "unknown")
         self._counts[reason] += 1
         self._examples.setdefault(reason, result.id)
 

@@ -30,6 +30,7 @@ _OUR_TRANSACTION = f"""SET LOCAL TIME ZONE 'UTC'; SET LOCAL search_path TO {SCHE
     SET LOCAL idle_in_transaction_session_timeout TO '30s'"""  # a frozen process keeps nobody from its rows
 _CONNECT: dict[str, str | int] = {  # the URL's own values win; none of these reaches the server as an option
     "connect_timeout": 10,
+    "client_encoding": "utf8",  # whatever the server, the role or PGCLIENTENCODING say
     "fallback_application_name": "listing-enrichment",
     "keepalives_idle": 30,
     "keepalives_interval": 10,

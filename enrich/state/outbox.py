@@ -144,8 +144,8 @@ _COUNTS = text(f"""
 """)  # noqa: S608 (our own constants)
 
 _REFUSALS = text(f"""
-    SELECT regexp_replace(coalesce(p.error, 'unknown'), :varying, '…', 'g') AS reason, count(*) AS documents,
-           min(p.listing_id) AS example
+    SELECT regexp_replace(coalesce(p.error, 'unknown'), :varying, '...', 'g') AS reason,
+           count(*) AS documents, min(p.listing_id) AS example
     FROM {SERVED}
     WHERE p.status = 'refused'
     GROUP BY reason ORDER BY count(*) DESC, reason LIMIT :most

@@ -71,6 +71,12 @@ class TestRun:
         assert portal.execute("SELECT id FROM public.listings") == [("a",)]
         database.close()
 
+    def test_texts_are_exchanged_as_utf8_whatever_the_server_says(self, portal: Portal) -> None:
+        portal.execute(f"ALTER DATABASE {portal.engine.url.database} SET client_encoding = 'LATIN1'")
+        database = Database(portal.url)
+        assert database.scalar(text("SELECT CAST(:words AS text)"), words="… łódź") == "… łódź"
+        database.close()
+
     @pytest.mark.parametrize(
         "state",
         [

@@ -92,7 +92,7 @@ def test_a_refused_document_is_sent_and_told_of_once_in_a_run(
         and "failed to parse field [price] of type [long]" in warning
     )
 
-    reason = "failed to parse field [price] of type [long] in document with id …"
+    reason = "failed to parse field [price] of type [long] in document with id ..."
     assert summary(database).refusals == (Refusal(reason, REFUSED, "home-1"),)
 
     again = a_run()
