@@ -54,13 +54,22 @@ def _properties(path: Path, heads: Sequence[Head]) -> dict[str, Any]:
     fields = found.get("properties")
     if set(found) != {"properties"} or not isinstance(fields, dict):
         raise SettingsError(f'{where} needs "properties", and nothing beside it: {{"properties": {{…}}}}')
-    for name, spec in fields.items():
-        if not isinstance(spec, dict):
-            raise SettingsError(f'{where}: the mapping of {name} is an object, such as {{"type": "text"}}')
+    _must_be_objects(where, fields)
     ours = own_properties(heads)
     if taken := sorted(n for n, spec in fields.items() if n.split(".")[0] in ours and spec != ours.get(n)):
         raise SettingsError(f"{where} maps {', '.join(taken)}, which the job itself maps: take it out")
     return fields
+
+
+def _must_be_objects(where: str, fields: Mapping[str, Any], path: str = "") -> None:
+    for name, spec in fields.items():
+        field = path + name
+        if not isinstance(spec, dict):
+            raise SettingsError(f'{where}: the mapping of {field} is an object, such as {{"type": "text"}}')
+        for inner in ("properties", "fields"):
+            if not isinstance(within := spec.get(inner, {}), dict):
+                raise SettingsError(f"{where}: {inner} of {field} is an object of fields and their mappings")
+            _must_be_objects(where, within, f"{field}.")
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -98,13 +98,21 @@ def rollback(settings: Settings, stop: Stop) -> RunReport:
             name, uuid = generations.rollback()
             done.lacks = _record(records, generations, uuid, sys.maxsize)  # none of them is removed
             done.serving, done.before = name, before and before[0]
-            generations.drop()  # at last: it may have taken hours, and there may be nothing to go back to
+            _drop(generations)  # at last: it may have taken hours, and there may be nothing to go back to
 
         if holding_publish(records, stop, back):
             done.contradiction = generations.contradiction()
         else:
             report.left = 1
     return report
+
+
+def _drop(generations: Generations) -> None:
+    """The index in the making. The command has gone back by now, and would go back further if it failed."""
+    try:
+        generations.drop()
+    except Exception as error:
+        log.warning("the index in the making is still there (%s): `enrich reindex` goes on with it", error)
 
 
 @contextmanager

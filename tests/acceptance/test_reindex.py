@@ -12,6 +12,8 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from enrich.errors import BusyError, IndexSetupError, StoppedError, UsageError
+from enrich.index.elastic import generations as elastic
+from enrich.index.elastic.server import Refused
 from enrich.index.protocol import IndexUnavailable
 from enrich.settings import Settings
 from enrich.state.database import Database
@@ -283,6 +285,20 @@ def test_what_is_in_the_making_is_dropped_once_it_went_back_and_not_before(homes
     database.close()
     assert begun in indices(homes)
     assert rollback(homes).serving == first and begun not in indices(homes)
+
+
+def test_an_index_that_cannot_be_dropped_just_now_does_not_end_what_went_back(
+    homes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = behind(homes)
+    assert reindex(homes).exit_code == 0
+
+    def snapshot(*given: object) -> None:
+        raise Refused(400, "Cannot delete indices that are being snapshotted")
+
+    monkeypatch.setattr(elastic.Generations, "drop", snapshot)
+    report = job.rollback(homes.settings(), Stop())
+    assert report.exit_code == 0 and behind(homes) == first
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,9 @@ def test_an_id_that_elasticsearch_does_not_take_costs_no_other(world: World) -> 
     assert world.documents().keys() == {"fine", "a" * LONGEST_ID}
     reasons = {id: world.portal.state(id).publish_error for id in too_long}
     assert all("512 bytes" in reason for reason in reasons.values()), reasons
+    for id in too_long:
+        world.portal.remove(id)
+    assert world.run(allow_removals=True).exit_code == 0
 
 
 def test_few_and_many_photos(either: World, record: Record, request: pytest.FixtureRequest) -> None:

@@ -131,6 +131,20 @@ def test_what_contradicts_the_index_that_is_there_is_told(
             step()
 
 
+def test_a_setting_that_no_index_tells_of_itself_is_no_difference(opened: Opened) -> None:
+    options = {**ANALYSIS, "number_of_routing_shards": 30}
+    opened(PROPERTIES, options).prepare()
+    assert opened(PROPERTIES, options).check()
+    opened(PROPERTIES, options).prepare()
+
+
+@pytest.mark.parametrize("inner", ["fields", "properties"])
+@pytest.mark.parametrize("wrong", [None, {"raw": "keyword"}])
+def test_what_is_no_mapping_within_a_field_is_named(opened: Opened, inner: str, wrong: Any) -> None:
+    with pytest.raises(SettingsError, match=r"ENRICH_INDEX_MAPPING.* of agent(\.raw)? is an object"):
+        opened({"agent": {"type": "text", inner: wrong}})
+
+
 MADE: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
     ({"type": "keyword"}, {"normalizer": "lowercase"}, "title was made with normalizer None, lowercase is"),
     ({"type": "keyword"}, {"index": False}, "title was made with index True, False is"),

@@ -5,7 +5,7 @@ the order in which they arrive, and a write repeated after a lost answer changes
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +30,6 @@ _FIXED = (
     "mapping.ignore_malformed",
     "mapping.source.",
     "mode",
-    "number_of_routing_shards",
     "number_of_shards",
     "queries.cache.enabled",
     "routing_partition_size",
@@ -40,6 +39,7 @@ _FIXED = (
     "sort.",
     "store.",
 )
+_UNTOLD = ("number_of_routing_shards",)
 _REBUILD = (
     "`enrich reindex` builds another one from state, without fetching or scoring, while this one goes on "
     "serving; or choose another ENRICH_INDEX"
@@ -73,7 +73,7 @@ class OwnIndex:
             if missing or found.mapping.get("dynamic") != "strict":
                 marked = {**found.meta, "made_by": MADE_BY}
                 self._server.put_mapping(found.name, dynamic="strict", _meta=marked, properties=missing)
-            if others := self._others(found):
+            if others := _others(self._settings, found):
                 self._server.put_settings(found.name, others)
         except Refused as error:
             raise IndexSetupError(
@@ -138,17 +138,13 @@ class OwnIndex:
         refuse_others(self._alias, found)
         missing, conflicts = compare(self._mapping["properties"], found.fields)
         conflicts += made_otherwise(self._extras.properties, found.fields)
-        conflicts += [f"it was made with another setting {name}" for name in _fixed(self._others(found))]
+        fixed = [name for name in _others(self._settings, found) if name.startswith(_FIXED)]
+        conflicts += [f"it was made with another setting {name}" for name in fixed]
         if conflicts:
             raise IndexSetupError(f"index {found.name}: {'; '.join(conflicts)}. {_REBUILD}")
         # What else a field of the buyer's says, such as a sub-field, is Elasticsearch's to accept.
         extra = self._extras.properties
         return missing | {name: spec for name, spec in extra.items() if found.fields.get(name, spec) != spec}
-
-    def _others(self, found: Found) -> dict[str, Any]:
-        """The settings that the index has otherwise."""
-        have = flat(found.settings)
-        return {name: value for name, value in self._settings.items() if have.get(name) != value}
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
@@ -161,7 +157,9 @@ class OwnIndex:
                 operations.append(_operation(write, concrete))
                 sent.append(write)
             except ValueError as error:
-                results[write.id] = ended(write, WriteStatus.REFUSED, str(error))
+                there = write.document is not None  # what no index can hold was never there to be deleted
+                refused = ended(write, WriteStatus.REFUSED, str(error))
+                results[write.id] = refused if there else ended(write, WriteStatus.DONE)
         items = bulk(self._server, operations, self._alias, require_alias=True)
         conflicts: list[tuple[DocumentWrite, str]] = []
         for write, item in zip(sent, items, strict=True):
@@ -199,8 +197,12 @@ class OwnIndex:
         self._server.close()
 
 
-def _fixed(settings: Iterable[str]) -> list[str]:
-    return [name for name in settings if name.startswith(_FIXED)]
+def _others(settings: Mapping[str, Any], found: Found) -> dict[str, Any]:
+    """The settings that the index has otherwise, but for those that no index tells of itself."""
+    have = flat(found.settings)
+    return {
+        name: value for name, value in settings.items() if name not in _UNTOLD and have.get(name) != value
+    }
 
 
 def refuse_others(alias: str, found: Found) -> None:
