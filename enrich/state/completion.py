@@ -39,7 +39,7 @@ _COMPLETE = text(f"""
         photo_fp = CASE WHEN r.asked_again THEN listing.photo_fp ELSE r.photo_fp END,
         updated_at = greatest(listing.updated_at, r.updated_at),
         updated_at_done = CASE
-            WHEN r.revalidated OR listing.photo_fp_done IS NULL THEN r.updated_at
+            WHEN r.revalidated OR listing.enriched_at IS NULL THEN r.updated_at
             WHEN listing.updated_at_done IS NULL OR listing.photo_fp_done = r.photo_fp
                 THEN listing.updated_at_done
             WHEN listing.photo_fp = r.photo_fp THEN listing.updated_at

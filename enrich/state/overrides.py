@@ -120,6 +120,30 @@ class Overrides:
         """
         return self._database.run(lambda connection: take_back(connection, id, field, by))
 
+    def change(
+        self, id: str, field: str, said: Said | None, by: str | None
+    ) -> tuple[Override | None, Override | None]:
+        """Set what is `said`, or clear it (None), because `by` wants so: what stood before, and what stands
+        since.
+
+        Raises:
+            UsageError: as `set_all`.
+        """
+        given = said and replace(said, value=checked(field, said.value))
+        before: list[Override | None] = []
+
+        def work(connection: Connection) -> tuple[Override | None, Override | None]:
+            lock(connection, id)
+            if not before:  # not once more, where the answer to the commit was lost
+                before.append(one(connection, id, field))
+            if given is None:
+                take_back(connection, id, field, by)
+            else:
+                say(connection, given)
+            return before[0], one(connection, id, field)
+
+        return self._database.run(work)
+
     def put_back(self, id: str, field: str, stands: Override | None, earlier: Override | None) -> bool:
         """Undo a change of `field`, which made `stands` of `earlier` (None: nobody has said anything); False
         where somebody has said something else since, which stands.

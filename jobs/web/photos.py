@@ -88,14 +88,14 @@ class Photos:
         """The photo from the folder, where another request has put it meanwhile, or from its host."""
         if (kept := await run_in_threadpool(self._kept.read, f"{name}-{size}.jpg")) is not None:
             return Shown(200, kept)
-        failed_at, failed = self._failed.get(key, (0.0, None))
+        failed_at, failed = self._failed.get(name, (0.0, None))
         if failed is not None and time.monotonic() - failed_at < FAILED_FOR:
             return failed
         fetched = await self._fetched(key, sha256)
         if isinstance(fetched, Shown):
             if len(self._failed) >= MOST_FAILED:
                 self._failed.clear()
-            self._failed[key] = time.monotonic(), fetched
+            self._failed[name] = time.monotonic(), fetched
             return fetched
         for other, jpeg in fetched.items():
             await run_in_threadpool(self._kept.write, f"{name}-{other}.jpg", jpeg)

@@ -8,7 +8,7 @@ import pytest
 from enrich.errors import UsageError
 from enrich.state.database import Database
 from enrich.state.listings import Listings
-from enrich.state.overrides import Override, Overrides, read
+from enrich.state.overrides import Override, Overrides, Said, read
 from tests.support.enriched import (
     add,
     ask_again,
@@ -176,6 +176,22 @@ def test_an_override_of_a_listing_that_is_gone_publishes_nothing(
     before = migrated.state("a").revision
     overrides.set_override("a", "has_balcony", False, None, "ann")
     assert (migrated.state("a").revision, fields(migrated)["has_balcony"]) == (before, False)
+
+
+def test_a_change_tells_what_stood_before_and_is_undone_only_while_it_stands(
+    migrated: Portal, database: Database, state: Listings
+) -> None:
+    add(migrated, "a")
+    overrides = Overrides(database)
+    earlier, mine = overrides.change("a", "has_balcony", Said("a", "has_balcony", True, "seen", "ann"), "ann")
+    assert earlier is None and mine is not None and (mine.value, mine.by) == (True, "ann")
+    before, cleared = overrides.change("a", "has_balcony", None, "ben")
+    assert (before, cleared) == (mine, None)
+    assert overrides.put_back("a", "has_balcony", cleared, before)
+    assert overrides.of(["a"])["a"] == [mine]
+    overrides.set_override("a", "has_balcony", False, None, "eve")
+    assert not overrides.put_back("a", "has_balcony", mine, None)
+    assert [one.by for one in overrides.of(["a"])["a"]] == ["eve"]
 
 
 def test_unknown_and_lists_are_kept_as_said(

@@ -13,7 +13,7 @@ from enrich.errors import UsageError
 from enrich.model.head import Head
 from enrich.model.kind import Overridable
 from enrich.records import WhichPhoto, which_photo
-from enrich.state.overrides import Override
+from enrich.state.overrides import Override, Said
 from enrich.state.summary import details
 from jobs.cli.parse import read_assignment
 from jobs.run.publish import publish_at_once
@@ -141,19 +141,12 @@ def _say(
 ) -> Change:
     """Set or clear an override, and publish it."""
     id = known_listing(services, id)
-    meant = None
+    said = None
     if value is not None:
         field, meant = read_assignment(f"{field}={value}", services.bundle.heads)
-    earlier = _standing(services, id, field)
-    if value is None:
-        services.overrides.clear_override(id, field, who)
-    else:
-        services.overrides.set_override(id, field, meant, note, who)
-    return Change(id, field, earlier, _standing(services, id, field), publish_at_once(services, [id]))
-
-
-def _standing(services: Services, id: str, field: str) -> Override | None:
-    return next((one for one in services.overrides.of([id]).get(id, []) if one.field == field), None)
+        said = Said(id, field, meant, note, who)
+    earlier, stands = services.overrides.change(id, field, said, who)
+    return Change(id, field, earlier, stands, publish_at_once(services, [id]))
 
 
 def _told_of(request: Request, change: Change) -> Response:
