@@ -11,6 +11,7 @@ from enrich.model.writing import write_bundle
 from jobs.run.record import RunReport
 from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
 from tests.support.harness import World, assert_same
+from tests.support.photo_server import status
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,23 @@ def test_updated_at_moved_but_nothing_else(settled: World) -> None:
     settled.portal.touch("house")
     assert night(settled).requested == []  # not again within ENRICH_REVALIDATE_AFTER
     assert len(night(settled, settings={"revalidate_after": 0}).requested) == 2  # but not forgotten either
+
+
+def test_what_was_not_asked_lately_is_not_forgotten_where_the_listing_was_away(world: World) -> None:
+    urls = world.listing("house", "kitchen", "balcony")
+    world.photos.behave("/house/1.jpg", status(500))  # so that it is not done
+    world.run()
+    world.portal.touch("house")
+    night(world)
+    world.photo("bedroom", 3, "/house/0.jpg")
+    world.portal.touch("house")
+    assert night(world).requested == []
+    world.portal.remove("house")
+    night(world, allow_removals=True)
+    world.portal.add("house", urls)
+    assert "/house/0.jpg" not in night(world).requested
+    assert "/house/0.jpg" in night(world, settings={"revalidate_after": 0}).requested
+    assert world.documents()["house"]["room_types"] == ["bedroom"]
 
 
 def test_what_was_not_asked_lately_is_not_forgotten_whatever_comes_between(settled: World) -> None:
