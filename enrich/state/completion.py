@@ -176,10 +176,9 @@ def _next(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]
     done = again | {"status": "done", "rounds": 0, "priority": NIGHTLY}  # a backfill is over for it
     failing = [r for r in result.results if r.transient]
     kinds = Counter(r.status.value for r in failing)
+    # Something asked for it before its time, and its photos were not asked for: this try is still to come.
     if rounds and not any(r.requested for r in failing) and row.pending_since < _due(row):
-        rounds -= (
-            1  # something asked for it before its time, and its photos were not: this try is still to come
-        )
+        rounds -= 1
     if not kinds or rounds >= len(RETRY_HOURS):
         return done
     reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())

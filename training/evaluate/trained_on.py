@@ -23,8 +23,8 @@ def frozen_on(base: Bundle, photos: PhotoSet) -> dict[str, Any]:
     """What the manifest of heads on the backbone of `base` keeps of it, when they are fitted on `photos`:
     among it the collections that the backbone learnt from, however many bundles ago."""
     seen = _of_backbone(base)
-    told = {"name": base.name, "bundle": base.bundle_id, "collections": seen}
-    return {**told, "learnt": _learnt(photos, seen)}
+    learnt = _learnt(photos, seen)
+    return {"name": base.name, "bundle": base.bundle_id, "collections": seen, "learnt": learnt}
 
 
 def digest(sha256: Sequence[str]) -> str:

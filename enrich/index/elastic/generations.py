@@ -109,7 +109,7 @@ class Generations:
         return IndexUnavailable(f"the index in the making, behind {self._alias}-next, is gone")
 
     def rollback(self) -> tuple[str, str]:
-        self._made()  # which is to be dropped then
+        self._made()  # refuses somebody else's under that name while nothing has moved
         served = self._serving.found()
         before = served and self._ours().get(served.meta.get("replaces", ""))
         if served is None or before is None:
