@@ -35,6 +35,9 @@ _FREE = """CASE l.status
                   ELSE coalesce(l.not_before <= now(), l.status = 'pending') END"""
 _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
+# What was put off is in retry, too, but waited for its turn before. What failed comes behind everything else,
+# so that no run spends its error budget on the same photos before it gets to others.
+_FRESH = "(l.status <> 'retry' OR l.pending_since IS NOT NULL)"
 
 PAUSED_SECONDS = 300  # that a listing is put off for a paused host, at most: `photos.hosts.LONGEST_PAUSE`
 UNWRITABLE = ("22", "23", "54")  # Postgres: data exceptions, integrity constraints, more than fits
@@ -66,6 +69,7 @@ def _claiming(which: str, order: str) -> TextClause:
     """)  # noqa: S608 (built from the constants here)
 
 
+_CLAIM_FRESH = _claiming(f"{_UNHARMED} AND {_FRESH}", "l.priority, l.id")
 _CLAIM = _claiming(_UNHARMED, "l.priority, l.id")
 _CLAIM_ALONE = _claiming(_WORKER_DIED, "l.attempts, l.priority, l.id")
 
@@ -162,13 +166,17 @@ class Listings:
             "most": self._most,
             "worker": self._me.id,
         }
-        while True:
-            token = str(uuid4())
-            rows = self._claimed(_CLAIM_ALONE if alone else _CLAIM, given | {"token": token})
-            leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
-            self.newly_quarantined += len(rows) - len(leased)
-            if leased or not rows:
-                return [Claim(r.id, token, r.requested, r.revalidate, r.photo_fp_done) for r in leased]
+        for statement in (_CLAIM_ALONE,) if alone else (_CLAIM_FRESH, _CLAIM):
+            while True:
+                token = str(uuid4())
+                rows = self._claimed(statement, given | {"token": token})
+                leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
+                self.newly_quarantined += len(rows) - len(leased)
+                if leased:
+                    return [Claim(r.id, token, r.requested, r.revalidate, r.photo_fp_done) for r in leased]
+                if not rows:
+                    break
+        return []
 
     def _claimed(self, statement: TextClause, given: Mapping[str, Any]) -> Sequence[Row[Any]]:
         tries = count()

@@ -17,6 +17,7 @@ class WorkQueue(Protocol):
     def claim(self, limit: int, ids: Sequence[str] | None = None, *, alone: bool = False) -> list[Claim]:
         """Lease up to `limit` listings that wait (of `ids`, if given), those of the nightly run first.
 
+        Those with photos that failed come when no others wait.
         Listings in whose hands a worker died are left out, unless `alone`: then one such listing is leased,
         for the caller to work on while it has nothing else in hand.
         """

@@ -54,6 +54,19 @@ class TestClaims:
         add(migrated, "y", "z")
         assert [claim.id for claim in state.claim(3)] == ["y", "z", "a"]
 
+    def test_what_failed_before_is_claimed_when_nothing_else_waits(
+        self, migrated: Portal, state: Listings
+    ) -> None:
+        """Else a photo host that is gone for good ends every run before other listings have a turn."""
+        add(migrated, "a", "p", "y")
+        add(migrated, "b", priority=BACKFILL)
+        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
+        state.forgive(["a"])
+        (put_off,) = state.claim(1, ["p"])
+        state.release([put_off], later=0.001)  # for a paused host
+        taken = [[claim.id for claim in state.claim(2)] for _ in range(3)]
+        assert taken == [["p", "y"], ["b"], ["a"]]
+
     def test_only_the_ids_asked_for_are_claimed(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a", "b", "c")
         assert [claim.id for claim in state.claim(10, ["b", "nobody"])] == ["b"]
