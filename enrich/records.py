@@ -86,11 +86,11 @@ class PhotoStatus(StrEnum):
 
     def transient(self, earlier_failures: int = 0) -> bool:
         """Whether to try again, given how many tries in a row failed before this one."""
-        if self in (PhotoStatus.NOT_FOUND, PhotoStatus.REFUSED):
-            return earlier_failures == 0
-        return self in _TRANSIENT
+        return earlier_failures == 0 if self in MAY_LAST else self in _TRANSIENT
 
 
+MAY_LAST = frozenset({PhotoStatus.NOT_FOUND, PhotoStatus.REFUSED})
+"""Failures that may pass the first time, and count as lasting when they come twice in a row."""
 _TRANSIENT = frozenset(
     {
         PhotoStatus.DNS,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enrich.records import (
+    MAY_LAST,
     Decoded,
     Fetched,
     Photo,
@@ -76,20 +77,26 @@ def without_bytes(photo: Photo, known: Known, fetched: Fetched) -> PhotoResult |
         )
     if fetched.body is None or fetched.sha256 is None:
         sha = before.sha256 if before else None
-        return replace(_failed(photo, fetched, _failures(known), sha, known.score), requested=True)
+        return replace(
+            _failed(photo, fetched, _failures(photo, known, fetched.status), sha, known.score), requested=True
+        )
     return None
 
 
 def with_bytes(photo: Photo, known: Known, fetched: Fetched, score: PhotoScore | Decoded) -> PhotoResult:
     """The result of a photo whose bytes came: scored, or why they cannot be decoded."""
     if isinstance(score, Decoded):
-        failed = _failed(photo, score, _failures(known), fetched.sha256, None)
+        failed = _failed(photo, score, _failures(photo, known, score.status), fetched.sha256, None)
         return replace(failed, requested=True, validators=fetched.validators)
     return PhotoResult(photo, PhotoStatus.OK, fetched.sha256, score, fetched.validators, requested=True)
 
 
-def _failures(known: Known) -> int:
-    return (known.state.failures if known.state else 0) + 1
+def _failures(photo: Photo, known: Known, status: PhotoStatus) -> int:
+    """Tries in a row that failed, this one included; a first 404 is a first failure whatever came before."""
+    before = known.state
+    if before is None or not (known.seen or before.version == photo.version):
+        return 1
+    return 1 if status in MAY_LAST and before.status not in MAY_LAST else before.failures + 1
 
 
 def _failed(
