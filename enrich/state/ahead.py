@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from enrich.records import PhotoResult, PhotoScore
 from enrich.state import photos
 from enrich.state.database import Database
+from enrich.state.settle import MAY_BE_FORGIVEN
 
 # Listings that killed a worker are left to the queue, which hands them out one at a time; those to be
 # revalidated have every photo asked for once more by their claim.
@@ -23,12 +24,13 @@ _WAITING = text("""
     ORDER BY id LIMIT :limit
 """)
 
-_FORGIVE = text("""
+_FORGIVE = text(f"""
     UPDATE photo SET failures = greatest(failures - 1, 0), next_try = now()
     WHERE key IN (
-        SELECT key FROM photo WHERE key = ANY(:keys) AND next_try IS NOT NULL ORDER BY key FOR NO KEY UPDATE
+        SELECT key FROM photo AS p WHERE key = ANY(:keys) AND {MAY_BE_FORGIVEN}
+        ORDER BY key FOR NO KEY UPDATE
     )
-""")
+""")  # noqa: S608 (our own condition)
 
 
 class Ahead:

@@ -6,22 +6,27 @@ from sqlalchemy import Connection, text
 
 from enrich.state.database import Database
 from enrich.state.schema import NIGHTLY
+from enrich.state.settle import MAY_BE_FORGIVEN
 
-_FORGIVE_PHOTOS = text("""
+# A photo that was not found is not asked for at once: an outage says nothing of it, and dead links would be
+# new ones for ever.
+_FORGIVE_PHOTOS = text(f"""
     UPDATE photo SET failures = greatest(failures - 1, 0), next_try = now()
     WHERE key IN (
         SELECT p.key FROM photo AS p
-        WHERE p.next_try IS NOT NULL AND p.key IN (
+        WHERE {MAY_BE_FORGIVEN} AND p.key IN (
             SELECT held.key FROM listing AS l JOIN listing_photo AS held ON held.listing_id = l.id
             WHERE l.id = ANY(:ids) AND l.status = 'retry'
         )
         ORDER BY p.key FOR NO KEY UPDATE
     )
-""")
+""")  # noqa: S608 (our own condition)
 
 _FORGIVE = text("""
     UPDATE listing SET not_before = now(), transient_rounds = greatest(transient_rounds - 1, 0)
-    WHERE id = ANY(:ids) AND status = 'retry'
+    WHERE id = ANY(:ids) AND status = 'retry' AND EXISTS (
+        SELECT FROM listing_photo AS held JOIN photo AS p USING (key)
+        WHERE held.listing_id = listing.id AND p.next_try <= now())
 """)
 
 _ASK_PHOTOS = text("""
@@ -51,7 +56,10 @@ _RETRY = text("""
 
 
 def forgive(connection: Connection, ids: Sequence[str]) -> None:
-    """What `WorkQueue.forgive` asks: these listings' failed photos, and then they themselves, are due now."""
+    """What `WorkQueue.forgive` asks: these listings' failed photos, and then they themselves, are due now.
+
+    Not photos that were not found, nor listings all of whose failed photos are such ones.
+    """
     connection.execute(_FORGIVE_PHOTOS, {"ids": list(ids)})
     connection.execute(_FORGIVE, {"ids": list(ids)})
 

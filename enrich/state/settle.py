@@ -7,6 +7,8 @@ from typing import Any
 from enrich.records import PhotoResult, PhotoStatus
 
 RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further failures in a row
+MAY_BE_FORGIVEN = "(p.next_try IS NOT NULL AND p.status NOT IN ('not_found', 'refused'))"
+"""SQL: a failure that may pass, and of a kind that an outage of its host brings about."""
 
 Rows = Mapping[str, tuple[str, str | None]]
 """URL key -> (status, sha256) of the row on record."""

@@ -86,15 +86,16 @@ def test_listings_that_hold_other_bytes_of_a_photo_are_asked_for_again(
 def test_failures_in_an_outage_are_not_held_against_photos(
     migrated: Portal, ahead: Ahead, state: Listings
 ) -> None:
-    once, often, gone = photo("once"), photo("often"), photo("gone")
+    once, often, gone, lost = photo("once"), photo("often"), photo("gone"), photo("lost")
     ahead.save([failed(once, PhotoStatus.TIMEOUT), failed(often, PhotoStatus.TIMEOUT, failures=3)])
-    ahead.save([failed(gone, PhotoStatus.GONE)])
-    ahead.forgive([once.key, often.key, gone.key])
-    known = state.photo_states([once.key, often.key, gone.key])
+    ahead.save([failed(gone, PhotoStatus.GONE), failed(lost, PhotoStatus.NOT_FOUND)])
+    ahead.forgive([once.key, often.key, gone.key, lost.key])
+    known = state.photo_states([once.key, often.key, gone.key, lost.key])
     assert {key: (each.failures, each.retry_due) for key, each in known.items()} == {
         once.key: (0, True),
         often.key: (2, True),
         gone.key: (1, False),
+        lost.key: (1, False),
     }
 
 

@@ -32,6 +32,26 @@ class TestForgive:
         assert (of_b.failures, of_b.retry_due) == (2, False)
         assert (good.failures, good.retry_due) == (0, False)
 
+    def test_a_photo_that_was_not_found_is_asked_for_once_more_and_no_more(
+        self, migrated: Portal, state: Listings
+    ) -> None:
+        """Else dead links would be new ones in every night, and end its run each time at the same place."""
+        add(migrated, "a", "b")
+        enriched(
+            state, "a", failed(photo("x"), PhotoStatus.TIMEOUT), failed(photo("y", 1), PhotoStatus.NOT_FOUND)
+        )
+        enriched(state, "b", failed(photo("z"), PhotoStatus.REFUSED))
+        waits = migrated.state("b")
+        state.forgive(["a", "b"])
+        known = state.photo_states([photo(name).key for name in "xyz"])
+        assert [(known[photo(name).key].failures, known[photo(name).key].retry_due) for name in "xyz"] == [
+            (0, True),
+            (1, False),
+            (1, False),
+        ]
+        assert [claim.id for claim in state.claim(2)] == ["a"]
+        assert migrated.state("b") == waits
+
     def test_lasting_failures_are_not_forgiven(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         enriched(state, "a", failed(photo("x"), PhotoStatus.DNS), failed(photo("y", 1), PhotoStatus.GONE))
