@@ -16,19 +16,20 @@ from enrich.records import Claim, ListingResult, PhotoResult
 from enrich.state import flips, history, overrides, photos
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY
+from enrich.state.settle import NEXT_TRY, clean
 from enrich.state.settle import RETRY_HOURS as PHOTO_RETRY_HOURS
-from enrich.state.settle import clean
 
 RETRY_HOURS = (*PHOTO_RETRY_HOURS, *[24] * 7)  # then daily for a week, then it is left at that
 CROSSING_SECONDS = 2  # until another worker has surely saved the photo that both worked on
 
-_LOCK = text("""
+_LOCK = text(f"""
     SELECT l.id, l.lease_token::text AS token, l.photo_fp, l.requested, l.transient_rounds, l.priority,
-           l.pending_since, l.enriched_at, l.photos, l.attributes, l.bundle_id, l.revision, l.backfill
+           l.pending_since, l.enriched_at, l.photos, l.attributes, l.bundle_id, l.revision, l.backfill,
+           CASE WHEN l.transient_rounds > 0 THEN {NEXT_TRY} END AS next_try, now() AS now
     FROM unnest(CAST(:ids AS text[]), CAST(:tokens AS uuid[])) AS c(id, token)
     JOIN listing AS l ON l.id = c.id AND l.lease_token = c.token
     ORDER BY l.id FOR NO KEY UPDATE OF l
-""")
+""")  # noqa: S608 (our own expression)
 
 # The current revision stays where the document is the same. What was asked for meanwhile outlives the claim.
 # That the listing changed is explained by photos asked for since (all at first, or revalidated), and by other
@@ -176,24 +177,27 @@ def _next(result: ListingResult, row: Row[Any], current: bool) -> dict[str, Any]
     done = again | {"status": "done", "rounds": 0, "priority": NIGHTLY}  # a backfill is over for it
     failing = [r for r in result.results if r.transient]
     kinds = Counter(r.status.value for r in failing)
-    # Something asked for it before its time, and its photos were not asked for: this try is still to come.
-    if rounds and not any(r.requested for r in failing) and row.pending_since < _due(row):
+    wait = None
+    # Something asked for it before its time, and its photos were not asked for: this try is still to come, at
+    # its time.
+    if rounds and not any(r.requested for r in failing) and row.pending_since < (due := _due(row)):
         rounds -= 1
+        wait = max((due - row.now).total_seconds(), 0)
     if not kinds or rounds >= len(RETRY_HOURS):
         return done
     reasons = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
     return done | {
         "status": "retry",
         "rounds": rounds + 1,
-        "wait": RETRY_HOURS[rounds] * 3600,
+        "wait": RETRY_HOURS[rounds] * 3600 if wait is None else wait,
         "error": f"photos to be tried again: {reasons}",
     }
 
 
 def _due(row: Row[Any]) -> datetime:
-    """When the next try of a listing's photos was due."""
+    """When the next try of a listing's photos was due: since the last one, which may have asked for none."""
     due: datetime = row.enriched_at + timedelta(hours=RETRY_HOURS[row.transient_rounds - 1])
-    return due
+    return min(due, row.next_try or due)
 
 
 def _photo(result: PhotoResult) -> dict[str, Any]:

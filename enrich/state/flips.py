@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from enrich.model.kind import WORDS, overridable
 from enrich.setting_values import parse_number_or_share, share_of
 from enrich.state.schema import BACKFILL
-from enrich.state.settle import RETRY_HOURS
+from enrich.state.settle import NEXT_TRY, RETRY_HOURS
 
 Counts = dict[str, dict[str, int]]
 """Field -> change -> listings; the change "" counts the listings with any change of the field."""
@@ -34,7 +34,7 @@ _HOLD = text("""
 # What waits for nothing else stays as the old bundle made it, and its photos are tried again when they were
 # to be; a claim of it is stale from now on. The locked row says which: somebody may have asked for it while
 # the lock was waited for.
-_UNMARK = text("""
+_UNMARK = text(f"""
     WITH theirs AS (
         SELECT id, priority = :priority AND photo_fp = photo_fp_done AND NOT revalidate
                AND bundle_id IS NOT NULL AS rests
@@ -48,13 +48,13 @@ _UNMARK = text("""
         priority = CASE WHEN rests THEN 0 ELSE l.priority END,
         pending_since = CASE WHEN rests THEN NULL ELSE l.pending_since END,
         not_before = CASE WHEN NOT rests THEN l.not_before WHEN l.transient_rounds > 0 THEN
-            l.enriched_at + interval '1 hour'
-                * (CAST(:hours AS int[]))[least(l.transient_rounds, cardinality(CAST(:hours AS int[])))] END,
+            least({NEXT_TRY}, l.enriched_at + interval '1 hour'
+                * (CAST(:hours AS int[]))[least(l.transient_rounds, cardinality(CAST(:hours AS int[])))]) END,
         lease_token = CASE WHEN rests THEN NULL ELSE l.lease_token END,
         lease_worker = CASE WHEN rests THEN NULL ELSE l.lease_worker END,
         attempts = CASE WHEN rests THEN 0 ELSE l.attempts END
     FROM theirs WHERE l.id = theirs.id
-""")
+""")  # noqa: S608 (our own expression)
 
 
 class FlipsExceededError(Exception):

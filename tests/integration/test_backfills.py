@@ -1,6 +1,7 @@
 """Backfills on a real Postgres: marked in pages, joined, gone on with, and done."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
@@ -17,6 +18,7 @@ from enrich.state.schema import BACKFILL, NIGHTLY
 from enrich.state.summary import summary
 from tests.support.enriched import (
     add,
+    ask_again,
     enriched,
     failed,
     photo,
@@ -316,6 +318,21 @@ def test_what_was_in_retry_when_a_backfill_marked_it_is_so_again_when_that_is_he
         for column in ("status", "priority", "error", "transient_rounds", "pending_since", "lease_token"):
             assert getattr(after, column) == getattr(row, column), column
     assert statuses(migrated)["asked for"] == "pending"
+
+
+def test_what_was_enriched_before_its_time_is_tried_when_its_photos_are_due_after_a_held_backfill(
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database
+) -> None:
+    add(migrated, "a")
+    enriched(state, "a", failed(photo("x"), PhotoStatus.DNS), bundle_id="old")
+    migrated.execute("UPDATE enrichment.photo SET next_try = next_try - interval '20 minutes'")
+    ask_again(migrated, "a")
+    migrated.execute("UPDATE enrichment.listing SET not_before = NULL, pending_since = now()")
+    enriched(state, "a", replace(failed(photo("x"), PhotoStatus.DNS), requested=False), bundle_id="old")
+    asked = backfills.ask(Selection(stale_bundle="new"))
+    backfills.mark()
+    database.run(lambda connection: flips.hold(connection, asked.id, "too many"))
+    assert migrated.execute("SELECT next_try FROM enrichment.photo") == [(migrated.state("a").not_before,)]
 
 
 def test_photos_that_discovery_finds_changed_while_a_backfill_is_held_are_enriched(

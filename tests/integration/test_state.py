@@ -310,6 +310,25 @@ class TestCompletion:
         enriched_again(known)  # it shares the photo with a listing that asked for it
         assert waits[-1] == (3, 24)
 
+    def test_what_has_it_enriched_before_its_time_does_not_put_off_its_next_try(
+        self, migrated: Portal, state: Listings
+    ) -> None:
+        """Else a photo would be asked for every second day where there is a backfill every day."""
+        add(migrated, "a")
+        enriched(state, "a", failed(photo("x"), PhotoStatus.DNS))
+        minutes = []
+        for _ in range(2):
+            migrated.execute(
+                "UPDATE enrichment.listing SET enriched_at = enriched_at - interval '20 minutes',"
+                " not_before = NULL, pending_since = now();"
+                "UPDATE enrichment.photo SET next_try = next_try - interval '20 minutes'"
+            )
+            ask_again(migrated, "a")
+            enriched(state, "a", replace(failed(photo("x"), PhotoStatus.DNS), requested=False))
+            minutes.append(round(60 * hours_until(migrated, "a")))
+        assert minutes == [40, 20]
+        assert migrated.state("a").transient_rounds == 1
+
     def test_it_comes_right_when_the_photo_does(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
         enriched(state, "a", failed(photo("x"), PhotoStatus.SERVER_ERROR))
