@@ -57,7 +57,6 @@ _MARK = text("""
         requested = l.requested + 1,
         revalidate = l.revalidate OR :revalidate,
         attempts = CASE WHEN l.status = 'quarantined' THEN 0 ELSE l.attempts END,
-        error = CASE WHEN l.status = 'quarantined' THEN NULL ELSE l.error END,
         priority = CASE WHEN l.status IN ('done', 'quarantined')
                           OR (l.status = 'retry' AND l.pending_since IS NULL)
                         THEN :priority ELSE l.priority END,

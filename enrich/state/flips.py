@@ -32,23 +32,28 @@ _HOLD = text("""
 """)
 
 # What waits for nothing else stays as the old bundle made it, and its photos are tried again when they were
-# to be; a claim of it is stale from now on. The locked row says which: somebody may have asked for it while
-# the lock was waited for.
+# to be; what was in quarantine has its reason still. A claim of it is stale from now on. The locked row says
+# which: somebody may have asked for it while the lock was waited for.
 _UNMARK = text(f"""
     WITH theirs AS (
-        SELECT id, priority = :priority AND photo_fp = photo_fp_done AND NOT revalidate
-               AND bundle_id IS NOT NULL AS rests
-        FROM listing
-        WHERE backfill = :id AND status IN ('pending', 'leased', 'retry')
-        ORDER BY id FOR NO KEY UPDATE
+        SELECT l.id, {NEXT_TRY} AS due, l.priority = :priority AND l.photo_fp = l.photo_fp_done
+               AND l.bundle_id IS NOT NULL
+               AND (NOT l.revalidate OR (SELECT b.revalidate FROM backfill AS b WHERE b.id = :id)) AS rests
+        FROM listing AS l
+        WHERE l.backfill = :id AND l.status IN ('pending', 'leased', 'retry')
+        ORDER BY l.id FOR NO KEY UPDATE OF l
     )
     UPDATE listing AS l SET
         backfill = NULL,
-        status = CASE WHEN NOT rests THEN l.status WHEN l.transient_rounds > 0 THEN 'retry' ELSE 'done' END,
+        status = CASE WHEN NOT rests THEN l.status
+                      WHEN l.transient_rounds > 0 OR (l.error IS NOT NULL AND due IS NOT NULL) THEN 'retry'
+                      WHEN l.error IS NOT NULL THEN 'quarantined' ELSE 'done' END,
+        revalidate = l.revalidate AND NOT rests,
         priority = CASE WHEN rests THEN 0 ELSE l.priority END,
         pending_since = CASE WHEN rests THEN NULL ELSE l.pending_since END,
-        not_before = CASE WHEN NOT rests THEN l.not_before WHEN l.transient_rounds > 0 THEN
-            least({NEXT_TRY}, l.enriched_at + interval '1 hour'
+        not_before = CASE WHEN NOT rests THEN l.not_before
+                          WHEN l.transient_rounds > 0 OR l.error IS NOT NULL THEN
+            least(due, l.enriched_at + interval '1 hour'
                 * (CAST(:hours AS int[]))[least(l.transient_rounds, cardinality(CAST(:hours AS int[])))]) END,
         lease_token = CASE WHEN rests THEN NULL ELSE l.lease_token END,
         lease_worker = CASE WHEN rests THEN NULL ELSE l.lease_worker END,

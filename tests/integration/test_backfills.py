@@ -335,6 +335,46 @@ def test_what_was_enriched_before_its_time_is_tried_when_its_photos_are_due_afte
     assert migrated.execute("SELECT next_try FROM enrichment.photo") == [(migrated.state("a").not_before,)]
 
 
+def test_what_was_to_be_asked_for_again_stays_as_it_is_when_its_backfill_is_held(
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database
+) -> None:
+    """Left pending, it would go over to the new bundle, and nobody would count it."""
+    add(migrated, "a", "asked for")
+    for id in ("a", "asked for"):
+        enriched(state, id, bundle_id="old")
+    migrated.execute(  # as discovery does where the listing moved
+        "UPDATE enrichment.listing SET status = 'pending', revalidate = true, requested = 2"
+        " WHERE id = 'asked for'"
+    )
+    asked = backfills.ask(Selection(stale_bundle="new", revalidate=True))
+    backfills.mark()
+    database.run(lambda connection: flips.hold(connection, asked.id, "too many"))
+    rows = {id: migrated.state(id) for id in ("a", "asked for")}
+    assert {id: (row.status, row.priority, row.revalidate, row.backfill) for id, row in rows.items()} == {
+        "a": ("done", NIGHTLY, False, None),
+        "asked for": ("pending", NIGHTLY, True, None),
+    }
+
+
+def test_what_a_backfill_took_out_of_quarantine_returns_there_when_it_is_held(
+    migrated: Portal, backfills: Backfills, state: Listings, database: Database
+) -> None:
+    add(migrated, "a", "forgiven")
+    enriched(state, "a", bundle_id="old")
+    ask_again(migrated, "a")
+    quarantined(state, "a")
+    enriched(state, "forgiven", failed(photo("x"), PhotoStatus.DNS), bundle_id="old")
+    state.forgive(["forgiven"])
+    asked = backfills.ask(Selection(ids=["a", "forgiven"], stale_bundle="new"))
+    backfills.mark()
+    assert statuses(migrated) == {"a": "pending", "forgiven": "pending"}
+    database.run(lambda connection: flips.hold(connection, asked.id, "too many"))
+    assert statuses(migrated)["forgiven"] == "retry"
+    assert [claim.id for claim in state.claim(2)] == ["forgiven"]
+    row = migrated.state("a")
+    assert (row.status, row.error, row.bundle_id) == ("quarantined", "broken", "old")
+
+
 def test_photos_that_discovery_finds_changed_while_a_backfill_is_held_are_enriched(
     migrated: Portal, state: Listings, backfills: Backfills, database: Database
 ) -> None:
