@@ -130,12 +130,17 @@ _REQUEST = """requested = listing.requested + 1, priority = :nightly, attempts =
   not_before = NULL, error = NULL, pending_since = coalesce(listing.pending_since, now()),
   status = CASE WHEN listing.status = 'leased' THEN 'leased' ELSE 'pending' END"""
 
-# They explain that it changed, but not an earlier change that still waits to be looked into.
 _COPIED = f"""doc_fp = s.doc_fp, columns = s.columns, updated_at = s.updated_at,
-  updated_at_done = CASE WHEN listing.updated_at_done IS NOT NULL THEN s.updated_at END,
   revision = CASE WHEN listing.attributes IS NOT NULL THEN {NEXT_REVISION} ELSE listing.revision END"""
+# They explain that it changed, but not an earlier change that still waits to be looked into.
+_EXPLAINED = "updated_at_done = CASE WHEN listing.updated_at_done IS NOT NULL THEN s.updated_at END"
+# Not where people have other columns copied, and none that we know has another value.
+_MOVED = """EXISTS (SELECT FROM jsonb_each(s.columns) AS c WHERE listing.columns -> c.key <> c.value)"""
 
-_WRITE_DOCUMENT = f"""UPDATE listing SET {_COPIED} {_OF} <> 'gone' AND {DOCUMENT_DIFFERS}"""
+_WRITE_DOCUMENT = f"""UPDATE listing SET {_COPIED},
+  updated_at_done = CASE WHEN {_MOVED} AND listing.updated_at_done IS NOT NULL THEN s.updated_at
+                         ELSE listing.updated_at_done END
+  {_OF} <> 'gone' AND {DOCUMENT_DIFFERS}"""
 
 _WRITE_PHOTOS = f"""UPDATE listing SET photo_fp = s.photo_fp, updated_at = s.updated_at,
   revalidate = listing.revalidate OR :revalidate, {_REQUEST} {_OF} <> 'gone' AND {PHOTOS_DIFFER}"""
@@ -149,7 +154,7 @@ _WRITE_TOUCHED = f"""UPDATE listing SET updated_at = s.updated_at, updated_at_do
 _WRITE_PUT_OFF = f"""UPDATE listing SET updated_at = s.updated_at, updated_at_done = NULL
   {_OF} <> 'gone' AND {PUT_OFF}"""
 
-_WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED},
+_WRITE_RETURNED = f"""UPDATE listing SET photo_fp = s.photo_fp, {_COPIED}, {_EXPLAINED},
   revalidate = listing.revalidate OR :revalidate,
   requested = listing.requested + 1, priority = :nightly, attempts = 0, transient_rounds = 0,
   status = CASE WHEN {SAME} THEN 'done' ELSE 'pending' END,

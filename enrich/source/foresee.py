@@ -14,6 +14,7 @@ from enrich.settings import Settings
 from enrich.source.discover import Discovery
 from enrich.source.pages import (
     ABSENT,
+    ASK_AGAIN,
     DOCUMENT_DIFFERS,
     SAME,
     SOURCE,
@@ -52,6 +53,8 @@ _NOT_OURS = SimpleNamespace(
 )
 
 _SAME = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {SAME}")
+
+_AGAIN = text(f"SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id WHERE {ASK_AGAIN}")
 
 _MOVED = text(f"""
     SELECT s.id FROM {SOURCE} JOIN listing ON listing.id = s.id
@@ -97,6 +100,8 @@ class _Compared:
     kinds: Mapping[str, str]
     same: Collection[str]
     """Back, and need no enrichment."""
+    again: Collection[str]
+    """Known, and their photos are asked for again, whatever else they are."""
     moved: Collection[str]
     """Enriched before, and their documents go out again whatever the photos show."""
     ours: Mapping[str, Any]
@@ -183,13 +188,14 @@ def _prospect(compared: _Compared, id: str, revalidate: bool, refused: bool, los
     kind, ours = compared.kinds.get(id), compared.ours.get(id, _NOT_OURS)
     if (ours.gone and kind is None) or (ours.absent and not refused):
         return Prospect(id, outcome="removed" if ours.has_document else None)
+    looked_into = kind in ("documents", "revalidated") and id in compared.again
     asked = (
-        kind in ("new", "emptied", "changed", "revalidated")
+        kind in ("new", "emptied", "changed")
         or (kind == "returned" and id not in compared.same)
-        or (kind == "documents" and revalidate)
+        or looked_into
     )
     enriched = (asked or (ours.waits and not ours.absent)) and not (refused and kind == "emptied")
-    again = kind == "revalidated" or (asked and revalidate) or ours.revalidate
+    again = looked_into or (asked and revalidate) or ours.revalidate
     outcome = "written" if lost or id in compared.moved else ours.outcome
     return Prospect(id, enriched, again, outcome, ours.awaits)
 
@@ -201,6 +207,7 @@ def _compare(page: Page, given: Mapping[str, Any], state: Connection) -> _Compar
         page,
         classify(state, page.listings, given),
         set(state.execute(_SAME, shown).scalars()),
+        set(state.execute(_AGAIN, shown).scalars()),
         set(state.execute(_MOVED, shown).scalars()),
         {row.id: row for row in ours},
     )

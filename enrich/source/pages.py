@@ -26,9 +26,9 @@ SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", upd
 PHOTOS_DIFFER = "listing.photo_fp <> s.photo_fp"
 DOCUMENT_DIFFERS = "listing.doc_fp <> s.doc_fp"
 # Enriched from these very photos, yet the listing says that it changed, and nothing that we see explains it.
-# Without `updated_at_done`, an earlier such change still waits to be looked into.
+# Without `updated_at_done`, an earlier such change still waits to be looked into, whatever changes meanwhile.
 TOUCHED = """(listing.photo_fp = s.photo_fp AND listing.photo_fp_done = s.photo_fp
-  AND listing.doc_fp = s.doc_fp AND NOT listing.revalidate
+  AND (listing.doc_fp = s.doc_fp OR listing.updated_at_done IS NULL) AND NOT listing.revalidate
   AND listing.updated_at_done IS DISTINCT FROM s.updated_at)"""
 # Seconds as a number: no interval is as long as people may say, and infinity is never again.
 _DUE = """coalesce(extract(epoch FROM now() - listing.revalidated_at)

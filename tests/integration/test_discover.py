@@ -272,6 +272,32 @@ class TestMovedUpdatedAt:
         assert counts(found) == {"revalidated": 1, "unchanged": 6}
         assert night.rows()["home-4"].status == "pending", "it was never asked again before"
 
+    def test_other_columns_to_be_copied_explain_nothing(self, night: Night, homes: list[str]) -> None:
+        night.portal.touch("home-3")
+        assert counts(night(settings={"index_columns": ("city",)})) == {"documents": 7}
+        night.portal.touch("home-4")
+        assert counts(night()) == {"documents": 7}
+        assert counts(night()) == {"revalidated": 2, "unchanged": 5}
+
+    def test_one_that_was_put_off_is_looked_into_though_its_price_moves(
+        self, night: Night, homes: list[str]
+    ) -> None:
+        revalidated = "UPDATE enrichment.listing SET revalidated_at = now() - CAST(:ago AS interval)"
+        price = "UPDATE listings SET price = price + 1, updated_at = now() WHERE id = 'home-3'"
+        night.portal.execute(revalidated, ago="1 hour")
+        night.portal.touch("home-3")
+        assert counts(night()) == {"unchanged": 7}
+        night.portal.execute(price)
+        assert counts(night()) == {"documents": 1, "unchanged": 6}
+        assert night.rows()["home-3"].status == "done"
+        night.portal.execute(price)
+        night.portal.execute(revalidated, ago="25 hours")
+        ahead = night.ahead(night.foresee())
+        assert Prospect("home-3", enriched=True, revalidate=True, outcome="written") in ahead
+        assert counts(night()) == {"documents": 1, "unchanged": 6}
+        row = night.rows()["home-3"]
+        assert (row.status, row.revalidate, row.columns["price"]) == ("pending", True, 102)
+
     def test_all_are_when_told_so(self, night: Night, homes: list[str]) -> None:
         assert counts(night(revalidate=True)) == {"revalidated": 7}
         assert {(row.status, row.revalidate) for row in night.rows().values()} == {("pending", True)}
