@@ -123,7 +123,7 @@ class Source:
         ((some, joined),) = self._read(statements.JOINED)
         if first and some and not joined:
             raise SourceError(
-                f"{images.sql} has rows, but the listing_id of none is the id of an active listing of "
+                f"{images.sql} has rows, but the listing_id of none is the id of a listing of "
                 f"{listings.sql}, such as {first[0]}: have views give both in the same spelling "
                 f"({images.setting}, {listings.setting})"
             )

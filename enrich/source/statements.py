@@ -66,7 +66,7 @@ SELECT p.id, {doc_fp}, to_jsonb(_c)::text FROM page p {document}"""
 )
 
 JOINED = """
-WITH page AS (SELECT l.id AS native, l.id::text COLLATE "C" AS id FROM {listings} l WHERE {active})
+WITH page AS (SELECT l.id AS native, l.id::text COLLATE "C" AS id FROM {listings} l)
 SELECT EXISTS (SELECT FROM {images}),
        EXISTS (SELECT FROM page p JOIN {images} i ON {listing_id} = {join_to})"""
 

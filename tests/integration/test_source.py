@@ -612,3 +612,11 @@ def test_check_says_what_is_there(portal: Portal, source: Callable[..., Source])
         "public.listing_images has no index on listing_id: discovery will be slow",
         "first listing a: 2 photos",
     ]
+
+
+def test_check_lets_pass_a_portal_where_only_inactive_listings_have_photos(
+    portal: Portal, source: Callable[..., Source]
+) -> None:
+    portal.add("sold", ["http://x/1.jpg"], active=False)
+    portal.add("new")
+    assert source().check()[-1] == "first listing new: 0 photos"
