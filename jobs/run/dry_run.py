@@ -104,7 +104,8 @@ class RehearsalQueue(LookingQueue):
 
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
         for claim in claims:
-            self._count(self._held.pop(claim.id))
+            if prospect := self._held.pop(claim.id, None):  # else it was completed as the run ended
+                self._count(prospect)
 
     def _completed(self, result: ListingResult, row: Row[Any] | None, attributes: dict[str, Any]) -> None:
         prospect = self._held.pop(result.claim.id)

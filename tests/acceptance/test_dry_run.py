@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+from enrich.source.discover import Discovery
+from enrich.source.foresee import Prospect
 from enrich.state.backfills import Backfills, Selection
 from enrich.state.database import Database
+from jobs.run.dry_run import RehearsalQueue, Rehearsed
+from jobs.run.services import open_services
 from tests.acceptance.test_merge_mode import PortalIndex
+from tests.support.enriched import result
 from tests.support.harness import World
 from tests.support.proxy import Proxy
 
@@ -173,3 +178,16 @@ def test_photos_that_a_run_would_not_ask_for_are_not_asked_for(world: World) -> 
     told = foretold(world)["counts"]
     assert world.requests() == 0
     assert counts(world.run()) == told and world.requests() == 0
+
+
+def test_what_was_counted_already_when_a_dry_run_ends_is_not_counted_again(world: World) -> None:
+    """A run that stops itself gives back what is in hand, also what was completed just now."""
+    with open_services(world.settings()) as services:
+        told = Rehearsed(Discovery(), 20)
+        queue = RehearsalQueue(
+            services, told, iter([Prospect("a", enriched=True), Prospect("b", enriched=True)])
+        )
+        claims = queue.claim(2)
+        queue.complete([result(claims[0])])
+        queue.release(claims)
+    assert told.counts.written == 1
