@@ -70,7 +70,7 @@ class ListingStages:
         elif result is not None:
             self.figures.count(result)
             if result.requested:
-                self.budget.spend(opened.claim.id, result.transient)
+                self.budget.spend(opened.claim.id, result.status.value if result.transient else None)
             if len(opened.results) == len(opened.source.photos):
                 await self.finish(opened)
 

@@ -202,7 +202,7 @@ def open_pipeline(
         "score": lambda: len(batcher),
         "save": lambda: len(saves),
     }
-    budget = ErrorBudget(settings.error_budget, figures.failures)
+    budget = ErrorBudget(settings.error_budget)
     least = settings.min_photos_false
     listings = ListingStages(queue, bundle, photos, saves, window, leases, budget, pools, figures, least)
     return Pipeline(

@@ -62,7 +62,7 @@ def score_ahead(
         report.fetchers, report.scorers = len(crew.fetchers), len(crew.scorers)
         return crew
 
-    budget = ErrorBudget(settings.error_budget, report.figures.failures)
+    budget = ErrorBudget(settings.error_budget)
     drive = _Drive(start, unscored(services, ids), settings, report, budget, stop)
     queue, figures = services.queue, report.figures
     with shown(figures, lambda: queue.waiting_count(ids) - figures.listings, settings.log_interval):
@@ -236,10 +236,10 @@ class _Drive:
     def _scored(self, asks: Sequence[Ask], scored: Scored) -> None:
         counted(scored, self._figures)
         self._leave([asks[place] for place in scored.left])
-        for place, (ask, (_, transient)) in enumerate(zip(asks, scored.ends, strict=True)):
+        for place, (ask, (status, transient)) in enumerate(zip(asks, scored.ends, strict=True)):
             if place not in scored.left:
                 self._figures.listings += ask.page.dealt_with()
-                self._budget.spend(ask.photo.key, transient)
+                self._budget.spend(ask.photo.key, status.value if transient else None)
 
     def _lost(self, asks: Sequence[Ask], host: Host[Worker] | None = None) -> None:
         if host is not None:
