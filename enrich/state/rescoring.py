@@ -25,7 +25,8 @@ _PAGE = text(f"SELECT id {_STALE} ORDER BY id LIMIT :page")
 _COUNT = text(f"SELECT count(*) {_STALE}")
 
 # The pipeline finds all photos of such a listing known: it asks for none. Features alone are not enough: the
-# hash that tells near-duplicates apart stands beside a photo's scores.
+# hash that tells near-duplicates apart stands beside a photo's scores. While a photo fails for a reason
+# that may pass, its scores stand in for it.
 _MARK = text("""
     WITH ready AS (
         SELECT l.id, l.status FROM listing AS l
@@ -37,8 +38,9 @@ _MARK = text("""
               SELECT FROM listing_photo AS h LEFT JOIN photo AS p USING (key)
               CROSS JOIN unnest(CAST(:models AS text[]), CAST(:features AS text[])) AS m(model, feature)
               WHERE h.listing_id = l.id
-                AND CASE p.status
-                        WHEN 'ok' THEN NOT EXISTS (
+                AND CASE
+                        WHEN p.status = 'ok' OR (p.next_try > now() AND EXISTS (
+                            SELECT FROM photo_score AS s WHERE s.sha256 = p.sha256)) THEN NOT EXISTS (
                             SELECT FROM photo_score AS s
                             LEFT JOIN photo_embedding AS e ON e.sha256 = s.sha256 AND e.feature_id = m.feature
                             WHERE s.sha256 = p.sha256 AND (s.model_id = m.model OR e.sha256 IS NOT NULL))

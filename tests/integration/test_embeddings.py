@@ -150,6 +150,23 @@ def test_listings_that_need_more_than_scores_are_not_marked(
     assert opened(database).mark(["a"]) == []
 
 
+@pytest.mark.parametrize(
+    ("kept", "scores", "ready"), [(True, True, True), (False, True, False), (False, False, True)]
+)
+def test_the_scores_of_a_photo_that_fails_for_now_are_needed_too(
+    migrated: Portal, state: Listings, database: Database, kept: bool, scores: bool, ready: bool
+) -> None:
+    """They stand in for it in the listing's document, where there are some."""
+    add(migrated, "a")
+    enriched(state, "a", scored("1", 1))
+    migrated.execute("UPDATE enrichment.photo SET status = 'timeout', next_try = now() + interval '1 hour'")
+    if not kept:
+        migrated.execute("DELETE FROM enrichment.photo_embedding")
+    if not scores:
+        migrated.execute("DELETE FROM enrichment.photo_score")
+    assert opened(database).mark(["a"]) == (["a"] if ready else [])
+
+
 def test_a_listing_marked_before_a_kill_is_marked_again(
     migrated: Portal, state: Listings, database: Database
 ) -> None:
