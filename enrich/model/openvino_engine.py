@@ -1,11 +1,12 @@
 """The engine for CPUs: OpenVINO, with PyTorch's logits up to rounding, and faster (see docs/benchmarks.md).
 
-A bundle's network is converted once and kept in the cache folder by its model id, so that the next run starts
-without PyTorch.
+A bundle's backbone is converted once and kept in the cache folder by what names its features in fp32
+(`feature_id`), so that the next run starts without PyTorch, also with other heads.
 """
 
 import gzip
 import logging
+import os
 import sys
 import warnings
 import zlib
@@ -159,7 +160,7 @@ def _unpacked(path: Path) -> bytes:
 
 def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     kept = cache / "models" / f"{feature_id(replace(member, arithmetic='fp32'))}-{_CONVERSION}"
-    if (kept / _MODEL).is_file():
+    if os.path.isfile(kept / _MODEL):  # the path's own `is_file` raises where the folder may not be entered
         try:
             return _core().read_model(kept / _MODEL)
         except RuntimeError as error:

@@ -135,9 +135,10 @@ def test_a_broken_cache_is_made_again(tiny: Bundle, tmp_path: Path, damage: str)
     assert model.stat().st_size > 200
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tiny: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file", "x" * 300], ids=["no folder", "what the system refuses to look up"])
+def test_a_cache_that_cannot_be_written_is_done_without(tiny: Bundle, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("no folder")
-    assert logits(OpenVinoEngine(tiny, tmp_path / "file"), pictures(tiny, 1)).shape[0] == 1
+    assert logits(OpenVinoEngine(tiny, tmp_path / name), pictures(tiny, 1)).shape[0] == 1
 
 
 def test_a_cache_on_a_full_disk_is_done_without(tiny: Bundle, tmp_path: Path) -> None:
