@@ -27,6 +27,7 @@ from enrich.model.arithmetic import Ir
 from enrich.model.bundle import Bundle, Member
 from enrich.model.engine import CPU_BATCH, Pixels, outputs
 from enrich.model.features import LinearHeads, feature_id
+from enrich.model.tensors import read_file
 from enrich.records import Output
 
 # OpenVINO's converter tells its makers when it is used, unless this package is missing: nothing leaves here.
@@ -126,7 +127,7 @@ def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
     bundle's own IR, or that from the cache, or converted and put there.
 
     Raises:
-        BundleError: as for the engine, or an IR of the bundle takes other pixels.
+        BundleError: as for the engine, or an IR of the bundle takes other pixels, or is another by now.
     """
     ir = member.variant.ir
     return _converted(bundle, member, cache) if ir is None else _own(bundle, member, ir)
@@ -135,7 +136,7 @@ def backbone(bundle: Bundle, member: Member, cache: Path) -> ov.Model:
 def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
     path = bundle.folder / ir.ir
     try:
-        model = _core().read_model(_unpacked(path), _unpacked(bundle.folder / ir.weights))
+        model = _core().read_model(_unpacked(bundle, ir.ir), _unpacked(bundle, ir.weights))
         taken, made = (model.input(0), model.output(0))
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         reason = str(error).strip().splitlines()[-1]
@@ -153,9 +154,9 @@ def _own(bundle: Bundle, member: Member, ir: Ir) -> ov.Model:
     return model
 
 
-def _unpacked(path: Path) -> bytes:
-    data = path.read_bytes()
-    return gzip.decompress(data) if path.suffix == ".gz" else data
+def _unpacked(bundle: Bundle, name: str) -> bytes:
+    data = read_file(bundle.folder / name, bundle.manifest["files"][name])
+    return gzip.decompress(data) if name.endswith(".gz") else data
 
 
 def _converted(bundle: Bundle, member: Member, cache: Path) -> ov.Model:

@@ -1,7 +1,9 @@
 """OpenVINO says what PyTorch says, is converted once, and starts without PyTorch."""
 
+import gzip
 import logging
 import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 import enrich.model.open
-from enrich.errors import SettingsError
+from enrich.errors import BundleError, SettingsError
 from enrich.model.arithmetic import cpu_has
 from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import CPU_BATCH, Engine, Pixels, lane_pool
 from enrich.model.open import open_engine
-from enrich.model.openvino_engine import OpenVinoEngine
+from enrich.model.openvino_engine import OpenVinoEngine, backbone
 from enrich.model.torch_engine import TorchEngine
 from enrich.model.writing import write_bundle
 from enrich.settings import STARTER_BUNDLE, load_settings
@@ -74,6 +76,17 @@ def test_logits_are_those_of_pytorch(which: str, tiny: Bundle, cache: Path) -> N
     )
     assert found.shape == wanted.shape == (12, sum(head.outputs for head in bundle.heads))
     assert np.abs(found - wanted).max() < 1e-3
+
+
+def test_a_network_that_was_replaced_since_the_bundle_was_loaded_is_refused(tmp_path: Path) -> None:
+    """Its scores would be kept as those of the network that was there, under its model id."""
+    bundle = load_bundle(shutil.copytree(STARTER_BUNDLE, tmp_path / "bundle")).at("int8")
+    (member,) = bundle.members
+    assert member.variant.ir is not None
+    weights = bundle.folder / member.variant.ir.weights
+    weights.write_bytes(weights.read_bytes() + gzip.compress(b"\0"))
+    with pytest.raises(BundleError, match=rf"{weights.name}: sha256 .* is not the manifest's"):
+        backbone(bundle, member, tmp_path / "cache")
 
 
 def test_members_of_different_sizes_each_get_their_own_pixels(tmp_path: Path) -> None:
