@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from enrich.model.bundle import Preprocessing
 from enrich.photos.headers import too_costly
@@ -32,6 +32,9 @@ MAX_SIDE = 65_535
 # Pillow's own limit warns and raises at sizes of its choosing; ours is checked below, on the header.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # registers the file formats now, not in the first of many threads
+# Pillow refuses a PNG whose profile or a text unpacks to more than this. Its own limit of a megabyte is less
+# than profiles of printers have, and what some editors note.
+PngImagePlugin.MAX_TEXT_CHUNK = 4 << 20
 # Pillow warns of broken metadata even where it decodes the photo; what counts is the photo's status.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 

@@ -15,8 +15,8 @@ MAX_JPEG_FILL = 65_536
 MAX_JPEG_SCANS = 100
 """Progressive files of cameras and sites have about ten; each costs a pass over all pixels."""
 MAX_PNG_CHUNKS = 50_000
-MAX_PNG_EXTRAS = 500
-"""Chunks that hold no pixels; each may unpack to a megabyte."""
+MAX_PNG_EXTRAS = 125
+"""Chunks that hold no pixels; each may unpack to four megabytes."""
 
 _FILL = re.compile(rb"[^\xff]*\xff+")
 _NEXT = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")

@@ -125,6 +125,7 @@ def colours() -> Found:
         "empty": b"",
         "garbage": random.Random(4).randbytes(3_000),
         "size of 4 GB": struct.pack(">I", 2**32 - 1) + bytes(200),
+        "large": bytes(3_000_000),
     }
     for name, profile in icc.items():
         for format in ("JPEG", "PNG", "WEBP"):

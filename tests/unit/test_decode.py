@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 import enrich.photos.decode
 from enrich.model.bundle import Preprocessing, load_bundle
@@ -129,6 +130,13 @@ def test_transparency_is_laid_on_white() -> None:
     assert_halves(saved(palette, transparency=shares), WHITE, BLUE)
     assert_halves(saved(halves(RED, BLUE), transparency=RED), WHITE, BLUE)
     assert_halves(saved(Image.new("1", (160, 120), 0), transparency=0), WHITE, WHITE)
+
+
+def test_a_large_profile_or_text_does_not_cost_a_png_its_pixels() -> None:
+    texts = PngInfo()
+    texts.add_text("Raw profile type xmp", "0" * 3_000_000, zip=True)
+    assert_halves(saved(halves(RED, BLUE), icc_profile=bytes(3_000_000)), RED, BLUE)
+    assert_halves(saved(halves(RED, BLUE), pnginfo=texts), RED, BLUE)
 
 
 def test_grey_pictures_of_any_depth() -> None:
