@@ -30,6 +30,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}")
 # How obstore's errors tell what happened: an HTTP status, or the kind of failure before there was one.
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
+_NOWHERE = "redirect without LOCATION"
+"""How S3 answers for a bucket that lies in another region."""
 
 
 class ObjectStoreTransport:
@@ -156,6 +158,8 @@ def _failure(error: Exception) -> tuple[PhotoStatus, str]:
     """
     if found := _STATUS.search(str(error)):
         return status_of(int(found[1])), f"HTTP {found[1]}"
+    if _NOWHERE in str(error):
+        return PhotoStatus.CONNECT, "the bucket is in another region; set AWS_REGION, or AWS_ENDPOINT"
     kind = _KIND.search(str(error))
     match kind and kind[1]:
         case "Connect":

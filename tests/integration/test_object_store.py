@@ -72,6 +72,7 @@ def test_what_is_not_there_or_empty_or_too_large(object_server: ObjectServer) ->
     [
         (status(403, b"hush-hush"), PhotoStatus.REFUSED),
         (status(401, b"hush-hush"), PhotoStatus.REFUSED),
+        (status(301, b"hush-hush"), PhotoStatus.CONNECT),
         (status(404), PhotoStatus.NOT_FOUND),
         (status(410), PhotoStatus.GONE),
         (status(429), PhotoStatus.THROTTLED),
@@ -92,6 +93,15 @@ def test_each_trouble_has_its_status(
     assert fetched.status is expected and fetched.body is None
     assert str(fetched.error).startswith(f"s3://{BUCKET}: ") and "hush-hush" not in str(fetched.error)
     assert "\n" not in str(fetched.error)
+
+
+def test_a_bucket_in_another_region_is_called_that(
+    photo_server: PhotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 answers with a redirect that leads nowhere."""
+    path = f"/{BUCKET}/a.jpg"
+    point_at(photo_server.behave(path, status(301)).removesuffix(path), monkeypatch)
+    assert "another region" in str(error := fetch(URL).error) and "AWS_REGION" in str(error)
 
 
 def test_a_passing_trouble_is_tried_again_but_not_for_ever(
