@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -62,13 +62,15 @@ class _Trip:
     host: str | None = None
     """The photo's own, where the trip began."""
     bytes_read: int = 0
-    conditions: dict[str, str] = field(default_factory=dict)
+    redirected: bool = False
 
-    def __post_init__(self) -> None:
-        if self.validators.etag:
-            self.conditions["If-None-Match"] = self.validators.etag
-        if self.validators.last_modified:
-            self.conditions["If-Modified-Since"] = self.validators.last_modified
+    @property
+    def conditions(self) -> dict[str, str]:
+        """A date says nothing of the file at another URL, which is taken for unchanged if it is no newer."""
+        sent = {"If-None-Match": self.validators.etag}
+        if not self.redirected:
+            sent["If-Modified-Since"] = self.validators.last_modified
+        return {name: value for name, value in sent.items() if value}
 
 
 class HttpTransport:
@@ -163,14 +165,14 @@ class HttpTransport:
         if response.status in _REDIRECTS:
             return _redirected(response, trip)
         if response.status == 304 and trip.conditions:
-            return Fetched(PhotoStatus.UNCHANGED, validators=_validators(response, trip.validators))
+            return Fetched(PhotoStatus.UNCHANGED, validators=_validators(response, trip, trip.validators))
         if not 200 <= response.status < 300:
             return _refusal(response)
         body = await self._body(response, trip)
         host, stated = response.url.host, response.content_length or 0
         if not (body or stated):
             return Fetched(PhotoStatus.EMPTY, error=f"{host}: HTTP {response.status} without a body")
-        validators = _validators(response, Validators())
+        validators = _validators(response, trip, Validators())
         return received(body, stated, self._settings.fetch_max_bytes, f"{host}: the file", validators)
 
     async def _body(self, response: aiohttp.ClientResponse, trip: _Trip) -> bytearray:
@@ -228,6 +230,7 @@ def _redirected(response: aiohttp.ClientResponse, trip: _Trip) -> Fetched | URL:
         text = f"{host}: more redirects than ENRICH_FETCH_MAX_REDIRECTS"
         return Fetched(PhotoStatus.TOO_MANY_REDIRECTS, error=text)
     trip.redirects -= 1
+    trip.redirected = True
     try:
         return photo_url(location, base=response.url)
     except BadUrlError as error:
@@ -250,13 +253,14 @@ def status_of(code: int) -> PhotoStatus:
     return _REFUSALS.get(code, PhotoStatus.REFUSED if 400 <= code < 500 else PhotoStatus.SERVER_ERROR)
 
 
-def _validators(response: aiohttp.ClientResponse, known: Validators) -> Validators:
+def _validators(response: aiohttp.ClientResponse, trip: _Trip, known: Validators) -> Validators:
     """The answer's validators, or the known ones where it has none that can be kept and sent back."""
     etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-    return Validators(
+    found = Validators(
         etag if etag and _sendable(etag) else known.etag,
         last_modified if last_modified and _sendable(last_modified) else known.last_modified,
     )
+    return replace(found, last_modified=None) if trip.redirected else found
 
 
 def _sendable(value: str) -> bool:

@@ -30,10 +30,18 @@ class Known:
     """Whether the listing has asked for it in the version that it has now, so that what another one found
     later, in a version of its own, is news to it and no reason to ask."""
 
-    @property
-    def validators(self) -> Validators | None:
-        """What a request may send: only bytes that are scored need not come again."""
-        return self.state.validators if self.state and self.score else None
+    def validators(self, photo: Photo) -> Validators | None:
+        """What a request for the photo may send: only bytes that are scored need not come again.
+
+        A date is sent only with the version that the bytes came with: hosts take any file for unchanged that
+        is no newer, also an older one put back.
+        """
+        before = self.state
+        if before is None or self.score is None:
+            return None
+        if before.status.ok and before.version == photo.version:
+            return before.validators
+        return replace(before.validators, last_modified=None)
 
 
 UNKNOWN = Known()

@@ -114,7 +114,7 @@ class PhotoStages:
 
     async def _fetch(self, photo: Photo, known: Known, last: bool) -> PhotoResult | Paused | None:
         """Request one photo and take it to its scores."""
-        fetched = await self.requests.ask(photo.url, known.validators, self._figures)
+        fetched = await self.requests.ask(photo.url, known.validators(photo), self._figures)
         requested = True
         if fetched is None or (isinstance(fetched, Paused) and not last):
             return fetched

@@ -9,7 +9,14 @@ import pytest
 from enrich.model.bundle import load_bundle
 from enrich.model.writing import write_bundle
 from jobs.run.record import RunReport
-from tests.support.bundles import binary_head, make_bundle, preprocessing, room_head, tiny_tensors
+from tests.support.bundles import (
+    binary_head,
+    draw_bytes,
+    make_bundle,
+    preprocessing,
+    room_head,
+    tiny_tensors,
+)
 from tests.support.harness import World, assert_same
 from tests.support.photo_server import status
 
@@ -106,6 +113,18 @@ def test_bytes_changed_and_the_version_says_so(settled: World) -> None:
     assert (changed.requested, changed.written) == (["/villa/1.jpg"], {"villa"})
     document = settled.documents()["villa"]
     assert document["has_fireplace"] is True and document["room_types"] == ["kitchen"]
+
+
+def test_an_older_file_put_back_is_seen_where_the_host_knows_dates_only(settled: World) -> None:
+    """Such a host takes every file for unchanged that is no newer than the date that it is asked with."""
+    first, second = draw_bytes("kitchen", 11), draw_bytes("bedroom", 12)
+    url = settled.photos.add("/villa/0.jpg", first, last_modified="Sun, 01 Mar 2026 12:00:00 GMT")
+    settled.portal.add("villa", [url], version="1")
+    settled.run()
+    settled.photos.add("/villa/0.jpg", second, last_modified="Sun, 01 Feb 2026 12:00:00 GMT")
+    settled.portal.execute("UPDATE listing_images SET version = '2' WHERE listing_id = 'villa'")
+    assert night(settled).written == {"villa"}
+    assert settled.documents()["villa"]["room_types"] == ["bedroom"]
 
 
 def test_version_moved_but_the_bytes_did_not(settled: World) -> None:

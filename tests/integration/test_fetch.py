@@ -201,6 +201,15 @@ class TestConditions:
         url = photo_server.behave("/a.jpg", redirect("/b.jpg"))
         assert fetch(url, fetch(url).validators).status is PhotoStatus.UNCHANGED
 
+    def test_a_date_does_not(self, photo_server: PhotoServer) -> None:
+        """A host takes every file that is no newer for the one that is known, also one at another URL."""
+        url = photo_server.add("/a.jpg", PHOTO, last_modified="Sun, 01 Mar 2026 12:00:00 GMT")
+        known = fetch(url).validators
+        photo_server.add("/b.jpg", PHOTO[::-1], last_modified="Sun, 01 Feb 2026 12:00:00 GMT")
+        photo_server.behave("/a.jpg", redirect("/b.jpg"))
+        result = fetch(url, known)
+        assert (result.body, result.validators) == (PHOTO[::-1], Validators())
+
 
 class TestUrls:
     @pytest.mark.parametrize(

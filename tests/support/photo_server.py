@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -258,10 +258,14 @@ def _fine(answer: Answer) -> None:
         headers["Last-Modified"] = resource.last_modified
     asked = answer.headers.get("If-None-Match")
     since = answer.headers.get("If-Modified-Since")
-    same = asked == resource.etag if asked is not None else since == resource.last_modified
-    if (asked or since) and same:
+    if asked == resource.etag if asked is not None else _no_newer(resource.last_modified, since):
         return answer.send(304, headers=headers)
     return answer.send(200, resource.read(), headers)
+
+
+def _no_newer(date: str | None, since: str | None) -> bool:
+    """As servers compare them, which take any file of this date or an older one for the one that was sent."""
+    return bool(date and since) and parsedate_to_datetime(str(date)) <= parsedate_to_datetime(str(since))
 
 
 FINE: Step = _fine

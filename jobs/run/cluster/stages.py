@@ -92,7 +92,7 @@ class Fetcher:
         if self._requests is None:
             raise NotReadyError("the fetcher was started anew")
         figures = Figures()
-        asking = (self._requests.ask(ask.photo.url, ask.known.validators, figures) for ask in asks)
+        asking = (self._requests.ask(ask.photo.url, ask.known.validators(ask.photo), figures) for ask in asks)
         answers = await asyncio.gather(*asking)
         fetched = [answer for answer in answers if isinstance(answer, Fetched)]
         asked = Asked(
