@@ -42,12 +42,12 @@ def choose(bundle: Bundle, settings: Settings) -> Choice:
         bundle = at_precision(bundle, settings.precision_target)
     wanted = settings.precision
     if wanted != "auto":
-        if reason := _missing(wanted, bundle, settings):
+        if reason := missing(wanted, bundle, settings):
             raise SettingsError(f"ENRICH_PRECISION={wanted}: {reason}; set it to auto or fp32")
         return Choice(bundle.at(wanted), "as ENRICH_PRECISION says")
     passed_over = []
     for name in ("int8", "bf16"):
-        reason = _missing(name, bundle, settings) or bundle.flaw(name)
+        reason = missing(name, bundle, settings) or bundle.flaw(name)
         if reason is None and (name == "int8" or not _emulated(settings)):
             return Choice(
                 bundle.at(name), "auto: the fastest here that is as good as fp32 on held-out photos"
@@ -106,8 +106,8 @@ class LateEngine:
         return engine.score(batch)
 
 
-def _missing(name: Arithmetic, bundle: Bundle, settings: Settings) -> str | None:
-    """Why it cannot be used at all; None: it can."""
+def missing(name: Arithmetic, bundle: Bundle, settings: Settings) -> str | None:
+    """Why an arithmetic cannot be used at all; None: it can."""
     if name not in bundle.arithmetics:
         return "the bundle has no thresholds for it"
     if name == "int8" and not _on_openvino(settings):

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enrich.errors import BundleError
+from enrich.errors import BundleError, UsageError
 from enrich.model.bundle import load_bundle
+from enrich.model.open import open_engine
 from enrich.model.openvino_engine import OpenVinoEngine
-from jobs.run.cluster.stages import packed, unpacked
+from enrich.settings import STARTER_BUNDLE, load_settings
+from jobs.run.cluster.stages import Scorer, packed, unpacked
 from tests.support.bundles import draw, faster, make_bundle
 
 
@@ -36,3 +38,13 @@ def test_what_is_wrong_with_it_is_said_as_of_a_folder(tmp_path: Path) -> None:
     (here.folder / "tiny.safetensors").write_bytes(b"part")
     with pytest.raises(BundleError, match=r"^bundle/tiny\.safetensors: sha256"):
         load_bundle(unpacked(packed(here.folder)))
+
+
+def test_a_node_without_the_command_s_arithmetic_says_what_the_command_is_to_be_told() -> None:
+    """Nobody asked for int8 by name: the machine of the command took it, and told its nodes."""
+    settings = load_settings(precision="int8", engine="torch", device="cpu")
+    with pytest.raises(
+        UsageError, match=r"only OpenVINO runs it.*; set ENRICH_PRECISION=fp32, or bf16"
+    ) as told:
+        Scorer().ready(settings, packed(STARTER_BUNDLE), open_engine)
+    assert "auto" not in str(told.value) and "\n" not in str(told.value)

@@ -12,12 +12,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from platform import node
 from typing import cast
 
 from enrich.cores import usable_cores
+from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.engine import Engine, lane_pool, scores_of
-from enrich.model.open import choose
+from enrich.model.open import choose, missing
 from enrich.photos.decode import decode
 from enrich.photos.open import open_transport
 from enrich.photos.transport import Paused
@@ -121,7 +123,13 @@ class Scorer:
         """
         if hasattr(self, "_engine"):
             return
-        self._bundle = choose(load_bundle(unpacked(bundle)), settings).bundle
+        loaded, wanted = load_bundle(unpacked(bundle)), settings.precision
+        if wanted != "auto" and (reason := missing(wanted, loaded, settings)):
+            raise UsageError(
+                f"the node {node()} cannot score in {wanted}, in which the command does: {reason}; set "
+                "ENRICH_PRECISION=fp32, or bf16 where all nodes have it"
+            )
+        self._bundle = choose(loaded, settings).bundle
         engine = open_engine(self._bundle, settings)
         self._features = FreshFeatures(self._bundle, settings.keep_embeddings)
         database, _ = connect(settings)
