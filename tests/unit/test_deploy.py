@@ -220,6 +220,16 @@ def test_a_postgres_that_is_away_when_the_night_starts_does_not_cost_the_night()
     assert int(told["RestartSec"]) * (int(told["StartLimitBurst"]) - 1) >= patience
 
 
+def test_a_backfill_that_ended_is_not_begun_anew() -> None:
+    """A container that is restarted on any failure would mark all listings again after exit codes 1 and 3."""
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    (told,) = re.findall(r"A backfill is a Job .*?share the work\.", operations, re.S)
+    (job,) = (one["spec"]["jobTemplate"]["spec"] for one in manifests() if one["kind"] == "CronJob")
+    assert f"restartPolicy: {job['template']['spec']['restartPolicy']}" in told and "OnFailure" not in told
+    assert {word for word in ("backoffLimit", "podFailurePolicy") if word in told} <= job.keys()
+    assert "`podFailurePolicy`" in told and "nightly.yaml" in told
+
+
 def test_worker_and_cron_job_are_not_both_at_work() -> None:
     (job,) = (one["spec"] for one in manifests() if one["kind"] == "CronJob")
     (worker,) = (one["spec"] for one in manifests() if one["metadata"]["name"] == "enrich-worker")
