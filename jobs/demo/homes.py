@@ -1,13 +1,16 @@
 """The homes of the demo: twelve made-up listings with rendered pictures, or a folder of the user's own."""
 
 import csv
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from enrich.atomic import reading
 from enrich.errors import UsageError
 
+log = logging.getLogger(__name__)
 PHOTOS = Path(__file__).parent / "photos"
 COLUMNS = ("title", "city", "price", "rooms")
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -75,13 +78,20 @@ def from_folder(folder: Path) -> list[Home]:
     """A listing for each folder in `folder`, its pictures in the order of their names.
 
     Raises:
-        UsageError: no such folder, no pictures in folders in it, or names that no URL can have.
+        UsageError: no such folder, one that may not be read, no pictures in folders in it, or names that no
+            URL can have.
     """
-    if not folder.is_dir():
-        raise UsageError(f"--photos {folder}: no such folder")
+    with reading(f"--photos {folder}"):
+        if not folder.is_dir():
+            raise UsageError(f"--photos {folder}: no such folder")
+        folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural)
     homes = []
-    for inner in sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural):
-        files = sorted((p for p in inner.iterdir() if p.suffix.lower() in _PICTURES), key=_natural)
+    for inner in folders:
+        try:
+            files = sorted((p for p in inner.iterdir() if p.suffix.lower() in _PICTURES), key=_natural)
+        except PermissionError:  # as lost+found, where a whole disk is given
+            log.warning("%s may not be read, and is left out", inner)
+            continue
         if files and not inner.name.startswith("."):
             for file in files:
                 _must_be_utf8(file)

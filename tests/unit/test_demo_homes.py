@@ -1,6 +1,8 @@
 """A folder of the user's own for the demo, whatever its files are called."""
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,30 @@ def test_a_name_that_is_not_utf_8_is_said(tmp_path: Path, name: bytes) -> None:
     path.touch()
     with pytest.raises(UsageError, match=r"udce4.* is not UTF-8: rename it$"):
         from_folder(tmp_path)
+
+
+def test_folders_that_may_not_be_read_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As lost+found, where a disk's first folder is given."""
+    for home in ("home", "lost+found"):
+        (tmp_path / home).mkdir()
+        (tmp_path / home / "a.jpg").touch()
+    refuse(monkeypatch, tmp_path / "lost+found")
+    assert [home.id for home in from_folder(tmp_path)] == ["home"]
+
+
+def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, tmp_path)
+    with pytest.raises(UsageError, match=r"^--photos .* cannot be read: Permission denied"):
+        from_folder(tmp_path)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let nobody read a folder, which root might."""
+    read = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
