@@ -80,6 +80,18 @@ def _removed(value: str) -> str:
     return value
 
 
+def _path(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("empty, which would be the working folder: name a file or folder, or unset it")
+    return value
+
+
+def _address(value: str) -> str:
+    if not value.strip():
+        raise ValueError("empty, which would be all addresses: name one such as 127.0.0.1, or unset it")
+    return value
+
+
 def _hook(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         read_hook(value.get_secret_value())
@@ -108,6 +120,8 @@ TableName = Annotated[str, AfterValidator(_table)]
 IndexName = Annotated[str, AfterValidator(_index)]
 DeviceName = Annotated[str, AfterValidator(_device)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
+SomePath = Annotated[Path, BeforeValidator(_path)]
+Address = Annotated[str, AfterValidator(_address)]
 Hook = Annotated[SecretStr | None, AfterValidator(_hook)]
 MaxRemoved = Annotated[str, AfterValidator(_removed)]
 

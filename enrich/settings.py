@@ -12,12 +12,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from enrich.errors import SettingsError
 from enrich.setting_values import (
     SIGNING_PARAMS,
+    Address,
     DeviceName,
     Hook,
     IndexName,
     Lines,
     MaxRemoved,
     Seconds,
+    SomePath,
     StringList,
     TableName,
     ZoneName,
@@ -69,11 +71,11 @@ class Settings(Lines):
     elasticsearch_password: SecretStr | None = Field(
         None, validation_alias="ELASTICSEARCH_PASSWORD", description="Basic auth, with the user name"
     )
-    elasticsearch_ca: Path | None = Field(
+    elasticsearch_ca: SomePath | None = Field(
         None, validation_alias="ELASTICSEARCH_CA", description="CA certificate file (PEM)"
     )
     embedded: bool = Field(False, description="Start an embedded Postgres, instead of DATABASE_URL")
-    home: Path = Field(
+    home: SomePath = Field(
         default_factory=lambda: temporary_folder() / "listing-enrichment",
         description="Folder of the embedded Postgres",
     )
@@ -96,15 +98,15 @@ class Settings(Lines):
     index_mode: Literal["own", "merge"] = Field(
         "own", description="own: our index; merge: the portal's documents"
     )
-    index_mapping: Path | None = Field(
+    index_mapping: SomePath | None = Field(
         None, description="JSON file whose properties are merged into the mapping (own mode)"
     )
-    index_settings: Path | None = Field(
+    index_settings: SomePath | None = Field(
         None, description="JSON file of index settings, such as analyzers (own mode)"
     )
 
     # The model
-    bundle: Path = Field(
+    bundle: SomePath = Field(
         STARTER_BUNDLE, description="Folder of the model bundle; default: the starter bundle"
     )
     device: DeviceName = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -117,7 +119,7 @@ class Settings(Lines):
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: OpenVINO on a CPU, PyTorch on CUDA"
     )
-    cache: Path | None = Field(
+    cache: SomePath | None = Field(
         None, description="Folder of converted models; default: listing-enrichment in the user's cache folder"
     )
     batch_size: int = Field(32, ge=1, le=1024, description="Photos per model batch (on a CPU at most 4)")
@@ -185,8 +187,8 @@ class Settings(Lines):
         le=65_535,
         description="Port of /metrics, /healthz and /readyz while a job runs; unset: none",
     )
-    metrics_address: str = Field("127.0.0.1", description="Address that ENRICH_METRICS_PORT listens on")
-    metrics_file: Path | None = Field(
+    metrics_address: Address = Field("127.0.0.1", description="Address that ENRICH_METRICS_PORT listens on")
+    metrics_file: SomePath | None = Field(
         None, description="File (.prom) that gets a job's metrics when it has ended, for a textfile collector"
     )
     metrics_push: SecretStr | None = Field(
@@ -217,7 +219,7 @@ class Settings(Lines):
     web_hosts: StringList = Field(
         (), description="Names by which browsers reach the page; on loopback, localhost may always be said"
     )
-    photo_cache: Path | None = Field(
+    photo_cache: SomePath | None = Field(
         None, description="Folder of the page's thumbnails; default: photos in the folder of ENRICH_CACHE"
     )
     photo_cache_bytes: int = Field(

@@ -19,6 +19,7 @@ from jobs.cli.misspelt import misspelt
 from jobs.cli.redact import HIDDEN, Redactor
 
 SECRET = "s3cret-pa55"
+PATHS = [name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)]
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +144,9 @@ def test_secrets_are_not_in_what_settings_look_like(field: str, monkeypatch: pyt
         ("ENRICH_SOURCE_IMAGES", "a.b.c", "schema.name"),
         ("ENRICH_TIMEZONE", "Stockholm", "Europe/Stockholm"),
         ("ENRICH_MAX_REMOVED", SECRET, "such as 5%"),
+        ("ENRICH_METRICS_ADDRESS", "", "all addresses"),
+        ("ENRICH_METRICS_ADDRESS", " ", "all addresses"),
+        *((variable(field), "", "the working folder") for field in PATHS),
     ],
 )
 def test_a_mistake_is_one_line_that_names_its_variable_and_not_its_value(
@@ -154,6 +158,10 @@ def test_a_mistake_is_one_line_that_names_its_variable_and_not_its_value(
     message = str(caught.value)
     assert message.startswith(f"{name}: ") and says in message and "\n" not in message
     assert SECRET not in message
+
+
+def test_every_file_and_folder_is_known_as_one() -> None:
+    assert {"home", "bundle", "cache", "photo_cache", "metrics_file", "elasticsearch_ca"} < set(PATHS)
 
 
 def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
