@@ -3,7 +3,9 @@
 import logging
 import time
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 
+from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from enrich.errors import EnrichError, UnreachableError
@@ -15,6 +17,8 @@ from jobs.run.schedule import trigger
 from jobs.run.stop import Stop
 
 AGAIN = 30.0  # seconds until a database that was away when a run started is tried again
+LOOK = 30.0  # seconds between looks at the clock
+SLIGHT = timedelta(minutes=1)  # a clock that is set back by less repeats no run
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +33,7 @@ def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
     """
     need_database(settings)
     scheduler = BackgroundScheduler(timezone=settings.timezone)
-    scheduler.add_job(
+    job = scheduler.add_job(
         _one_run,
         trigger(settings),
         args=(settings, stop, watch),
@@ -40,9 +44,20 @@ def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
     )
     scheduler.start()
     log.info("worker started", extra={"cron": settings.cron, "timezone": settings.timezone})
-    stop.wait()
+    while not stop.wait(LOOK):
+        _heed_the_clock(scheduler, job, datetime.now(UTC))
     scheduler.shutdown(wait=True)
     log.info("worker stopped")
+
+
+def _heed_the_clock(scheduler: BackgroundScheduler, job: Job, now: datetime) -> None:
+    """Have the next run start when the clock on the wall says so: APScheduler waits for it in one piece, by a
+    clock that stands still while the machine sleeps and that is never set."""
+    due = job.trigger.get_next_fire_time(None, now + SLIGHT)
+    if due and job.next_run_time > due:
+        log.warning("the clock was set back: the next run is due earlier than it was")
+        job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
+    scheduler.wakeup()
 
 
 def _one_run(settings: Settings, stop: Stop, watch: Watch) -> None:

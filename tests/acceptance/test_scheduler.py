@@ -6,10 +6,12 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from threading import Timer
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 
 from enrich.errors import SettingsError
 from enrich.settings import load_settings
@@ -182,6 +184,63 @@ def test_a_postgres_that_stays_away_is_waited_for_no_longer_than_another_outage(
     module._one_run(load_settings(database_url=AWAY, outage_seconds=1), Stop(), nullcontext)
     *before, last = [record for record in caplog.records if record.name == module.__name__]
     assert len(before) in (1, 2) and last.getMessage().startswith("run ended early: cannot connect")
+
+
+class Suspended(BackgroundScheduler):  # type: ignore[misc]
+    """Waits for ever: the clock that it waits by stands still while the machine is suspended."""
+
+    def _process_jobs(self) -> None:
+        super()._process_jobs()
+
+
+class Ahead(BackgroundScheduler):  # type: ignore[misc]
+    """Started while the machine's clock was two days fast."""
+
+    def start(self, *args: Any, **kwargs: Any) -> None:
+        (job,) = self.get_jobs()
+        job.modify(next_run_time=datetime.now(UTC) + timedelta(days=2))
+        super().start(*args, **kwargs)
+
+
+@pytest.mark.parametrize("scheduler", [Suspended, Ahead])
+def test_a_run_is_due_by_the_clock_on_the_wall(
+    scheduler: type[BackgroundScheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, stop = [], Stop()
+
+    def one(*given: Any) -> RunReport:
+        begun.append(given)
+        stop.set()
+        return RunReport()
+
+    monkeypatch.setattr(module, "BackgroundScheduler", scheduler)
+    monkeypatch.setattr(module, "LOOK", 0.2, raising=False)
+    monkeypatch.setattr(module, "run", one)
+    in_vain = Timer(10, stop.set)
+    in_vain.start()
+    module.work(load_settings(database_url=AWAY, cron="* * * * * *"), stop)
+    in_vain.cancel()
+    assert begun
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "after"),
+    [
+        ("2026-05-04 02:10:00", "2026-05-06 03:30:00", "2026-05-04 03:30:00"),
+        ("2026-05-04 03:29:58", "2026-05-05 03:30:00", "2026-05-05 03:30:00"),  # tonight's began 2 s ago
+        ("2026-05-04 03:30:02", "2026-05-05 03:30:00", "2026-05-05 03:30:00"),
+    ],
+)
+def test_a_clock_that_was_set_back_costs_no_night_and_repeats_none(now: str, before: str, after: str) -> None:
+    moment, due, expected = (
+        datetime.fromisoformat(time).replace(tzinfo=STOCKHOLM) for time in (now, before, after)
+    )
+    scheduler = BackgroundScheduler(timezone="Europe/Stockholm")
+    job = scheduler.add_job(print, trigger(load_settings()), next_run_time=due)
+    scheduler.start(paused=True)
+    module._heed_the_clock(scheduler, job, moment)
+    assert job.next_run_time == expected
+    scheduler.shutdown()
 
 
 def fires(cron: str | None, start: datetime, days: int) -> list[datetime]:
