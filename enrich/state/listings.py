@@ -18,10 +18,11 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from enrich.errors import OutageError
+from enrich.errors import OutageError, UsageError
 from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
 from enrich.state import completion, embeddings, flips, photos, requests, workers
 from enrich.state.database import Database, one_line, sqlstate
+from enrich.state.refusals import servers_state
 from enrich.state.schema import NIGHTLY
 from enrich.state.settle import clean
 
@@ -252,6 +253,7 @@ class Listings:
 
         Raises:
             ValueError: some listing cannot be written down as it is; none of them is saved.
+            UsageError: a privilege is missing.
         """
         while results:
             try:
@@ -264,6 +266,8 @@ class Listings:
             except flips.FlipsExceededError as error:
                 self._database.run(partial(flips.hold, backfill=error.backfill, why=error.why))
             except DBAPIError as error:
+                if isinstance(ended := servers_state(error), UsageError):
+                    raise ended from error  # no fault of these listings
                 if not (sqlstate(error) or "").startswith(UNWRITABLE):
                     raise
                 raise ValueError(one_line(error)) from error

@@ -11,14 +11,13 @@ from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
 import typer
 from sqlalchemy.exc import DBAPIError
 
 from enrich.atomic import FULL, no_room
-from enrich.errors import EnrichError, OutageError, SignalError, UsageError
+from enrich.errors import EnrichError, OutageError, SignalError
 from enrich.index.protocol import IndexUnavailable
-from enrich.state.database import one_line, passing, sqlstate
+from enrich.state.refusals import servers_state
 from jobs.cli import logs
 from jobs.cli.redact import Redactor
 from jobs.cli.terminal import readable
@@ -28,8 +27,6 @@ if TYPE_CHECKING:  # loads the pipeline, which most commands do without
     from jobs.run.record import RunReport
 
 BUG, INTERRUPTED = 70, 130
-FORBIDDEN = "42501"  # Postgres: insufficient privilege
-BROKEN = ("F0", "XX")  # Postgres: its configuration, its own errors, corrupted data
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +53,7 @@ def guarded(app: typer.Typer, args: Sequence[str] | None = None) -> int:
     except typer.Abort:
         return INTERRUPTED
     except DBAPIError as error:
-        if (ended := _servers_state(error)) is None:
+        if (ended := servers_state(error)) is None:
             return _bug(error, say, redact)
         say(str(ended))
         return ended.exit_code
@@ -88,19 +85,6 @@ def _bug(error: Exception, say: Callable[[str], None], redact: Redactor) -> int:
     summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     say(f"{summary} - this is a bug, please report it{hint}")
     return BUG
-
-
-def _servers_state(error: DBAPIError) -> EnrichError | None:
-    """What is wrong where Postgres cannot or will not do its part; None where the fault is ours."""
-    state = sqlstate(error) or ""
-    if state == FORBIDDEN:
-        return UsageError(
-            f"Postgres: {one_line(error)}. GRANT it, see docs/database.md; `enrich check` lists what "
-            "is missing"
-        )
-    if isinstance(error.orig, psycopg2.Error) and (passing(error) or state.startswith(BROKEN)):
-        return OutageError(f"Postgres: {one_line(error)}. Nothing is lost: start the command again later")
-    return None
 
 
 def _usage(error: Exception, say: Callable[[str], None]) -> int | None:

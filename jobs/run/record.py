@@ -13,6 +13,7 @@ from enrich.model.bundle import Bundle
 from enrich.pipeline.figures import Figures
 from enrich.source.discover import Discovery
 from enrich.state import bundles
+from enrich.state.refusals import servers_state
 from enrich.state.runs import lock_of
 from jobs.run import hook
 from jobs.run.ahead import ScoredAhead
@@ -139,6 +140,8 @@ def recorded(
             raise
         except BaseException as raised:
             error = repr(raised)
+            if (state := servers_state(raised)) is not None:
+                report.exit_code, error = state.exit_code, str(state)
             raise
         finally:
             report.figures.end()

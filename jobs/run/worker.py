@@ -11,6 +11,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from enrich.errors import EnrichError, UnreachableError
 from enrich.settings import Settings
 from enrich.state.database import need_database
+from enrich.state.refusals import servers_state
 from jobs.run.nightly import RunOptions, run
 from jobs.run.record import Watch
 from jobs.run.schedule import trigger
@@ -74,7 +75,9 @@ def _one_run(settings: Settings, stop: Stop, watch: Watch) -> None:
             if stop.wait(AGAIN):
                 return
         log.info("run finished", extra={"exit_code": report.exit_code, **report.as_json()})
-    except EnrichError as error:
-        log.error("run ended early: %s", error, extra={"exit_code": error.exit_code})
-    except Exception:
-        log.exception("run broke")
+    except Exception as error:
+        ended = error if isinstance(error, EnrichError) else servers_state(error)
+        if ended is None:
+            log.exception("run broke")
+        else:
+            log.error("run ended early: %s", ended, extra={"exit_code": ended.exit_code})

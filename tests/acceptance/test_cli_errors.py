@@ -218,6 +218,27 @@ def test_privileges_that_are_missing_are_named(world: World) -> None:
         world.portal.execute(f"DROP ROLE {role}")
 
 
+def test_a_run_that_the_server_ended_is_recorded_as_the_command_says(world: World) -> None:
+    role = f"writer_{parse_url(world.portal.url).database}"
+    world.listing("1", "kitchen", "balcony")
+    world.portal.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        world.portal.execute(f"GRANT SELECT ON listings, listing_images TO {role}")
+        world.portal.execute(f"GRANT USAGE ON SCHEMA enrichment TO {role}")
+        world.portal.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA enrichment TO {role}")
+        world.portal.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA enrichment TO {role}")
+        world.portal.execute(f"REVOKE INSERT ON enrichment.history FROM {role}")
+        url = parse_url(world.portal.url).set(username=role, password=PASSWORD)
+        ran = enrich_here(world.environment(database_url=text_of(url)), "run")
+        assert ran.returncode == 2 and "permission denied for table history" in ran.stderr, ran.stderr
+        ((code, error),) = world.portal.execute("SELECT exit_code, error FROM enrichment.run")
+        assert code == 2 and error.startswith("Postgres: permission denied for table history. GRANT it")
+        assert world.portal.execute("SELECT status, attempts FROM enrichment.listing") == [("pending", 0)]
+    finally:
+        world.portal.execute(f"DROP OWNED BY {role}")
+        world.portal.execute(f"DROP ROLE {role}")
+
+
 def test_an_index_that_is_not_there_is_an_outage_and_check_and_search_say_so(secretive: World) -> None:
     secretive.listing("1", "kitchen")
     nowhere = secretive.environment(elasticsearch_url="http://127.0.0.1:1", outage_seconds=1)

@@ -10,8 +10,10 @@ from threading import Timer
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg2
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import DBAPIError
 
 from enrich.errors import SettingsError
 from enrich.settings import load_settings
@@ -241,6 +243,25 @@ def test_a_clock_that_was_set_back_costs_no_night_and_repeats_none(now: str, bef
     module._heed_the_clock(scheduler, job, moment)
     assert job.next_run_time == expected
     scheduler.shutdown()
+
+
+class Forbidden(psycopg2.Error):
+    pgcode = "42501"
+
+
+@pytest.mark.parametrize("kind", [Forbidden, psycopg2.Error])
+def test_what_the_server_forbids_is_no_bug_in_the_log(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ends(*given: Any) -> RunReport:
+        raise DBAPIError("INSERT", {}, kind("permission denied for table history"))
+
+    monkeypatch.setattr(module, "run", ends)
+    module._one_run(load_settings(database_url=AWAY), Stop(), nullcontext)
+    (told,) = [record for record in caplog.records if record.name == module.__name__]
+    ours = kind is Forbidden
+    assert told.getMessage().startswith("run ended early: Postgres: permission" if ours else "run broke")
+    assert (told.exc_info is None) == ours
 
 
 def fires(cron: str | None, start: datetime, days: int) -> list[datetime]:
