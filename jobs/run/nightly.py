@@ -1,6 +1,7 @@
 """The nightly run: discover what changed, enrich it, publish it."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from enrich.state.locks import Hold
 from jobs.run.drift import NIGHTS, judged
 from jobs.run.record import RunReport, Watch, recorded
 from jobs.run.services import Services, open_services
-from jobs.run.session import DISCOVER, LOCK_POLL, check_index, enrich_and_publish
+from jobs.run.session import DISCOVER, LOCK_PATIENCE, LOCK_POLL, check_index, enrich_and_publish
 from jobs.run.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class RunOptions:
     allow_removals: bool = False
     revalidate: bool = False
     wait: bool = False
-    """Wait for another run to end instead of raising BusyError: what the scheduler does."""
+    """Wait for another run to end instead of raising BusyError: what the scheduler does. What holds the lock
+    for a while only is waited for either way."""
 
 
 def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = nullcontext) -> RunReport:
@@ -42,13 +44,17 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
         check_index(services)
         check_device(settings)
         options = replace(options, ids=services.spelled(options.ids))
+        deadline, told = time.monotonic() + LOCK_PATIENCE, options.wait
         while not stop.is_set():
             with ExitStack() as held:
                 try:
                     hold = held.enter_context(services.locks.hold(DISCOVER, settings.lease_seconds))
-                except BusyError:
-                    if not options.wait:
+                except BusyError as busy:
+                    if not options.wait and (time.monotonic() > deadline or _under_way(services)):
                         raise
+                    if not told:
+                        log.warning("waiting up to %.0f s for what is no run: %s", LOCK_PATIENCE, busy)
+                        told = True
                     stop.wait(LOCK_POLL)
                     report = RunReport()  # its clock starts anew: the wait is no part of what the run took
                     continue
@@ -57,6 +63,12 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
         else:
             report.exit_code = stop.exit_code
     return report
+
+
+def _under_way(services: Services) -> bool:
+    """Whether another run is; else what holds the lock (a prune, a reindex, the start of a backfill) gives it
+    back before long."""
+    return any(run.under_way for run in services.runs.runs(1, ["run"]))
 
 
 def _run(

@@ -299,6 +299,7 @@ def test_check_tolerates_a_photo_that_is_broken(world: World) -> None:
 
 
 def test_another_run_under_way_is_exit_75(world: World) -> None:
+    world.portal.execute("INSERT INTO enrichment.run (kind, host) VALUES ('run', 'elsewhere:1')")
     world.portal.execute(
         "INSERT INTO enrichment.lock VALUES"
         " ('discover', 'elsewhere:1', gen_random_uuid(), now() + interval '1 hour')"

@@ -12,7 +12,7 @@ from enrich.state.database import Database
 from enrich.state.locks import Locks
 from jobs.run.session import DISCOVER, PUBLISH, publish_now
 from jobs.run.stop import Stop
-from tests.support.harness import World
+from tests.support.harness import World, until
 from tests.support.postgres import Portal
 
 
@@ -43,6 +43,27 @@ def test_a_run_that_waits_for_its_turn_is_not_repeated_for_another_lock(
     with Locks(database).hold(PUBLISH), pytest.raises(BusyError, match="publish"):
         world.run(wait=True)
     assert world.portal.execute("SELECT exit_code FROM enrichment.run") == [(75,)]
+
+
+def test_a_run_waits_for_what_holds_its_lock_for_a_while(
+    world: World, database: Database, beside: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A prune, a reindex, the start of a backfill."""
+    world.listing("1", "kitchen")
+    with Locks(database).hold(DISCOVER):
+        waiting = beside.submit(world.run)
+        until(lambda: "waiting up to" in caplog.text or waiting.done(), "it waits")
+        assert not waiting.done()
+    assert waiting.result().exit_code == 0 and world.documents().keys() == {"1"}
+
+
+def test_a_run_does_not_wait_for_ever(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.run.nightly.LOCK_PATIENCE", 0.0, raising=False)
+    with Locks(database).hold(DISCOVER), pytest.raises(BusyError, match="discover"):
+        world.run()
+    assert world.portal.execute("SELECT id FROM enrichment.run") == []
 
 
 def test_waiting_for_another_run_is_no_part_of_what_a_run_took(
