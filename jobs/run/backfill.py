@@ -16,7 +16,7 @@ from enrich.state.backfills import Selection
 from jobs.run.ahead import ScoredAhead
 from jobs.run.cluster.connect import connected
 from jobs.run.cluster.drive import score_ahead
-from jobs.run.record import RunReport, Watch, recorded
+from jobs.run.record import RunReport, Watch, recorded, told_of_failures
 from jobs.run.services import Services, open_services
 from jobs.run.session import check_index, discover_beside, enrich_and_publish
 from jobs.run.stop import Stop
@@ -57,7 +57,11 @@ def backfill(
         except ValueError as error:
             raise UsageError(f"--max-flips {options.max_flips}: {error}") from None
     report = RunReport()
-    with ExitStack() as joined, open_services(settings, "backfill", stop) as services:
+    with (
+        told_of_failures(watch) as watch,
+        ExitStack() as joined,
+        open_services(settings, "backfill", stop) as services,
+    ):
         ray = joined.enter_context(connected(options.ray)) if options.ray is not None else None
         check_index(services)
         options = replace(options, ids=services.spelled(options.ids))

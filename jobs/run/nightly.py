@@ -12,7 +12,7 @@ from enrich.settings import Settings
 from enrich.source.discover import discover
 from enrich.state.locks import Hold
 from jobs.run.drift import NIGHTS, judged
-from jobs.run.record import RunReport, Watch, recorded
+from jobs.run.record import RunReport, Watch, recorded, told_of_failures
 from jobs.run.services import Services, open_services
 from jobs.run.session import DISCOVER, LOCK_PATIENCE, LOCK_POLL, check_index, enrich_and_publish
 from jobs.run.stop import Stop
@@ -40,7 +40,7 @@ def run(settings: Settings, options: RunOptions, stop: Stop, watch: Watch = null
         EnrichError: with the exit code of the command; see `enrich.errors`.
     """
     report = RunReport()
-    with open_services(settings, stop=stop) as services:
+    with told_of_failures(watch) as watch, open_services(settings, stop=stop) as services:
         check_index(services)
         check_device(settings)
         options = replace(options, ids=services.spelled(options.ids))

@@ -102,6 +102,25 @@ Watch = Callable[[RunReport], AbstractContextManager[object]]
 
 
 @contextmanager
+def told_of_failures(watch: Watch) -> Iterator[Watch]:
+    """`watch`, which is told as well of a job that fails in the block before it is on record."""
+    told = False
+
+    def telling(report: RunReport) -> AbstractContextManager[object]:
+        nonlocal told
+        told = True
+        return watch(report)
+
+    try:
+        yield telling
+    except Exception:
+        if not told:
+            with watch(RunReport()):
+                pass
+        raise
+
+
+@contextmanager
 def recorded(
     services: Records,
     kind: str,

@@ -19,6 +19,7 @@ from enrich.settings import Settings
 from jobs.metrics.names import METRICS
 from jobs.metrics.serving import Ready
 from jobs.metrics.watching import watched
+from jobs.run import worker
 from jobs.run.nightly import RunOptions, run
 from jobs.run.record import RunReport
 from jobs.run.stop import Stop
@@ -325,6 +326,35 @@ def test_a_job_that_failed_leaves_its_metrics(world: World, tmp_path: Path) -> N
     found = read(file.read_text())
     assert found["enrich_photos_total", "server_error"] >= 200
     assert not any(key[0] == "enrich_last_success_timestamp_seconds" for key in found)
+
+
+AWAY = "postgresql://me:s3cret@127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize("command", ["run", "backfill", "worker"])
+def test_a_job_that_fails_before_it_is_on_record_leaves_its_metrics(
+    world: World, tmp_path: Path, command: str
+) -> None:
+    file = tmp_path / "enrich.prom"
+    given = {"metrics_file": file, "database_url": AWAY, "outage_seconds": 0}
+    if command == "worker":
+        settings = world.settings(**given)
+        with watched(settings) as watch:
+            worker._one_run(settings, Stop(), watch)
+            assert read(file.read_text())["enrich_state_readable",] == 0
+    else:
+        assert world.enrich_here(command, **given).returncode == 2
+        assert read(file.read_text())["enrich_state_readable",] == 0
+
+
+def test_a_job_that_is_turned_away_leaves_metrics_once(
+    world: World, gateway: Gateway, tmp_path: Path
+) -> None:
+    world.elasticsearch.indices.create(index=world.index)  # where an alias should be
+    push = f"http://127.0.0.1:{gateway.server_port}"
+    assert world.enrich_here("run", metrics_push=push).returncode == 2
+    ((_, pushed),) = gateway.put
+    assert read(pushed)["enrich_state_readable",] == 1
 
 
 def test_metrics_that_cannot_be_left_are_warnings(world: World, tmp_path: Path) -> None:
