@@ -23,11 +23,15 @@ Failures of one photo or one document are values (`records.PhotoStatus`, `record
 exceptions: one bad thing stays one bad thing.
 """
 
+from typing import Any
+
 
 class EnrichError(Exception):
     """Base of all errors whose message is meant for the person at the keyboard."""
 
     exit_code = 1
+    report: Any = None
+    """What the job had done by then, where it was on record."""
 
 
 class UsageError(EnrichError):

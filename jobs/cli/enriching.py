@@ -7,7 +7,7 @@ from enrich.errors import RemovalGuardError, SignalError, UsageError
 from enrich.settings import load_settings
 from jobs.cli import options as opt
 from jobs.cli.app import app
-from jobs.cli.guard import end, stopping
+from jobs.cli.guard import end, showing, stopping
 from jobs.cli.parse import read_ids
 
 
@@ -80,7 +80,7 @@ def run(
                 raise RemovalGuardError(rehearsed.discovery.refusal)
             return
         settings = load_settings()
-        with watched(settings) as watch:
+        with showing(as_json), watched(settings) as watch:
             report = nightly(settings, options, stop, watch)
     end(report, as_json)
 
@@ -122,7 +122,7 @@ def backfill(
         ray=ray,
         max_flips=max_flips,
     )
-    with stopping() as stop, watched(settings) as watch:
+    with stopping() as stop, showing(as_json), watched(settings) as watch:
         if dry_run:
             show_foretold(foretell(settings, options, sample or SAMPLE, stop), as_json=as_json)
             if stop.is_set():
@@ -181,7 +181,7 @@ def reconcile(
     """
     from jobs.run.reconcile import reconcile as start
 
-    with stopping() as stop:
+    with stopping() as stop, showing(as_json):
         report = start(load_settings(), fix, allow_removals, stop)
     end(report, as_json)
 

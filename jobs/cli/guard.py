@@ -15,7 +15,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from enrich.atomic import FULL, no_room
-from enrich.errors import EnrichError, OutageError, SignalError
+from enrich.errors import EnrichError, FlipLimitError, OutageError, RemovalGuardError, SignalError
 from enrich.index.protocol import IndexUnavailable
 from enrich.state.refusals import servers_state
 from jobs.cli import logs
@@ -140,6 +140,19 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def showing(as_json: bool) -> Iterator[None]:
+    """Show what the job in the block did where it did all its work but for what it withheld."""
+    try:
+        yield
+    except (RemovalGuardError, FlipLimitError) as error:
+        if error.report is not None:
+            from jobs.views.report import show_report
+
+            show_report(error.report, as_json=as_json)
+        raise
 
 
 def end(report: "RunReport", as_json: bool) -> None:

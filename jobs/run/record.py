@@ -151,6 +151,7 @@ def recorded(
                 report.exit_code = 1 if report.trouble else 0
         except EnrichError as raised:
             report.exit_code, error = raised.exit_code, str(raised)
+            raised.report = report
             if isinstance(raised, OutageError) and stop.signal:
                 report.exit_code = stop.exit_code
             raise

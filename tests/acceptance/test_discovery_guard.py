@@ -1,5 +1,7 @@
 """A rise in removals stops the run instead of emptying the index."""
 
+import json
+
 import pytest
 
 from enrich.errors import RemovalGuardError
@@ -117,6 +119,18 @@ def test_what_is_new_comes_in_although_the_guard_tripped(settled: World) -> None
     assert kept == [(0, None), (3, "25 of 30"), (3, "25 of 31")]
     settled.portal.execute("UPDATE listings SET active = true")
     assert len(saved) == 25 and settled.run().published.written == 0
+
+
+def test_what_was_done_is_told_although_the_guard_tripped(settled: World) -> None:
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '25'")
+    settled.listing("new", "bedroom")
+    told = settled.enrich_here("run")
+    assert told.returncode == 3 and told.stderr.count("\n") == 1
+    assert "found      6 listings" in told.stdout and "documents  1 written, 0 removed" in told.stdout
+    for command in ("run", "backfill"):
+        done = settled.enrich_here(command, "--json")
+        figures = json.loads(done.stdout)
+        assert (done.returncode, figures["exit_code"], figures["discovery"]["seen"]) == (3, 3, 6)
 
 
 def test_the_column_active_lost(settled: World) -> None:

@@ -317,6 +317,15 @@ def test_the_command_says_what_it_found(homes: World) -> None:
     assert homes.enrich_here("reconcile").returncode == 0
 
 
+def test_the_command_says_what_it_mended_where_too_much_is_orphaned(homes: World) -> None:
+    homes.elasticsearch.delete(index=homes.index, id="a")
+    for number in range(21):
+        homes.elasticsearch.index(index=homes.index, id=f"x{number}", document={"city": "Nowhere"})
+    told = homes.enrich_here("reconcile", "--fix")
+    assert told.returncode == 3 and "21 of 27 documents would be removed" in told.stderr
+    assert "orphaned   21: " in told.stdout and "mended     1 written, 0 removed" in told.stdout
+
+
 def test_in_mode_merge_it_is_our_fields_that_count(world: World) -> None:
     world.fixed.update(index_mode="merge", index_columns=())
     client: Elasticsearch = world.elasticsearch
