@@ -103,7 +103,7 @@ def _photos(
     places: list[tuple[str, int]] = []
     for number, row in rows:
         position = (row["position"] or "").strip()
-        if not re.fullmatch(r"-?\d{1,9}", position):
+        if not re.fullmatch(r"-?\d{1,10}", position):
             raise UsageError(f"{path}, line {number}: position {position!r} is not a whole number")
         places.append((records.source.spelled(row["listing_id"] or ""), int(position)))
     by_place = labels.by_place(sorted({id for id, _ in places}))

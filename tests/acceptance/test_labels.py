@@ -265,6 +265,14 @@ def test_a_table_names_photos_in_any_of_three_ways(enriched: World, tmp_path: Pa
     assert (rows["a", "0"]["balcony"], rows["a", "0"]["room"]) == ("1", "kitchen")
 
 
+def test_a_position_may_be_a_time(enriched: World, tmp_path: Path) -> None:
+    enriched.portal.add("c")
+    enriched.portal.add_photo("c", 1_700_000_000, enriched.photo("kitchen", 70))
+    enriched.run()
+    table = "listing_id,position,balcony\nc,1700000000,0\n"
+    assert imported(enriched, tmp_path / "t.csv", table) == Imported(1, 1, 0)
+
+
 def test_labels_change_no_document(enriched: World, tmp_path: Path) -> None:
     before = enriched.documents()
     imported(enriched, tmp_path / "t.csv", "listing_id,position,balcony\na,1,0\n")
