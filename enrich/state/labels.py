@@ -17,13 +17,14 @@ from enrich.state.database import Database
 
 _PUT = text("""
     INSERT INTO label AS l (sha256, head, value, created_by, created_at)
-    SELECT sha256, head, value, by, coalesce(at, now())
+    SELECT sha256, head, value, by, least(at, now())
     FROM jsonb_to_recordset(CAST(:rows AS jsonb))
         AS r(sha256 text, head text, value jsonb, by text, at timestamptz)
     ORDER BY sha256, head
     ON CONFLICT (sha256, head) DO UPDATE
     SET value = excluded.value, created_by = excluded.created_by, created_at = excluded.created_at
     WHERE (l.value, l.created_by) IS DISTINCT FROM (excluded.value, excluded.created_by)
+      AND (l.created_at <= excluded.created_at OR NOT :newer)
 """)
 
 _OF = text("SELECT sha256, head, value, created_by, created_at FROM label WHERE sha256 = ANY(:shas)")
@@ -94,7 +95,7 @@ class Label:
     value: bool | str
     by: str | None = None
     at: datetime | None = field(default=None, compare=False)
-    """When it was said; None: now."""
+    """When it was said; None, or in the future: now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,12 @@ class Labels:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put(self, labels: Sequence[Label]) -> int:
-        """Record labels, over what was said before of these photos and heads; how many are new or changed."""
-        return self._database.run(lambda connection: put(connection, labels))
+    def put(self, labels: Sequence[Label], *, newer: bool = False) -> int:
+        """Record labels, over what was said before of these photos and heads; how many are new or changed.
+
+        `newer`: what was said later than they were stays.
+        """
+        return self._database.run(lambda connection: put(connection, labels, newer=newer))
 
     def of(self, shas: Sequence[str]) -> dict[str, dict[str, Label]]:
         """sha256 -> head -> label, of those of these photos that have some."""
@@ -185,10 +189,11 @@ class Labels:
         return {sha: Place(*place) for sha, *place in self._database.rows(_HOLDERS, shas=list(shas))}
 
 
-def put(connection: Connection, labels: Sequence[Label]) -> int:
+def put(connection: Connection, labels: Sequence[Label], *, newer: bool = False) -> int:
     """As `Labels.put`."""
     last = {(label.sha256, label.head): asdict(label) for label in labels}
-    return connection.execute(_PUT, {"rows": json.dumps(list(last.values()), default=str)}).rowcount
+    rows = json.dumps(list(last.values()), default=str)
+    return connection.execute(_PUT, {"rows": rows, "newer": newer}).rowcount
 
 
 def one(connection: Connection, sha256: str, head: str) -> Label | None:

@@ -4,6 +4,7 @@ Formats: https://labelstud.io/guide/predictions and https://labelstud.io/guide/e
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -46,12 +47,13 @@ def task(bundle: Bundle, score: PhotoScore, place: Place, file: str) -> dict[str
     return {"data": {"image": LOCAL + file, **told}, "predictions": [prediction]}
 
 
-def labels_of(tasks: Sequence[Mapping[str, Any]], heads: Sequence[Head]) -> Iterator[Label]:
-    """What people answered: the last annotation of each task that was not cancelled.
+def labels_of(tasks: Sequence[Mapping[str, Any]], heads: Sequence[Head]) -> list[Label]:
+    """What people answered, the earliest first: the last annotation of each task that was not cancelled.
 
     Answers to what is no head of the bundle, or no class of it, are left out.
     """
     answers = {head.name: {answer: value for value, answer in _values(head)} for head in heads}
+    said = []
     for one in tasks:
         given = [found for found in one["annotations"] if not found.get("was_cancelled")]
         if not given:
@@ -61,7 +63,9 @@ def labels_of(tasks: Sequence[Mapping[str, Any]], heads: Sequence[Head]) -> Iter
             choices = result.get("value", {}).get("choices") or [None]
             known = answers.get(result.get("from_name"), {})
             if choices[0] in known:
-                yield Label(one["data"]["sha256"], result["from_name"], known[choices[0]], _who(last))
+                value = known[choices[0]]
+                said.append(Label(one["data"]["sha256"], result["from_name"], value, _who(last), _when(last)))
+    return sorted(said, key=lambda label: label.at or datetime.now(UTC))
 
 
 def _values(head: Head) -> Iterator[tuple[bool | str, str]]:
@@ -77,3 +81,9 @@ def _who(annotation: Mapping[str, Any]) -> str | None:
     if isinstance(who, Mapping):
         who = who.get("email") or who.get("id")
     return None if who is None else str(who)
+
+
+def _when(annotation: Mapping[str, Any]) -> datetime | None:
+    told = annotation.get("updated_at") or annotation.get("created_at")
+    at = datetime.fromisoformat(told) if told else None
+    return at.replace(tzinfo=UTC) if at and at.tzinfo is None else at

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,8 @@ def import_labels(records: Records, path: Path, by: str | None) -> Imported:
         names = ", ".join(head.name for head in heads)
         raise UsageError(f"{path} has no label for a head of the bundle; its heads are {names}")
     known = labels.known(sorted({label.sha256 for label in read}))
-    found = [
-        Label(label.sha256, label.head, label.value, label.by or by)
-        for label in read
-        if label.sha256 in known
-    ]
-    return Imported(len(found), labels.put(found), len(read) - len(found))
+    found = [replace(label, by=label.by or by) for label in read if label.sha256 in known]
+    return Imported(len(found), labels.put(found, newer=True), len(read) - len(found))
 
 
 def _tasks(text: str, path: Path, heads: Sequence[Head]) -> list[Label]:

@@ -226,6 +226,48 @@ def test_label_studio_gets_the_model_s_answers_and_gives_people_s_back(
     assert all(task["data"]["sha256"] != sha for task in tasks(enriched, tmp_path / "studio"))
 
 
+def test_of_two_words_of_a_photo_the_later_one_counts_in_whatever_order_they_come_in(
+    enriched: World, tmp_path: Path
+) -> None:
+    made = tasks(enriched, tmp_path / "studio")
+    (balcony,) = [task for task in made if (task["data"]["listing_id"], task["data"]["position"]) == ("a", 1)]
+
+    def grown(*said: tuple[str, str]) -> Imported:
+        """What comes of a project where each task of the photo was answered (choice, when)."""
+        result = {"from_name": "balcony", "to_name": "image", "type": "choices"}
+        annotations = [
+            {"result": [{**result, "value": {"choices": [choice]}}], "completed_by": 1, "created_at": when}
+            for choice, when in said
+        ]
+        answered = [balcony | {"annotations": [one]} for one in annotations]
+        return imported(enriched, tmp_path / "export.json", json.dumps(answered))
+
+    def labelled() -> str:
+        return manifest(enriched, tmp_path / "out")[1]["a", "1"]["balcony"]
+
+    later, earlier = ("no", "2026-01-02T00:30:00Z"), ("yes", "2026-01-02T01:00:00+01:00")
+    assert grown(later, earlier) == Imported(2, 1, 0) and labelled() == "0"
+    assert grown(earlier) == Imported(1, 0, 0) and labelled() == "0"
+    imported(enriched, tmp_path / "t.csv", "listing_id,position,balcony\na,1,1\n", "ann")
+    assert grown(later) == Imported(1, 0, 0) and labelled() == "1", "the table said so just now"
+    say(enriched, "a", "has_balcony", False)
+    assert grown(("yes", "2200-01-01T00:00:00Z")) == Imported(1, 1, 0) and labelled() == "1"
+    imported(enriched, tmp_path / "t.csv", "listing_id,position,balcony\na,1,0\n", "ann")
+    assert labelled() == "0", "nothing is said in the future"
+
+
+def test_an_answer_from_before_its_listing_was_said_to_lack_it_is_taken_back(
+    enriched: World, tmp_path: Path
+) -> None:
+    made = tasks(enriched, tmp_path / "studio")
+    (balcony,) = [task for task in made if (task["data"]["listing_id"], task["data"]["position"]) == ("a", 1)]
+    say(enriched, "a", "has_balcony", False)
+    said = {"from_name": "balcony", "type": "choices", "value": {"choices": ["yes"]}}
+    balcony["annotations"] = [{"result": [said], "updated_at": "2026-01-01T00:00:00Z"}]
+    imported(enriched, tmp_path / "export.json", json.dumps([balcony]))
+    assert manifest(enriched, tmp_path / "out")[1]["a", "1"]["balcony"] == "0"
+
+
 @pytest.mark.parametrize("name", ["manifest.csv", "tasks.json"])
 def test_a_file_that_cannot_be_written_is_named(enriched: World, tmp_path: Path, name: str) -> None:
     say(enriched, "a", "has_balcony", True)
@@ -316,7 +358,9 @@ def test_a_line_that_ends_before_it_names_its_photo_is_of_none(
 
 
 def test_something_else_than_label_studio_s_export_is_refused(enriched: World, tmp_path: Path) -> None:
-    for text in ("{", "[1]", '[{"annotations": [{"result": 1}], "data": {}}]'):
+    said = {"result": [{"from_name": "balcony", "value": {"choices": ["no"]}}], "updated_at": "yesterday"}
+    when = json.dumps([{"annotations": [said], "data": {"sha256": "x"}}])
+    for text in ("{", "[1]", '[{"annotations": [{"result": 1}], "data": {}}]', when):
         with pytest.raises(UsageError, match="JSON export"):
             imported(enriched, tmp_path / "t.json", text)
 
