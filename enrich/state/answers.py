@@ -20,7 +20,7 @@ from enrich.state.labels import Label
 from enrich.state.overrides import Override, Said
 
 _MINE = text("""
-    SELECT listing_id, field, answer, sha256, before FROM review
+    SELECT listing_id, field, answer, sha256, before, at FROM review
     WHERE listing_id = :id AND field = :field AND person = :person
 """)
 
@@ -31,11 +31,19 @@ _LAST = text("""
 """)
 
 _PUT = text("""
-    INSERT INTO review (listing_id, field, person, answer, sha256, before)
-    VALUES (:id, :field, :person, :value, :sha256, CAST(:before AS jsonb))
+    INSERT INTO review (listing_id, field, person, answer, sha256, before, at)
+    VALUES (:id, :field, :person, :value, :sha256, CAST(:before AS jsonb), now())
 """)
 
 _DROP = text("DELETE FROM review WHERE listing_id = :id AND field = :field AND person = :person")
+
+# An answer's override and label have its own time. The photo may be another listing's, too.
+_FORGET = text("""
+    UPDATE review SET before = jsonb_set(before, ARRAY[CAST(:what AS text)], CAST(:earlier AS jsonb))
+    WHERE field = :field AND (listing_id = :id OR sha256 = :sha256)
+      AND coalesce(before -> :what ->> 'by', '') = :person
+      AND CAST(before -> :what ->> 'at' AS timestamptz) = :at
+""")
 
 _DONE = text("""
     SELECT count(*) FROM review
@@ -95,7 +103,8 @@ class Answers:
     def undo(self, since: float) -> tuple[str, str] | None:
         """Take the person's last answer of this sitting back: (listing, field); None where there is none.
 
-        What stood before stands again, unless somebody has said something else since.
+        What stood before stands again, unless somebody has said something else since; when they take that
+        back, it is as if this answer had never been given.
         """
 
         # Looked up beforehand, so that one is undone, also where the answer to the commit is lost.
@@ -136,6 +145,9 @@ def _undo(connection: Connection, id: str, field: str, person: str) -> None:
     if row is None:
         return
     connection.execute(_DROP, mine)
+    for what, earlier in row.before.items():
+        told = {"what": what, "earlier": json.dumps(earlier), "sha256": row.sha256, "at": row.at}
+        connection.execute(_FORGET, {**mine, **told})
     _restore_override(connection, row, person)
     _restore_label(connection, row, person)
 

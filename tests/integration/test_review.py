@@ -250,6 +250,37 @@ class TestAnswers:
         assert said(database) == [("has_balcony", False, "bob")]
         assert Labels(database).of([sha("a-1")])[sha("a-1")]["balcony"].by == "bob"
 
+    def test_what_was_taken_back_does_not_stand_again_when_the_next_one_takes_theirs_back(
+        self, database: Database, enrich: Enrich
+    ) -> None:
+        for id in ("a", "b"):
+            enrich(id, 0.6)
+        Overrides(database).set_override("a", "has_balcony", None, "too dark", "cia")
+        before = Overrides(database).of(["a"])
+        ann, bob, dan = (answers(database, who) for who in ("ann", "bob", "dan"))
+        since = ann.begin()
+        give(database, "a", True, "ann", sha256=sha("a-1"))
+        give(database, "a", False, "bob")
+        give(database, "b", True, "dan", sha256=sha("a-1"))  # another listing with the same photo
+        ann.undo(since)
+        assert said(database) == [("has_balcony", False, "bob")]
+        bob.undo(since)
+        dan.undo(since)
+        assert Overrides(database).of(["a"]) == before and Labels(database).of([sha("a-1")]) == {}
+
+    def test_what_was_said_elsewhere_stands_again_though_an_answer_like_it_was_taken_back(
+        self, database: Database, enrich: Enrich
+    ) -> None:
+        enrich("a", 0.6)
+        ann, bob = answers(database), answers(database, "bob")
+        since = ann.begin()
+        Overrides(database).set_override("a", "has_balcony", True, "I was there", "ann")
+        give(database, "a", False, "bob")
+        give(database, "a", True, "ann")
+        ann.undo(since)
+        bob.undo(since)
+        assert said(database) == [("has_balcony", True, "ann")]
+
     def test_a_second_answer_of_the_same_person_takes_the_place_of_the_first(
         self, database: Database, enrich: Enrich
     ) -> None:
