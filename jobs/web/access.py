@@ -157,9 +157,12 @@ def form_token(request: Request) -> str:
 
 
 def keep(response: Response, request: Request, name: str, value: str, seconds: int | None = None) -> None:
-    """Have the browser keep a cookie that it sends to this page only, and shows to no script."""
+    """Have the browser keep a cookie that it sends to this page only, and shows to no script.
+
+    It comes along where a link of another site leads here, but not with another site's form.
+    """
     told = request.headers.get("x-forwarded-proto", request.url.scheme)
-    response.set_cookie(name, value, seconds, httponly=True, samesite="strict", secure=told == "https")
+    response.set_cookie(name, value, seconds, httponly=True, samesite="lax", secure=told == "https")
 
 
 async def form_checked(request: Request) -> None:

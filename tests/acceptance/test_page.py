@@ -316,14 +316,14 @@ def test_other_names_and_other_people_get_nothing(
     entered = public.send_form("/login", {"token": VIEW, "next": "//evil.example"})
     assert entered.status_code == 303 and entered.headers["location"] == "/"
     cookie = entered.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and VIEW not in cookie
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and VIEW not in cookie
     assert public.get("/listing/8").status_code == 200
     form = {"id": "8", "field": "has_balcony", "value": "true"}
     assert public.send_form("/override", form).status_code == 403
     assert "Set these" not in public.get("/listing/8").text
     bearer = {"authorization": f"Bearer {EDIT}"}
     assert public.post("/override", data=form, headers=bearer).status_code == 303
-    public.send_form("/logout")
+    assert "SameSite=lax" in public.send_form("/logout").headers["set-cookie"]
     assert public.get("/listing/8").status_code == 401
     secure = public.send_form("/login", {"token": EDIT}, headers={"x-forwarded-proto": "https"})
     assert "Secure" in secure.headers["set-cookie"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.support.harness import World
 from tests.support.page import PHONE, Serve, faults, overflow
@@ -32,3 +32,27 @@ def test_the_keyboard_goes_past_the_navigation(
     assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"
     tab.keyboard.press("Enter")
     assert tab.evaluate("document.activeElement.id") == "content"
+
+
+def test_a_link_from_another_site_finds_who_is_logged_in_and_leaves_open_forms_alone(
+    world: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    world.listing("a", "kitchen", city="Solna")
+    world.run()
+    token = "edit-token-0123456789"
+    url = serve_page(world.settings(web_edit_token=token))
+    open_page = browse()
+    open_page.goto(f"{url}/login?next=/listing/a")
+    open_page.locator("input[name=token]").fill(token)
+    open_page.keyboard.press("Enter")
+    expect(open_page).to_have_url(f"{url}/listing/a")
+
+    mail = open_page.context.new_page()
+    link = f'<a href="{url}/listing/a">look</a>'
+    mail.route("http://mail.example/", lambda route: route.fulfill(body=link, content_type="text/html"))
+    mail.goto("http://mail.example/")
+    mail.get_by_role("link", name="look").click()
+    expect(mail).to_have_url(f"{url}/listing/a")
+
+    open_page.get_by_role("button", name="Yes").first.click()
+    expect(open_page.get_by_role("button", name="Undo")).to_be_visible()

@@ -33,7 +33,7 @@ def log_in(
 @router.post("/logout", dependencies=[Checked])
 def log_out() -> Response:
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
     return response
 
 
