@@ -1,6 +1,7 @@
 """A search as it stands in the address of the page, both ways."""
 
 import math
+import re
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
@@ -11,6 +12,8 @@ from enrich.index.protocol import Query
 
 PER_PAGE = 24
 HAS, TYPE, WHERE, FROM, TO = "has.", "type.", "where.", "from.", "to."
+_DECIMAL_COMMA = re.compile(r"[^.,]+,\d{1,2}")
+"""Three digits behind a comma may as well be thousands."""
 ANSWERS = {"yes": True, "no": False, "unknown": None}
 
 
@@ -98,8 +101,11 @@ def plain(number: float | None) -> str:
 
 
 def _number(name: str, text: str) -> float:
+    plainly = text.replace(" ", "").replace("_", "")
+    if _DECIMAL_COMMA.fullmatch(plainly):
+        plainly = plainly.replace(",", ".")
     try:
-        number = float(text.replace(" ", "").replace("_", ""))
+        number = float(plainly)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.harness import World
-from tests.support.page import PHONE, Serve, faults, overflow
+from tests.support.page import NO_ANSWER, PHONE, Serve, faults, overflow
 
 HAS_BALCONY = {"term": {"has_balcony": True}}
 SOLNA = {"term": {"city": "Solna"}}
@@ -131,6 +131,21 @@ def test_it_works_without_scripts(homes: World, serve_page: Serve, browse: Calla
     tab.locator("[id='has.balcony.yes']").check()
     tab.get_by_role("button", name="Search").click()
     expect(tab.locator("#found h2")).to_have_text("15 listings")
+
+
+def test_a_filter_that_is_refused_says_so(
+    homes: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    tab = browse(NO_ANSWER)
+    tab.goto(serve_page(homes.settings()))
+    tab.get_by_label("Price from").fill("2,5")
+    tab.get_by_label("Price from").press("Enter")
+    expect(tab.locator("#found h2")).to_have_text("27 listings")
+    tab.get_by_label("Price from").fill("cheap")
+    tab.get_by_label("Price from").press("Enter")
+    expect(tab.get_by_text("from.price=cheap: a number is needed")).to_be_visible()
+    tab.go_back()
+    expect(tab.locator("#found h2")).to_have_text("27 listings")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

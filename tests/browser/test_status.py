@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.harness import World
-from tests.support.page import DESK, PHONE, Serve, faults, overflow
+from tests.support.page import DESK, NO_ANSWER, PHONE, Serve, faults, overflow
 from tests.support.photo_server import status
 
 
@@ -55,3 +55,21 @@ def test_try_again_and_the_numbers_follow_without_a_click(
     expect(tab.get_by_role("img", name="claim 1 waiting")).to_be_visible()
     assert world.enrich("run").returncode == 0
     expect(tab.get_by_role("img", name="claim 0 waiting")).to_be_visible()
+
+
+def test_numbers_that_nobody_answers_for_are_not_called_those_of_now(
+    page_of: Callable[[], str], browse: Callable[..., Page]
+) -> None:
+    address = page_of()
+    tab = browse(NO_ANSWER)
+    tab.goto(address)
+    silent = tab.get_by_text("The page gives no answer: these are older numbers.")
+    expect(tab.get_by_text("as of now")).to_be_visible()
+    expect(silent).to_be_hidden()
+    for no_answer in (lambda route: route.fulfill(status=503), lambda route: route.abort()):
+        tab.route("**/status", no_answer)
+        expect(silent).to_be_visible()
+        expect(tab.get_by_text("as of now")).to_be_hidden()
+        tab.unroute("**/status")
+        expect(silent).to_be_hidden()
+        expect(tab.get_by_text("as of now")).to_be_visible()

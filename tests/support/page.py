@@ -24,6 +24,11 @@ from tools import browser
 PHONE, DESK = {"width": 375, "height": 720}, {"width": 1280, "height": 900}
 EXPECTED = r"Failed to load resource: .* status of 404|htmx:(sendAbort|afterRequest)"
 """What the console says of addresses known to lead nowhere, and of requests that a later one overtook."""
+NO_ANSWER = (
+    rf"{EXPECTED}|Failed to load resource: .*(status of (400|503)|net::ERR_FAILED)"
+    r"|Response Status Error|htmx:sendError"
+)
+"""And what it says where the page refuses what it is asked for, or is away."""
 PATIENCE = 60_000  # milliseconds that anything may take in the browser, on a machine that does much else
 SAME_SITE = {"sec-fetch-site": "same-origin"}
 Serve = Callable[..., str]
@@ -94,19 +99,20 @@ def axe() -> str:
 def browse(chromium: str) -> Iterator[Callable[..., Page]]:
     """`browse(viewport=PHONE, color_scheme="dark")`: an empty tab; a page that breaks its rules fails.
 
-    What the console says of errors, such as something the content security policy forbids, fails the test
-    at its end. The first tab starts the browser: from then on no event loop can be run in this thread.
+    What the console says of errors that are not `expected`, such as something the content security policy
+    forbids, fails the test at its end. The first tab starts the browser: from then on no event loop can
+    be run in this thread.
     """
     said: list[str] = []
     expect.set_options(timeout=PATIENCE)
     with ExitStack() as stack:
         browsers: list[Browser] = []
 
-        def hear(text: str) -> None:
-            if not re.match(EXPECTED, text):
-                said.append(text)
+        def open_tab(expected: str = EXPECTED, **options: Any) -> Page:
+            def hear(text: str) -> None:
+                if not re.match(expected, text):
+                    said.append(text)
 
-        def open_tab(**options: Any) -> Page:
             if not browsers:
                 playwright = stack.enter_context(sync_playwright())
                 browsers.append(playwright.chromium.launch(executable_path=chromium, args=browser.FLAGS))

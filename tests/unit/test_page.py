@@ -200,6 +200,7 @@ def test_enrich_serve_without_its_extra_says_what_to_install(monkeypatch: pytest
         ("type.room=hall&type.room=attic&type.room=hall", Query(types={"room": ("hall", "attic")})),
         ("where.city=Malm%C3%B6+C%26A", Query(where={"city": "Malmö C&A"})),
         ("from.price=1+000&to.price=2.5", Query(between={"price": (1000, 2.5)})),
+        ("from.price=2,5&to.price=3+500,25", Query(between={"price": (2.5, 3500.25)})),
         ("to.rooms=3", Query(between={"rooms": (None, 3)})),
         ("sort=balcony&page=3&unknown=1", Query(sort="balcony", offset=2 * PER_PAGE)),
     ],
@@ -212,7 +213,17 @@ def test_an_address_is_a_query_and_a_query_an_address(address: str, query: Query
 
 @pytest.mark.parametrize(
     "address",
-    ["has.balcony=maybe", "from.price=cheap", "to.price=nan", "page=0", "page=-1", "page=x", "page=999999"],
+    [
+        "has.balcony=maybe",
+        "from.price=cheap",
+        "from.price=2,500",
+        "from.price=1.0,5",
+        "to.price=nan",
+        "page=0",
+        "page=-1",
+        "page=x",
+        "page=999999",
+    ],
 )
 def test_an_address_that_says_nothing_sensible_is_a_usage_error(address: str) -> None:
     with pytest.raises(UsageError, match=address.partition("=")[0]):

@@ -1,8 +1,20 @@
-// What htmx leaves to do: filters folded away on a phone, and copying.
+// What htmx leaves to do: filters folded away on a phone, answers that are none, and copying.
 document.documentElement.classList.add("js");
 
 const filters = document.querySelector("details.filters");
 if (filters && window.matchMedia("(max-width: 52rem)").matches) filters.open = false;
+
+// htmx shows no answer that refuses a search; the same address as a page says why.
+document.addEventListener("htmx:responseError", ({ detail }) => {
+  if (detail.requestConfig.elt.id === "filters") location.assign(detail.xhr.responseURL);
+});
+
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  if (detail.requestConfig.elt.id !== "live") return;
+  const answered = detail.xhr.status === 200;
+  document.getElementById("now").hidden = !answered;
+  document.getElementById("silent").hidden = answered;
+});
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
