@@ -138,7 +138,7 @@ def facets(
     columns = {}
     for name, kind in kinds.items():
         if kind == "keyword" or kind == "boolean":
-            values = [(value, n) for value, n in by_field[name].items() if value is not None]
+            values = [(value, n) for value, n in by_field[name].items() if value and value.strip()]
             columns[name] = Column(kind, dict(values[:MOST_VALUES]))
         elif kind == "number":
             columns[name] = Column(kind, {}, *bounds.get(name, (None, None)))

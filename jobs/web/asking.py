@@ -20,8 +20,9 @@ ANSWERS = {"yes": True, "no": False, "unknown": None}
 def read(params: QueryParams) -> Query:
     """The search of an address; whether its names exist is the index's to say.
 
-    `has.X` is yes, no or unknown, `type.X` a class and may be repeated, `where.C` a value, `from.C` and
-    `to.C` are numbers, `sort` is a head and `page` a number from 1. What is empty or `any` asks for nothing.
+    `has.X` is yes, no or unknown, `type.X` a class and may be repeated, `where.C` a value with its blanks,
+    `from.C` and `to.C` are numbers, `sort` is a head and `page` a number from 1. What is blank asks for
+    nothing, nor does `any`, unless it is a column's value.
 
     Raises:
         UsageError: a value that cannot be read.
@@ -31,7 +32,9 @@ def read(params: QueryParams) -> Query:
     where: dict[str, str] = {}
     between: dict[str, tuple[float | None, float | None]] = {}
     for name, value in params.multi_items():
-        if (value := value.strip()) in ("", "any"):
+        if not name.startswith(WHERE):
+            value = "" if value.strip() == "any" else value.strip()
+        if not value.strip():
             continue
         if "\0" in value:  # which Postgres cannot even be asked for
             raise UsageError(f"{name}: no value holds such a sign")

@@ -67,6 +67,28 @@ def test_a_search_shows_what_matches_with_counts_and_its_body(
     assert "No listing matches all of this" in page.get("/?where.city=Nowhere").text
 
 
+def test_blank_values_of_a_column_are_no_choice_and_all_others_are(
+    world: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    world.fixed |= {"elasticsearch_url": None, "index_columns": ("city", "area")}
+    world.portal.execute("ALTER TABLE listings ADD area text")
+    for id, city in enumerate(("", "", " ", "any", "any", " Lund ", "Lund")):
+        world.portal.add(str(id), city=city, area="")
+    migrate(world.settings())
+    assert world.run().exit_code == 0
+    page = open_client(settings(world, tmp_path))
+    html = page.get("/").text
+    choices = html.partition('name="where.city"')[2].partition("</select>")[0]
+    offered = re.findall(r'<option value="([^"]*)"( selected)?>', choices)
+    assert offered == [("", ""), ("any", ""), (" Lund ", ""), ("Lund", "")]
+    assert "where.area" not in html, "a column of blanks"
+    for value, found in (("any", ["3", "4"]), (" Lund ", ["5"]), ("Lund", ["6"])):
+        hits = page.get("/search.json", params={"where.city": value}).json()["hits"]
+        assert [hit["listing_id"] for hit in hits] == found
+        asked = page.get("/", params={"where.city": value}).text
+        assert f'<option value="{value}" selected>' in asked
+
+
 def test_of_photos_at_one_position_the_one_that_decided_is_shown(
     homes: World, open_client: OpenClient, tmp_path: Any
 ) -> None:

@@ -133,6 +133,22 @@ def test_it_works_without_scripts(homes: World, serve_page: Serve, browse: Calla
     expect(tab.locator("#found h2")).to_have_text("15 listings")
 
 
+def test_a_value_that_is_typed_may_have_a_blank_behind_it(
+    homes: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    """As the keyboards of phones put one."""
+    for number in range(30, 70):
+        homes.portal.add(f"h{number}", title=" padded" if number < 32 else f"home {number}")
+    assert homes.run().exit_code == 0
+    tab = browse()
+    tab.goto(serve_page(homes.settings()))
+    for typed, found in (("home 69 ", {"h69"}), (" padded", {"h30", "h31"})):
+        tab.get_by_label("Title").fill(typed)
+        tab.get_by_label("Title").press("Enter")
+        expect(tab.locator("#found h2")).to_have_text("1 listing" if len(found) == 1 else "2 listings")
+        assert shown(tab) == found
+
+
 def test_a_filter_that_is_refused_says_so(
     homes: World, serve_page: Serve, browse: Callable[..., Page]
 ) -> None:

@@ -198,6 +198,8 @@ def test_enrich_serve_without_its_extra_says_what_to_install(monkeypatch: pytest
         ("has.balcony=any&where.city=&from.price=&sort=", Query()),
         ("has.a=yes&has.b=no&has.c=unknown", Query(("a",), lacks=("b",), unknown=("c",))),
         ("type.room=hall&type.room=attic&type.room=hall", Query(types={"room": ("hall", "attic")})),
+        ("where.city=any", Query(where={"city": "any"})),
+        ("where.city=+Solna++&where.town=+&where.area=", Query(where={"city": " Solna  "})),
         ("where.city=Malm%C3%B6+C%26A", Query(where={"city": "Malmö C&A"})),
         ("from.price=1+000&to.price=2.5", Query(between={"price": (1000, 2.5)})),
         ("from.price=2,5&to.price=3+500,25", Query(between={"price": (2.5, 3500.25)})),

@@ -1,8 +1,14 @@
-// What htmx leaves to do: filters folded away on a phone, answers that are none, and copying.
+// What htmx leaves to do: filters folded away on a phone, what is typed, answers that are none, and copying.
 document.documentElement.classList.add("js");
 
 const filters = document.querySelector("details.filters");
 if (filters && window.matchMedia("(max-width: 52rem)").matches) filters.open = false;
+
+// Keyboards of phones put a blank behind a word; a value that is offered with one keeps it.
+document.addEventListener("change", ({ target }) => {
+  if (!target.matches("input[list]")) return;
+  if (![...target.list.options].some((option) => option.value === target.value)) target.value = target.value.trim();
+}, true);
 
 // htmx shows no answer that refuses a search; the same address as a page says why.
 document.addEventListener("htmx:responseError", ({ detail }) => {
