@@ -66,13 +66,15 @@ class Photos:
         self._under_way: dict[str, asyncio.Lock] = {}
         self._failed: dict[str, tuple[float, Shown]] = {}
 
-    async def show(self, key: str, size: int) -> Shown:
-        """The photo of a URL key, its longer side one of `SIZES`."""
+    async def show(self, key: str, size: int, version: str = "") -> Shown:
+        """The photo of a URL key, its longer side one of `SIZES`; `version`: how its sha256 begins."""
         if not _KEY.fullmatch(key):
             return Shown(404, reason="no photo has this key")
         known = (await run_in_threadpool(self._services.queue.photo_states, [key])).get(key)
         if known is None or known.sha256 is None:
             return Shown(404, reason="no photo was seen under this key")
+        if not known.sha256.startswith(version):
+            return Shown(404, reason="other bytes were seen there since")
         name = f"{key[:40]}-{known.sha256[:16]}"  # other bytes are another file
         if (kept := await run_in_threadpool(self._kept.read, f"{name}-{size}.jpg")) is not None:
             return Shown(200, kept)

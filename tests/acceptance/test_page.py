@@ -405,13 +405,19 @@ def test_nothing_of_a_listing_is_shown_as_anything_but_text(
 # Photos
 
 
+def seen(world: World, id: str, position: int) -> str:
+    """What the page calls the bytes of a photo."""
+    photos = world.portal.state(id).photos
+    return next(str(photo["sha256"])[:12] for photo in photos if photo["position"] == position)
+
+
 def test_photos_are_made_anew_kept_and_asked_for_once(
     homes: World, open_client: OpenClient, tmp_path: Any
 ) -> None:
     page = open_client(settings(homes, tmp_path))
     homes.photos.forget()
-    key = url_key(homes.photos.url("/7/1.jpg"))
-    small, large = (page.get(f"/photo/{key}?size={size}&v=1") for size in (320, 1280))
+    key, version = url_key(homes.photos.url("/7/1.jpg")), seen(homes, "7", 1)
+    small, large = (page.get(f"/photo/{key}?size={size}&v={version}") for size in (320, 1280))
     assert small.status_code == large.status_code == 200 and homes.requests("/7/1.jpg") == 1
     assert small.headers["content-type"] == "image/jpeg" and "immutable" in small.headers["cache-control"]
     assert Image.open(io.BytesIO(small.content)).size == (160, 120)
@@ -424,9 +430,17 @@ def test_other_bytes_are_not_shown_as_the_photo_that_was_scored(
     homes: World, open_client: OpenClient, tmp_path: Any
 ) -> None:
     page = open_client(settings(homes, tmp_path))
+    address = f"/photo/{url_key(homes.photos.url('/7/1.jpg'))}?v="
+    before = seen(homes, "7", 1)
     homes.photo("bathroom", 99, "/7/1.jpg")
-    answer = page.get(f"/photo/{url_key(homes.photos.url('/7/1.jpg'))}?v=1")
+    answer = page.get(address + before)
     assert answer.status_code == 404 and answer.headers["x-reason"] == "its host shows other bytes by now"
+    homes.portal.touch("7")
+    assert homes.run(revalidate=True).exit_code == 0
+    assert page.get(address + seen(homes, "7", 1)).status_code == 200
+    answer = page.get(address + before)  # of a tab that was opened before
+    assert answer.status_code == 404 and answer.headers["x-reason"] == "other bytes were seen there since"
+    assert "immutable" not in answer.headers["cache-control"]
 
 
 def test_what_a_person_said_of_a_listing_that_waits_is_shown(

@@ -14,7 +14,7 @@ from enrich.state.labels import Labels
 from enrich.state.listings import Listings
 from enrich.state.overrides import Overrides
 from enrich.state.review import questions
-from tests.support.enriched import add, claim_one, ok, photo, result, sha
+from tests.support.enriched import add, ask_again, claim_one, ok, photo, result, sha
 from tests.support.page import Client, OpenClient
 from tests.support.postgres import Portal
 
@@ -81,7 +81,7 @@ def test_the_photo_that_was_chosen_is_the_one_that_is_labelled(
 ) -> None:
     doubtful("a")
     client = open_client(settings)
-    answered(client, client.get("/review").text, "yes", photo=photo("a-1").key)
+    answered(client, client.get("/review").text, "yes", photo=sha("0-1"))
     assert list(Labels(database).of([sha("0-0"), sha("0-1")])) == [sha("0-1")]
 
 
@@ -90,8 +90,26 @@ def test_a_photo_of_another_listing_is_not_labelled(
 ) -> None:
     doubtful("a", "b")
     client = open_client(settings)
-    answered(client, client.get("/review").text, "yes", photo=photo("b-0").key)
+    answered(client, client.get("/review").text, "yes", photo=sha("1-0"))
     assert Labels(database).of([sha("0-0"), sha("0-1"), sha("1-0")]) == {}
+
+
+def test_bytes_that_came_under_the_address_since_are_not_labelled(
+    settings: Settings,
+    migrated: Portal,
+    database: Database,
+    state: Listings,
+    doubtful: Callable[..., None],
+    open_client: OpenClient,
+) -> None:
+    doubtful("a", photos=1)
+    client = open_client(settings)
+    seen = client.get("/review").text
+    ask_again(migrated, "a")
+    assert state.complete([result(claim_one(state, "a"), [ok(photo("a-0"), sha("other"))])])
+    answered(client, seen, "yes")
+    assert said(database, "a") == [("has_balcony", True, "ann")]
+    assert Labels(database).of([sha("0-0"), sha("other")]) == {}
 
 
 def test_undo_shows_the_listing_again_without_what_was_said(

@@ -19,9 +19,9 @@ _NONE = (
 
 @router.get("/photo/{key}")
 async def photo(request: Request, key: str, size: Literal["320", "1280"] = "320", v: str = "") -> Response:
-    """`v` tells the bytes apart that a URL had at different times, so browsers may keep what they got."""
+    """`v`: how the sha256 of the bytes begins that were seen, so browsers may keep what they got."""
     photos: Photos = request.app.state.photos
-    shown = await photos.show(key, int(size))
+    shown = await photos.show(key, int(size), v)
     if shown.status == 200:
         age = f"private, max-age={FOREVER}, immutable" if v else f"private, max-age={A_DAY}"
         return Response(shown.jpeg, media_type="image/jpeg", headers={"Cache-Control": age})

@@ -15,7 +15,7 @@
     const thumb = picks[at].querySelector("img");
     large.src = picks[at].dataset.large;
     large.alt = thumb.alt;
-    if (photo) photo.value = picks[at].dataset.key;
+    if (photo) photo.value = picks[at].dataset.sha256;
     picks[at].scrollIntoView({ block: "nearest", inline: "nearest" });
   };
 
