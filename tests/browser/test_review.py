@@ -92,12 +92,7 @@ def test_digits_and_arrows_choose_the_photo_that_shows_it(
     assert tab.locator("#large").get_attribute("alt") == alt
     tab.keyboard.press("y")
     expect(tab.get_by_role("heading", name="1 answered. Thank you!")).to_be_visible()
-    labelled = world.portal.execute(
-        "SELECT 'Photo ' || (p ->> 'position') || ' of listing ' || l.id FROM enrichment.label"
-        " JOIN enrichment.listing AS l ON true"
-        " JOIN LATERAL jsonb_array_elements(l.photos) AS p ON p ->> 'sha256' = sha256"
-    )
-    assert labelled == [(alt,)]
+    assert labelled(world) == [alt]
 
 
 def test_a_key_that_is_held_down_answers_once(
@@ -145,6 +140,21 @@ def test_without_scripts_the_buttons_do_it(
     tab.get_by_role("button", name="Undo the last answer").click()
     expect(tab.locator("input[name=id]")).to_have_value("a")
     assert said(world) == {}
+    third = tab.locator(".strip li").nth(2)
+    photo = third.get_by_role("img").get_attribute("alt")
+    third.get_by_role("button", name="Yes").click()
+    expect(tab.locator("input[name=id]")).to_have_value("b")
+    assert said(world) == {"a": (True, "ann")} and labelled(world) == [photo]
+
+
+def labelled(world: World) -> list[str]:
+    """What the page calls the photos that are labelled."""
+    rows = world.portal.execute(
+        "SELECT 'Photo ' || (p ->> 'position') || ' of listing ' || l.id FROM enrichment.label"
+        " JOIN enrichment.listing AS l ON true"
+        " JOIN LATERAL jsonb_array_elements(l.photos) AS p ON p ->> 'sha256' = sha256"
+    )
+    return [row[0] for row in rows]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

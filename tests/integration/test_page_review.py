@@ -112,6 +112,19 @@ def test_bytes_that_came_under_the_address_since_are_not_labelled(
     assert Labels(database).of([sha("0-0"), sha("other")]) == {}
 
 
+def test_without_scripts_a_yes_names_its_photo(
+    settings: Settings, database: Database, doubtful: Callable[..., None], open_client: OpenClient
+) -> None:
+    doubtful("a")
+    client = open_client(settings)
+    shown = client.get("/review").text
+    button = f'form="answer" name="answer" value="yes:{sha("0-1")}"'
+    assert button in shown
+    answered(client, shown, f"yes:{sha('0-1')}")
+    assert said(database, "a") == [("has_balcony", True, "ann")]
+    assert list(Labels(database).of([sha("0-0"), sha("0-1")])) == [sha("0-1")]
+
+
 def test_undo_shows_the_listing_again_without_what_was_said(
     settings: Settings, database: Database, doubtful: Callable[..., None], open_client: OpenClient
 ) -> None:

@@ -120,12 +120,13 @@ def answer(
 ) -> Response:
     """Take an answer down, and go on to the next; `photo`: the sha256 of the one that a yes is said of."""
     asked = _asked(services, head)
+    answer, _, named = answer.partition(":")  # as each photo has a button where no script runs
     if answer not in _ANSWERS or field not in {question.field for question in asked}:
         raise HTTPException(400, "The form does not say what it should.")
     value = _ANSWERS[answer]
     id = known_listing(services, id)
     known = {shown["sha256"] for shown in details(services.database, id).listing["photos"]}
-    sha256 = photo if value and photo in known else None
+    sha256 = shown if value and (shown := named or photo) in known else None
     _answers(request, services, asked).answer(id, field, value, sha256)
     if value is not None:
         after.add_task(_publishing(request).publish, services, id)

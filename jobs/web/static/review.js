@@ -1,5 +1,5 @@
 // Keys for the review queue: y, n, u answer, ← undoes, 1–9 and the other arrows choose a photo. Without this
-// file the buttons do all but the choice of a photo.
+// file there are buttons for it, one for each photo among them.
 (() => {
   "use strict";
   const picks = [...document.querySelectorAll(".pick")];
