@@ -63,6 +63,26 @@ def test_photos_of_no_home_are_no_home_together(tmp_path: Path) -> None:
     ]
 
 
+def test_a_home_of_two_sources_is_of_one_site(tmp_path: Path) -> None:
+    rows = [
+        "h/1.jpg,a,train,kitchen,0,0,site-1",
+        "h/2.jpg,a,train,kitchen,0,0,",
+        "h/3.jpg,a,train,kitchen,0,0,site-2",
+        "h/4.jpg,b,train,kitchen,0,0,site-2",
+        "h/5.jpg,c,train,kitchen,0,0,site-3",
+    ]
+    assert load_photos(write(tmp_path, rows)).site.tolist() == ["site-1"] * 4 + ["site-3"]
+
+
+def test_homes_that_share_a_photo_are_of_one_site_and_those_that_share_a_logo_are_not(tmp_path: Path) -> None:
+    names = [f"{home}-{photo}" for photo in ("own", "view", "logo") for home in range(8)]
+    rows = [f"h/{name}.jpg,{name[0]},train,kitchen,0,0," for name in names]
+    folder = write(tmp_path, rows)
+    for name in ("0-view", "1-view", *names[16:]):
+        (folder / f"h/{name}.jpg").write_bytes(name[2:].encode())
+    assert load_photos(folder).site.tolist() == [*"00234567"] * 3
+
+
 def test_exclude_leaves_out_paths_by_prefix(tmp_path: Path) -> None:
     photos = load_photos(write(tmp_path, ROWS), exclude=["homes/a", "scenes"])
     assert photos.paths == ("homes/b/1.jpg",)

@@ -13,6 +13,8 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from enrich.errors import UsageError
 from training.data.labels import (
@@ -38,6 +40,8 @@ NO_FOLDER = "(no folder)"
 """The collection of photos that lie beside the manifest."""
 DATASET_GROUPS = 100
 """A source with as many groups is a data set gathered from many places: there the group is the site."""
+SHARED_GROUPS = 5
+"""A file that more groups have is no photo of a home that was listed again, but a logo, say."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +200,13 @@ def photo_set(
     """
     paths, nothing = tuple(table["path"]), pd.Series("", table.index)
     table = table.assign(group=table["group"].where(table["group"] != "", table["path"]))
+    sha256 = _hash_files(folder, paths)
     return PhotoSet(
         folder=folder,
         paths=paths,
-        sha256=_hash_files(folder, paths),
+        sha256=sha256,
         group=table["group"].to_numpy(dtype=str),
-        site=_sites(table),
+        site=_sites(table.assign(sha256=sha256)),
         split=table.get("split", nothing).to_numpy(dtype=str),
         collection=np.array(
             [path.partition("/")[0] if "/" in path else NO_FOLDER for path in paths], dtype=str
@@ -213,12 +218,18 @@ def photo_set(
 
 
 def _sites(table: pd.DataFrame) -> NDArray[np.str_]:
-    """The site of each row of a manifest."""
-    if "source" not in table.columns:
-        return np.asarray(table["group"], dtype=str)
-    groups = table["source"].map(table.groupby("source")["group"].nunique())
-    own_site = (table["source"] != "") & (groups < DATASET_GROUPS)
-    return np.asarray(table["source"].where(own_site, table["group"]), dtype=str)
+    """The site of each row of a manifest. Those of a group's photos are one, and those of equal files."""
+    site, rows = table["group"], pd.Series(range(len(table)), table.index)
+    if "source" in table.columns:
+        groups = table["source"].map(table.groupby("source")["group"].nunique())
+        site = table["source"].where((table["source"] != "") & (groups < DATASET_GROUPS), site)
+    shared = table.groupby("sha256")["group"].transform("nunique") <= SHARED_GROUPS
+    file = table["sha256"].where(shared, table["path"])
+    firsts = pd.concat([rows.groupby(column).transform("first") for column in (site, table["group"], file)])
+    ties = coo_array((np.ones(len(firsts)), (np.tile(rows, 3), firsts)), (len(rows), len(rows)))
+    return np.asarray(
+        site.groupby(connected_components(ties, directed=False)[1]).transform("first"), dtype=str
+    )
 
 
 def _hash_files(folder: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
