@@ -69,7 +69,8 @@ def main() -> None:
     photos, _ = without_rare_classes(load_photos(options.photos), ROOM)
     recipe = Recipe(samples=options.samples, side=options.learn_size)
     asked = FitOptions(options.photos, Path(), recipe=recipe, shares=SHARES, cache=options.cache)
-    fold, chosen = site_fold(photos, HEADS, asked.seed), options.fold or range(FOLDS)
+    fold = site_fold(photos, HEADS, asked.seed)
+    chosen = options.fold or range(fold.max() + 1)
     made: dict[str, Logits] = {}
     for name in options.backbone:
         backbone = load_backbone(name, size=options.size, pool=options.pool)

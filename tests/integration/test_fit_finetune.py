@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
 from tests.support.harness import until
 from training.data.labels import ROOMS
 from training.data.photos import load_photos
-from training.fit.multitask import site_fold
+from training.fit.multitask import finetunings, site_fold
+from training.fit.options import FitOptions
 from training.models.backbones import load_backbone
 
 pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few and busy
@@ -161,6 +163,16 @@ def test_shares_that_leave_nothing_to_learn_from_are_refused(photos_dir: Path, t
     options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *FINETUNE)
     code, said = run_fit(photos_dir, *options, "--share", "web_homes=0")
     assert code == 2 and "--share: nothing is left to learn from" in said and "Traceback" not in said
+
+
+def test_of_two_sites_each_is_held_out_once(photos_dir: Path, tmp_path: Path) -> None:
+    photos = load_photos(photos_dir)
+    two = replace(photos, site=np.where(photos.group < "home2", "one", "other"))
+    names, backbone = ("balcony", "fireplace"), load_backbone("timm:tf_efficientnet_lite0", "none", size=64)
+    fold = site_fold(two, names, 0)
+    work = finetunings(two, names, backbone, FitOptions(photos_dir, tmp_path), fold)
+    assert [len(np.unique(two.site[one.held])) for one in work] == [1, 1, 0]
+    assert work[-1].lessons.rows.tolist() == np.flatnonzero(two.split == "train").tolist()
 
 
 FIT = """

@@ -62,7 +62,7 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
     work = finetunings(photos, names, backbone, options, fold)
     vectors = extract(backbone, photos, ("whole",), options.cache)
     *by_fold, (final, _) = _run(work, options.jobs if options.device.type == "cpu" else 1)
-    logits = held_out(work[:FOLDS], [predicted for _, predicted in by_fold])
+    logits = held_out(work[:-1], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
     heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].lessons.tasks)
 
@@ -96,13 +96,14 @@ def finetunings(
         known = photos.learnable(name)
         weight[known] += photo_weights(photos.labels[name][known], photos.group[known])
     weight *= [options.shares.get(str(name), 1.0) for name in photos.collection]
-    if not all(weight[fold != number].any() for number in range(FOLDS)):
+    folds = range(fold.max() + 1)  # of few sites fewer than FOLDS
+    if not all(weight[fold != number].any() for number in folds):
         raise UsageError(
-            "--share: nothing is left to learn from where a third of the sites is held out; give photos of "
+            "--share: nothing is left to learn from where the sites of a fold are held out; give photos of "
             "more sites a share above 0"
         )
     paths, work = [photos.folder / path for path in photos.paths], []
-    for number in (*range(FOLDS), -1):
+    for number in (*folds, -1):
         learn, held = (np.flatnonzero(train & part) for part in (fold != number, fold == number))
         lessons = Lessons(paths, photos.sha256, tasks, learn, weight[learn])
         work.append(Finetuning(backbone, lessons, options, held))

@@ -96,7 +96,7 @@ def photo_weights(labels: NDArray[np.int64], group: NDArray[np.str_]) -> NDArray
 def site_folds(
     labels: NDArray[np.int64], site: NDArray[np.str_], seed: int, folds_wanted: int = FOLDS
 ) -> NDArray[np.int64]:
-    """Fold number per photo; all photos of a site are in one fold, the classes spread evenly."""
+    """Fold number per photo, from 0 on; all photos of a site are in one fold, the classes spread evenly."""
     largest = np.unique(labels, return_counts=True)[1].max()
     count = int(min(folds_wanted, len(np.unique(site)), largest))
     folds = np.empty(len(labels), dtype=np.int64)
@@ -105,7 +105,7 @@ def site_folds(
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         for number, (_, held) in enumerate(splitter.split(labels, labels, site)):
             folds[held] = number
-    return folds
+    return np.unique(folds, return_inverse=True)[1]  # a fold may get no site
 
 
 def macro_average_precision(
