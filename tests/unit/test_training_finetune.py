@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,27 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     )
 
 
+def test_of_two_at_once_the_second_waits_and_finds_it_finished(
+    backbone: Backbone, drawn_photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.tile([0, 1], PHOTOS // 2)
+    real, done, second = finetuning._Run.step, list[int](), list[Future[finetuning.Finetuned]]()
+    with ThreadPoolExecutor() as pool:
+
+        def step(run: finetuning._Run, batch: finetuning.Pictures) -> float:
+            done.append(run.done)
+            if not second:
+                second.append(pool.submit(fit, backbone, drawn_photos, labels, tmp_path))
+                wait(second, 3)
+            return real(run, batch)
+
+        monkeypatch.setattr(finetuning._Run, "step", step)
+        one = fit(backbone, drawn_photos, labels, tmp_path)
+        other = second[0].result()
+    assert done == list(range(RECIPE.steps))
+    assert (one.heads["balcony"].weight == other.heads["balcony"].weight).all()
+
+
 def test_a_loss_that_is_not_finite_ends_it(
     backbone: Backbone, drawn_photos: list[Path], tmp_path: Path
 ) -> None:
@@ -177,7 +199,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(
 ) -> None:
     labels = np.tile([0, 1], PHOTOS // 2)
     fit(backbone, drawn_photos, labels, tmp_path, recipe=Recipe(samples=8, batch=8))
-    (checkpoint,) = tmp_path.iterdir()
+    (checkpoint,) = tmp_path.glob("*.pt")
     checkpoint.write_bytes(b"PK no checkpoint")
     with pytest.raises(UsageError, match=r"is not a readable checkpoint .* delete it to start the run over"):
         fit(backbone, drawn_photos, labels, tmp_path, recipe=Recipe(samples=8, batch=8))

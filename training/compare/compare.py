@@ -19,6 +19,7 @@ from training.compare.results import (
     BEST,
     CHECKPOINT,
     EPOCHS,
+    LOCK,
     PREDICTIONS,
     RUN,
     RUNS,
@@ -27,7 +28,6 @@ from training.compare.results import (
     EpochRow,
     RunRow,
     add_rows,
-    locked,
     read_results,
     read_run,
     write_json,
@@ -94,7 +94,7 @@ def compare(
     display = Display([costs[plan.key] for plan in todo], len(plans), pace)
     with display.bars:
         for plan in todo:
-            with locked(out / "runs" / plan.key.folder, wait=False) as mine:
+            with loop.locked(out / "runs" / plan.key.folder / LOCK, wait=False) as mine:
                 if not mine:
                     left += 1
                 elif not _finished(plan, out):
@@ -186,5 +186,5 @@ def _write_settings(
         "device": machine.name,
         "versions": {"python": platform.python_version(), **versions},
     }
-    with locked(out):
+    with loop.locked(out / LOCK):
         write_json(out / SETTINGS, settings)

@@ -15,10 +15,8 @@ Several processes may write to one folder: rows are added under a lock, each tim
 takes the old one's place, so that a reader never meets half a row.
 """
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +26,12 @@ import pandas as pd
 from enrich.atomic import new_file
 from enrich.errors import UsageError
 from training.data.labels import read_table
+from training.trainer.loop import locked
 
 RUNS, EPOCHS, TIMINGS, SETTINGS = "runs.csv", "epochs.csv", "timings.csv", "settings.json"
 RUN, BEST, PREDICTIONS, CHECKPOINT = "run.json", "best.safetensors", "predictions.csv", "checkpoint.pt"
+LOCK = ".lock"
+"""Of a run's folder, and of the results."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
     row_class = type(rows[0])
     path = folder / next(name for name, known in _TABLES.items() if known is row_class)
     added = pd.DataFrame([{name: _text(value) for name, value in asdict(row).items()} for row in rows])
-    with locked(folder):
+    with locked(folder / LOCK):
         kept = _read_text(path, row_class)
         _typed(kept, path, row_class)  # refuses a table that was damaged
         table = pd.concat([kept, added]).drop_duplicates(list(row_class.KEY), keep="last")
@@ -206,19 +207,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """The same, of JSON."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Have the folder to oneself; without `wait`: whether one has. A kill gives it back."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _text(value: object) -> str:

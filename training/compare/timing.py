@@ -18,11 +18,12 @@ from enrich.errors import UsageError
 from training import thesis
 from training.compare.compare import Machine
 from training.compare.plan import Choice, Plan, Recipe, check_photos, make_plans
-from training.compare.results import TIMINGS, TimingRow, add_rows, locked
+from training.compare.results import LOCK, TIMINGS, TimingRow, add_rows
 from training.compare.run import build, optimiser_of, train_step
 from training.data.prepared import Prepared, read_prepared
 from training.models.weights import WeightSource
 from training.trainer.loading import Batch, Loader, side_of
+from training.trainer.loop import locked
 
 WARM_UP = 1
 """Steps before the clock starts: libraries choose their kernels and take memory in the first."""
@@ -45,7 +46,7 @@ def measure(
     scratch = WeightSource("none")
     plans = make_plans(prepared, choice, scratch, replace(recipe, epochs=1))
     check_photos(prepared, plans)
-    with writing(f"--out {out}"), locked(out):
+    with writing(f"--out {out}"), locked(out / LOCK):
         pass
     for number in range(1, rounds + 1):
         for plan in plans:

@@ -27,7 +27,7 @@ from training.models.compiled import compiled
 from training.models.features import Pixels, made_ahead, pixels
 from training.models.heads import LinearHead
 from training.trainer import augment, trainable
-from training.trainer.loop import learn, resume
+from training.trainer.loop import learn, locked, resume
 
 CPU = torch.device("cpu")
 SAVE_SECONDS = 60.0
@@ -102,18 +102,19 @@ def finetune(
     device: torch.device = CPU,
 ) -> Finetuned:
     """Learn, and keep checkpoints in `folder`: the same call goes on where it was stopped, and one that had
-    finished returns at once.
+    finished returns at once. Where another process makes the same one, it waits for that.
 
     Raises:
         UsageError: the backbone is not one that can be finetuned, or a photo cannot be decoded.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{_key(backbone, lessons, recipe, seed)[:24]}.pt"
-    run = _Run(backbone, lessons, recipe, seed, device)
-    resume(run, checkpoint)
-    for _ in track(learn(run, checkpoint, SAVE_SECONDS), "finetune", recipe.steps - run.done, transient=True):
-        pass
-    return run.result()
+    with locked(checkpoint.with_suffix(".lock")):
+        run = _Run(backbone, lessons, recipe, seed, device)
+        resume(run, checkpoint)
+        steps = learn(run, checkpoint, SAVE_SECONDS)
+        for _ in track(steps, "finetune", recipe.steps - run.done, transient=True):
+            pass
+        return run.result()
 
 
 def averaged(runs: Sequence[Finetuned]) -> Finetuned:

@@ -1,10 +1,11 @@
 """The loop of `compare` and `fit --finetune`: steps, and checkpoints that a killed run goes on from."""
 
+import fcntl
 import math
 import pickle
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +41,19 @@ class Learner(Protocol):
 
     def load(self, state: dict[str, Any]) -> None:
         """Be where this state was taken."""
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[bool]:
+    """Have to oneself what `file` is the lock of; without `wait`: whether one has. A kill gives it back."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def learn(learner: Learner, checkpoint: Path, save_seconds: float) -> Iterator[None]:
