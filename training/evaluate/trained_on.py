@@ -48,7 +48,8 @@ def _collections(told: object) -> dict[str, Any]:
 
 
 def _learnt(photos: PhotoSet, *collections: dict[str, Any]) -> list[str]:
-    known = [name for one in collections for name, figures in one.items() if figures.get("trained_on", 0)]
+    told = [pair for one in collections for pair in one.items()]
+    known = [name for name, figures in told if isinstance(figures, dict) and figures.get("trained_on")]
     from_them = np.isin(photos.collection, known) & np.isin(photos.split, ("", "train"))
     if not from_them.any():
         return []
