@@ -98,6 +98,24 @@ def test_thresholds_chosen_again_are_chosen_in_every_arithmetic_that_is_there(
     assert after.manifest["rethresholded"]["heads"] == []
 
 
+@needs_both
+def test_figures_of_a_head_that_is_not_fitted_again_stay_those_of_their_photos(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, _ = made
+    draw_homes(tmp_path / "photos", [BALCONY] * 12 + [PLAIN] * 12)
+    options = ["--out", tmp_path / "out", "--rethreshold", tmp_path / "newer"]
+    code, said = run_train("evaluate", folder / "new", tmp_path / "photos", *options)
+    assert code == 0 and "bf16, fireplace: thresholds left as they were" in said
+    before, after = (
+        load_bundle(path).members[0].variants["bf16"].figures for path in (folder / "new", tmp_path / "newer")
+    )
+    assert before is not None and after is not None
+    assert after.heads["fireplace"] == before.heads["fireplace"]
+    assert after.heads["balcony"] != before.heads["balcony"]
+    assert after.photos_sha256 == before.photos_sha256
+
+
 def _ids(bundle: Bundle) -> list[str]:
     return [bundle.at(name).members[0].model_id for name in bundle.arithmetics]
 

@@ -174,14 +174,11 @@ def fit_each(
     for name in (name for name in get_args(Faster) if name in draft.arithmetics):
         scored, left = score(name), 0
         photos, entries = scored.photos, dict[str, tuple[Entry, Entry]]()
-        for member in draft.manifest["members"]:
-            spec = member["arithmetics"][name]
-            spec["figures"] = {
-                "photos": len(photos),
-                "photos_sha256": digest(photos.sha256),
-                "heads": spec.get("figures", {}).get("heads", {}),
-            }
-            entries |= {entry["name"]: (entry, spec["figures"]["heads"]) for entry in spec["heads"]}
+        these = {"photos": len(photos), "photos_sha256": digest(photos.sha256)}
+        specs = [member["arithmetics"][name] for member in draft.manifest["members"]]
+        for spec in specs:
+            figures = spec.setdefault("figures", {**these, "heads": {}})
+            entries |= {entry["name"]: (entry, figures["heads"]) for entry in spec["heads"]}
         for head, mine in zip(draft.heads, scored.bundle.heads, strict=True):
             found, line = fit(mine, scored) if head.name in photos.labels else ({}, "not labelled")
             lines.append(f"{name}, {head.name}: {line}")
@@ -191,6 +188,8 @@ def fit_each(
                 figures[head.name] = asdict(_figures(head, scored, scored.logits(mine), exact, entry))
             else:
                 left += 1
+        for spec in () if left else specs:
+            spec["figures"] |= these
         if name in new and left:
             lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
             _drop(draft.manifest, name)
