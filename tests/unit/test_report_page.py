@@ -62,6 +62,14 @@ def test_twelve_figures_where_epochs_are_there(tmp_path: Path) -> None:
     assert all(path.stat().st_size < 60_000 for path in found)
 
 
+@pytest.mark.parametrize(("mode", "said"), [("feature_extraction", True), ("finetuning", False)])
+def test_a_frozen_backbone_that_sees_validation_photos_once_is_said(
+    tmp_path: Path, mode: str, said: bool
+) -> None:
+    text = written(tmp_path, results_folder(tmp_path / "results", [replace(RUN_ROW, mode=mode)]))
+    assert ("looks at the validation photos in its first epoch alone" in text) == said
+
+
 def test_a_page_by_name_has_its_figures_in_a_folder_named_like_it(tmp_path: Path) -> None:
     folder = results_folder(tmp_path / "results", [RUN_ROW])
     add_epochs(folder, RUN_ROW)
