@@ -36,9 +36,9 @@ _FREE = """CASE l.status
                   ELSE coalesce(l.not_before <= now(), l.status = 'pending') END"""
 _UNHARMED = "(l.attempts = 0 AND l.status <> 'leased' OR l.attempts >= :most)"  # or to be quarantined
 _WORKER_DIED = "(l.attempts > 0 OR l.status = 'leased')"
-# What was put off is in retry, too, but waited for its turn before. What failed comes behind everything else,
-# so that no run spends its error budget on the same photos before it gets to others.
-_FRESH = "(l.status <> 'retry' OR l.pending_since IS NOT NULL)"
+# What failed keeps its reason until it comes right or is asked for anew. It comes behind everything else, so
+# that no run spends its error budget on the same photos before it gets to others.
+_FRESH = "l.error IS NULL"
 
 PAUSED_SECONDS = 300  # that a listing is put off for a paused host, at most: `photos.hosts.LONGEST_PAUSE`
 UNWRITABLE = ("22", "23", "54")  # Postgres: data exceptions, integrity constraints, more than fits
