@@ -474,6 +474,25 @@ def test_what_was_never_enriched_is_no_unknown_of_ours(index: MergeIndex, portal
     assert [one["listing_id"] for one in index.search(Query(unknown=("balcony",))).documents] == ["2"]
 
 
+def test_beside_a_choice_stands_how_many_it_would_leave_whoever_enriched_them(
+    index: MergeIndex, portal_index: PortalIndex
+) -> None:
+    portal_index.save("1", price=1)
+    portal_index.save("2", "3", price=9)
+    index.write([put("1", 5), put("2", 5, fields={})])
+    portal_index.client.indices.refresh(index=portal_index.name)
+    choice = Query(where={"heating_types": "gas"})
+    assert index.facets(Query()).columns["heating_types"].counts == {"gas": 3}
+    assert index.search(choice).total == 3
+    assert index.facets(choice).columns["price"].most == 9
+    asked = index.facets(Query(unknown=("balcony",)))
+    assert asked.columns["heating_types"].counts == {"gas": 1}
+    assert asked.answers == {
+        "balcony": {True: 1, False: 0, None: 1},
+        "fireplace": {True: 0, False: 0, None: 1},
+    }
+
+
 def test_a_listing_id_of_the_portal_s_own_that_cannot_be_sorted_by_hinders_no_search(
     elasticsearch_url: str, portal_index: PortalIndex, index_name: str
 ) -> None:

@@ -167,12 +167,14 @@ class MergeIndex:
     def ids(self) -> Iterator[Sequence[str]]:
         return walk(self._server, self._index, OURS)
 
+    # What is unknown of a document that was never enriched is no answer of ours.
+
     def search(self, query: Query) -> Hits:
-        # What is unknown of a document that was never enriched is no answer of ours.
         return search(self._server, self._index, self._heads, query, [OURS] if query.unknown else [])
 
     def facets(self, query: Query) -> Facets:
-        return facets(self._server, self._index, self._heads, query, [OURS])
+        among = [OURS] if query.unknown else []
+        return facets(self._server, self._index, self._heads, query, among, known=[OURS])
 
     def close(self) -> None:
         self._server.close()

@@ -30,8 +30,11 @@ def search(server: Server, index: str, heads: Sequence[Head], query: Query, amon
     return Hits(total=hits["total"]["value"], documents=documents, body=body)
 
 
-def facets(server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = ()) -> Facets:
-    """Count what each filter would leave; everything as for `search`."""
+def facets(
+    server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = (), known: Filters = ()
+) -> Facets:
+    """Count what each filter would leave; everything as for `search`. Unknown is an answer only of documents
+    that pass `known`."""
     with _asking(index):
         fields = _fields(server, index)
         countable = {name: spec for name, spec in fields.items() if spec.get("doc_values", True)}
@@ -42,7 +45,7 @@ def facets(server: Server, index: str, heads: Sequence[Head], query: Query, amon
                 "filter": {
                     "bool": {"filter": [one for name, one in asked if name != field or kind == "types"]}
                 },
-                "aggs": _counting(field, kind),
+                "aggs": _counting(field, kind, known),
             }
             for field, kind in kinds.items()
         }
@@ -60,11 +63,14 @@ def facets(server: Server, index: str, heads: Sequence[Head], query: Query, amon
     return as_facets(heads, kinds, [*counts, *unknown], bounds)
 
 
-def _counting(field: str, kind: str) -> dict[str, Any]:
+def _counting(field: str, kind: str, known: Filters) -> dict[str, Any]:
     if kind == "number":
         return {"least": {"min": {"field": field}}, "most": {"max": {"field": field}}}
     values = {"values": {"terms": {"field": field, "size": MOST_VALUES}}}
-    return {**values, "unknown": {"missing": {"field": field}}} if kind == "answer" else values
+    if kind != "answer":
+        return values
+    unknown = {"bool": {"filter": list(known), "must_not": [{"exists": {"field": field}}]}}
+    return {**values, "unknown": {"filter": unknown}}
 
 
 @contextmanager
