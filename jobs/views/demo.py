@@ -52,7 +52,7 @@ def show_homes(
         mistakes = [line for home in homes for line in _mistakes(home, found.get(home.id, {}), heads)]
         out.print("\n[bold]Where the model is wrong on these pictures[/]" if mistakes else "\nNo mistakes.")
         for line in mistakes:
-            out.print(f"  {line}")
+            out.print(f"  {escape(line)}")
 
 
 def _cell(home: Home, document: Mapping[str, Any], head: Head) -> str:
@@ -112,7 +112,7 @@ def show_next_steps(settings: Settings, kept: str | None) -> None:
         out.print("\n[bold]To look around in the demo[/] (its photos are no longer served)")
         out.print("  export ENRICH_EMBEDDED=true")
         out.print(f"  export ENRICH_HOME={escape(str(settings.home))}")
-        out.print(f"  export ENRICH_INDEX_COLUMNS={','.join(settings.index_columns)}")
+        out.print(f"  export ENRICH_INDEX_COLUMNS={escape(','.join(settings.index_columns))}")
         out.print("  unset DATABASE_URL ELASTICSEARCH_URL")
         out.print("  enrich status")
         out.print("  enrich search --has balcony")

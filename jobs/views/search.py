@@ -18,7 +18,7 @@ def show_hits(hits: Hits, query: Query, heads: Sequence[Head], columns: Sequence
         return
     ordered = sorted(heads, key=lambda head: not head.rules.is_yes_or_no)
     columns = list(dict.fromkeys([*columns, *query.where]))
-    found = table("listing", *columns, *(head.rules.title(head.name) for head in ordered))
+    found = table("listing", *map(escape, columns), *(head.rules.title(head.name) for head in ordered))
     for document in hits.documents:
         found.add_row(
             escape(str(document["listing_id"])),

@@ -68,7 +68,7 @@ def show_status(
     for number, refusal in enumerate(summary.refusals):
         told = f"{refusal.documents:,} × {refusal.reason} (listing {refusal.example})"
         facts.add_row("refused for" if number == 0 else "", escape(told))
-    facts.add_row("index", f"{settings.index} ({settings.index_mode})")
+    facts.add_row("index", f"{escape(settings.index)} ({settings.index_mode})")
     stale = summary.stale(bundle.bundle_id)
     made = f"; {stale:,} listings made with another: enrich backfill --stale-bundle" if stale else ""
     facts.add_row("bundle", f"{escape(bundle.name)} {bundle.bundle_id[:12]}{made}")

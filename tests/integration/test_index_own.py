@@ -12,7 +12,7 @@ import enrich.index.elastic.writing as shared
 from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.own import OwnIndex
 from enrich.index.open import connect
-from enrich.index.protocol import Facets, IndexLost, IndexUnavailable, Query
+from enrich.index.protocol import Column, Facets, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
@@ -470,6 +470,18 @@ def test_facets_count_what_each_filter_would_leave(homes: OwnIndex, query: Query
     found = homes.facets(query)
     assert found == expected
     assert [list(counts) for counts in found.types.values()] == [list(c) for c in expected.types.values()]
+
+
+def test_columns_whatever_they_are_called_are_counted(elasticsearch_url: str, index_name: str) -> None:
+    index = own(elasticsearch_url, index_name, copied={"area [m2]": "long", "near>far": "keyword"})
+    index.prepare()
+    index.write([put("1", 5, **{"area [m2]": 70, "near>far": "north"})])
+    with client_of(elasticsearch_url) as client:
+        client.indices.refresh(index=index_name)
+    assert index.facets(Query(where={"area [m2]": "70"})).columns == {
+        "area [m2]": Column("number", {}, 70, 70),
+        "near>far": Column("keyword", {"north": 1}),
+    }
 
 
 def test_a_page_of_hits_goes_on_where_the_last_one_ended(homes: OwnIndex) -> None:

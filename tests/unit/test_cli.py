@@ -532,6 +532,13 @@ def test_ids_and_addresses_are_shown_as_they_are_also_where_a_part_is_the_name_o
     assert out.count("urn:id:7") == 2 and out.count(":house:") == 2 and "http://photos/a:x:b.jpg" in out
 
 
+def test_columns_are_shown_by_their_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    hit = DOCUMENT | {"area [m2]": 70, "a[/b]": "x"}
+    show_hits(Hits(1, (hit,)), Query(("balcony",), where={"a[/b]": "x"}), HEADS, ["area [m2]"])
+    out = capsys.readouterr().out
+    assert "area [m2]" in out and "a[/b]" in out
+
+
 ORDERS = "Flat\x1b[2J\x1b]0;all is well\x07\x9b1A"  # clears the screen, names the window, goes a line up
 
 

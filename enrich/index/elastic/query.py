@@ -40,17 +40,17 @@ def facets(
         countable = {name: spec for name, spec in fields.items() if spec.get("doc_values", True)}
         kinds = counted(heads, _types(countable))
         asked = filters(query, heads, _types(_with_sub_fields(fields)))
-        aggregations = {
-            field: {
+        aggregations = {  # numbered, since their names may not have all that a field's may
+            str(number): {
                 "filter": {
                     "bool": {"filter": [one for name, one in asked if name != field or kind == "types"]}
                 },
                 "aggs": _counting(field, kind, known),
             }
-            for field, kind in kinds.items()
+            for number, (field, kind) in enumerate(kinds.items())
         }
         answer = server.search(index, size=0, query={"bool": {"filter": list(among)}}, aggs=aggregations)
-    found = answer["aggregations"] if kinds else {}
+    found = {field: answer["aggregations"][str(number)] for number, field in enumerate(kinds)}
     counts = [
         (field, str(bucket.get("key_as_string", bucket["key"])), bucket["doc_count"])
         for field in found
