@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from enrich.errors import IndexSetupError
+from enrich.errors import IndexSetupError, UsageError
 from enrich.index.document import build, reserved
 from enrich.index.elastic.merge import MergeIndex
 from enrich.index.protocol import Column, IndexLost, IndexUnavailable, Query
@@ -491,6 +491,25 @@ def test_beside_a_choice_stands_how_many_it_would_leave_whoever_enriched_them(
         "balcony": {True: 1, False: 0, None: 1},
         "fireplace": {True: 0, False: 0, None: 1},
     }
+
+
+def test_what_stands_in_nested_objects_is_no_field_to_search_by_unless_their_listing_has_it_too(
+    elasticsearch_url: str, portal_index: PortalIndex, index_name: str
+) -> None:
+    name, kind = f"{index_name}-nested", {"kind": {"type": "keyword"}}
+    properties = {
+        "rooms": {"type": "nested", "properties": kind},
+        "views": {"type": "nested", "include_in_parent": True, "properties": kind},
+    }
+    portal_index.client.indices.create(index=name, mappings={"properties": properties})
+    document = {"rooms": [{"kind": "attic"}], "views": [{"kind": "sea"}]}
+    portal_index.client.index(index=name, id="1", document=document, refresh=True)
+    index = merge(elasticsearch_url, name)
+    index.prepare()
+    with pytest.raises(UsageError, match=r"no field 'rooms\.kind'"):
+        index.search(Query(where={"rooms.kind": "attic"}))
+    assert index.search(Query(where={"views.kind": "sea"})).total == 1
+    assert index.facets(Query()).columns == {"views.kind": Column("keyword", {"sea": 1})}
 
 
 def test_a_listing_id_of_the_portal_s_own_that_cannot_be_sorted_by_hinders_no_search(

@@ -106,8 +106,16 @@ def _searchable(properties: Mapping[str, Any], path: str = "") -> dict[str, Mapp
     """The fields that a term can be looked for in, with their mappings, objects written with dots."""
     fields: dict[str, Mapping[str, Any]] = {}
     for name, spec in properties.items():
+        if _apart(spec):
+            continue
         if "properties" in spec:
             fields.update(_searchable(spec["properties"], f"{path}{name}."))
         elif spec.get("type", "object") != "object" and spec.get("index", True):
             fields[f"{path}{name}"] = spec
     return fields
+
+
+def _apart(spec: Mapping[str, Any]) -> bool:
+    """Whether these objects are found by a query of their own kind alone, as `nested` ones are."""
+    within = spec.get("include_in_parent") or spec.get("include_in_root")
+    return spec.get("type") == "nested" and not within
