@@ -98,7 +98,10 @@ def rollback(settings: Settings, stop: Stop) -> RunReport:
             name, uuid = generations.rollback()
             done.lacks = _record(records, generations, uuid, sys.maxsize)  # none of them is removed
             done.serving, done.before = name, before and before[0]
-            _drop(generations)  # at last: it may have taken hours, and there may be nothing to go back to
+            # At last: it may have taken hours, and there may be nothing to go back to.
+            if why := _drop(generations):
+                told = "the index in the making is still there (%s): `enrich reindex` goes on with it"
+                log.warning(told, why)
 
         if holding_publish(records, stop, back):
             done.contradiction = generations.contradiction()
@@ -107,12 +110,13 @@ def rollback(settings: Settings, stop: Stop) -> RunReport:
     return report
 
 
-def _drop(generations: Generations) -> None:
-    """The index in the making. The command has gone back by now, and would go back further if it failed."""
+def _drop(generations: Generations) -> str | None:
+    """Drop the index in the making; why it is still there, which is less than what the command has to say."""
     try:
         generations.drop()
     except Exception as error:
-        log.warning("the index in the making is still there (%s): `enrich reindex` goes on with it", error)
+        return str(error) or type(error).__name__
+    return None
 
 
 @contextmanager
@@ -169,10 +173,13 @@ def compare(job: Rebuild) -> None:
 
 def _spoilt(job: Rebuild, how: str) -> StoppedError:
     """The new index is dropped: taken up by the next reindex, it would stop that one as well."""
-    job.generations.drop()
+    index = job.records.settings.index
+    new = "The new one was removed"
+    if why := _drop(job.generations):
+        new = f"The new one, behind {index}-next, is still there ({why}): remove it before the next reindex"
     return StoppedError(
-        f"{how}. The new one was removed, and the old one behind {job.records.settings.index} goes on "
-        "serving: does somebody else write to the new one? Start `enrich reindex` again"
+        f"{how}. {new}, and the old one behind {index} goes on serving: does somebody else write to the new "
+        "one? Start `enrich reindex` again"
     )
 
 
@@ -182,7 +189,10 @@ def swap(job: Rebuild) -> None:
     name, uuid = job.generations.swap()
     job.done.lacks = _record(job.records, job.generations, uuid, job.keep)
     job.done.serving, job.done.before = name, before and before[0]
-    job.done.removed = job.generations.prune(job.generations.kept(job.keep))
+    try:
+        job.done.removed = job.generations.prune(job.generations.kept(job.keep))
+    except Exception as error:  # by now the new one serves, and that is written down
+        log.warning("older indices are still there (%s): the next `enrich reindex` removes them", error)
 
 
 def _record(records: Records, generations: Generations, uuid: str, keep: int) -> int:

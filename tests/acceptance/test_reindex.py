@@ -27,7 +27,7 @@ from jobs.run.stop import Stop
 from tests.support.boundaries import BOUNDARIES
 from tests.support.harness import World, assert_same
 from tests.support.killer import killed, wait_for_the_lock
-from tests.support.proxy import Proxy, Request
+from tests.support.proxy import Answer, Proxy, Request
 
 HOMES = 60
 BRIEF = {"lease_seconds": 2.0, "publish_batch": 10}
@@ -301,6 +301,43 @@ def test_an_index_that_cannot_be_dropped_just_now_does_not_end_what_went_back(
     assert report.exit_code == 0 and behind(homes) == first
 
 
+def in_a_snapshot(request: Request) -> Answer | None:
+    """What a server answers while a snapshot is made of an index that is to be deleted."""
+    told = {"type": "snapshot_in_progress_exception", "reason": "indices are being snapshotted"}
+    body = {"error": {"root_cause": [told], **told}, "status": 400}
+    return Answer(400, body) if request.method == "DELETE" else None
+
+
+def test_older_indices_that_cannot_be_removed_just_now_do_not_end_what_serves(
+    homes: World, elasticsearch_proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    homes.fixed["elasticsearch_url"] = elasticsearch_proxy.url
+    oldest = behind(homes)
+    assert reindex(homes).exit_code == 0
+    before, elasticsearch_proxy.answer = behind(homes), in_a_snapshot
+    report = reindex(homes)
+    assert (report.exit_code, report.reindexed and report.reindexed.removed) == (0, [])
+    assert behind(homes) not in (oldest, before) and oldest in indices(homes)
+    assert "indices are being snapshotted" in caplog.text
+
+    elasticsearch_proxy.clear()
+    done = reindex(homes).reindexed
+    assert done is not None and done.removed == [oldest, before]
+
+
+def test_one_in_the_making_that_cannot_be_dropped_just_now_is_waited_for(
+    homes: World, elasticsearch_proxy: Proxy
+) -> None:
+    homes.fixed["elasticsearch_url"] = elasticsearch_proxy.url
+    begun = stopped_before_it_served(homes)
+    homes.fixed["index_columns"] = ("city",)
+    elasticsearch_proxy.answer = in_a_snapshot
+    with pytest.raises(IndexUnavailable, match="indices are being snapshotted"):
+        reindex(homes)
+    elasticsearch_proxy.clear()
+    assert reindex(homes).exit_code == 0 and begun not in indices(homes)
+
+
 @pytest.mark.parametrize(
     "start", [lambda *given: job.reindex(given[0], 1, given[1]), job.rollback], ids=["reindex", "rollback"]
 )
@@ -399,10 +436,27 @@ def test_an_index_that_somebody_else_writes_to_takes_nobody_s_place(
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "compare", written)
-        with pytest.raises(StoppedError, match="does somebody else write to the new one"):
+        with pytest.raises(StoppedError, match=r"was removed.*does somebody else write to the new one"):
             reindex(homes)
     assert behind(homes) == old
     assert reindex(homes).exit_code == 0 and len(indices(homes)) == 2, "the next one starts anew"
+
+
+def test_one_that_somebody_else_writes_to_and_that_cannot_be_dropped_is_said_to_be_there(
+    homes: World, elasticsearch_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes.fixed["elasticsearch_url"] = elasticsearch_proxy.url
+    old, compare = behind(homes), job.compare
+
+    def written(rebuild: job.Rebuild) -> None:
+        homes.elasticsearch.delete(index=f"{homes.index}-next", id="seen")
+        elasticsearch_proxy.answer = in_a_snapshot
+        compare(rebuild)
+
+    monkeypatch.setattr(job, "compare", written)
+    with pytest.raises(StoppedError, match=f"behind {homes.index}-next, is still there .*snapshotted"):
+        reindex(homes)
+    assert behind(homes) == old and len(indices(homes)) == 2
 
 
 @pytest.mark.parametrize("moment", ["compare", "swap"])

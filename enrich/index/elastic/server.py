@@ -18,7 +18,14 @@ from enrich.settings import Settings
 
 REQUEST_SECONDS = 60.0
 KEEP_ALIVE = "5m"  # between two pages of a walk
-PASSING = frozenset({"cluster_block_exception", "index_closed_exception", "search_context_missing_exception"})
+PASSING = frozenset(
+    {
+        "cluster_block_exception",
+        "index_closed_exception",
+        "search_context_missing_exception",
+        "snapshot_in_progress_exception",
+    }
+)
 _ANSWER = "items.*.status,items.*.error"  # of a bulk: an item for each operation, without what nobody reads
 
 
