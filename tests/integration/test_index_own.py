@@ -11,6 +11,7 @@ from elasticsearch import Elasticsearch
 import enrich.index.elastic.writing as shared
 from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.own import OwnIndex
+from enrich.index.mapping import Extras
 from enrich.index.open import connect
 from enrich.index.protocol import Column, Facets, IndexLost, IndexUnavailable, Query
 from enrich.model.head import Head
@@ -151,6 +152,39 @@ def test_processes_that_start_at_once_make_one_index(each_server: str, index_nam
     assert len(set(identities)) == 1
     with client_of(each_server) as client:
         assert len(client.indices.get(index=f"{index_name}*")) == 1
+
+
+def test_what_only_some_shards_answer_is_no_answer(each_server: str, index_name: str) -> None:
+    index, most = own(each_server, index_name), "index.routing.allocation.total_shards_per_node"
+    asked = (index.check, lambda: index.search(Query()), lambda: index.facets(Query()))
+    with client_of(each_server) as client:
+        client.indices.create(
+            index=f"{index_name}-0",
+            aliases={index_name: {}},
+            settings={"number_of_shards": 2, "number_of_replicas": 0, most: 1},
+            wait_for_active_shards=0,
+        )
+        index.prepare()
+        client.cluster.health(index=index_name, wait_for_active_shards=1)
+        for ask in asked:
+            with pytest.raises(IndexUnavailable):
+                ask()
+        client.indices.put_settings(index=index_name, settings={most: None})
+        client.cluster.health(index=index_name, wait_for_active_shards=2)
+        index.write([put(str(number), 5) for number in range(9)])
+        client.indices.refresh(index=index_name)
+    assert index.search(Query()).total == 9 and "with 9 documents" in index.check()[0]
+
+
+def test_a_page_of_ids_that_only_some_shards_answer_is_no_page(
+    elasticsearch_proxy: Proxy, index_name: str
+) -> None:
+    index = own(elasticsearch_proxy.url, index_name)
+    index.prepare()
+    some = {"pit_id": "x", "_shards": {"total": 2, "successful": 1}, "hits": {"hits": []}}
+    elasticsearch_proxy.answer = lambda request: Answer(200, some) if request.path == "/_search" else None
+    with pytest.raises(IndexUnavailable, match="for 1 of 2 shards"):
+        list(index.ids())
 
 
 # Setting up

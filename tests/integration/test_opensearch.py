@@ -16,7 +16,7 @@ from enrich.index.protocol import Facets, IndexUnavailable, Query
 from enrich.settings import load_settings
 from tests.support.elasticsearch import client_of, reached
 from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put
-from tests.support.proxy import Proxy
+from tests.support.proxy import Answer, Proxy
 from tests.support.search_server import OPENSEARCH
 
 
@@ -37,9 +37,9 @@ def proxy(url: str) -> Iterator[Proxy]:
     proxy.close()
 
 
-def opened(url: str, **more: Any) -> OwnIndex:
+def opened(url: str, alias: str = "homes", **more: Any) -> OwnIndex:
     more = {"index_backend": "opensearch", "elasticsearch_url": url, **more}
-    return OwnIndex(connect(load_settings(_env_file=None, **more)), "homes", HEADS, COPIED)
+    return OwnIndex(connect(load_settings(_env_file=None, **more)), alias, HEADS, COPIED)
 
 
 def test_neither_is_taken_for_the_other(url: str, elasticsearch_url: str) -> None:
@@ -141,6 +141,16 @@ def test_all_ids_come_once_in_pages_and_nothing_is_left_open(
         stats = client.indices.stats(index=index_name)["_all"]["total"]["search"]
         assert stats["scroll_total"] > 0 and stats["scroll_current"] == stats["open_contexts"] == 0
     assert list(OwnIndex(reached(each_url), f"{index_name}-none", HEADS, COPIED).ids()) == []
+
+
+def test_a_later_page_of_ids_that_only_some_shards_answer_is_no_page(proxy: Proxy, index_name: str) -> None:
+    index = opened(proxy.url, index_name)
+    index.prepare()
+    index.write([put("1", 5)])
+    some = {"_scroll_id": "x", "_shards": {"total": 2, "successful": 1}, "hits": {"hits": []}}
+    proxy.answer = lambda request: Answer(200, some) if request.path == "/_search/scroll" else None
+    with pytest.raises(IndexUnavailable, match="for 1 of 2 shards"):
+        list(index.ids())
 
 
 @pytest.fixture(scope="module")

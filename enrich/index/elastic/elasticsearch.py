@@ -83,7 +83,7 @@ class ElasticsearchServer(Server):
         }
         try:
             while True:
-                answer = self.call("POST", "/_search", body=asked)
+                answer = self.whole(self.call("POST", "/_search", body=asked))
                 asked["pit"]["id"] = answer["pit_id"]
                 hits = answer["hits"]["hits"]
                 if not hits:

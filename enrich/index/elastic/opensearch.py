@@ -88,7 +88,7 @@ class OpenSearchServer(Server):
         asked = {"query": query, "sort": ["_doc"], "size": size, "_source": False}
         answer = self.call("POST", f"/{index}/_search", {"scroll": KEEP_ALIVE}, asked)
         try:
-            while hits := answer["hits"]["hits"]:
+            while hits := self.whole(answer)["hits"]["hits"]:
                 yield [hit["_id"] for hit in hits]
                 body = {"scroll": KEEP_ALIVE, "scroll_id": answer["_scroll_id"]}
                 answer = self.call("POST", "/_search/scroll", body=body)

@@ -189,7 +189,7 @@ class Server(ABC):
     # Documents
 
     def count(self, name: str) -> int:
-        return int(self.call("GET", f"/{_part(name)}/_count")["count"])
+        return int(self.whole(self.call("GET", f"/{_part(name)}/_count"))["count"])
 
     def bulk(self, lines: bytes, index: str, *, require_alias: bool) -> list[dict[str, Any]]:
         """An item for each operation.
@@ -213,7 +213,14 @@ class Server(ABC):
         return docs
 
     def search(self, index: str, **body: Any) -> dict[str, Any]:
-        return self.call("POST", f"/{_part(index)}/_search", body=body)
+        return self.whole(self.call("POST", f"/{_part(index)}/_search", body=body))
+
+    def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """An answer of all shards: by one of some there would be fewer documents than there are."""
+        total, answered = (answer["_shards"][which] for which in ("total", "successful"))
+        if answered < total:  # OpenSearch does not count one that is nowhere among those that failed
+            raise IndexUnavailable(f"{self.name} answered for {answered} of {total} shards")
+        return answer
 
     # What fails, told apart
 
