@@ -18,7 +18,7 @@ from enrich.model.head import Head
 from enrich.records import DocumentWrite, WriteStatus
 from enrich.settings import Settings, load_settings
 from tests.support.elasticsearch import client_of, reached
-from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, put, statuses, take
+from tests.support.index import COPIED, FACETS, FILTERS, HEADS, HOMES, heads_with, put, statuses, take
 from tests.support.proxy import Answer, Proxy, Request
 from tests.support.search_server import ElasticsearchServer
 
@@ -504,6 +504,20 @@ def test_facets_count_what_each_filter_would_leave(homes: OwnIndex, query: Query
     found = homes.facets(query)
     assert found == expected
     assert [list(counts) for counts in found.types.values()] == [list(c) for c in expected.types.values()]
+
+
+def test_all_classes_of_a_head_are_counted_and_columns_on_all_shards(
+    elasticsearch_url: str, index_name: str
+) -> None:
+    rooms, shards = [f"room{number:02}" for number in range(40)], Extras(settings={"number_of_shards": "5"})
+    index = OwnIndex(reached(elasticsearch_url), index_name, heads_with(*rooms), COPIED, shards)
+    index.prepare()
+    index.write([put(str(n), 5, room_types=rooms, city=f"c{n % 200:03}") for n in range(600)])
+    with client_of(elasticsearch_url) as client:
+        client.indices.refresh(index=index_name)
+    found = index.facets(Query())
+    assert found.types["room"] == dict.fromkeys(rooms, 600)
+    assert found.columns["city"].counts == {f"c{n:03}": 3 for n in range(30)}
 
 
 def test_columns_whatever_they_are_called_are_counted(elasticsearch_url: str, index_name: str) -> None:

@@ -12,6 +12,8 @@ from enrich.index.query import facets as as_facets
 from enrich.model.head import Head
 
 Filters = Sequence[Mapping[str, Any]]
+MOST_CLASSES = 1_000  # of a head: all that it has
+ON_A_SHARD = 1_000  # values that each shard tells; with fewer, those of all shards add up to too little
 
 
 def search(server: Server, index: str, heads: Sequence[Head], query: Query, among: Filters = ()) -> Hits:
@@ -66,7 +68,8 @@ def facets(
 def _counting(field: str, kind: str, known: Filters) -> dict[str, Any]:
     if kind == "number":
         return {"least": {"min": {"field": field}}, "most": {"max": {"field": field}}}
-    values = {"values": {"terms": {"field": field, "size": MOST_VALUES}}}
+    size = MOST_CLASSES if kind == "types" else MOST_VALUES
+    values = {"values": {"terms": {"field": field, "size": size, "shard_size": ON_A_SHARD}}}
     if kind != "answer":
         return values
     unknown = {"bool": {"filter": list(known), "must_not": [{"exists": {"field": field}}]}}
