@@ -44,11 +44,11 @@ _IDS = text("""
     ORDER BY id LIMIT :limit
 """)
 
-# What is asked of a field, with one of: `holds` (its value, or one of its values), `least`, `most`, `prefix`,
-# `absent`.
+# What is asked of a field, with one of: `holds` (its value, or one of its values), `least`, `most`, `absent`,
+# or `first` and `last` (see `_moment`).
 _FAILS = """
     jsonb_to_recordset(CAST(:asked AS jsonb))
-        AS asked (field text, holds jsonb, least float, most float, prefix text, absent boolean)
+        AS asked (field text, holds jsonb, least float, most float, first text, last text, absent boolean)
     WHERE NOT coalesce(
         CASE WHEN holds IS NOT NULL THEN jsonb_path_exists(
                  document -> field, 'strict $.** ? (@ == $x)', jsonb_build_object('x', holds))
@@ -57,8 +57,8 @@ _FAILS = """
              WHEN most IS NOT NULL THEN
                  jsonb_path_exists(document -> field, '$[*] ? (@ <= $x)', jsonb_build_object('x', most))
              WHEN absent THEN coalesce(document -> field, 'null') = 'null'
-             ELSE jsonb_path_exists(
-                 document -> field, '$[*] ? (@ starts with $x)', jsonb_build_object('x', prefix)) END, false)
+             ELSE jsonb_path_exists(document -> field, '$[*] ? (@ >= $first && @ <= $last)',
+                 jsonb_build_object('first', first, 'last', last)) END, false)
 """
 _MATCHING = f"""
     FROM document
@@ -201,7 +201,8 @@ class EmbeddedIndex:
         if es_type == "geo_point":
             raise UsageError(f"{name} is a point: the embedded index finds none, set ELASTICSEARCH_URL")
         if es_type == "date":
-            return {"field": name, "prefix": _moment(name, value)}
+            first, last = _moment(name, value)
+            return {"field": name, "first": first, "last": last}
         return {"field": name, "holds": value if es_type == "keyword" else _read(name, es_type, value)}
 
     def close(self) -> None:
@@ -215,21 +216,32 @@ def _demand(one: Condition) -> dict[str, Any]:
     return {"field": one.field, how: one.value}
 
 
-def _moment(name: str, value: str) -> str:
-    """What the times that a person means begin with, in UTC. As in Elasticsearch, a day stands for all of its
-    moments, and a month or a year for its first day."""
+def _moment(name: str, value: str) -> tuple[str, str]:
+    """Between which two texts the times lie that a person means, however they are written, in UTC.
+
+    As in Elasticsearch, a day, an hour and so on stand for all of their moments, a month or a year for its
+    first day, and times are told apart by milliseconds.
+    """
+    wrong = UsageError(f"{name} is of type date: {value!r} is not")
     found = _DATE.fullmatch(value)
     if found is None:
-        raise UsageError(f"{name} is of type date: {value!r} is not")
-    zone = found[7]
-    if zone is None:
-        return value + "0001-01-01"[len(value) :]
+        raise wrong
+    zone = found[7] or ""
     time = value.removesuffix(zone)
+    ends = [time + end[len(time) :] for end in ("0001-01-01T00:00:00.000", "0001-01-01T23:59:59.999")]
+    if "." in time:  # one moment
+        ends[1] = ends[0]
     try:
-        told = datetime.fromisoformat(value).astimezone(UTC).isoformat(timespec="microseconds")[: len(time)]
+        first, last = (_utc(end + (zone or "Z")) for end in ends)
     except (ValueError, OverflowError):
-        raise UsageError(f"{name} is of type date: {value!r} is not") from None
-    return told.rstrip("0").rstrip(".") if "." in told else told
+        raise wrong from None
+    # What is left out where it is nothing sorts first, and more digits of the last millisecond before "~".
+    return first.rstrip("0").rstrip(".").removesuffix("T00:00:00"), f"{last}~"
+
+
+def _utc(moment: str) -> str:
+    told = datetime.fromisoformat(moment).astimezone(UTC)
+    return told.replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def _read(name: str, es_type: str, value: str) -> bool | int | float:

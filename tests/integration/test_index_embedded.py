@@ -150,7 +150,7 @@ def test_search_counts_beyond_what_it_shows(homes: EmbeddedIndex) -> None:
         (Query(where={"furnished": "1"}), "furnished is of type boolean: '1' is not"),
         *(
             (Query(where={"listed_on": none}), f"listed_on is of type date: '{none}' is not")
-            for none in ("%", "", "202", "2026-03-0", "2026-03-01T10:00:00-99:00")
+            for none in ("%", "", "202", "2026-03-0", "2026-02-30", "2026-03-01T10:00:00-99:00")
         ),
     ],
 )

@@ -66,8 +66,11 @@ def statuses(results: Sequence[WriteResult]) -> list[WriteStatus]:
 
 
 SURE, BOTH = {"has_balcony": True, "balcony_confidence": 0.9}, ["kitchen", "bathroom"]
-# As Postgres has a time, two days, and a time without a zone.
-LISTED_ON = ["2026-03-01T10:00:00+00:00", "2026-05-02", "2025-01-01", "2024-02-03T04:05:06"]
+# As Postgres has a time, days, a time without a zone, and times with a fraction.
+LISTED_ON = [
+    *("2026-03-01T10:00:00+00:00", "2026-05-02", "2025-01-01", "9999-12-31", "2024-02-03T04:05:06"),
+    *("2023-06-07T08:09:10.5+00:00", "2022-06-08T08:09:10.123456+00:00"),
+]
 HOMES = (
     put("a", 5, **SURE | {"balcony_confidence": 0.7}, room_types=["kitchen"], city="Solna", price=3),
     put("b", 5, **SURE, room_types=BOTH, price=4),
@@ -93,6 +96,26 @@ FILTERS = (
         for moment in ("2024-02-03T04:05:06.000Z", "2024-02-03T05:05:06.0+01:00", "2026-03-01T10:00:00.000Z")
     ),
     *((Query(where={"listed_on": day}), "") for day in ("2026-03-01T10:00:00+01:00", "2026-05", "2026")),
+    *(  # a day is its first moment, and of a fraction the milliseconds count
+        (Query(where={"listed_on": moment}), "e")
+        for moment in (
+            *("2026-05-02T00:00:00Z", "2026-05-02T02:00+02:00", "2026-05-02T00:00:00.000Z"),
+            *("9999-12-31", "9999-12-31T00:00:00.000Z", "2023-06-07T08", "2023-06-07T08:09:10.5Z"),
+            *("2022-06-08T08:09:10.123Z", "2022-06-08T10:09:10.123999+02:00", "2022-06-08T08:09:10"),
+        )
+    ),
+    *(
+        (Query(where={"listed_on": moment}), "")
+        for moment in (
+            *(
+                "2026-05-02T01Z",
+                "2026-05-02T00:00:01Z",
+                "2026-05-02T00:00:00.001Z",
+                "2023-06-07T08:09:10.000Z",
+            ),
+            *("2022-06-08T08:09:10.1Z", "2022-06-08T08:09:10.12Z", "2024-02-03T04:05:06.001Z"),
+        )
+    ),
     (Query(where={"tags": "y"}), "e"),
     (Query(where={"listing_id": "c"}), "c"),
     (Query(lacks=("balcony",)), "c"),
