@@ -204,7 +204,14 @@ def _copied(listings: Table, names: Collection[str], reserved: Collection[str]) 
             for name in parts
         )
         copied.append(Copied(field.strip() if point else asked, columns))
-    for item in copied:
+    named: dict[str, str] = {}
+    for asked, item in zip(names, copied, strict=True):
+        if item.name in named:
+            raise SourceError(
+                f"{setting}: {named[item.name]} and {asked} are both of the name {item.name}, and a document "
+                "has one field of a name: give the point another, or take one out"
+            )
+        named[item.name] = asked
         where = f"{setting}: column {item.name} of {listings.sql}"
         for column in item.columns:
             if column.type not in ES_TYPES:

@@ -503,11 +503,13 @@ class TestRefusals:
             ("place=price+long", "no column long "),
             ("place=price+city", "column city .* is of type text, a number is needed"),
             ("has_balcony=price+rooms", "column has_balcony .* cannot be a field"),
+            ("city,city=price+rooms", r"city and city=price\+rooms are both of the name city"),
+            ("spot=price+rooms,spot = rooms+price", r"spot=price\+rooms and spot = rooms\+price are both"),
         ],
     )
     def test_points(self, source: Callable[..., Source], asked: str, message: str) -> None:
         with pytest.raises(SourceError, match=message):
-            source(asked, reserved=("has_balcony",)).check()
+            source(*asked.split(","), reserved=("has_balcony",)).check()
 
     def test_a_copied_column_that_is_not_there(self, source: Callable[..., Source]) -> None:
         with pytest.raises(SourceError, match="no column colour"):
