@@ -394,6 +394,26 @@ def test_for_a_kept_one_that_somebody_removes_nothing_waits(homes: World) -> Non
     assert rollback(homes).lacks == 1
 
 
+@pytest.mark.parametrize("way", ["closed", "hidden"])
+def test_a_kept_one_that_somebody_closes_or_hides_is_still_there(homes: World, way: str) -> None:
+    first = behind(homes)
+    reindex(homes)
+    if way == "closed":
+        homes.elasticsearch.indices.close(index=first)
+    else:
+        homes.elasticsearch.indices.put_settings(index=first, settings={"index.hidden": True})
+    homes.portal.execute("UPDATE listings SET price = 999 WHERE id = 'seen'")
+    assert homes.run().published.written == 1
+    assert len(homes.portal.execute("SELECT id FROM enrichment.target")) == 2
+    if way == "closed":
+        with pytest.raises(IndexUnavailable, match=f"{first}, which served before, .*if it is closed, open"):
+            rollback(homes)
+        assert behind(homes) != first
+        homes.elasticsearch.indices.open(index=first, wait_for_active_shards=1)
+    done = rollback(homes)
+    assert (done.serving, done.lacks) == (first, 1)
+
+
 def test_told_to_stop_before_it_went_back_it_is_not_done(homes: World) -> None:
     reindex(homes)
     new, stop, database = behind(homes), Stop(), Database(homes.portal.url)

@@ -116,7 +116,12 @@ class Generations:
             raise UsageError(
                 f"of alias {self._alias} no index is kept that served before: there is none to go back to"
             )
-        self._server.refresh(before.name)  # what it got last may not be searchable yet
+        try:
+            self._server.refresh(before.name)  # what it got last may not be searchable yet
+        except IndexUnavailable as error:
+            raise IndexUnavailable(
+                f"{before.name}, which served before, cannot serve now ({error}): if it is closed, open it"
+            ) from None
         self._move(served.name, before.name)
         return before.name, before.uuid
 

@@ -144,8 +144,9 @@ class Server(ABC):
     # Indices
 
     def indices(self, names: str) -> dict[str, Found]:
-        """The indices of a name, an alias or a pattern, by name."""
-        return {name: _found(name, told) for name, told in self.call("GET", f"/{_part(names)}").items()}
+        """The indices of a name, an alias or a pattern, by name; also those that are closed or hidden."""
+        answer = self.call("GET", f"/{_part(names)}", {"expand_wildcards": "open,closed,hidden"})
+        return {name: _found(name, told) for name, told in answer.items()}
 
     def one(self, name: str, remedy: str) -> Found | None:
         """The index of this name, or behind this alias; None where there is none.
