@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from training.fit.curves import draw_thresholds
+from training.fit.card import draw_thresholds
 
 CURVE = [[0.0, 50, 50], [0.05, 50, 40], [0.5, 40, 10], [0.9, 30, 2], [0.999, 1, 0]]
 TARGETS = ("0.8", "0.9", "0.95", "0.98", "0.99")
