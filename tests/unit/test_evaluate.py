@@ -12,7 +12,7 @@ from enrich.model.bundle import Bundle, load_bundle
 from tests.support.bundles import binary_head, make_bundle, room_head
 from tests.support.evaluating import OTHER, draw_homes, draw_photo, home_rows, run_train, write_manifest
 from training.evaluate.labelled import load_labelled
-from training.fit.serve import listing_figures
+from training.fit.fit import listing_figures
 
 PLAIN = [*OTHER, *OTHER]
 WITH = ["balcony", *PLAIN[1:]]

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.writing import check_free, write_bundle
 from training.data.homes import whole_homes
-from training.data.labels import BINARY, ROOM
+from training.data.labels import BINARY, ROOM, UNLABELLED
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
+from training.evaluate.classes import named_classes
 from training.evaluate.faster import Making
+from training.evaluate.measure import outcomes
+from training.evaluate.scored import score_all
 from training.evaluate.trained_on import frozen_on
 from training.fit.arithmetics import add_held_out, plan_making
 from training.fit.multitask import Learnt, fit_multitask
 from training.fit.options import FitOptions, command, unusual
-from training.fit.serve import listing_figures
 from training.models.backbones import backbone_of, load_backbone
 from training.models.features import extract
 from training.models.heads import FittedHead, fit_head
@@ -200,3 +203,34 @@ def _counted(values: Sequence[str] | np.ndarray[Any, Any]) -> dict[str, int]:
     names, counts = np.unique([value or "none stated" for value in values], return_counts=True)
     order = np.argsort(-counts)
     return {str(names[i]): int(counts[i]) for i in order}
+
+
+def listing_figures(bundle: Bundle, photos: PhotoSet, device: torch.device, cache: Path) -> dict[str, Any]:
+    """What the homes of split `listing` come out as where the bundle is run as serving runs it; empty where
+    there is no such split. `cache`: folder of converted networks.
+
+    For a binary head the homes by truth and outcome, of their photos with its label; for each published class
+    the homes that have such a photo, and those of them whose document names the class.
+    """
+    rows = np.flatnonzero(photos.split == "listing")
+    if not rows.size:
+        return {}
+    photos = photos.of(rows)
+    scored = score_all(bundle, photos, device, cache)
+    homes = [np.flatnonzero(photos.group == group) for group in np.unique(photos.group)]
+    figures: dict[str, Any] = {"homes": len(homes), "photos": len(rows)}
+    for head in bundle.heads:
+        labels = photos.labels[head.name]
+        if head.kind == "binary":
+            known = [rows for home in homes if (rows := home[labels[home] != UNLABELLED]).size]
+            having = np.array([(labels[home] == 1).any() for home in known], dtype=bool)
+            answers = [scored.listing(home).fields[f"has_{head.name}"] for home in known]
+            figures[head.name] = outcomes(having, answers)
+            continue
+        named = named_classes(scored, head, homes)
+        figures[head.name] = {
+            name: {"homes": one["homes"], "found": one["recall"]["hits"]}
+            for name, one in named.items()
+            if one["homes"]
+        }
+    return figures
