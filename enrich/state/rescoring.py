@@ -39,11 +39,12 @@ _MARK = text("""
               CROSS JOIN unnest(CAST(:models AS text[]), CAST(:features AS text[])) AS m(model, feature)
               WHERE h.listing_id = l.id
                 AND CASE
-                        WHEN p.status = 'ok' OR (p.next_try > now() AND EXISTS (
-                            SELECT FROM photo_score AS s WHERE s.sha256 = p.sha256)) THEN NOT EXISTS (
+                        WHEN p.status = 'ok' OR p.next_try > now() THEN NOT EXISTS (
                             SELECT FROM photo_score AS s
                             LEFT JOIN photo_embedding AS e ON e.sha256 = s.sha256 AND e.feature_id = m.feature
                             WHERE s.sha256 = p.sha256 AND (s.model_id = m.model OR e.sha256 IS NOT NULL))
+                            AND (p.status = 'ok' OR EXISTS (
+                                SELECT FROM photo_score AS s WHERE s.sha256 = p.sha256))
                         ELSE coalesce(p.next_try <= now(), p.key IS NULL) END)
         ORDER BY l.id FOR NO KEY UPDATE OF l SKIP LOCKED
     ), marked AS (
