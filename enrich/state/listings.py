@@ -168,15 +168,11 @@ class Listings:
             "worker": self._me.id,
         }
         for statement in (_CLAIM_ALONE,) if alone else (_CLAIM_FRESH, _CLAIM):
-            while True:
-                token = str(uuid4())
-                rows = self._claimed(statement, given | {"token": token})
+            while rows := self._claimed(statement, given | {"token": (token := str(uuid4()))}):
                 leased = sorted((r for r in rows if r.status == "leased"), key=lambda r: (r.priority, r.id))
                 self.newly_quarantined += len(rows) - len(leased)
                 if leased:
                     return [Claim(r.id, token, r.requested, r.revalidate, r.photo_fp_done) for r in leased]
-                if not rows:
-                    break
         return []
 
     def _claimed(self, statement: TextClause, given: Mapping[str, Any]) -> Sequence[Row[Any]]:

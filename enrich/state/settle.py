@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from enrich.records import PhotoResult, PhotoStatus
+from enrich.records import MAY_LAST, PhotoResult, PhotoStatus
 
 RETRY_HOURS = (1, 6, 24)  # until the next try after the first, second, further failures in a row
 NEXT_TRY = """(SELECT min(p.next_try) FROM listing_photo AS held JOIN photo AS p USING (key)
   WHERE held.listing_id = l.id)"""
 """SQL: when the first of the failed photos of listing `l` is to be asked for again."""
-MAY_BE_FORGIVEN = "(p.next_try IS NOT NULL AND p.status NOT IN ('not_found', 'refused'))"
+_ITS_OWN = ", ".join(f"'{status.value}'" for status in sorted(MAY_LAST))
+MAY_BE_FORGIVEN = f"(p.next_try IS NOT NULL AND p.status NOT IN ({_ITS_OWN}))"
 """SQL: a failure that may pass, and of a kind that an outage of its host brings about."""
 
 Rows = Mapping[str, tuple[str, str | None]]

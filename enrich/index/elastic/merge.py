@@ -10,7 +10,7 @@ from typing import Any
 
 from enrich.errors import IndexSetupError
 from enrich.index.document import encode, properties
-from enrich.index.elastic.query import facets, search
+from enrich.index.elastic.query import Filters, facets, search
 from enrich.index.elastic.reading import fetched, walk
 from enrich.index.elastic.server import Found, Refused, Server
 from enrich.index.elastic.writing import bulk, compare, failure, takes_id
@@ -167,17 +167,19 @@ class MergeIndex:
     def ids(self) -> Iterator[Sequence[str]]:
         return walk(self._server, self._index, OURS)
 
-    # What is unknown of a document that was never enriched is no answer of ours.
-
     def search(self, query: Query) -> Hits:
-        return search(self._server, self._index, self._heads, query, [OURS] if query.unknown else [])
+        return search(self._server, self._index, self._heads, query, _among(query))
 
     def facets(self, query: Query) -> Facets:
-        among = [OURS] if query.unknown else []
-        return facets(self._server, self._index, self._heads, query, among, known=[OURS])
+        return facets(self._server, self._index, self._heads, query, _among(query), known=[OURS])
 
     def close(self) -> None:
         self._server.close()
+
+
+def _among(query: Query) -> Filters:
+    """What is unknown of a document that was never enriched is no answer of ours."""
+    return [OURS] if query.unknown else []
 
 
 def _own_fields(old: Mapping[str, Any], ours: Mapping[str, Any], heads: Sequence[Head]) -> Iterator[str]:
