@@ -105,6 +105,44 @@ def _mistake(home: Home, document: Mapping[str, Any], head: Head, truth: bool) -
     return [f"{home.id}: {name} seen in photo {photo.position}, which shows: {photo.shows['room']}{wrong}"]
 
 
+def show_lower(target: str) -> None:
+    """Say that lower thresholds follow, those for this precision of homes."""
+    out = console()
+    out.print(
+        f"\n[bold]ENRICH_PRECISION_TARGET={target} enrich rescore[/], for filters that find more homes and"
+    )
+    out.print(
+        f"are wrong about more of them ({float(target):.0%} of those found are expected to be right):\n"
+    )
+
+
+def show_more(
+    homes: Sequence[Home],
+    before: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Mapping[str, Any]],
+    heads: Sequence[Head],
+) -> None:
+    """Print which homes came to be found; where the pictures are known, whether that is right."""
+    out = console()
+    for head in heads:
+        if not head.rules.is_yes_or_no:
+            continue
+        answer_field = head.rules.answer_field(head.name)
+        found, more = [], []
+        for home in homes:
+            if after.get(home.id, {}).get(answer_field):
+                found.append(home)
+                if not before.get(home.id, {}).get(answer_field):
+                    wrong = " [red]wrong[/]" if home.shows(head.name) is False else ""
+                    more.append(f"{escape(home.id)}{wrong}")
+        told = f"{len(found)} homes, {len(found) - len(more)} before"
+        out.print(f"  {escape(head.name):<10} {told}" + (f"; new: {', '.join(more)}" if more else ""))
+        missed = [escape(home.id) for home in homes if home.shows(head.name) and home not in found]
+        if missed:
+            out.print(f"  {'':<10} still missed: {', '.join(missed)}")
+    out.print("\nWithout the setting, [bold]enrich rescore[/] takes this back, as the demo does.")
+
+
 def show_next_steps(settings: Settings, kept: str | None) -> None:
     """Say how to go on, with one's own listings, and in the demo where it was `kept`: the id of a home."""
     out = console()

@@ -115,11 +115,26 @@ def test_the_searches_show_what_the_index_holds_with_evidence(shown: str, docume
 
 
 def test_the_second_run_does_nothing(shown: str) -> None:
-    second = shown.split("The same run again")[1]
+    second = shown.split("The same run again")[1].split("ENRICH_PRECISION_TARGET")[0]
     assert "0 fetched" in second and "0 scored" in second and "0 written" in second
     assert "0 at the photo host" in second
     first = shown.split("The same run again")[0]
     assert "55 at the photo host" in first
+
+
+def test_a_lower_precision_misses_no_home_and_asks_for_no_photo(
+    shown: str, documents: dict[str, Any], labels: list[dict[str, str]]
+) -> None:
+    lower = shown.split("ENRICH_PRECISION_TARGET=0.8 enrich rescore")[1].split("On your own listings")[0]
+    assert "0 fetched" in lower and "0 scored" in lower and "0 at the photo host" in lower
+    for head in ("balcony", "fireplace"):
+        really = {row["listing"] for row in labels if row[head] == "1"}
+        before = {id for id, document in documents.items() if document.get(f"has_{head}")}
+        told = re.search(rf"{head} +(\d+) homes, (\d+) before(?:; new: (.*))?", lower)
+        assert told is not None
+        assert (int(told[1]), int(told[2])) == (len(really), len(before))
+        assert set((told[3] or "").split(", ")) - {""} == really - before
+    assert "missed" not in lower and "wrong\n" not in lower
 
 
 def test_a_second_demo_shows_the_same(shown: str, home: Path) -> None:
