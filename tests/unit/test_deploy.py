@@ -212,7 +212,7 @@ def test_a_postgres_that_is_away_when_the_night_starts_does_not_cost_the_night()
     (job,) = (one["spec"]["jobTemplate"]["spec"] for one in manifests() if one["kind"] == "CronJob")
     (ending,) = (rule["onExitCodes"] for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule)
     patience = Settings.model_fields["outage_seconds"].default
-    assert ending["values"] == [1, 3, 70, 75]
+    assert ending["values"] == [1, 3, 70]
     assert sum(10 * 2**number for number in range(job["backoffLimit"])) >= patience
     unit = (DEPLOY / "systemd" / "enrich-run.service").read_text()
     told = dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
@@ -220,14 +220,27 @@ def test_a_postgres_that_is_away_when_the_night_starts_does_not_cost_the_night()
     assert int(told["RestartSec"]) * (int(told["StartLimitBurst"]) - 1) >= patience
 
 
+def test_a_night_that_is_killed_is_tried_again_until_its_own_lock_has_run_out() -> None:
+    """Until then the next try finds the lock of the dead one, and ends with exit code 75."""
+    lease = Settings.model_fields["lease_seconds"].default
+    (job,) = (one["spec"]["jobTemplate"]["spec"] for one in manifests() if one["kind"] == "CronJob")
+    (ending,) = (rule["onExitCodes"] for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule)
+    assert 75 not in ending["values"]
+    assert sum(10 * 2**number for number in range(job["backoffLimit"])) > lease
+    unit = (DEPLOY / "systemd" / "enrich-run.service").read_text()
+    told = dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
+    assert told["SuccessExitStatus"] == "75" and int(told["RestartSec"]) > lease
+
+
 def test_a_backfill_that_ended_is_not_begun_anew() -> None:
-    """A container that is restarted on any failure would mark all listings again after exit codes 1 and 3."""
+    """A container that is restarted on any failure would mark all listings again after exit codes 1 and 3,
+    and after 75, with which one ends whose listings are done, but not published by another process."""
     operations = (ROOT / "docs" / "operations.md").read_text()
     (told,) = re.findall(r"A backfill is a Job .*?share the work\.", operations, re.S)
     (job,) = (one["spec"]["jobTemplate"]["spec"] for one in manifests() if one["kind"] == "CronJob")
     assert f"restartPolicy: {job['template']['spec']['restartPolicy']}" in told and "OnFailure" not in told
     assert {word for word in ("backoffLimit", "podFailurePolicy") if word in told} <= job.keys()
-    assert "`podFailurePolicy`" in told and "nightly.yaml" in told
+    assert "`podFailurePolicy`" in told and "nightly.yaml" in told and "`values: [1, 3, 70, 75]`" in told
 
 
 def test_worker_and_cron_job_are_not_both_at_work() -> None:
