@@ -3,6 +3,7 @@
 `enrich settings` lists them with their values, defaults and meaning; secrets are never shown.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -285,7 +286,8 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: one line per setting that cannot be used, values left out since they may be secret.
     """
-    surroundings()  # says so where `.env` cannot be read; pydantic-settings would end in a traceback
+    surroundings()  # says so where `.env` cannot be read; pydantic-settings would end in a traceback,
+    overrides["_env_file"] = ".env" if os.path.exists(".env") else None  # as where it may not be looked for
     try:
         return Settings(**overrides)
     except ValidationError as error:

@@ -37,8 +37,9 @@ def export(records: Records, path: Path, photos: bool) -> int:
     except ImportError:
         install = "pip install 'listing-enrichment[features]'"
         raise UsageError(f"export-features needs pyarrow: {install}") from None
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
+    with writing(str(path)):
+        if not path.parent.is_dir() or path.is_dir():
+            raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
     features = [feature_id(one.members[0]) for one in records.bundle.in_all_arithmetics]
     feature = kept_most(records.database, features)
     rows = 0

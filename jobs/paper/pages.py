@@ -64,8 +64,9 @@ def write_listing(records: Records, id: str, file: Path, photos: int) -> None:
 
 
 def _writable(file: Path) -> None:
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UsageError(f"--html {file}: give a file in a folder that is there")
+    with writing(f"--html {file}"):
+        if file.is_dir() or not file.absolute().parent.is_dir():
+            raise UsageError(f"--html {file}: give a file in a folder that is there")
 
 
 def _write(file: Path, template: str, **given: Any) -> None:

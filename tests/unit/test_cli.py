@@ -1,5 +1,6 @@
 """The command line by itself: how commands end, what is never printed, and what the tables say."""
 
+import errno
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from enrich import errors
 from enrich.errors import EnrichError, UsageError
+from enrich.index.elastic.server import address
 from enrich.index.protocol import Hits, Query
 from enrich.model.bundle import load_bundle
 from enrich.model.open import Choice
@@ -35,6 +38,8 @@ from jobs.cli.parse import read_assignment, read_ids, read_query, read_said
 from jobs.cli.redact import HIDDEN, Redactor
 from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
+from jobs.export import export
+from jobs.paper.pages import write_listing
 from jobs.run.lifecycle import Difference, Reconciled
 from jobs.run.record import RunReport
 from jobs.views import print_json
@@ -259,6 +264,43 @@ def test_a_dotenv_file_that_is_not_utf_8_is_one_line_and_exit_2(
     code, out, err = ends(capsys, app, command)
     assert (code, out) == (2, "")
     assert err == "enrich: the file .env in the working folder cannot be read: it is not UTF-8 text\n"
+
+
+@pytest.fixture
+def closed(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, which may not be looked into, whoever runs the tests: `sudo -u enrich` in /root."""
+    look = os.stat
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        place = isinstance(path, str | os.PathLike) and Path(os.fspath(path)).absolute()
+        if place and no_settings in place.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr("os.stat", refuse)
+    return no_settings
+
+
+@pytest.mark.usefixtures("closed")
+def test_a_working_folder_that_may_not_be_looked_into_has_no_dotenv_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = ends(capsys, app, "settings")
+    assert code == 0 and "ENRICH_LEASE_SECONDS" in out
+
+
+def test_a_file_in_a_folder_that_may_not_be_looked_into_is_wrong_usage(
+    closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records: Any = None
+    ca = load_settings(elasticsearch_url="https://localhost:9200", elasticsearch_ca=closed / "ca.pem")
+    with pytest.raises(UsageError, match=r"^ELASTICSEARCH_CA: .*/ca.pem cannot be read: Permission denied$"):
+        address(ca)
+    with pytest.raises(UsageError, match=r"^--html .*/home.html cannot be written: Permission denied$"):
+        write_listing(records, "1", closed / "home.html", 1)
+    monkeypatch.setitem(sys.modules, "pyarrow", ModuleType("pyarrow"))
+    with pytest.raises(UsageError, match=r"/homes.parquet cannot be written: Permission denied$"):
+        export(records, closed / "homes.parquet", photos=False)
 
 
 def test_version_and_help_need_nothing(no_settings: Path, capsys: pytest.CaptureFixture[str]) -> None:

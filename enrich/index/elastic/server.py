@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, quote, urlsplit
 
+from enrich.atomic import reading
 from enrich.errors import IndexSetupError
 from enrich.index.protocol import IndexUnavailable
 from enrich.settings import Settings
@@ -83,8 +84,9 @@ def address(settings: Settings) -> Address:
         settings.elasticsearch_password,
     )
     ca = settings.elasticsearch_ca
-    if ca is not None and not ca.is_file():
-        raise IndexSetupError(f"ELASTICSEARCH_CA: there is no file {ca}")
+    with reading(f"ELASTICSEARCH_CA: {ca}", IndexSetupError):
+        if ca is not None and not ca.is_file():
+            raise IndexSetupError(f"ELASTICSEARCH_CA: there is no file {ca}")
     try:
         url = urlsplit(settings.elasticsearch_url.get_secret_value().strip())
         if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
