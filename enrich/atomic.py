@@ -54,6 +54,20 @@ def writing(file: str) -> Iterator[None]:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
 
 
+def scratch() -> Path:
+    """The folder for temporary files.
+
+    Raises:
+        UsageError: there is none that can be written to.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise UsageError(
+            "no folder for temporary files can be written to: set TMPDIR to one that can"
+        ) from None
+
+
 def check_folder(path: Path, named: str, replaced: bool = True) -> None:
     """Refuse a place where `new_folder` cannot make a folder, leaving nothing there.
 

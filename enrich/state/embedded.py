@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import tempfile
 import warnings
 from pathlib import Path
 
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from enrich.atomic import scratch
 from enrich.errors import SettingsError
 
 EMBEDDED_DATABASE = "enrich"
@@ -22,10 +22,11 @@ def embedded_postgres(home: Path) -> str:
 
     Raises:
         SettingsError: the folder cannot be used, or the server does not start.
+        UsageError: there is no folder for temporary files.
     """
     home = home.expanduser().resolve()
     data = (home / "postgres").resolve()  # a link that somebody else put there leads anywhere
-    temporary = Path(tempfile.gettempdir()).resolve()
+    temporary = scratch().resolve()
     if hasattr(os, "geteuid") and os.geteuid() == 0 and temporary not in data.parents:
         raise SettingsError(
             f"ENRICH_HOME: as root the embedded Postgres can only live under {temporary}, because it opens "

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from enrich.atomic import scratch
 from enrich.model.bundle import Preprocessing
 from enrich.photos.decode import decode
 from enrich.state.labels import Place
@@ -31,6 +32,9 @@ def thumbnails(records: Records, wanted: Iterable[tuple[str, Photo]], most: int)
 
     What is left out, because its host does not answer, it shows other bytes by now or the page would get too
     large, is missing.
+
+    Raises:
+        UsageError: there is no folder for temporary files.
     """
     places: dict[str, Place] = {}
     for listing, photo in wanted:
@@ -40,7 +44,7 @@ def thumbnails(records: Records, wanted: Iterable[tuple[str, Photo]], most: int)
         return {}
     made: dict[str, str] = {}
     left = MOST_BYTES
-    with tempfile.TemporaryDirectory(prefix="enrich-photos-") as folder:
+    with tempfile.TemporaryDirectory(prefix="enrich-photos-", dir=scratch()) as folder:
         saved = save_photos(records.settings, records.source, places, Path(folder))
         for sha in places:
             if sha in saved.names:

@@ -29,6 +29,7 @@ from enrich.model.open import Choice
 from enrich.model.precision import at_precision
 from enrich.pipeline.figures import Figures
 from enrich.settings import STARTER_BUNDLE, load_settings
+from enrich.state.embedded import embedded_postgres
 from enrich.state.outbox import OutboxCounts
 from enrich.state.summary import Summary
 from jobs.cli import logs
@@ -40,6 +41,7 @@ from jobs.demo.homes import from_folder, shipped
 from jobs.demo.server import serving
 from jobs.export import export
 from jobs.paper.pages import write_listing
+from jobs.paper.thumbnails import thumbnails
 from jobs.run.lifecycle import Difference, Reconciled
 from jobs.run.record import RunReport
 from jobs.views import print_json
@@ -301,6 +303,19 @@ def test_a_file_in_a_folder_that_may_not_be_looked_into_is_wrong_usage(
     monkeypatch.setitem(sys.modules, "pyarrow", ModuleType("pyarrow"))
     with pytest.raises(UsageError, match=r"/homes.parquet cannot be written: Permission denied$"):
         export(records, closed / "homes.parquet", photos=False)
+
+
+def test_a_machine_without_a_temporary_folder_is_told_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures of `--html` and the embedded Postgres need one."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", list)  # all is read-only, or full
+    records: Any = None
+    with pytest.raises(UsageError, match=r"TMPDIR"):
+        thumbnails(records, [("1", {"sha256": "00", "key": "k", "position": 1})], 1)
+    with pytest.raises(UsageError, match=r"TMPDIR"):
+        embedded_postgres(tmp_path)
 
 
 def test_version_and_help_need_nothing(no_settings: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,21 @@ def test_a_command_gets_the_report_on_stdin(tmp_path: Path, warnings: pytest.Log
     assert warnings.text == ""
 
 
+@pytest.mark.parametrize(
+    ("code", "says"), [("pass", ""), ("raise SystemExit('no such channel')", "exit code 1")]
+)
+def test_a_machine_without_a_temporary_folder_costs_what_the_command_said_last_alone(
+    code: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", list)  # all is read-only, or full
+    kept = tmp_path / "kept.json"
+    reads = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read());"
+    tell(command(reads + code, str(kept)), REPORT)
+    assert json.loads(kept.read_text()) == REPORT
+    assert warnings.messages == ([f"ENRICH_ON_FINISH: {sys.executable} failed: {says}"] if says else [])
+
+
 @pytest.mark.parametrize("trick", ["; touch {}", "&& touch {}", "| touch {}", "$(touch {})", "`touch {}`"])
 def test_a_command_is_no_shell_script(trick: str, tmp_path: Path) -> None:
     touched = tmp_path / "touched"
