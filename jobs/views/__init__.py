@@ -1,5 +1,6 @@
 """What the commands print on stdout: a table each for people, and plain JSON for programs."""
 
+import codecs
 import json
 import sys
 from collections.abc import Mapping
@@ -41,7 +42,13 @@ def whole(*headers: str) -> list[Column]:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(readable(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
+    sys.stdout.write(json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON for stdout: in ASCII where that is not UTF-8, as Python writes out what it lacks as no JSON."""
+    encoding = codecs.lookup(sys.stdout.encoding or "utf-8").name
+    return readable(json.dumps(value, indent=indent, ensure_ascii=encoding != "utf-8", default=str))
 
 
 def answer(kind: Kind, name: str, document: Mapping[str, Any]) -> str:

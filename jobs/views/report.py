@@ -1,6 +1,5 @@
 """What `enrich run`, `backfill`, `rescore`, `publish`, `reconcile` and `reindex` print when they are done."""
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from jobs.cli.terminal import readable
 from jobs.run.dry_run import Rehearsed
 from jobs.run.lifecycle import Difference, Reconciled, Reindexed
 from jobs.run.record import Rescored, RunReport
-from jobs.views import console, listed, print_json
+from jobs.views import console, json_text, listed, print_json
 from jobs.views.status import duration
 
 _KINDS = {"changed": "with other photos", "documents": "with other columns", "revalidated": "to revalidate"}
@@ -144,7 +143,7 @@ def show_rehearsal(rehearsed: Rehearsed, *, as_json: bool) -> None:
         print_json({"discovery": found, "counts": told, "documents": documents, "removed": removed})
         return
     for document in documents:
-        sys.stdout.write(f"put {readable(json.dumps(document, ensure_ascii=False, default=str))}\n")
+        sys.stdout.write(f"put {json_text(document)}\n")
     for id in removed:
         sys.stdout.write(f"delete {readable(id)}\n")
     if len(documents) < counts.written or len(removed) < counts.removed:

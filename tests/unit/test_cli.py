@@ -174,22 +174,34 @@ def test_output_that_was_closed_at_the_start_changes_no_exit_code(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_terminal_that_knows_no_unicode_gets_other_signs_for_what_it_lacks() -> None:
+@pytest.mark.parametrize(
+    ("encoding", "city"), [("latin-1", "Malmö"), ("ascii", r"Malm\xf6"), ("utf-8", "Malmö")]
+)
+def test_a_terminal_that_knows_no_unicode_gets_other_signs_for_what_it_lacks(
+    encoding: str, city: str
+) -> None:
     code = (
         "from jobs.cli import commands, guard\n"
+        "from jobs.run.dry_run import Rehearsed\n"
         "from jobs.views import MARKS, console, print_json\n"
+        "from jobs.views.report import show_rehearsal\n"
+        "from enrich.source.discover import Discovery\n"
         "@commands.app.command()\n"
         "def signs():\n"
         "    console().print(MARKS[True], MARKS[None], 'Malmö')\n"
-        "    print_json('Malmö → Łódź')\n"
+        "    print_json('Malmö → Łódź 🌊')\n"
+        "    show_rehearsal(Rehearsed(Discovery(), 1, documents=['Malmö → Łódź 🌊']), as_json=False)\n"
         "commands.main()\n"
     )
-    given = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "latin-1"}
+    given = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", code, "signs"], env=given, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
-    first, second = done.stdout.decode("latin-1").splitlines()
-    assert first.split() == [r"\u2713", "?", "Malmö"], "yes is not shown as unknown"
-    assert json.loads(second) == "Malmö → Łódź"
+    first, second, put, *_ = done.stdout.decode(encoding).splitlines()
+    yes = "✓" if encoding == "utf-8" else r"\u2713"
+    assert first.split() == [yes, "?", city], "yes is not shown as unknown"
+    for told in (second, put.removeprefix("put ")):
+        assert json.loads(told) == "Malmö → Łódź 🌊"
+        assert ("🌊" in told) == (encoding == "utf-8")
 
 
 def command(*args: str, stdout: Any, stderr: Any, unbuffered: str) -> "subprocess.CompletedProcess[str]":
