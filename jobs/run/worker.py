@@ -55,7 +55,7 @@ def _heed_the_clock(scheduler: BackgroundScheduler, job: Job, now: datetime) -> 
     """Have the next run start when the clock on the wall says so: APScheduler waits for it in one piece, by a
     clock that stands still while the machine sleeps and that is never set."""
     due = job.trigger.get_next_fire_time(None, now + SLIGHT)
-    if due and job.next_run_time > due:
+    if due and job.next_run_time.timestamp() > due.timestamp():  # a clock may show 2:00 after 2:55
         log.warning("the clock was set back: the next run is due earlier than it was")
         job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
     scheduler.wakeup()

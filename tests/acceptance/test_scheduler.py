@@ -245,6 +245,20 @@ def test_a_clock_that_was_set_back_costs_no_night_and_repeats_none(now: str, bef
     scheduler.shutdown()
 
 
+def test_the_night_in_which_clocks_go_back_is_no_clock_that_was_set_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    moment = datetime(2026, 10, 25, 0, 54, 30, tzinfo=UTC)  # 2:54 in Stockholm; 2:55 and then 2:00 are due
+    scheduler = BackgroundScheduler(timezone="Europe/Stockholm")
+    often = trigger(load_settings(cron="*/5 * * * *"))
+    job = scheduler.add_job(print, often, next_run_time=often.get_next_fire_time(None, moment))
+    scheduler.start(paused=True)
+    with caplog.at_level("WARNING"):
+        module._heed_the_clock(scheduler, job, moment)
+    scheduler.shutdown()
+    assert caplog.messages == []
+
+
 class Forbidden(psycopg2.Error):
     pgcode = "42501"
 
