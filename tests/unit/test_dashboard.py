@@ -55,6 +55,14 @@ def test_there_are_five_alerts_that_say_what_is_wrong_and_what_to_do() -> None:
         assert rule["annotations"].keys() == {"summary", "action"}
 
 
+def test_an_alert_that_fires_for_what_is_not_there_says_what_is_known() -> None:
+    """No metric of a night is there on a new installation, nor where Postgres cannot be asked."""
+    (rule,) = (rule for rule in rules() if "absent(" in rule["expr"])
+    (row,) = re.findall(rf"^\| `{rule['alert']}` \|.*$", (ROOT / "docs" / "metrics.md").read_text(), re.M)
+    assert "is known" in rule["annotations"]["summary"] and "known" in row and "half an hour" in row
+    assert rule["for"] == "30m"
+
+
 def test_the_dashboard_shows_every_metric() -> None:
     asked = " ".join(expr for at, expr in EXPRESSIONS if at.startswith("grafana"))
     assert {name for name in KNOWN if not re.search(rf"\b{name}\b", asked)} == set()
