@@ -97,7 +97,8 @@ def _usage(error: Exception, say: Callable[[str], None]) -> int | None:
         return None
     context: Any = getattr(error, "ctx", None)
     command = context.command_path if context else "enrich"
-    say(f"{message().rstrip('.')} (see `{command} --help`)")
+    told = message().rstrip(".") or "no command was given"  # whose help was printed
+    say(f"{told} (see `{command} --help`)")
     return int(getattr(error, "exit_code", 2))
 
 

@@ -262,6 +262,15 @@ def test_wrong_usage_is_one_line_that_names_the_mistake_and_exit_2(
     assert err.startswith("enrich: ") and says in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", ["enrich", "enrich labels"])
+def test_no_command_is_the_help_and_one_line_that_says_so(
+    words: str, no_settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ends(capsys, app, *words.split()[1:])
+    assert code == 2 and "Commands" in out
+    assert err == f"enrich: no command was given (see `{words} --help`)\n"
+
+
 def test_a_setting_that_cannot_be_read_is_one_line_and_exit_2(
     no_settings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
