@@ -1,8 +1,7 @@
 """What passes between the stages: small frozen records, no behaviour beyond reading them.
 
 Ids are the portal's listing ids as text. A *URL key* is the sha256 (hex) of the stripped URL, see
-`enrich.source.urls`. Scores are logits per head, before temperature, so that a new temperature, threshold or
-aggregator needs no new scoring.
+`enrich.source.urls`. Scores are logits per head, before temperature: a new one needs no new scoring.
 """
 
 from collections.abc import Mapping, Sequence
@@ -214,7 +213,8 @@ class PhotoResult:
     validators: Validators = field(default_factory=Validators)
     error: str | None = None
     requested: bool = False
-    """A request was made in this run: state's row of the URL key is to be updated."""
+    """It was to be asked for in this run: state's row of the URL key is to be updated."""
+    left_alone: bool = False  # no request was made after all: its host was paused to the end
     failures: int = 0
     """Tries in a row that failed, this one included."""
 

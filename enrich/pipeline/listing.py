@@ -69,7 +69,7 @@ class ListingStages:
             self.throw_away(opened)
         elif result is not None:
             self.figures.count(result)
-            if result.requested:
+            if result.requested and not result.left_alone:
                 self.budget.spend(opened.claim.id, result.status.value if result.transient else None)
             if len(opened.results) == len(opened.source.photos):
                 await self.finish(opened)

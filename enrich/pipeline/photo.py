@@ -115,16 +115,16 @@ class PhotoStages:
     async def _fetch(self, photo: Photo, known: Known, last: bool) -> PhotoResult | Paused | None:
         """Request one photo and take it to its scores."""
         fetched = await self.requests.ask(photo.url, known.validators(photo), self._figures)
-        requested = True
+        left_alone = False
         if fetched is None or (isinstance(fetched, Paused) and not last):
             return fetched
         if isinstance(fetched, Paused):
-            requested = fetched.refusal is not None
+            left_alone = fetched.refusal is None
             text = f"its host wants to be left alone for {fetched.seconds:.0f} s more"
             fetched = fetched.refusal or Fetched(PhotoStatus.THROTTLED, error=text)
         self._figures.bytes += fetched.bytes_read
         if (result := without_bytes(photo, known, fetched)) is not None:
-            return replace(result, requested=requested)
+            return replace(result, left_alone=left_alone)
         return with_bytes(photo, known, fetched, await self._score(fetched))
 
     async def _score(self, fetched: Fetched) -> PhotoScore | Decoded:

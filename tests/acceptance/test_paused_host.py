@@ -167,6 +167,31 @@ def test_a_host_that_asks_for_more_than_a_photo_can_wait_is_tried_again_another_
     assert world.requests() < 100, "most were not even asked for"
 
 
+@pytest.mark.parametrize("revalidate", [True, False])
+def test_a_photo_that_was_due_for_a_look_is_asked_for_after_the_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch, revalidate: bool
+) -> None:
+    world.listing("house", "kitchen", "balcony", version="1")
+    world.run()
+    monkeypatch.setattr("enrich.pipeline.listing.PATIENCE", 0.0)
+    world.photo("bedroom", 1, "/house/1.jpg")
+    world.photos.behave("/house/0.jpg", LONG, FINE)
+    if not revalidate:
+        world.portal.execute("UPDATE listing_images SET version = '2'")
+    world.photos.forget()
+    world.run(revalidate=revalidate, settings={"fetch_concurrency": 1})
+    assert world.requests("/house/1.jpg") == 0, "its host was paused to the end"
+    assert world.photo_statuses("house") == ["throttled", "throttled"]
+    assert world.documents()["house"]["has_balcony"] is True, "what was seen of it stands in"
+    assert world.statuses() == {"house": "retry"}
+    world.portal.execute("UPDATE enrichment.photo SET next_try = now()")
+    world.portal.execute("UPDATE enrichment.listing SET not_before = now()")
+    world.run()
+    assert world.requests("/house/1.jpg") == 1
+    assert "has_balcony" not in world.documents()["house"]
+    assert world.statuses() == {"house": "done"}
+
+
 @pytest.mark.parametrize(("asks", "status_then"), [(LONG, "retry"), (BRIEF, "done")])
 @pytest.mark.timeout(240)
 def test_homes_in_whose_hands_a_worker_died_wait_for_a_short_pause_only(
