@@ -69,7 +69,7 @@ _UPDATE = text("""
         next_try = now() + r.retry_hours * interval '1 hour',
         error = r.error,
         checked_at = now(),
-        -- A failure keeps the bytes last seen, and the validators that belong to them.
+        -- A failure that may pass keeps the bytes last seen, and the validators that belong to them.
         sha256 = CASE WHEN r.seen THEN r.sha256 ELSE p.sha256 END,
         etag = CASE WHEN r.seen THEN r.etag ELSE p.etag END,
         last_modified = CASE WHEN r.seen THEN r.last_modified ELSE p.last_modified END

@@ -23,7 +23,8 @@ class Settled:
     """What comes of saving some listings one after the other."""
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """URL key -> the columns of `photo` that the last result leaves; `seen`: bytes are among them."""
+    """URL key -> the columns of `photo` that the last result leaves; `seen`: what is known of its bytes is
+    among them."""
     changed: dict[str, str] = field(default_factory=dict)
     """URL key -> sha256 now, of photos that had other bytes, or a failure, on record."""
     current: list[bool] = field(default_factory=list)
@@ -46,13 +47,14 @@ def settle(listings: Sequence[Mapping[str, PhotoResult]], on_record: Rows) -> Se
             sha = result.sha256 if result.status.ok else None
             status, seen = rows.get(key, (None, None))
             other = status is not None and seen != sha
-            if not result.requested or (other and result.status is PhotoStatus.UNCHANGED):
+            newer = other and seen is not None
+            if not result.requested or (newer and result.status is PhotoStatus.UNCHANGED):
                 # Not asked for; or another worker saw newer bytes since we asked: its answer stands.
-                if other and sha is not None and seen is not None:
+                if newer and sha is not None:
                     settled.current[number] = False
             else:
                 settled.rows[key] = row = _row(result, settled.rows.get(key))
-                rows[key] = row["status"], sha or seen
+                rows[key] = row["status"], row["sha256"] if row["seen"] else seen
                 if sha is not None:
                     for holder, held in holders.get(key, ()):
                         settled.current[holder] &= held == sha
@@ -68,7 +70,10 @@ def clean(value: str | None) -> str | None:
 
 
 def _row(result: PhotoResult, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A failure keeps the bytes last seen, and the validators that belong to them."""
+    """A failure that may pass keeps the bytes last seen, and the validators that belong to them.
+
+    After one that lasts they are not the photo any more: their scores may not stand in when it next fails.
+    """
     good = result.status.ok
     failures = 0 if good else max(result.failures, 1)
     row = {
@@ -82,6 +87,8 @@ def _row(result: PhotoResult, earlier: Mapping[str, Any] | None) -> dict[str, An
     if good:
         etag, modified = (_validator(v) for v in (result.validators.etag, result.validators.last_modified))
         return row | {"seen": True, "sha256": result.sha256, "etag": etag, "last_modified": modified}
+    if not result.transient:
+        return row | {"seen": True, "sha256": None, "etag": None, "last_modified": None}
     kept = {name: (earlier or {}).get(name) for name in ("sha256", "etag", "last_modified")}
     return row | {"seen": bool(earlier and earlier["seen"])} | kept
 

@@ -187,6 +187,23 @@ def test_show_says_how_each_bad_photo_ended_and_why(bad: World) -> None:
     }  # fmt: skip
 
 
+def test_a_photo_that_was_gone_shows_nothing_until_its_bytes_come_again(world: World) -> None:
+    world.listing("house", "kitchen", "balcony")
+    world.photos.behave("/house/1.jpg", FINE, status(410), status(500), status(500), FINE)
+    world.run()
+    assert world.documents()["house"]["has_balcony"] is True
+    world.run(revalidate=True)
+    assert world.photo_statuses("house")[1] == "gone"
+    assert world.enrich_here("retry", "house").returncode == 0
+    for _ in range(2):
+        world.run()
+        assert world.photo_statuses("house") == ["ok", "server_error"]
+        assert "has_balcony" not in world.documents()["house"], "it was off before the host failed"
+        make_retries_due(world)
+    assert world.run().figures.scored == 0, "these bytes have scores"
+    assert world.documents()["house"]["has_balcony"] is True
+
+
 def test_a_photo_given_up_is_asked_for_again_when_its_version_changes(world: World) -> None:
     urls = world.listing("house", "kitchen", "balcony", version="1")
     world.photos.behave("/house/1.jpg", status(410), FINE)

@@ -196,20 +196,26 @@ class TestSharedPhotos:
         }
         assert state.photo_states([photo("x").key])[photo("x").key].sha256 == sha("new")
 
-    def test_a_failure_after_new_bytes_keeps_the_bytes(
-        self, migrated: Portal, state: Listings, claims: dict[str, Claim]
+    @pytest.mark.parametrize(
+        ("status", "kept", "etag"),
+        [(PhotoStatus.TIMEOUT, sha("new"), '"new0"'), (PhotoStatus.GONE, None, None)],
+    )
+    def test_a_failure_after_new_bytes_keeps_the_bytes_while_it_may_pass(
+        self,
+        migrated: Portal,
+        state: Listings,
+        claims: dict[str, Claim],
+        status: PhotoStatus,
+        kept: str | None,
+        etag: str | None,
     ) -> None:
         found: dict[str, PhotoResult] = {
             "a": ok(photo("x"), sha("new")),
-            "b": failed(photo("x"), PhotoStatus.GONE),
+            "b": failed(photo("x"), status),
         }
         assert len(state.complete([result(claims[id], [found[id]]) for id in "ab"])) == 2
         known = state.photo_states([photo("x").key])[photo("x").key]
-        assert (known.status, known.sha256, known.validators.etag) == (
-            PhotoStatus.GONE,
-            sha("new"),
-            '"new0"',
-        )
+        assert (known.status, known.sha256, known.validators.etag) == (status, kept, etag)
 
     def test_new_bytes_after_a_failure_have_the_listing_that_failed_done_again(
         self, migrated: Portal, state: Listings, claims: dict[str, Claim]

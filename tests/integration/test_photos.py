@@ -42,22 +42,20 @@ class TestPhotos:
         assert found.validators == Validators('"1000"', "Mon, 01 Jan 2024 00:00:00 GMT")
         assert (found.failures, found.retry_due) == (0, False)
 
-    def test_a_failure_keeps_the_bytes_last_seen_and_their_validators(
-        self, database: Database, state: Listings
+    @pytest.mark.parametrize(
+        ("status", "kept", "etag"),
+        [(PhotoStatus.TIMEOUT, sha("1"), '"1000"'), (PhotoStatus.UNDECODABLE, None, None)],
+    )
+    def test_a_failure_keeps_the_bytes_last_seen_and_their_validators_while_it_may_pass(
+        self, database: Database, state: Listings, status: PhotoStatus, kept: str | None, etag: str | None
     ) -> None:
         shown = photo("x")
         save_photos(database, [ok(shown, sha("1"))], except_listing="a")
-        undecodable = replace(
-            failed(shown, PhotoStatus.UNDECODABLE), sha256=sha("2"), validators=Validators('"other"')
-        )
-        save_photos(database, [undecodable], except_listing="a")
+        other = replace(failed(shown, status), sha256=sha("2"), validators=Validators('"other"'))
+        save_photos(database, [other], except_listing="a")
         found = state.photo_states([shown.key])[shown.key]
-        assert (found.status, found.sha256, found.validators.etag) == (
-            PhotoStatus.UNDECODABLE,
-            sha("1"),
-            '"1000"',
-        )
-        assert found.error == f"it was {PhotoStatus.UNDECODABLE}"
+        assert (found.status, found.sha256, found.validators.etag) == (status, kept, etag)
+        assert found.error == f"it was {status}"
 
     @pytest.mark.parametrize(
         ("status", "failures", "hours"),
