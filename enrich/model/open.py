@@ -52,7 +52,8 @@ def choose(bundle: Bundle, settings: Settings) -> Choice:
             return Choice(
                 bundle.at(name), "auto: the fastest here that is as good as fp32 on held-out photos"
             )
-        passed_over.append(f"{name}: {reason or 'this CPU only emulates it'}")
+        processor = "GPU" if _on_cuda(settings) else "CPU"
+        passed_over.append(f"{name}: {reason or f'this {processor} only emulates it'}")
     return Choice(bundle.at("fp32"), f"auto; {'; '.join(passed_over)}")
 
 
@@ -119,7 +120,11 @@ def missing(name: Arithmetic, bundle: Bundle, settings: Settings) -> str | None:
 
 def _emulated(settings: Settings) -> bool:
     """Whether PyTorch would emulate bf16."""
-    return not _on_cuda(settings) and not cpu_has("bf16")
+    if not _on_cuda(settings):
+        return not cpu_has("bf16")
+    from torch.cuda import is_available, is_bf16_supported
+
+    return is_available() and not is_bf16_supported(including_emulation=False)
 
 
 def _on_openvino(settings: Settings) -> bool:

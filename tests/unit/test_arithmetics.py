@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import enrich.model.arithmetic
 import enrich.model.open
@@ -224,6 +226,19 @@ def test_auto_on_pytorch_takes_bf16_where_it_is_no_emulation(
         chosen[found.bundle.arithmetic] = found.why
     assert chosen.keys() == {"bf16", "fp32"} and "only emulates it" in chosen["fp32"]
     assert choose(bundle, load_settings(device="cuda")).bundle.arithmetic == "bf16"
+
+
+@pytest.mark.parametrize(("major", "taken"), [(7, "fp32"), (8, "bf16")])
+def test_auto_takes_no_bf16_on_a_gpu_that_emulates_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, major: int, taken: str
+) -> None:
+    machine(monkeypatch, ALL)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    found = choose(bundle, load_settings(device="cuda"))
+    assert found.bundle.arithmetic == taken
+    assert ("bf16: this GPU only emulates it" in found.why) is (taken == "fp32")
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, flags: frozenset[str] | set[str]) -> None:
