@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from enrich.model.aggregate import aggregate
@@ -34,6 +35,8 @@ class OpenListing:
     claim: Claim
     source: ListingPhotos
     results: list[PhotoResult] = field(default_factory=list)
+    put_off: bool = False
+    """It finds no room to wait for a paused host."""
 
 
 @dataclass(slots=True)
@@ -62,11 +65,11 @@ class ListingStages:
 
     async def carry(self, opened: OpenListing, photo: Photo, known: Known) -> None:
         """One photo, from its place in the window to its result; the last one finishes its listing."""
-        result = await self._past_pauses(opened.claim, photo, known)
+        result = await self._past_pauses(opened, photo, known)
         if result is not None:
             opened.results.append(result)
         if opened.claim not in self.leases:
-            self.throw_away(opened)
+            await self.let_go(opened)
         elif result is not None:
             self.figures.count(result)
             if result.requested and not result.left_alone:
@@ -74,12 +77,12 @@ class ListingStages:
             if len(opened.results) == len(opened.source.photos):
                 await self.finish(opened)
 
-    async def _past_pauses(self, claim: Claim, photo: Photo, known: Known) -> PhotoResult | None:
+    async def _past_pauses(self, opened: OpenListing, photo: Photo, known: Known) -> PhotoResult | None:
         """A photo's result, or None where the run or the claim ended first.
 
         While its host is paused it holds no place in the window.
         """
-        refusals, waited = 0, 0.0
+        claim, refusals, waited = opened.claim, 0, 0.0
         alone = self.leases.alone(claim)
         patience = PATIENCE_ALONE if alone else PATIENCE
         while True:
@@ -92,20 +95,22 @@ class ListingStages:
                 return outcome
             refusals += outcome.refusal is not None
             waited += outcome.seconds
-            if claim not in self.leases:
+            if claim not in self.leases or opened.put_off:
                 return None
             if not self.window.has_room(claim):
-                await self._put_off(claim, outcome.seconds)
+                await self._put_off(opened, outcome.seconds)
                 return None
             overlong = alone and waited >= patience  # taken for the answer at once: all others would wait too
             if not overlong and not await self.window.park(claim, outcome.seconds):
                 return None
             await self.window.take()
 
-    async def _put_off(self, claim: Claim, seconds: float) -> None:
-        self.window.leave(claim)
+    async def _put_off(self, opened: OpenListing, seconds: float) -> None:
+        opened.put_off = True
+        self.window.leave(opened.claim)
         self.due = max(self.due, asyncio.get_running_loop().time() + seconds)
-        await self.leases.put_off(claim, seconds)
+        await self.let_go(opened)
+        await self.leases.put_off(opened.claim, seconds)
 
     async def finish(self, opened: OpenListing) -> None:
         """Aggregate and save one listing. What breaks on one listing quarantines that listing."""
@@ -129,7 +134,7 @@ class ListingStages:
         if ended is not Ended.SAVED:
             self.figures.quarantined += ended is Ended.QUARANTINED
             self.figures.stale += ended is Ended.STALE
-            self.throw_away(opened)
+            await self.let_go(opened)
         self.window.leave(claim)
         self.leases.drop(claim)
 
@@ -138,7 +143,14 @@ class ListingStages:
         self.figures.stale += 1
         self.window.leave(claim)
 
-    def throw_away(self, opened: OpenListing) -> None:
-        """Let the photos of a listing that is not saved be asked for again by those who need them."""
-        self.photos.forget(opened.claim, opened.results)
-        opened.results.clear()
+    async def let_go(self, opened: OpenListing) -> None:
+        """Let the photos of a listing that is not saved be asked for again by those who need them.
+
+        Of one that is put off, what need not be tried again is kept: it comes back after the pause.
+        """
+        results, opened.results = opened.results, []
+        if opened.put_off and (ended := [result for result in results if not result.transient]):
+            with suppress(ValueError):  # one that cannot be written down: saving the listing will say so
+                await run_in(self.pools.state, self.queue.keep, opened.claim, ended)
+                return
+        self.photos.forget(opened.claim, results)

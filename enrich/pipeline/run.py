@@ -144,7 +144,7 @@ class Pipeline:
                 await self.window.take()
                 if self.stopping() or claim not in self.leases:
                     self.window.give_back()
-                    self.listings.throw_away(opened)
+                    await self.listings.let_go(opened)
                     break
                 group.create_task(self.listings.carry(opened, photo, own.get(photo.key, UNKNOWN)))
 

@@ -5,8 +5,9 @@ not, that one asks for itself.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from enrich.records import PhotoResult, PhotoScore
 from enrich.state import photos
@@ -60,13 +61,7 @@ class Ahead:
         Raises:
             ValueError: a score is not a finite number; nothing is saved.
         """
-
-        def work(connection: Connection) -> None:
-            photos.save_scores(connection, [result.score for result in results if result.score])
-            saved = photos.save(connection, [results])
-            photos.ask_holders_again(connection, saved.changed, besides=[])
-
-        self._database.run(work)
+        self._database.run(partial(photos.record, results=results))
 
     def forgive(self, keys: Sequence[str]) -> None:
         """Ask for these photos again now, and do not count their last failures: an outage caused them."""

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from enrich.errors import OutageError, UsageError
-from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
+from enrich.records import Claim, ListingResult, Packed, PhotoResult, PhotoScore, PhotoState
 from enrich.state import completion, embeddings, flips, photos, requests, workers
 from enrich.state.database import Database, one_line, sqlstate
 from enrich.state.refusals import servers_state
@@ -236,6 +236,9 @@ class Listings:
         For listings in retry whose passing failures came from an outage, not from the photos.
         """
         self._database.run(lambda connection: requests.forgive(connection, ids))
+
+    def keep(self, claim: Claim, results: Sequence[PhotoResult]) -> None:
+        self._database.run(partial(photos.record, results=results, besides=[claim.id]))
 
     def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
         """Save photos, scores and attributes of listings in one transaction, and say what is next for each.

@@ -169,6 +169,19 @@ def save(connection: Connection, listings: Sequence[Iterable[PhotoResult]]) -> S
     return settled
 
 
+def record(connection: Connection, results: Sequence[PhotoResult], besides: Sequence[str] = ()) -> None:
+    """Record how requested photos ended, with their scores, before a listing is completed with them.
+
+    Listings that hold other bytes of such a photo are asked for again, but for `besides`.
+
+    Raises:
+        ValueError: a score is not a finite number.
+    """
+    save_scores(connection, [result.score for result in results if result.score])
+    saved = save(connection, [results])
+    ask_holders_again(connection, saved.changed, besides)
+
+
 def ask_holders_again(connection: Connection, changed: Mapping[str, str], besides: Sequence[str]) -> None:
     """Make every other listing that holds another version of a changed photo pending.
 

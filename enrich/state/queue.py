@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
-from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
+from enrich.records import Claim, ListingResult, Packed, PhotoResult, PhotoScore, PhotoState
 
 
 class WorkQueue(Protocol):
@@ -35,6 +35,13 @@ class WorkQueue(Protocol):
         """Give listings back unworked; with `forgive` the attempt does not count.
 
         They can be claimed again at once, or `later` seconds from now.
+        """
+
+    def keep(self, claim: Claim, results: Sequence[PhotoResult]) -> None:
+        """Save how photos of a claimed listing ended that is to be given back: its next claim finds them.
+
+        Raises:
+            ValueError: one of them cannot be written down; none is saved.
         """
 
     def complete(self, results: Sequence[ListingResult]) -> Set[Claim]:

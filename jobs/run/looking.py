@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from enrich.records import Claim, ListingResult, Packed, PhotoScore, PhotoState
+from enrich.records import Claim, ListingResult, Packed, PhotoResult, PhotoScore, PhotoState
 from enrich.source.foresee import read
 from enrich.state import overrides
 from jobs.run.services import Services
@@ -50,6 +50,8 @@ class LookingQueue:
 
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
         return []
+
+    def keep(self, claim: Claim, results: Sequence[PhotoResult]) -> None: ...
 
     def complete(self, results: Sequence[ListingResult]) -> set[Claim]:
         models = {r.claim.id: json.loads(json.dumps(asdict(r.attributes), allow_nan=False)) for r in results}

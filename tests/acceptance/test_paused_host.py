@@ -18,6 +18,11 @@ LONG = status(429, Retry_After="300")
 BRIEF = status(429, Retry_After="1")
 
 
+def slow(answer: Answer) -> None:
+    time.sleep(1)
+    FINE(answer)
+
+
 def paused_homes(world: World, count: int, *script: Step) -> list[str]:
     """Homes of one photo at the world's host, which answers as the script says; the photos' paths."""
     paths = [f"/a-{number:03}.jpg" for number in range(count)]
@@ -165,6 +170,29 @@ def test_a_host_that_asks_for_more_than_a_photo_can_wait_is_tried_again_another_
     assert report.figures.failures == {"throttled": 100}
     assert set(world.statuses().values()) == {"retry"}
     assert world.requests() < 100, "most were not even asked for"
+
+
+def test_what_was_fetched_of_a_home_that_is_put_off_is_not_asked_for_again(
+    world: World, other_server: PhotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.pipeline.run.PARKED", 0)  # but for the home that waits first
+    good, gone = Counter[str](), status(410)
+    for home in range(4):
+        paths = [f"/{home}/{number}.jpg" for number in range(6)]
+        urls = [other_server.add(p, draw_bytes("bedroom", home * 6 + n)) for n, p in enumerate(paths)]
+        other_server.behave(paths[0], gone)
+        other_server.behave(paths[1], slow)  # comes when its home has been put off
+        path = f"/paused-{home}.jpg"
+        world.photos.add(path, draw_bytes("kitchen", home))
+        world.portal.add(
+            f"home-{home}", [*urls, world.photos.behave(path, status(429, Retry_After="3"), FINE)]
+        )
+        good.update(paths)
+    report = world.run()
+    assert report.exit_code == 0 and set(world.statuses().values()) == {"done"}
+    assert Counter(r.path for r in other_server.log) == good, "each once"
+    assert report.figures.scored == 4 * 6
+    assert {d["enrichment"]["photos_seen"] for d in world.documents().values()} == {6}
 
 
 @pytest.mark.parametrize("revalidate", [True, False])
