@@ -74,6 +74,23 @@ def test_an_override_reaches_the_index_and_undo_takes_it_back(
     assert homes.matching({"term": {"room_types": "bathroom"}}) == set()
 
 
+def test_enter_in_a_note_says_nothing_of_the_listing_yet(
+    homes: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    tab = browse()
+    tab.goto(f"{serve_page(homes.settings())}/listing/7")
+    note = tab.get_by_label("Note on has_balcony")
+    note.fill("seen at the viewing")
+    note.press("Enter")
+    tab.wait_for_load_state("networkidle")
+    assert homes.portal.execute("SELECT count(*) FROM enrichment.override")[0][0] == 0
+    expect(note).to_have_value("seen at the viewing")
+    assert tab.locator("article button:visible").first.inner_text() == "Yes"
+    rooms = tab.get_by_label("Note on room_types")
+    rooms.press("Enter")
+    expect(tab.get_by_role("status")).to_contain_text("room_types")
+
+
 def test_an_id_of_any_signs_has_its_page_and_takes_an_override(
     homes: World, serve_page: Serve, browse: Callable[..., Page]
 ) -> None:
