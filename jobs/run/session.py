@@ -123,24 +123,33 @@ def _forget_removed(services: Services) -> None:
             log.warning("%d indices that were kept are gone: nothing waits for them any more", len(gone))
 
 
-def holding_publish(services: Records, stop: Stop, work: Callable[[Hold], object]) -> bool:
+def holding_publish(
+    services: Records,
+    stop: Stop,
+    work: Callable[[Hold], object],
+    patience: float | None = None,
+    poll: float = LOCK_POLL,
+) -> bool:
     """Do `work` with the lock `publish`, waiting for another process to give it back; False: told to stop.
+
+    `patience`: for how many seconds, else `LOCK_PATIENCE`; `poll`: the seconds between looks.
 
     Raises:
         BusyError: the other one did not end.
     """
-    deadline = time.monotonic() + LOCK_PATIENCE
+    patience = LOCK_PATIENCE if patience is None else patience
+    deadline = time.monotonic() + patience
     while not stop.is_set():
         try:
             with services.locks.hold(PUBLISH, services.settings.lease_seconds) as hold:
                 work(hold)
             return True
         except LockLostError:  # it was ours: we wait anew
-            deadline = time.monotonic() + LOCK_PATIENCE
+            deadline = time.monotonic() + patience
         except BusyError:
             if time.monotonic() > deadline:
                 raise
-        stop.wait(LOCK_POLL)
+        stop.wait(poll)
     return False
 
 

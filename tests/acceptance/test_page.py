@@ -7,8 +7,9 @@ import subprocess
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
+from threading import Timer
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -264,6 +265,20 @@ def test_an_override_waits_while_another_process_publishes(
     homes.publish()
     with open_services(homes.settings()) as services:
         assert services.index.documents(["8"])["8"]["has_balcony"] is True
+
+
+def test_an_override_is_in_the_index_though_somebody_else_published_at_that_moment(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    page = open_client(settings(homes, tmp_path))
+    with open_services(homes.settings()) as services, ExitStack() as other:
+        other.enter_context(services.locks.hold("publish"))
+        ending = Timer(0.5, other.close)
+        ending.start()
+        done = page.send_form("/override", {"id": "8", "field": "has_balcony", "value": "true"})
+        assert services.index.documents(["8"])["8"].get("has_balcony") is True
+        assert "within a second" in page.get(done.headers["location"]).text
+        ending.join()
 
 
 @pytest.mark.parametrize(

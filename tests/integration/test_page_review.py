@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,6 +15,10 @@ from enrich.state.labels import Labels
 from enrich.state.listings import Listings
 from enrich.state.overrides import Overrides
 from enrich.state.review import questions
+from jobs.run import publish
+from jobs.run.services import open_services
+from jobs.run.stop import Stop
+from jobs.web.pages.review import Publishing
 from tests.support.enriched import add, ask_again, claim_one, ok, photo, result, sha
 from tests.support.page import Client, OpenClient
 from tests.support.postgres import Portal
@@ -136,6 +141,47 @@ def test_undo_shows_the_listing_again_without_what_was_said(
     again = client.get(response.headers["location"]).text
     assert field(again, "id") == "a" and "0 of 2 done, 2 left" in again and "took your answer back" in again
     assert said(database, "a") == []
+
+
+def test_answers_given_while_another_process_publishes_go_to_the_index_with_the_next_one(
+    settings: Settings,
+    doubtful: Callable[..., None],
+    open_client: OpenClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publish, "PATIENCE", 0.2)
+    doubtful("a", "b")
+    publish.publish(settings, Stop())
+    client = open_client(settings)
+
+    def document(id: str) -> Any:
+        return services.index.documents([id])[id].get("has_balcony")
+
+    with open_services(settings) as services:
+        with services.locks.hold("publish"):
+            second = answered(client, client.get("/review").text, "yes")
+            assert document("a") is None
+        answered(client, second, "no")
+        assert (document("a"), document("b")) == (True, False)
+
+
+def test_answers_given_meanwhile_wait_for_no_publish_and_go_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publishing, sent = Publishing(), []
+
+    def slow(services: Any, ids: list[str]) -> None:
+        sent.append(ids)
+        if len(sent) == 1:
+            for id in ("c", "b"):
+                answering = Thread(target=publishing.publish, args=(services, id), daemon=True)
+                answering.start()
+                answering.join(10)
+                assert not answering.is_alive()
+
+    monkeypatch.setattr("jobs.web.pages.review.publish_at_once", slow)
+    publishing.publish(cast(Any, None), "a")
+    assert sent == [["a"], ["b", "c"]]
 
 
 def test_unsure_says_nothing_and_does_not_come_again(

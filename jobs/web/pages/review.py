@@ -14,7 +14,7 @@ from enrich.records import which_photo
 from enrich.state.answers import Answers
 from enrich.state.review import Asked, Question, questions, queue
 from enrich.state.summary import details
-from jobs.run.publish import publish_at_once
+from jobs.run.publish import BUSY, publish_at_once
 from jobs.run.services import Services
 from jobs.views.show import explain
 from jobs.web.access import Editor
@@ -25,6 +25,7 @@ router = APIRouter()
 NAV = ("Review", "/review")
 
 SITTING = 100  # listings that a person looks at in one go
+MOST_HELD_UP = 1_000  # answers; those before them wait in the outbox
 LATEST = 1e12  # seconds since 1970 that Postgres still has a time for
 _ANSWERS = {"yes": True, "no": False, "unsure": None}
 
@@ -44,19 +45,25 @@ class _Sitting:
 class Publishing:
     """Takes answers to the index while people go on answering: one publish at a time, of all until then.
 
-    What does not get through waits in the outbox for the next one.
+    What another process's publish holds up goes with the next answer; what else does not get through waits
+    in the outbox for the next run's.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._ids: deque[str] = deque()
+        self._ids: deque[str] = deque(maxlen=MOST_HELD_UP)
 
     def publish(self, services: Services, id: str) -> None:
         self._ids.append(id)
-        with self._lock:
-            ids = {self._ids.popleft() for _ in range(len(self._ids))}
-            if ids:
-                publish_at_once(services, sorted(ids))
+        # Whoever publishes takes along what comes meanwhile: threads that wait for it would be too many.
+        while self._ids and self._lock.acquire(blocking=False):
+            try:
+                ids = sorted({self._ids.popleft() for _ in range(len(self._ids))})
+                if publish_at_once(services, ids) == BUSY:
+                    self._ids.extend(ids)
+                    return
+            finally:
+                self._lock.release()
 
 
 @router.get("/review")
