@@ -25,7 +25,10 @@ _STATES = text("""
     FROM photo WHERE key = ANY(:keys)
 """)
 
-_SOME_HOLDERS = text("SELECT listing_id FROM listing_photo WHERE key = :key ORDER BY listing_id LIMIT :most")
+_SOME_HOLDERS = text("""
+    SELECT h.listing_id FROM listing_photo AS h JOIN listing AS l ON l.id = h.listing_id
+    WHERE h.key = :key AND l.status <> 'gone' ORDER BY h.listing_id LIMIT :most
+""")
 
 _SCORES = text("""
     SELECT sha256, model_id, dhash, scores
@@ -115,7 +118,8 @@ def states(connection: Connection, keys: Sequence[str]) -> dict[str, PhotoState]
 
 
 def holders(connection: Connection, key: str, most: int) -> list[str]:
-    """At most so many of the listings that hold the photo of this URL key, as of their last completion."""
+    """At most so many of the listings on the market that hold the photo of this URL key, as of their last
+    completion."""
     return list(connection.scalars(_SOME_HOLDERS, {"key": key, "most": most}))
 
 

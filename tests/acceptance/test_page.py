@@ -21,7 +21,7 @@ from jobs.migrate import migrate
 from jobs.run.reindex import reindex
 from jobs.run.services import open_services
 from jobs.run.stop import Stop
-from jobs.web.photos import AT_ONCE
+from jobs.web.photos import AT_ONCE, HOLDERS
 from tests.support.bundles import binary_head, bundle_with
 from tests.support.harness import World
 from tests.support.page import SAME_SITE, OpenClient, Serve
@@ -489,6 +489,20 @@ def test_only_photos_that_state_knows_are_fetched(
     key = url_key(homes.photos.url("/9/0.jpg"))
     homes.portal.remove("9")  # off the market since: not even its own photos
     assert page.get(f"/photo/{key}").status_code == 404 and homes.requests() == 0
+
+
+def test_a_photo_is_shown_though_many_listings_that_had_it_are_gone(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    url = homes.photos.url("/7/1.jpg")
+    sold = [f"0-{number}" for number in range(HOLDERS)]
+    for id in sold:
+        homes.portal.add(id, [url])
+    homes.run()
+    for id in sold:
+        homes.portal.remove(id)
+    homes.run(allow_removals=True)
+    assert open_client(settings(homes, tmp_path)).get(f"/photo/{url_key(url)}").status_code == 200
 
 
 def test_a_photo_host_is_asked_for_few_photos_at_once(world: World, serve_page: Serve, tmp_path: Any) -> None:
