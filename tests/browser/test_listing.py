@@ -1,11 +1,14 @@
 """A listing and what people say of it, in a real Chromium over a real Elasticsearch."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from threading import Timer
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from jobs.run.services import open_services
 from tests.support.harness import World
 from tests.support.page import PHONE, Serve, faults, overflow
 from tests.support.photo_server import status
@@ -89,6 +92,26 @@ def test_enter_in_a_note_says_nothing_of_the_listing_yet(
     rooms = tab.get_by_label("Note on room_types")
     rooms.press("Enter")
     expect(tab.get_by_role("status")).to_contain_text("room_types")
+
+
+def test_a_double_click_says_it_once_so_that_undo_takes_it_back(
+    homes: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    tab = browse()
+    tab.goto(f"{serve_page(homes.settings())}/listing/7")
+    with open_services(homes.settings()) as services, ExitStack() as other:
+        other.enter_context(services.locks.hold("publish"))
+        ending = Timer(1, other.close)
+        ending.start()  # the answer to the first click takes as long
+        tab.locator("article").first.get_by_role("button", name="Yes").dblclick(delay=200)
+        ending.join()
+    expect(tab.get_by_role("status")).to_be_visible()
+    tab.get_by_role("button", name="Undo").click()
+    expect(tab.locator(".said")).to_have_count(0)
+    assert homes.portal.execute("SELECT count(*) FROM enrichment.override")[0][0] == 0
+    tab.go_back()
+    tab.locator("article").first.get_by_role("button", name="Yes").click()
+    expect(tab.locator(".said")).to_have_count(1)
 
 
 def test_an_id_of_any_signs_has_its_page_and_takes_an_override(

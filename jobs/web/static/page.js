@@ -1,4 +1,5 @@
-// What htmx leaves to do: filters folded away on a phone, what is typed, answers that are none, and copying.
+// What htmx leaves to do: filters folded away on a phone, what is typed, forms that are sent twice, answers that
+// are none, and copying.
 document.documentElement.classList.add("js");
 
 const filters = document.querySelector("details.filters");
@@ -9,6 +10,15 @@ document.addEventListener("change", ({ target }) => {
   if (!target.matches("input[list]")) return;
   if (![...target.list.options].some((option) => option.value === target.value)) target.value = target.value.trim();
 }, true);
+
+// A double click says a thing once: of the second time, Undo would put back the first.
+let sent = false;
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if (sent) event.preventDefault();
+  sent = true;
+});
+window.addEventListener("pageshow", () => { sent = false; });
 
 // htmx shows no answer that refuses a search; the same address as a page says why.
 document.addEventListener("htmx:responseError", ({ detail }) => {

@@ -6,7 +6,6 @@
   const large = document.getElementById("large");
   const photo = document.getElementById("photo");
   let at = 0;
-  let sent = false;
 
   const choose = (number) => {
     if (number < 0 || number >= picks.length) return;
@@ -20,11 +19,6 @@
   };
 
   picks.forEach((pick, number) => pick.addEventListener("click", () => choose(number)));
-  document.addEventListener("submit", (event) => {
-    if (sent) event.preventDefault();
-    sent = true;
-  });
-  window.addEventListener("pageshow", () => { sent = false; });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (event.target.closest("input, select, textarea")) return;
