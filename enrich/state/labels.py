@@ -41,10 +41,10 @@ _PLACES = text("""
 
 _KNOWN = text("SELECT DISTINCT sha256 FROM photo_score WHERE sha256 = ANY(:shas)")
 
-# Listings of which a person said something, or of a photo of which.
+# Listings of which a person said something, or of a photo of which; what is said outlives their being sold.
 _TAUGHT = text("""
     SELECT l.id, l.model_attributes, l.photos FROM listing AS l
-    WHERE l.id > :after AND l.status <> 'gone' AND l.model_attributes IS NOT NULL
+    WHERE l.id > :after AND l.model_attributes IS NOT NULL
       AND (EXISTS (SELECT FROM override AS o WHERE o.listing_id = l.id)
            OR EXISTS (SELECT FROM listing_photo AS h JOIN photo USING (key) JOIN label USING (sha256)
                       WHERE h.listing_id = l.id))
@@ -118,7 +118,7 @@ class Taught:
     photos: Sequence[Mapping[str, Any]]
     """Its photos whose bytes are known: entries of `listing.photos`."""
     answers: Mapping[WhichPhoto, Mapping[str, Any]]
-    """Photo -> its row of the view `photo_attributes`."""
+    """Photo -> its row of the view `photo_attributes`, which has none of listings that are gone."""
 
 
 class Labels:
@@ -185,7 +185,7 @@ class Labels:
         return self._database.scalars(_ANY, model=model_id, start=start, limit=limit)
 
     def places(self, shas: Sequence[str]) -> dict[str, Place]:
-        """sha256 -> a place where the photo is shown."""
+        """sha256 -> a place where the photo is shown, of those that a listing on the market shows."""
         return {sha: Place(*place) for sha, *place in self._database.rows(_HOLDERS, shas=list(shas))}
 
 

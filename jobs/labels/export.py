@@ -60,7 +60,8 @@ def export_manifest(records: Records, folder: Path) -> Exported:
             "photos (`enrich labels import`)"
         )
     _usable(folder)
-    places = {sha: place for sha, (place, _) in rows.items()}
+    spoken_of = {sha: place for sha, (place, _) in rows.items()}
+    places = spoken_of | Labels(records.database).places(list(rows))  # what was sold may be shown elsewhere
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     heads = [head.name for head in records.bundle.heads]
     told = [column for head in records.bundle.heads for column in _told(head)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,32 @@ def test_what_people_said_of_each_listing_that_shows_a_photo_is_said_of_it(
     shared = rows["a", "1"]
     assert (shared["fireplace"], shared["balcony"]) == ("0", "1") and not exported.unproven
     assert (shared["person_fireplace"], shared["person_balcony"]) == ("false", "true")
+
+
+def test_what_people_said_of_a_listing_that_was_sold_since_still_teaches(
+    enriched: World, tmp_path: Path
+) -> None:
+    said = ("url", "person_balcony", "balcony", "fireplace")
+
+    def exported(folder: str) -> tuple[Exported, dict[tuple[str, str], list[str]]]:
+        done, rows = manifest(enriched, tmp_path / folder)
+        return done, {place: [row[name] for name in said] for place, row in rows.items()}
+
+    say(enriched, "a", "has_balcony", True)
+    say(enriched, "a", "has_fireplace", False)
+    say(enriched, "b", "has_balcony", False)
+    _, before = exported("out")
+    assert len(before) == 5
+    enriched.portal.remove("a")
+    enriched.run(allow_removals=True)
+    assert exported("out") == (Exported(5, Counter()), before)
+    done, rows = exported("other")
+    assert done.failures == {"not among the listing's photos any more": 3}
+    assert rows == {place: row for place, row in before.items() if place[0] == "b"}
+    enriched.portal.add("c", [enriched.photos.url("/a/1.jpg")])  # on the market again, under another id
+    enriched.run()
+    done, rows = exported("third")
+    assert done.failures.total() == 2 and rows["a", "1"] == before["a", "1"]
 
 
 def test_no_photo_of_a_listing_that_is_gone_is_to_be_labelled(enriched: World, tmp_path: Path) -> None:
