@@ -22,7 +22,7 @@ from jobs.run.reindex import reindex
 from jobs.run.services import open_services
 from jobs.run.stop import Stop
 from jobs.web.photos import AT_ONCE, HOLDERS
-from tests.support.bundles import binary_head, bundle_with
+from tests.support.bundles import binary_head, bundle_with, make_bundle, room_head
 from tests.support.harness import World
 from tests.support.page import SAME_SITE, OpenClient, Serve
 from tests.support.photo_server import FINE, status
@@ -88,6 +88,19 @@ def test_blank_values_of_a_column_are_no_choice_and_all_others_are(
         assert [hit["listing_id"] for hit in hits] == found
         asked = page.get("/", params={"where.city": value}).text
         assert f'<option value="{value}" selected>' in asked
+
+
+def test_a_class_that_is_published_no_more_is_no_choice(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    """Documents of the bundle before still name it."""
+    room = room_head()
+    room["classes"] = [{**one, "publish": one["name"] == "bedroom"} for one in room["classes"]]
+    heads = [binary_head("balcony"), binary_head("fireplace"), room]
+    bundle = make_bundle(tmp_path / "bundle", heads=heads).folder
+    page = open_client(settings(homes, tmp_path, bundle=bundle))
+    assert re.findall(r'name="type.room" value="([^"]*)"', page.get("/").text) == ["bedroom"]
+    assert page.get("/?type.room=bedroom").status_code == 200
 
 
 def test_of_photos_at_one_position_the_one_that_decided_is_shown(

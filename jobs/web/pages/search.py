@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from enrich.errors import UsageError
 from enrich.index.protocol import Column, Facets, Query
 from enrich.index.query import MOST_HITS
 from enrich.model.head import Head
@@ -58,7 +59,7 @@ def search(request: Request, services: Opened) -> Response:
         asked=answers(query, names),
         answer_of=ANSWERS,
         columns={name: (offered[name], one) for name, one in facets.columns.items() if name in offered},
-        classes={name: _classes(name, facets, query) for name in facets.types},
+        classes={head.name: _classes(head, facets, query) for head in heads if head.name in facets.types},
         sorts=[head.name for head in heads if head.rules.ranked_by(head.name)],
         hidden=_hidden(query, facets),
         page=now,
@@ -101,11 +102,20 @@ def _hidden(query: Query, facets: Facets) -> list[tuple[str, int, str]]:
     return found
 
 
-def _classes(head: str, facets: Facets, query: Query) -> list[tuple[str, int, bool]]:
-    """(class, listings, asked for): those that are found, and those asked for."""
-    asked = query.types.get(head, ())
-    found = {**dict.fromkeys(asked, 0), **facets.types[head]}
-    return [(name, found[name], name in asked) for name in sorted(found)]
+def _classes(head: Head, facets: Facets, query: Query) -> list[tuple[str, int, bool]]:
+    """(class, listings, asked for): those that are found and may be asked for, and those asked for."""
+    asked = query.types.get(head.name, ())
+    found = {**dict.fromkeys(asked, 0), **facets.types[head.name]}
+    return [(name, found[name], name in asked) for name in sorted(found) if _may_be_asked_for(head, name)]
+
+
+def _may_be_asked_for(head: Head, value: str) -> bool:
+    """Whether the head may answer so: documents may still hold what another bundle published."""
+    try:
+        head.rules.condition(head, value)
+    except UsageError:
+        return False
+    return True
 
 
 def _offered(request: Request, services: Services, query: Query) -> dict[str, Column]:
