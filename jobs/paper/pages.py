@@ -1,6 +1,6 @@
 """Writes the pages. Everything in a template is escaped, whoever wrote it, and a page loads nothing."""
 
-from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,8 @@ from enrich.state.history import history
 from jobs.paper.gather import Home, gather, runs_of
 from jobs.paper.thumbnails import thumbnails
 from jobs.run.services import Records
-from jobs.views import words
-from jobs.views.show import explain
+from jobs.views import cell, words
+from jobs.views.show import author, explain
 from jobs.views.status import duration, ended
 
 COLUMNS = 4  # of a listing's copied columns, beside its id
@@ -59,7 +59,7 @@ def write_listing(records: Records, id: str, file: Path, photos: int) -> None:
         told=told,
         heads=records.bundle.at(told["arithmetic"]).heads,
         pictures=pictures,
-        changes=history(records.database, id),
+        changes=[asdict(one) for one in history(records.database, id)],
     )
 
 
@@ -85,7 +85,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(style=Markup(style_sheet()), ended=ended)  # ours, so not escaped
-    environment.filters.update(duration=duration, moment=_moment, columns=_columns, said=_said)
+    environment.filters.update(
+        duration=duration, moment=_moment, columns=_columns, said=_said, cell=cell, author=author
+    )
     return environment
 
 
@@ -97,18 +99,12 @@ def _columns(home: Home) -> str:
     """The first few copied columns, on one line: texts, which speak for themselves, and the rest by name."""
     told = [(name, value) for name, value in home.columns.items() if value not in (None, "", [], {})]
     texts = [value for _, value in told if isinstance(value, str)]
-    named = [f"{name} {_said(value)}" for name, value in told if not isinstance(value, str)]
+    named = [f"{name} {cell(value)}" for name, value in told if not isinstance(value, str)]
     return " · ".join(text[:WORDS] for text in [*texts, *named][:COLUMNS])
 
 
 def _said(value: Any) -> str:
-    """A value as people read it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "unknown"}[value]
+    """An answer or a status as people read it."""
     if isinstance(value, list | tuple):
         return ", ".join(map(_said, value)) or "none"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_said(inner)}" for name, inner in value.items())
-    return words(str(value))
+    return words(value) if isinstance(value, str) else cell(value) or "unknown"

@@ -63,6 +63,19 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def cell(value: Any) -> str:
+    """The value of a column as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):  # a point
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)
+
+
 def listed(counts: Mapping[str, Any]) -> str:
     """`kitchen 2, bathroom 1`; a dash where there is nothing."""
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"

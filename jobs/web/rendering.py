@@ -1,7 +1,6 @@
 """From a template to an answer. Everything in a template is escaped, whoever wrote it."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -17,7 +16,7 @@ from enrich.index.query import MOST_VALUES
 from enrich.looks import colours
 from jobs.cli.parse import person
 from jobs.run.services import Services
-from jobs.views import words
+from jobs.views import cell, words
 from jobs.web.asking import plain
 from jobs.web.photos import SIZES
 
@@ -118,19 +117,6 @@ def web_link(url: str) -> str | None:
     except ValueError:
         return None
     return url if parts.scheme in ("http", "https") and parts.netloc else None
-
-
-def cell(value: Any) -> str:
-    """The value of a column as people read it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):  # a point
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)
 
 
 def moment(value: datetime | None) -> str:

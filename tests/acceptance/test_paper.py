@@ -223,6 +223,22 @@ def test_a_listing_is_told_with_its_photos_and_what_people_said(world: World, wr
     assert "a person said so; the model:" in page.words
 
 
+def test_the_portal_s_values_stay_as_they_are_and_who_took_a_word_back_is_named(
+    world: World, written: Writer
+) -> None:
+    world.fixed["index_columns"] = ("ref", "built", "price", "lift")
+    world.portal.execute("ALTER TABLE listings ADD ref text, ADD built integer, ADD lift boolean")
+    world.listing("terrace", "balcony", ref="REF_1987_A", built=1987, price=1_200_000)
+    world.run()
+    for word in (("has_balcony=false",), ("--clear", "has_balcony")):
+        done = world.enrich_here("override", "terrace", *word, "--by", "ann")
+        assert done.returncode == 0, done.stderr
+    page = written("show", "terrace")
+    assert "ref REF_1987_A · built 1987 · price 1,200,000" in page.texts
+    assert any(text.endswith(", as ann took theirs back") for text in page.texts)
+    assert "REF_1987_A · built 1987 · price 1,200,000" in written("report").texts
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -17,10 +17,11 @@ from starlette.datastructures import QueryParams
 from enrich.errors import SettingsError, UsageError
 from enrich.index.protocol import Query
 from enrich.settings import load_settings
+from jobs.views import cell
 from jobs.web.access import COOKIE, FORM_COOKIE, Access, Visitor, form_token, same_origin
 from jobs.web.asking import PER_PAGE, read, written
 from jobs.web.photos import SIZES, Folder, Shown, thumbnails
-from jobs.web.rendering import answered, cell, listing_link, web_link
+from jobs.web.rendering import answered, listing_link, web_link
 from tests.support.bundles import draw, draw_bytes
 from tests.support.command import enrich_here
 

@@ -16,8 +16,9 @@ from enrich.model.head import Head
 from enrich.records import which_photo
 from enrich.state.summary import photos_of
 from jobs.run.services import Services
+from jobs.views import cell
 from jobs.web.asking import ANSWERS, PER_PAGE, answers, page, read, written
-from jobs.web.rendering import Opened, Picture, cell, render
+from jobs.web.rendering import Opened, Picture, render
 
 router = APIRouter()
 NAV = ("Search", "/")
