@@ -118,7 +118,10 @@ def _asked_for_login(request: Request, access: Access) -> Response:
     wants_page = "text/html" in request.headers.get("accept", "") and request.method == "GET"
     if not (access.has_login and wants_page):
         return PlainTextResponse("Nobody is logged in.\n", 401, {"WWW-Authenticate": "Bearer"})
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    # As the browser wrote it: ids may hold what else is a part of an address.
+    path: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    query: bytes = request.scope["query_string"]
+    wanted = path + (b"?" + query if query else b"")
     return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
 
 

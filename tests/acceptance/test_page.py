@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from threading import Timer
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from PIL import Image
@@ -22,6 +22,7 @@ from jobs.run.reindex import reindex
 from jobs.run.services import open_services
 from jobs.run.stop import Stop
 from jobs.web.photos import AT_ONCE, HOLDERS
+from jobs.web.rendering import listing_link
 from tests.support.bundles import binary_head, bundle_with, make_bundle, room_head
 from tests.support.harness import World
 from tests.support.page import SAME_SITE, OpenClient, Serve
@@ -377,6 +378,17 @@ def test_other_names_and_other_people_get_nothing(
     assert public.get("/listing/8").status_code == 401
     secure = public.send_form("/login", {"token": EDIT}, headers={"x-forwarded-proto": "https"})
     assert "Secure" in secure.headers["set-cookie"]
+
+
+def test_a_login_leads_to_the_page_that_was_asked_for_whatever_its_id(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    page = open_client(settings(homes, tmp_path, web_token=VIEW))
+    link = listing_link("a/../b?c#%2F")
+    asked = page.get(f"{link}?x=1", headers={"accept": "text/html"}).headers["location"]
+    wanted = parse_qs(urlsplit(asked).query)["next"][0]
+    assert wanted == f"{link}?x=1"
+    assert page.send_form("/login", {"token": VIEW, "next": wanted}).headers["location"] == wanted
 
 
 def test_an_open_page_whose_login_has_ended_leads_to_the_login(
