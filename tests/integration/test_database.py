@@ -387,6 +387,25 @@ class TestEmbedded:
             )
         assert (done.returncode, done.stderr) == (0, "")
 
+    @pytest.mark.parametrize("locale", ["xx_YY.UTF-8", "sv_SE.ISO-8859-1"])
+    def test_it_starts_whatever_language_the_terminal_came_with(self, locale: str) -> None:
+        """As ssh brings it along, to a server that does not have it."""
+        script = (
+            "import os, sys; from enrich.state.database import *; from enrich.state.embedded import *;"
+            "d = Database(embedded_postgres(Path(sys.argv[1])));"
+            "print(d.scalar(text('SHOW server_encoding')), d.scalar(text(\"SELECT lower('Ä')\")));"
+            "print(os.environ.get('LC_ALL'), os.environ['LANG'])"
+        )
+        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("LC_")}
+        with tempfile.TemporaryDirectory(prefix="enrich-own-") as home:
+            done = subprocess.run(
+                [sys.executable, "-c", script, home],
+                env=surroundings | {"LANG": locale, "PYTHONUTF8": "1"},
+                capture_output=True,
+                text=True,
+            )
+        assert (done.stderr, done.stdout) == ("", f"UTF8 ä\nNone {locale}\n")
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out of other folders")
     def test_root_is_kept_out_of_other_folders(self) -> None:
         with pytest.raises(SettingsError, match="ENRICH_HOME: as root"):
@@ -410,6 +429,15 @@ class TestEmbedded:
         (tmp_path / "file").write_text("")
         with pytest.raises(SettingsError, match=r"does not start in .*file"):
             embedded_postgres(tmp_path / "file")
+
+    def test_a_log_that_was_not_written_yet_is_not_named(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="enrich-own-") as home:
+            (Path(home) / "postgres").mkdir()
+            (Path(home) / "postgres" / "of-somebody-else").write_text("")
+            with pytest.raises(
+                SettingsError, match=r"what it said stands above\. Set ENRICH_HOME to another"
+            ):
+                embedded_postgres(Path(home))
 
 
 class TestSchema:
