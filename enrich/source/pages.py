@@ -21,7 +21,7 @@ IDS = 100_000
 """Ids read at a time. Each time reads the whole table where no index has them as text in byte order."""
 
 SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", updated_at timestamptz,
-  photo_fp text, doc_fp text, versioned boolean, columns jsonb)"""
+  photo_fp text, doc_fp text, versioned boolean, pictured boolean, columns jsonb)"""
 
 PHOTOS_DIFFER = "listing.photo_fp <> s.photo_fp"
 DOCUMENT_DIFFERS = "listing.doc_fp <> s.doc_fp"
@@ -41,9 +41,11 @@ ASK_AGAIN = f"(CAST(:revalidate AS boolean) OR ({TOUCHED} AND NOT s.versioned AN
 SAME = """(listing.photo_fp_done = s.photo_fp AND listing.attributes IS NOT NULL
   AND listing.transient_rounds = 0 AND NOT CAST(:revalidate AS boolean))"""
 
-# Enriched from photos, for all that is known, and now without any, which no discovery has accepted yet.
-_EMPTIED = f"""s.photo_fp = '' AND {PHOTOS_DIFFER}
-  AND listing.revision IS NOT NULL AND coalesce(listing.photo_fp_done, listing.photo_fp) <> ''"""
+# Enriched from photos, for all that is known, and now without any that has a URL, which no discovery has
+# accepted yet.
+_EMPTIED = f"""NOT s.pictured AND {PHOTOS_DIFFER}
+  AND listing.revision IS NOT NULL AND coalesce(listing.photo_fp_done, listing.photo_fp) <> ''
+  AND coalesce((listing.attributes ->> 'photos_seen')::integer, 1) > 0"""
 
 _CLASSIFY = text(f"""
     SELECT * FROM (
@@ -138,6 +140,7 @@ def as_json(
                 "photo_fp": listing.photo_fp,
                 "doc_fp": doc_fp,
                 "versioned": listing.versioned,
+                "pictured": listing.pictured,
                 "columns": columns,
             }
         )

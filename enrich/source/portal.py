@@ -47,6 +47,8 @@ class SourceListing:
     doc_fp: str
     versioned: bool
     """Every photo carries a version, so a change of bytes behind a URL would show in `photo_fp`."""
+    pictured: bool
+    """A photo has a URL: of a listing whose photos all lack theirs nothing can be seen."""
 
 
 class Source:

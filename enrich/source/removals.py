@@ -78,12 +78,12 @@ class Losses:
     """Documents of all listings that are not gone, published or not: an index may be filled just now."""
     seen: int = 0
     photos_seen: bool = False
-    """Whether any listing of the source has a photo."""
+    """Whether any listing of the source has a photo with a URL."""
 
     def see(self, page: Page) -> None:
         """Count what the source has."""
         self.seen += len(page.listings)
-        self.photos_seen |= any(listing.photo_fp for listing in page.listings)
+        self.photos_seen |= any(listing.pictured for listing in page.listings)
 
 
 def refusal(losses: Losses, max_removed: str, whole: bool) -> str | None:

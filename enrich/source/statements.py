@@ -25,7 +25,7 @@ ORDER BY id LIMIT :limit"""
 # `OFFSET 0` has each URL stripped once, not once more for the order; the order of listings is kept, so that
 # only the images of one listing at a time are sorted. Postgres leaves out `photos` where nobody selects it.
 _ALBUM = """, album AS (
-  SELECT i.id, bool_and(i.version IS NOT NULL) AS versioned,
+  SELECT i.id, bool_and(i.version IS NOT NULL) AS versioned, bool_or(i.shown <> '') AS pictured,
          encode(sha256(convert_to(string_agg(
            concat(i.position, E'\\x1f', i.shown, E'\\x1f', i.version), E'\\x1e'
            ORDER BY i.position, i.shown, i.version
@@ -46,7 +46,7 @@ FINGERPRINTS = (
     + _ALBUM
     + """
 SELECT p.id, p.updated_at, coalesce(a.photo_fp, '') AS photo_fp, {doc_fp} AS doc_fp,
-       coalesce(a.versioned, true) AS versioned
+       coalesce(a.versioned, true) AS versioned, coalesce(a.pictured, false) AS pictured
 FROM page p LEFT JOIN album a ON a.id = p.id {document}
 ORDER BY p.id"""
 )

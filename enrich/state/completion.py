@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from enrich.records import Claim, ListingResult, PhotoResult
+from enrich.records import Claim, ListingPhotos, ListingResult, PhotoResult
 from enrich.state import flips, history, overrides, photos
 from enrich.state.outbox import enqueue
 from enrich.state.schema import NEXT_REVISION, NIGHTLY
@@ -95,7 +95,8 @@ def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
     """Write what was found of claimed listings and their photos, and what is next; their claims are over.
 
     Raises:
-        NotSavedError: claims are `stale`, or discovery saw photos of listings that have none now (`emptied`).
+        NotSavedError: claims are `stale`, or discovery saw photos of listings that have none now, or none
+            with a URL (`emptied`).
         FlipsExceededError: more filters would change than a backfill may change.
         ValueError: a number is none.
     """
@@ -106,10 +107,15 @@ def complete(connection: Connection, results: Sequence[ListingResult]) -> None:
     rows = {(row.id, row.token): row for row in connection.execute(_LOCK, given)}
     found = [(result, rows.get((result.claim.id, result.claim.token))) for result in results]
     ours = [(result, row) for result, row in found if row is not None]
-    emptied = [result.claim for result, row in ours if row.photo_fp and not result.source.photo_fp]
+    emptied = [result.claim for result, row in ours if _emptied(result.source, row.photo_fp)]
     if emptied or len(ours) < len(results):
         raise NotSavedError([result.claim for result, row in found if row is None], emptied)
     _save(connection, ours, settled.current)
+
+
+def _emptied(source: ListingPhotos, discovered: str) -> bool:
+    lost = not source.photo_fp or {photo.shown_url for photo in source.photos} == {""}
+    return lost and discovered not in ("", source.photo_fp)
 
 
 def _save(

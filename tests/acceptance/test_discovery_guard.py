@@ -71,6 +71,23 @@ def test_images_emptied_by_mistake(settled: World) -> None:
     assert settled.versions() == before
 
 
+def test_addresses_of_photos_emptied_by_mistake(settled: World) -> None:
+    """As by a view that puts an address together from a column that is NULL now."""
+    before = settled.versions()
+    settled.portal.execute("ALTER TABLE listing_images ADD saved text")
+    settled.portal.execute("UPDATE listing_images SET saved = url, url = NULL")
+    with pytest.raises(RemovalGuardError, match=r"no photos at all, and 3 documents"):
+        settled.run()
+    settled.fixed["max_removed"] = "1"
+    settled.portal.execute("UPDATE listing_images SET url = saved WHERE listing_id = '02'")
+    with pytest.raises(RemovalGuardError, match=r"and 2 would lose all their photos"):
+        settled.run()
+    assert settled.versions() == before
+    settled.portal.execute("UPDATE listing_images SET url = saved")
+    restored = settled.run()
+    assert restored.exit_code == 0 and settled.requests() == 0 and settled.versions() == before
+
+
 def test_many_listings_without_their_photos_count_as_removals(settled: World) -> None:
     settled.fixed["max_removed"] = "2"
     before = settled.versions()

@@ -467,6 +467,14 @@ class TestRemovalGuard:
         assert {row.status for row in night.rows().values()} == {"done"}
         assert night(allow_removals=True).removed == 7
 
+    def test_listings_that_never_had_a_photo_with_a_url_lose_none(self, night: Night) -> None:
+        night.portal.add("home-1", [None])
+        night()
+        night.complete("home-1")
+        night.portal.execute("""UPDATE enrichment.listing SET attributes = '{"photos_seen": 0}'""")
+        night.portal.add_photo("home-1", 2, None)
+        assert night().refusal is None and night.rows()["home-1"].status == "pending"
+
     def test_an_empty_source_with_nothing_published_is_fine(self, night: Night) -> None:
         assert counts(night()) == {}
 

@@ -204,6 +204,16 @@ def test_odd_rows_break_nothing(portal: Portal, source: Callable[..., Source]) -
     ]
 
 
+def test_listings_without_a_single_url_are_told_apart(portal: Portal, source: Callable[..., Source]) -> None:
+    for id in ("a", "b", "c"):
+        portal.add(id)
+    for url in (None, "", "#top"):
+        portal.add_photo("a", 1, url)
+    portal.add_photo("c", 1, None)
+    portal.add_photo("c", 2, "http://x/2.jpg")
+    assert [listing.pictured for listing in seen(source())] == [False, False, True]
+
+
 def test_positions_beyond_an_integer_are_places_in_the_order(
     portal: Portal, source: Callable[..., Source]
 ) -> None:

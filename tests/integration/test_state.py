@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from enrich.records import PhotoResult, PhotoStatus
+from enrich.records import Photo, PhotoResult, PhotoStatus
+from enrich.source.urls import url_key
 from enrich.state.completion import RETRY_HOURS
 from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL
@@ -26,6 +27,8 @@ from tests.support.enriched import (
     sha,
 )
 from tests.support.postgres import Portal
+
+WITHOUT_URL = Photo(0, "", url_key(""), "")
 
 
 def hours_until(portal: Portal, id: str) -> float:
@@ -225,19 +228,22 @@ class TestCompletion:
         enriched(state, **other)
         assert migrated.state("a").revision > before
 
+    @pytest.mark.parametrize(
+        ("photo_fp", "photos"), [("", []), ("fp-2", [failed(WITHOUT_URL, PhotoStatus.BAD_URL)])]
+    )
     def test_a_listing_that_lost_all_its_photos_since_discovery_waits_for_the_next_one(
-        self, migrated: Portal, state: Listings
+        self, migrated: Portal, state: Listings, photo_fp: str, photos: list[PhotoResult]
     ) -> None:
         add(migrated, "a")
         enriched(state)
         before = migrated.state("a")
         ask_again(migrated, "a")
-        assert not state.complete([result(claim_one(state), photo_fp="")])
+        assert not state.complete([result(claim_one(state), photos, photo_fp=photo_fp)])
         row = migrated.state("a")
         assert (row.status, row.attempts, row.lease_token) == ("retry", 0, None)
         assert (row.attributes, row.revision) == (before.attributes, before.revision)
-        migrated.execute("UPDATE enrichment.listing SET photo_fp = '', not_before = now()")
-        assert state.complete([result(claim_one(state), photo_fp="")]), "discovery believed it"
+        migrated.execute("UPDATE enrichment.listing SET photo_fp = :fp, not_before = now()", fp=photo_fp)
+        assert state.complete([result(claim_one(state), photos, photo_fp=photo_fp)]), "discovery believed it"
 
     def test_a_change_during_the_lease_stays_pending(self, migrated: Portal, state: Listings) -> None:
         add(migrated, "a")
