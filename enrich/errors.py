@@ -49,7 +49,7 @@ class SourceError(UsageError):
 
 
 class UnreachableError(SourceError):
-    """No Postgres answers where one should be: its URL is wrong, or it is away."""
+    """No Postgres answers where one should be, or none in words that we know: it may be away."""
 
 
 class SchemaError(UsageError):

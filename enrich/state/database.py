@@ -155,7 +155,7 @@ class Database:
 
         Raises:
             SourceError: it cannot be reached as set up; the message says why and what to do.
-            UnreachableError: nothing answers there.
+            UnreachableError: nothing answers there, or what it says is in none of the words that we know.
             OutageError: the server is restarting, and was for `patience` seconds.
         """
         try:
@@ -164,7 +164,8 @@ class Database:
         except DBAPIError as error:
             if not _PASSING_WORDS.search(reason := self._reason(error)):
                 user = self.url.username or "(default)"
-                raise explained(reason, f"{self.place}, user {user}", self.name) from None
+                where = f"{self.place}, user {user}"
+                raise explained(reason, where, self.name, may_pass=passing(error)) from None
         self.scalar(text("SELECT 1"))
 
     def close(self) -> None:

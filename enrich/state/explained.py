@@ -19,10 +19,11 @@ AWAY = (
 TLS = ((r"SSL|certificate", "TLS does not work as set up (sslmode, sslrootcert)"),)
 
 
-def explained(reason: str, where: str, setting: str) -> SourceError:
+def explained(reason: str, where: str, setting: str, *, may_pass: bool = True) -> SourceError:
     """What the driver says of a connection that failed, and what to look at.
 
-    A server that refuses is there, whatever other addresses of its name say: that goes first.
+    A server that refuses is there, whatever other addresses of its name say: that goes first. What is in none
+    of our words may be any of these in the server's language, and pass, where the driver knows no better.
     """
     meanings = (
         (kind, meaning)
@@ -30,5 +31,5 @@ def explained(reason: str, where: str, setting: str) -> SourceError:
         for words, meaning in said
         if re.search(words, reason, re.IGNORECASE)
     )
-    kind, meaning = next(meanings, (SourceError, reason))
+    kind, meaning = next(meanings, (UnreachableError if may_pass else SourceError, reason))
     return kind(f"cannot connect to Postgres at {where}: {meaning}. Check {setting}")

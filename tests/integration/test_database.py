@@ -17,11 +17,12 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from enrich.errors import OutageError, SchemaError, SettingsError, SignalError, SourceError
+from enrich.errors import OutageError, SchemaError, SettingsError, SignalError, SourceError, UnreachableError
 from enrich.settings import load_settings
 from enrich.state import embedded
 from enrich.state.database import Database, check_schema, connect, parse_url, passing
 from enrich.state.embedded import embedded_postgres
+from enrich.state.explained import explained
 from enrich.state.schema import SCHEMA_VERSION
 from jobs.cli.guard import stopping
 from tests.support.postgres import Portal, PostgresServer, on_database
@@ -272,6 +273,24 @@ class TestPing:
             database.ping()
         assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
         assert raised.value.exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("said", "kind"),
+        [
+            ("FATAL:  désolé, trop de clients sont déjà connectés", UnreachableError),
+            ("FATAL:  le système de bases de données se lance", UnreachableError),
+            ('FATAL:  password authentication failed for user "enrich"', SourceError),
+            ('invalid sslmode value: "requires"', SourceError),
+        ],
+    )
+    def test_what_is_said_in_another_language_may_pass(self, said: str, kind: type[SourceError]) -> None:
+        error = explained(f"connection to server failed: {said}", "db, user enrich", "DATABASE_URL")
+        assert type(error) is kind and error.exit_code == 2
+
+    def test_an_option_that_there_is_not_does_not_pass(self) -> None:
+        with pytest.raises(SourceError, match="invalid connection option") as raised:
+            Database("postgresql://127.0.0.1:1/homes?conect_timeout=9").ping()
+        assert type(raised.value) is SourceError
 
     def test_the_right_password_is_let_in(self, locked_server: PostgresServer) -> None:
         url = parse_url(locked_server.url).set(username="locked", password="ri:gh@t/")
