@@ -14,6 +14,7 @@ from enrich.errors import SourceError
 from enrich.records import Photo
 from enrich.setting_values import SIGNING_PARAMS
 from enrich.settings import load_settings
+from enrich.source import statements
 from enrich.source.portal import Source, SourceListing
 from enrich.source.urls import patterns, strip_sql, strip_url, url_key
 from enrich.state.database import Database
@@ -286,6 +287,40 @@ def test_ids_of_any_type(
         id: f"http://x/{id}.jpg" for id in ids
     }
     assert here.photos(odd) == []
+
+
+@pytest.mark.parametrize(
+    ("id_type", "listing_id_type", "id"),
+    [
+        ("text", "integer", "n::text"),
+        ("bigint", "text", "n::text"),
+        ("uuid", "varchar(40)", "md5(n::text)::uuid"),
+        ("char(4)", "char(4)", "n::text"),
+    ],
+)
+def test_ids_that_are_compared_as_text_need_the_index_that_check_tells(
+    portal: Portal, source: Callable[..., Source], id_type: str, listing_id_type: str, id: str
+) -> None:
+    portal.execute(f"CREATE TABLE homes (id {id_type}, updated_at timestamp)")
+    portal.execute(f"CREATE TABLE pictures (listing_id {listing_id_type}, position integer, url text)")
+    numbers = "generate_series(1, 9999) AS n"
+    portal.execute(f"INSERT INTO homes SELECT ({id})::{id_type}, '2025-01-01' FROM {numbers}")
+    portal.execute(
+        f"INSERT INTO pictures SELECT ({id})::{listing_id_type}, 0, 'http://x/a.jpg' FROM {numbers}"
+    )
+    portal.execute("CREATE INDEX ON pictures (listing_id)")
+    here = source(source_listings="homes", source_images="pictures")
+    (told,) = [line for line in here.check() if "compared as text" in line]
+    _, _, index = told.partition("index on ")
+
+    def looked_up() -> bool:
+        portal.execute("ANALYZE homes, pictures")
+        plan = here._read_named("EXPLAIN " + statements.FINGERPRINTS, here.ids(None, 1))
+        return any("Index Cond" in line and "listing_id" in line for (line,) in plan)
+
+    assert not looked_up()
+    portal.execute(f"CREATE INDEX ON {index}")
+    assert looked_up(), told
 
 
 CITEXT = (  # as the extension of this name makes it, which this server has not
