@@ -53,6 +53,7 @@ def reconcile(settings: Settings, fix: bool, allow_removals: bool, stop: Stop) -
     report = RunReport()
     found = report.reconciled = Reconciled()
     with open_services(settings, "reconcile", stop) as services:
+        services.source.tells_active(services.runs.told_active())
         if fix:
             check_index(services)
         with counted(lambda: found.documents, settings.log_interval):

@@ -156,7 +156,14 @@ def test_the_column_active_lost(settled: World) -> None:
     settled.run()
     before = settled.versions()
     settled.portal.execute("ALTER TABLE listings RENAME active TO is_active")
-    for command in (("run",), ("run", "--dry-run"), ("reindex",), ("check",)):
+    for command in (
+        ("run",),
+        ("run", "--dry-run"),
+        ("reindex",),
+        ("check",),
+        ("reconcile",),
+        ("reconcile", "--fix"),
+    ):
         stopped = settled.enrich_here(*command)
         told = stopped.stderr + stopped.stdout
         assert stopped.returncode == 2, told
