@@ -33,7 +33,7 @@ _ALBUM = """, album AS (
          json_agg(json_build_array(i.position, i.url, i.version) ORDER BY i.position, i.shown, i.version)
            AS photos
   FROM (
-    SELECT p.id, i.position, i.url, coalesce({shown}, '') COLLATE "C" AS shown,
+    SELECT p.id, i.position, i.url::text AS url, coalesce({shown}, '') COLLATE "C" AS shown,
            {version} COLLATE "C" AS version
     FROM page p JOIN {images} i ON {listing_id} = {join_to}
     ORDER BY p.id OFFSET 0

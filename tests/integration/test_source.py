@@ -215,6 +215,16 @@ def test_listings_without_a_single_url_are_told_apart(portal: Portal, source: Ca
     assert [listing.pictured for listing in seen(source())] == [False, False, True]
 
 
+def test_the_blanks_that_fill_up_a_char_are_no_part_of_a_url(
+    portal: Portal, source: Callable[..., Source]
+) -> None:
+    portal.add("a", ["http://x/1.jpg?token=1&w=3"])
+    ((plain,), (before,)) = source().photos(["a"])[0].photos, seen(source())
+    portal.execute("ALTER TABLE listing_images ALTER url TYPE char(40)")
+    ((photo,), (after,)) = source().photos(["a"])[0].photos, seen(source())
+    assert photo == plain and after == before
+
+
 def test_positions_beyond_an_integer_are_places_in_the_order(
     portal: Portal, source: Callable[..., Source]
 ) -> None:
