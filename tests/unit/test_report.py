@@ -329,6 +329,42 @@ def test_runs_whose_weights_are_from_elsewhere_are_no_seeds_of_the_others(tmp_pa
     assert ours.runs["peers"].nunique() == 3
 
 
+def test_runs_on_other_photos_are_no_seeds_of_the_others_and_no_peers(tmp_path: Path) -> None:
+    """As after `compare` on some photos, more photos prepared, and the rest of the comparison on these."""
+    few = [RUN_ROW, replace(RUN_ROW, architecture="alexnet")]
+    more = [
+        replace(RUN_ROW, best_val_accuracy=0.8),
+        replace(RUN_ROW, mode="feature_extraction", architecture="alexnet"),
+        replace(RUN_ROW, task="rooms"),
+    ]
+    folders = []
+    for name, rows, digest in (("few", few, "d" * 64), ("more", more, "e" * 64)):
+        folders.append(folder := results_folder(tmp_path / name, rows))
+        add_settings(folder, dataset={"digest": digest, "options": {"split": "thesis"}})
+        for row in rows:
+            add_epochs(folder, row)
+            add_predictions(folder, row, {("balcony", "balcony"): 1}, dataset_digest=digest)
+    ours = gather(folders)
+    text = page(ours, gather([thesis.FOLDER]))
+    rows = {row[0]: row[5] for row in cells(section(text, "Balcony, finetuning"))}
+    assert rows["ResNet-18, data set dddddddd"] == "90.00"
+    assert rows["ResNet-18, data set eeeeeeee"] == "80.00"
+    assert "pretrained, 30 epochs, the thesis's split, data set dddddddd (runs: 2)" in text
+    assert "pretrained, 30 epochs, the thesis's split, data set eeeeeeee (runs: 3)" in text
+    assert verdicts(text)[BETTER][1] == "not tested", "AlexNet's two modes are of other photos"
+    assert set(ours.epochs["label"]) == set(ours.runs["label"])
+
+
+def test_photos_are_named_only_where_they_tell_runs_of_a_task_apart(tmp_path: Path) -> None:
+    folders = []
+    for row, digest in ((RUN_ROW, "d" * 64), (replace(RUN_ROW, task="rooms"), "e" * 64)):
+        folders.append(folder := results_folder(tmp_path / row.task, [row]))
+        add_predictions(folder, row, {("balcony", "balcony"): 1}, dataset_digest=digest)
+    folders.append(results_folder(tmp_path / "unstated", [replace(RUN_ROW, seed=1)]))
+    ours = gather(folders)
+    assert set(ours.runs["label"]) == {"ResNet-18"} and ours.runs["peers"].nunique() == 1
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -1,8 +1,8 @@
 """Results folders of `compare`, checked and merged, as the report reads them.
 
 Two runs stand in one row of a table only if they differ in nothing but the seed: `label` names the row. Runs
-are compared with each other only if weights, split and all that they learnt by are the same: `peers` names
-those runs.
+are compared with each other only if weights, split, photos and all that they learnt by are the same: `peers`
+names those runs. Both name the photos only where runs of a task are of several sets of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ class Gathered:
     """What several results folders hold in sum.
 
     `runs` and `epochs` have the columns of `RunRow` and `EpochRow`, with architectures by the thesis's names,
-    and `kind` (of the weights), `split`, `label`, `peers` ("" where nothing says it); `runs` has `digest` (of
-    the prepared photos), `place` (its folder within RESULTS/runs, or None) and `options` (names and values by
-    which it learnt, where they are known), too.
+    and `kind` (of the weights), `digest` (of the prepared photos), `split`, `label`, `peers` ("" where
+    nothing says it); `runs` has `place` (its folder within RESULTS/runs, or None) and `options` (names and
+    values by which it learnt, where they are known), too.
     """
 
     runs: pd.DataFrame
@@ -63,9 +63,14 @@ def gather(folders: Sequence[Path]) -> Gathered:
     parts = [_read(folder, _named(folder, folders)) for folder in folders]
     runs = pd.concat([part.runs for part in parts], ignore_index=True)
     timings = pd.concat([part.timings for part in parts], ignore_index=True)
+    epochs = pd.concat([part.epochs for part in parts], ignore_index=True)
+    if (runs[runs["digest"] != ""].groupby("task")["digest"].nunique() > 1).any():
+        for table in (runs, epochs):
+            words = ", data set " + table["digest"].str[:8].replace("", "not stated")
+            table["label"] += words
+            table["peers"] += words
     _refuse_twice(runs, [*RUN, "weights", "epochs", "label"], "run")
     _refuse_twice(timings, TIMED, "timing")
-    epochs = pd.concat([part.epochs for part in parts], ignore_index=True)
     # Not of all runs: where weights come from is said only where it tells runs apart.
     several = [label for label, own in runs.groupby("label") if own["weights"].nunique() > 1]
     for table in (runs, epochs) if several else ():
@@ -132,7 +137,8 @@ def _read(folder: Path, name: str) -> Gathered:
     timings = _plain(found.timings).assign(folder=name)
     seconds = timings["epoch_seconds"]
     _check(folder, timings, np.isfinite(seconds) & (seconds > 0), "epoch_seconds", "above 0")
-    epochs = _plain(found.epochs).merge(runs[[*RUN, "weights", "kind", "split", "label", "peers"]], on=RUN)
+    told = runs[[*RUN, "weights", "kind", "split", "digest", "label", "peers"]]
+    epochs = _plain(found.epochs).merge(told, on=RUN)
     return Gathered(runs, epochs, timings, {name: settings})
 
 
