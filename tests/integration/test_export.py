@@ -123,6 +123,8 @@ def test_two_runs_become_two_members_with_their_heads(
     assert [kind.name for kind in room.classes] == CLASSES["rooms"]
     assert bundle.members[0].preprocessing == Preprocessing((64, 64), "crop", "bilinear", MEAN, STD, 0.875)
     assert "evaluate --rethreshold" in said and "no claim about listings" in balcony.metrics["note"]
+    told = [run["mode"] for run in bundle.manifest["exported"]]
+    assert told == ["finetuning", "feature_extraction"], "by which `evaluate` warns"
 
 
 @pytest.mark.parametrize("size", [(500, 375), (300, 480)])

@@ -225,3 +225,21 @@ def test_a_place_for_no_evaluation_is_refused_before_anything_is_scored(tmp_path
         check_out(place)
     with pytest.raises(UsageError, match=r"--rethreshold .*labels\.csv/evaluation cannot be written"):
         check_target(place)
+
+
+def test_a_bundle_of_a_comparison_says_that_nobody_knows_what_it_learnt_from(tmp_path: Path) -> None:
+    rows = home_rows(0, SIX, split="train")
+    files(tmp_path, rows)
+    bundle = make_bundle(tmp_path / "bundle")
+    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    bundle.manifest["exported"] = [{"task": "balcony", "mode": "feature_extraction"}]
+    assert "does not tell which photos" in warnings(bundle, photos)[0]
+    assert frozen_on(bundle, photos)["learnt"] == [], "its head learnt, not its backbone"
+    bundle.manifest["exported"][0]["mode"] = "finetuning"
+    for _ in range(2):
+        kept = frozen_on(bundle, photos)
+        (line,) = kept["learnt"]
+        assert "does not tell which photos" in line
+        bundle.manifest["training"] = {"finetune": "none", "collections": {}, "frozen_on": kept}
+        bundle.manifest.pop("exported", None)
+        assert warnings(bundle, photos) == [line]

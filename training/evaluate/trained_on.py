@@ -9,22 +9,31 @@ import numpy as np
 from enrich.model.bundle import Bundle
 from training.data.photos import PhotoSet
 
+UNTOLD = (
+    "the manifest of a bundle that export made does not tell which photos its models learnt from: where they "
+    "are among these, the figures flatter it"
+)
+
 
 def warnings(bundle: Bundle, photos: PhotoSet) -> list[str]:
     """A line for each reason that the figures may flatter, as far as the bundle's manifest tells.
 
     Photos are told by their collection and split, which a manifest of other photos may share by chance.
     """
-    by_heads = _collections(bundle.manifest.get("training"))
-    return [*_learnt(photos, by_heads, _of_backbone(bundle)), *_rethresholded(bundle, photos)]
+    by_heads, by_backbone = _collections(bundle.manifest.get("training")), _of_backbone(bundle)
+    untold = [UNTOLD] if _runs(bundle.manifest) or _finetuned(by_backbone) else []
+    return [*_learnt(photos, by_heads, _collections(by_backbone)), *untold, *_rethresholded(bundle, photos)]
 
 
 def frozen_on(base: Bundle, photos: PhotoSet) -> dict[str, Any]:
     """What the manifest of heads on the backbone of `base` keeps of it, when they are fitted on `photos`:
-    among it the collections that the backbone learnt from, however many bundles ago."""
-    seen = _of_backbone(base)
-    learnt = _learnt(photos, seen)
-    return {"name": base.name, "bundle": base.bundle_id, "collections": seen, "learnt": learnt}
+    among it the collections that the backbone learnt from, or the runs of a comparison that it is of, however
+    many bundles ago."""
+    told = _of_backbone(base)
+    seen, runs = _collections(told), _finetuned(told)
+    learnt = [*_learnt(photos, seen), *([UNTOLD] if runs else [])]
+    kept = {"name": base.name, "bundle": base.bundle_id, "collections": seen, "learnt": learnt}
+    return {**kept, "exported": runs} if runs else kept
 
 
 def digest(sha256: Sequence[str]) -> str:
@@ -32,19 +41,30 @@ def digest(sha256: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(set(sha256))).encode()).hexdigest()
 
 
-def _of_backbone(bundle: Bundle) -> dict[str, Any]:
-    training = bundle.manifest.get("training")
+def _of_backbone(bundle: Bundle) -> object:
+    """What tells from which photos the backbone learnt: of an exported bundle, the manifest itself."""
+    training = bundle.manifest.get("training", bundle.manifest)
     if isinstance(training, dict) and training.get("finetune") == "none":
         before = training.get("frozen_on")
         # Earlier versions kept only that the backbone had seen some of the collections of its heads.
         earlier = isinstance(before, dict) and "collections" not in before and before.get("learnt")
-        training = training if earlier else before
-    return _collections(training)
+        return training if earlier else before
+    return training
 
 
 def _collections(told: object) -> dict[str, Any]:
     found = told.get("collections") if isinstance(told, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def _runs(told: object) -> list[Any]:
+    found = told.get("exported") if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _finetuned(told: object) -> list[Any]:
+    """The runs of a comparison in which the backbone learnt, too."""
+    return [run for run in _runs(told) if isinstance(run, dict) and run.get("mode") == "finetuning"]
 
 
 def _learnt(photos: PhotoSet, *collections: dict[str, Any]) -> list[str]:

@@ -164,7 +164,7 @@ def _tell(bundle: Bundle, out: Path) -> None:
     if rare := bundle.manifest["training"]["classes_left_out"]:
         console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")
     for line in bundle.manifest["training"].get("frozen_on", {}).get("learnt", ()):
-        console.print(f"not held out: the backbone has seen photos of this fit; {line}", style="bold")
+        console.print(f"not held out: the backbone may have seen photos of this fit; {line}", style="bold")
     for head in bundle.heads:
         if head.kind == "binary":
             found = head.metrics["true"]["cross_fitted"]
