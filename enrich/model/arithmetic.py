@@ -65,7 +65,10 @@ class Counted:
         return self.of > 0 and self.hits + (self.of >= MANY) >= share * self.of
 
     def as_good_as(self, other: "Counted") -> bool:
-        return self.of > 0 and other.of > 0 and self.hits * other.of >= other.hits * self.of
+        """Whether the share is as high; where one is of no homes, so must be the other."""
+        if self.of == 0 or other.of == 0:
+            return self.of == other.of
+        return self.hits * other.of >= other.hits * self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,10 @@ class HeadFigures:
             )
         if self.target is None:
             return None
-        found = self.here.precision or Counted(0, 0)
-        exact = self.fp32.precision or Counted(0, 0)
-        if not (found.reaches(self.target) or found.as_good_as(exact)):
+        found, exact = self.here.precision, self.fp32.precision
+        as_good = found is not None and exact is not None and found.as_good_as(exact)
+        found = found or Counted(0, 0)
+        if not (found.reaches(self.target) or as_good):
             return f"precision of {name} {found.hits} of {found.of} held-out homes, not {self.target:g}"
         return None
 

@@ -178,6 +178,26 @@ def test_auto_takes_the_fastest_that_is_as_good(
 
 
 @pytest.mark.parametrize(
+    ("here", "exact", "chosen"),
+    [((0, 0), (0, 0), "int8"), ((0, 0), (1, 1), "fp32"), ((1, 2), (0, 0), "fp32"), (None, (0, 0), "fp32")],
+)
+def test_an_attribute_that_fp32_never_says_yes_of_keeps_nothing_from_the_others(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    here: tuple[int, int] | None,
+    exact: tuple[int, int],
+    chosen: str,
+) -> None:
+    machine(monkeypatch, ALL)
+    made = faster()
+    balcony = made["figures"]["heads"]["balcony"]
+    for of, counted in ((balcony["here"], here), (balcony["fp32"], exact)):
+        of["precision"] = counted and dict(zip(("hits", "of"), counted, strict=True))
+    bundle = make_bundle(tmp_path / "b", arithmetics={"int8": made})
+    assert choose(bundle, load_settings(device="auto")).bundle.arithmetic == chosen
+
+
+@pytest.mark.parametrize(
     ("asked", "flags", "refused"),
     [
         ({"precision": "fp32"}, ALL, None),
