@@ -165,6 +165,17 @@ def test_shares_that_leave_nothing_to_learn_from_are_refused(photos_dir: Path, t
     assert code == 2 and "--share: nothing is left to learn from" in said and "Traceback" not in said
 
 
+def test_a_side_that_the_backbone_cannot_learn_from_is_refused_before_photos_are_read(
+    photos_dir: Path, tmp_path: Path
+) -> None:
+    options = ("--out", tmp_path / "bundle", "--cache", tmp_path / "cache", "--jobs", "1", "--samples", "64")
+    backbone = ("--backbone", "timm:test_vit", "--weights", "none", "--finetune", "all")
+    code, said = run_fit(photos_dir, *options, *backbone, "--learn-size", "100")
+    assert code == 2 and "timm:test_vit cannot see a picture of 100x100" in said
+    assert said.endswith("correct --learn-size\n") and said.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
 def test_of_two_sites_each_is_held_out_once(photos_dir: Path, tmp_path: Path) -> None:
     photos = load_photos(photos_dir)
     two = replace(photos, site=np.where(photos.group < "home2", "one", "other"))

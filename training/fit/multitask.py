@@ -22,7 +22,7 @@ from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
 from training.fit.options import FitOptions
-from training.models.backbones import Backbone, rounded
+from training.models.backbones import Backbone, features_of, rounded
 from training.models.features import extract
 from training.models.heads import FittedHead, check_classes, check_folds, photo_weights, site_folds
 from training.trainer import trainable
@@ -50,10 +50,13 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
     On a CPU finetunings work side by side, one thread each, on a GPU one after another.
 
     Raises:
-        UsageError: the backbone cannot be finetuned, a photo cannot be decoded, too few homes or sites, or
-            shares that leave nothing to learn from.
+        UsageError: the backbone cannot be finetuned, or not at this size, a photo cannot be decoded, too few
+            homes or sites, or shares that leave nothing to learn from.
     """
-    trainable.LEARNERS[options.recipe.part](backbone.module, backbone.name)  # refused before hours are spent
+    recipe = options.recipe  # refused before hours are spent:
+    trainable.LEARNERS[recipe.part](backbone.module, backbone.name)
+    if recipe.side:
+        features_of(backbone.name, backbone.module, (recipe.side, recipe.side), "--learn-size")
     for name in names:
         check_classes(photos, name)
     fold = site_fold(photos, names, options.seed)

@@ -132,18 +132,27 @@ def _frozen(
         tensors[key] = tensor if exact and not torch.equal(half.float(), tensor) else half
     module.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=False)
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    height, wide = preprocessing.size
-    try:
-        with torch.inference_mode():
-            width = int(module(torch.zeros(1, 3, height, wide)).flatten(1).shape[1])
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise UsageError(
-            f"{name} cannot see a picture of {height}x{wide} ({reason(error)}); correct --size"
-        ) from None
+    width = features_of(name, module, preprocessing.size, "--size")
     digest = hashlib.sha256(json.dumps([name, pool or "", asdict(preprocessing)], sort_keys=True).encode())
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].numpy().tobytes())
     return Backbone(name, module, tensors, preprocessing, pool, width, digest.hexdigest())
+
+
+def features_of(name: str, module: torch.nn.Module, size: tuple[int, int], option: str) -> int:
+    """How many features the backbone `name` gives of a picture of this height and width.
+
+    Raises:
+        UsageError: it cannot see one; `option` is what to correct.
+    """
+    height, wide = size
+    try:
+        with torch.inference_mode():
+            return int(module(torch.zeros(1, 3, height, wide)).flatten(1).shape[1])
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"{name} cannot see a picture of {height}x{wide} ({reason(error)}); correct {option}"
+        ) from None
 
 
 def hub_weights(name: str) -> tuple[dict[str, torch.Tensor], int]:
