@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from enrich.errors import StoppedError
 from enrich.model.arithmetic import cpu_has
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import TorchEngine
@@ -21,7 +24,7 @@ from tests.support.fitting import HOMES, draw_homes, fitted, run_fit
 from tests.support.harness import until
 from training.data.labels import ROOMS
 from training.data.photos import load_photos
-from training.fit.multitask import finetunings, site_fold
+from training.fit.multitask import _run, finetunings, site_fold
 from training.fit.options import FitOptions
 from training.models.backbones import load_backbone
 
@@ -250,6 +253,13 @@ def test_ctrl_c_while_finetunings_are_starting_is_one_line() -> None:
         [sys.executable, "-c", FIT, "pass"], stderr=subprocess.PIPE, start_new_session=True, text=True
     )
     assert (fit.returncode, fit.stderr) == (130, STOPPED)
+
+
+def test_a_finetuning_that_was_ended_from_outside_is_one_line() -> None:
+    ended = partial(exec, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(StoppedError, match=r"perhaps for lack of memory.*fewer --jobs"):
+        _run([ended] * 2, 2)  # type: ignore[list-item]
+    assert not active_children()
 
 
 def _commandline(pid: int) -> bytes:

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from enrich.cores import usable_cores
-from enrich.errors import SignalError, UsageError
+from enrich.errors import SignalError, StoppedError, UsageError
 from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.fit.frozen import figures, frozen_logits
@@ -153,13 +154,19 @@ def _run(work: Sequence[Finetuning], jobs: int) -> list[Result]:
 
     Raises:
         SignalError: Ctrl-C; none learns any more.
+        StoppedError: one was ended from outside; none learns any more.
     """
     count = min(len(work), jobs or usable_cores())
+    again = "the same command goes on from its checkpoints"
     try:
         return [one() for one in work] if count == 1 else _side_by_side(work, count)
     except KeyboardInterrupt:
-        told = "stopped by signal: the same command goes on from its checkpoints"
-        raise SignalError(told, 128 + signal.SIGINT) from None
+        raise SignalError(f"stopped by signal: {again}", 128 + signal.SIGINT) from None
+    except BrokenProcessPool:
+        told = (
+            f"a finetuning was ended from outside, perhaps for lack of memory: {again}; give it fewer --jobs"
+        )
+        raise StoppedError(told) from None
 
 
 def _side_by_side(work: Sequence[Finetuning], count: int) -> list[Result]:
