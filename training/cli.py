@@ -6,7 +6,7 @@ import sys
 import typer
 
 from enrich.atomic import FULL, no_room
-from enrich.errors import EnrichError
+from enrich.errors import EnrichError, UsageError
 
 try:
     from training.compare.command import compare_command
@@ -39,16 +39,22 @@ app.command("export")(export_command)
 
 
 def main() -> None:
-    """Run the command; a mistake or a full disk ends in one line and its exit code."""
+    """Run the command; a mistake, a full disk or a file that the system refuses ends in one line, with its
+    exit code."""
+    ended: EnrichError
     try:
         app()
         return
     except EnrichError as error:
         ended = error
     except (OSError, sqlite3.OperationalError) as error:
-        if not _of_full_disk(error):
+        file, why = (error.filename, error.strerror) if isinstance(error, OSError) else (None, None)
+        if _of_full_disk(error):
+            ended = no_room("the disk is full", file)
+        elif file is not None:
+            ended = UsageError(f"{file} cannot be used: {why}; see that it is there, and that you may use it")
+        else:
             raise
-        ended = no_room("the disk is full", error.filename if isinstance(error, OSError) else None)
     print(f"enrich-train: {ended}", file=sys.stderr)  # noqa: T201
     sys.exit(ended.exit_code)
 

@@ -1,7 +1,9 @@
 """`enrich-train fit` on drawn photos, from a manifest to a bundle that serves; and what it refuses."""
 
 import csv
+import errno
 import json
+import os
 import re
 import shlex
 import shutil
@@ -519,6 +521,22 @@ def test_a_disk_that_is_full_under_the_cached_features_is_said_in_one_line(
     code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *UNTRAINED)
     assert code == 3 and said.startswith("enrich-train: the disk is full") and len(said.splitlines()) == 1
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_photo_that_may_not_be_read_is_said_in_one_line(
+    photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, read = photos_dir / "web_homes/home0/0.jpg", Path.read_bytes
+
+    def as_anybody(path: Path) -> bytes:
+        if path == photo:  # root reads whatever its mode
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", as_anybody)
+    code, said = run_fit(photos_dir, "--out", tmp_path / "bundle", "--cache", tmp_path / "cache", *UNTRAINED)
+    assert code == 2 and said.startswith(f"enrich-train: {photo} cannot be used: Permission denied; ")
+    assert len(said.splitlines()) == 1 and not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(("card", "reason"), [("file/card.md", "File exists"), ("folder", "Is a directory")])
