@@ -539,6 +539,16 @@ def test_a_photo_that_may_not_be_read_is_said_in_one_line(
     assert len(said.splitlines()) == 1 and not (tmp_path / "bundle").exists()
 
 
+def test_a_cache_that_cannot_be_written_is_refused_before_photos_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for cache in (tmp_path / "file", tmp_path / "file" / "cache"):
+        code, said = run_fit(tmp_path / "nowhere", "--out", tmp_path / "bundle", "--cache", cache)
+        assert code == 2 and said.startswith(f"enrich-train: --cache {cache} cannot be written: ")
+        assert len(said.splitlines()) == 1
+    code, said = run_fit(tmp_path / "nowhere", "--out", tmp_path / "bundle", "--cache", tmp_path / "a" / "b")
+    assert "manifest.csv is missing" in said and not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(("card", "reason"), [("file/card.md", "File exists"), ("folder", "Is a directory")])
 def test_a_model_card_that_cannot_be_written_is_refused_before_the_bundle_is_made(
     card: str, reason: str, photos_dir: Path, tmp_path: Path

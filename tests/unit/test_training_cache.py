@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from tests.support.bundles import draw_bytes
 from training.models.features import extract
@@ -38,3 +39,11 @@ def test_another_fit_may_write_while_the_backbone_looks(
     backbone: Any = SimpleNamespace(key="key", module=None, preprocessing=SEEN)
     found = extract(backbone, photos, ("whole", "flip"), tmp_path / "cache")
     assert looked == [1, 1] and found["whole"].tolist() == [[1] * 4] and found["flip"].tolist() == [[2] * 4]
+
+
+def test_a_cache_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    file = tmp_path / "key.sqlite"
+    file.write_bytes(b"no database" * 100)
+    backbone: Any = SimpleNamespace(key="key")
+    with pytest.raises(UsageError, match=rf"{file} cannot be used \(file is not a database\); name another"):
+        extract(backbone, SimpleNamespace(), ("whole",), tmp_path)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from training.fit.arithmetics import add_held_out, plan_making
 from training.fit.multitask import Learnt, fit_multitask
 from training.fit.options import FitOptions, command, unusual
 from training.models.backbones import backbone_of, load_backbone
-from training.models.features import extract
+from training.models.features import check_cache, extract
 from training.models.heads import FittedHead, fit_head
 from training.thresholds.choose import calibrated_binary, calibrated_classes
 from training.thresholds.rules import Entry
@@ -48,6 +48,7 @@ def fit(options: FitOptions) -> Bundle:
         BundleError: `options.out` holds something that is not a bundle.
     """
     check_free(options.out)  # as all else here, before hours are spent
+    check_cache(options.cache)
     base = None if options.frozen_on is None else _base(options, options.frozen_on)
     photos = load_photos(options.photos, options.exclude, options.heads, options.label_fixes)
     photos, rare = without_rare_classes(photos, ROOM)

@@ -4,7 +4,9 @@ A *view* is one way of looking at a photo: `whole` is exactly what serving sees;
 `crop0` … `crop4` are the corners and the centre of the photo squashed to 5/4 of the input size.
 """
 
+import os
 import sqlite3
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from PIL import Image
 from rich.progress import track
 from torchvision.transforms.v2.functional import five_crop
 
+from enrich.atomic import check_folder, writing
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from enrich.photos.decode import decode
@@ -43,20 +46,40 @@ def extract(
     """Features of every photo under every view: view -> float32 [photos, features].
 
     Raises:
-        UsageError: an unknown view, or a photo that cannot be decoded.
+        UsageError: an unknown view, a photo that cannot be decoded, or a cache that cannot be used.
     """
     unknown = set(views) - set(VIEWS)
     if unknown or "whole" not in views:
         wrong = ", ".join(sorted(unknown)) or "without whole"
         raise UsageError(f"--view {wrong}: give whole, which serving sees, and any of {', '.join(VIEWS[1:])}")
     cache.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(cache / f"{backbone.key}.sqlite")) as store:
-        store.execute(
-            "CREATE TABLE IF NOT EXISTS feature "
-            "(sha256 TEXT, view TEXT, vector BLOB, PRIMARY KEY (sha256, view))"
-        )
-        _fill(store, backbone, photos, views)
-        return {view: _read(store, photos, view) for view in views}
+    file = cache / f"{backbone.key}.sqlite"
+    try:
+        with closing(sqlite3.connect(file)) as store:
+            store.execute(
+                "CREATE TABLE IF NOT EXISTS feature "
+                "(sha256 TEXT, view TEXT, vector BLOB, PRIMARY KEY (sha256, view))"
+            )
+            _fill(store, backbone, photos, views)
+            return {view: _read(store, photos, view) for view in views}
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise
+        raise UsageError(f"{file} cannot be used ({error}); name another --cache") from None
+
+
+def check_cache(cache: Path) -> None:
+    """Refuse a folder where no features or checkpoints can be kept, leaving nothing there.
+
+    Raises:
+        UsageError: it is one.
+    """
+    named = f"--cache {cache}"
+    if not cache.exists():
+        check_folder(cache, named, replaced=False)
+        return
+    with writing(named):
+        os.rmdir(tempfile.mkdtemp(dir=cache))
 
 
 def made_ahead(
