@@ -1,5 +1,7 @@
 """The report as files: figures and links, classes with intervals, what is missing, nothing half written."""
 
+import errno
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from tests.support.compared import (
     add_settings,
     results_folder,
 )
+from tests.support.evaluating import run_train
 from tests.unit.test_report import cells, section, written
 from training import thesis
 from training.compare.command import compare_command
@@ -300,3 +303,16 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--out .*report cannot be written"):
         written(tmp_path, folder)
     assert (tmp_path / "report").read_text() == "in the way"
+
+
+def test_a_disk_that_is_full_is_no_mistake_in_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results_folder(tmp_path / "results", [RUN_ROW])
+
+    def replaced(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report.md")
+
+    monkeypatch.setattr(os, "replace", replaced)
+    code, said = run_train("report", folder, "--out", tmp_path / "report")
+    assert code == 3 and said.startswith("enrich-train: the disk is full") and len(said.splitlines()) == 1

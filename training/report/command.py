@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from enrich.atomic import FULL
 from enrich.errors import UsageError
 from training import markdown, thesis
 from training.report import confusion, findings, gathered, plots, provenance, ratios, tables
@@ -62,6 +63,8 @@ def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
                 os.replace(file, figures / file.name)
             os.replace(Path(made) / target.name, target)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from None
     return target
 
