@@ -2,6 +2,7 @@
 
 import sqlite3
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -41,6 +42,8 @@ app.command("export")(export_command)
 def main() -> None:
     """Run the command; a mistake, a full disk or a file that the system refuses ends in one line, with its
     exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):  # in a locale without them, our signs would end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     ended: EnrichError
     try:
         app()
