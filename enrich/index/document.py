@@ -1,7 +1,7 @@
 """The document of one listing, and the mapping of its fields: both follow from the heads of the bundle."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,12 +16,14 @@ KEPT = {"type": "object", "enabled": False}  # in the document, but not searchab
 KEYWORD_BYTES = 1024  # longer copied texts are kept, but not searchable
 
 
-def build(row: OutboxRow, heads: Sequence[Head], mode: Mode) -> dict[str, Any]:
+def build(
+    row: OutboxRow, heads: Sequence[Head], mode: Mode, without: Set[str] = frozenset()
+) -> dict[str, Any]:
     """The document of a listing.
 
-    `own`: the whole document with the copied columns; what is unknown is absent. `merge`: all of our fields
-    and nothing else; what is unknown is null. Only the fields of `heads` are written, whatever bundle the
-    listing was made with.
+    `own`: the whole document with the copied columns, but those of `without`; what is unknown is absent.
+    `merge`: all of our fields and nothing else; what is unknown is null. Only the fields of `heads` are
+    written, whatever bundle the listing was made with.
     """
     attributes = row.attributes or {}
     fields = attributes.get("fields", {})
@@ -45,7 +47,8 @@ def build(row: OutboxRow, heads: Sequence[Head], mode: Mode) -> dict[str, Any]:
         return document
     document["evidence"] = _known(document["evidence"])
     document["enrichment"] = _known(document["enrichment"])
-    return _known({**row.columns, **document})
+    copied = {name: value for name, value in row.columns.items() if name not in without}
+    return _known({**copied, **document})
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ document leaves a tombstone that keeps its revision.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from math import inf, nan
 from typing import Any
@@ -112,6 +112,9 @@ class EmbeddedIndex:
     def check(self) -> list[str]:
         count = self._database.scalar(_TOTAL, index=self._alias, asked="[]")
         return [f"embedded in Postgres as {self._alias} with {count} documents"]
+
+    def unmapped(self, columns: Set[str]) -> Set[str]:
+        return frozenset()
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""

@@ -1,6 +1,6 @@
 """The search index behind one protocol: Elasticsearch in `own` and `merge` mode, and the embedded one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -89,6 +89,9 @@ class SearchIndex(Protocol):
         Raises:
             IndexSetupError: the index cannot be used as set up.
         """
+
+    def unmapped(self, columns: Set[str]) -> Set[str]:
+        """Those of these copied columns for which it has no field: it refuses documents that have them."""
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """Put and take away documents, each at its revision; one result per write, in order."""

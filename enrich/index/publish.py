@@ -183,9 +183,7 @@ class Publisher:
 
         def attempt() -> None:
             self._check()
-            results = self._index.write(
-                [_write(row, self._heads, self._settings) for row in pending.values()]
-            )
+            results = _write(self._outbox, self._index, self._heads, self._settings, [*pending.values()])
             with self._counting:
                 results = [self._overtaken_once(result) for result in results]
             self._outbox.record(results)
@@ -268,7 +266,8 @@ def publish_these(
         if (answers := _of_other_heads(row, bundle))
     ]
     left = {result.id for result in put_off}
-    results = index.write([_write(row, bundle.heads, settings) for row in rows if row.id not in left])
+    to_write = [row for row in rows if row.id not in left]
+    results = _write(outbox, index, bundle.heads, settings, to_write)
     outbox.record(results)
     return results + put_off
 
@@ -281,9 +280,16 @@ def _of_other_heads(row: OutboxRow, bundle: Bundle) -> list[str]:
     return sorted(row.attributes["fields"].keys() - known)
 
 
-def _write(row: OutboxRow, heads: Sequence[Head], settings: Settings) -> DocumentWrite:
-    document = None if row.gone else build(row, heads, settings.index_mode)
-    return DocumentWrite(row.id, row.revision, document)
+def _write(
+    outbox: Outbox, index: SearchIndex, heads: Sequence[Head], settings: Settings, rows: Sequence[OutboxRow]
+) -> list[WriteResult]:
+    """Write these documents, without the columns that were taken out since a discovery read them."""
+    there = [row for row in rows if not row.gone]
+    without = index.unmapped({name for row in there for name in row.columns})
+    if cut := [row.id for row in there if not without.isdisjoint(row.columns)]:
+        outbox.cut(cut)
+    made = {row.id: build(row, heads, settings.index_mode, without) for row in there}
+    return index.write([DocumentWrite(row.id, row.revision, made.get(row.id)) for row in rows])
 
 
 class _Ended(Exception):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from enrich.records import WriteResult, WriteStatus
 from enrich.state.database import Database
-from enrich.state.schema import NEXT_REVISION, SERVED
+from enrich.state.schema import DIFFERS_ANEW, NEXT_REVISION, SERVED
 from enrich.state.settle import clean
 
 VARYING = r"('[^']*')?\. Preview of field's value: .*|'[^']*'|\"[^\"]*\"|(?<!\w)\d+(?!\w)"
@@ -279,6 +279,10 @@ class Outbox:
             self._database.run(overtake)
         if ended:
             self._database.execute(_RECORD, **given)
+
+    def cut(self, ids: Sequence[str]) -> None:
+        """Say that these documents are about to be written without all copied columns that we have."""
+        self._database.execute(DIFFERS_ANEW, ids=list(ids))
 
     def ask_again(self) -> None:
         """Have what was refused, or awaits the portal's document, tried once more."""

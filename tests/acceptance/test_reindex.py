@@ -22,7 +22,7 @@ from jobs.run import reindex as job
 from jobs.run.lifecycle import Reindexed
 from jobs.run.record import RunReport
 from jobs.run.reindex import REINDEX
-from jobs.run.session import PUBLISH
+from jobs.run.session import DISCOVER, PUBLISH
 from jobs.run.stop import Stop
 from tests.support.boundaries import BOUNDARIES
 from tests.support.harness import World, assert_same
@@ -438,6 +438,43 @@ def test_an_index_that_would_lack_documents_takes_nobody_s_place(homes: World, t
     assert_same(homes.documents(), before)
     assert homes.run().exit_code == 0
     assert reindex(homes).exit_code == 0 and len(indices(homes)) == 2
+
+
+def filled_anew(world: World) -> None:
+    world.drop_indices()
+    report = world.publish(index_columns=("city",))
+    assert (report.exit_code, report.published.refused) == (0, 0)
+
+
+def reindexed_beside_a_run(world: World) -> None:
+    """Which does the discovering, with the settings that it was started with."""
+    database = Database(world.portal.url)
+    with Locks(database).hold(DISCOVER):
+        assert reindex(world, index_columns=("city",)).exit_code == 0
+    database.close()
+
+
+@pytest.mark.parametrize("fill", [filled_anew, reindexed_beside_a_run])
+def test_a_column_that_was_taken_out_is_left_out_of_a_new_index_and_comes_back(
+    homes: World, fill: Callable[[World], None]
+) -> None:
+    before = homes.documents()
+    fill(homes)
+    without = {id: {k: v for k, v in held.items() if k != "price"} for id, held in before.items()}
+    assert_same(homes.documents(), without)
+    assert homes.run().exit_code == 0
+    assert_same(homes.documents(), before)
+    assert homes.requests() == 0
+
+
+def test_a_column_that_is_taken_out_again_does_not_keep_documents_from_the_kept_index(homes: World) -> None:
+    before = homes.documents()
+    homes.portal.execute("ALTER TABLE listings ADD district text DEFAULT 'Hagalund'")
+    assert reindex(homes, index_columns=("city", "price", "district")).exit_code == 0
+    assert rollback(homes).lacks == HOMES
+    report = homes.publish()
+    assert (report.exit_code, report.published.written) == (0, HOMES)
+    assert_same(homes.documents(), before)
 
 
 @pytest.mark.parametrize("change", ["delete", "update"])

@@ -5,7 +5,7 @@ A partial update takes no external version and cannot remove a field. So each wr
 of our fields, null where unknown, and those left over from earlier writes too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from enrich.errors import IndexSetupError
@@ -82,6 +82,9 @@ class MergeIndex:
                 "index is next built, or set ENRICH_INDEX_MODE=own"
             )
         return missing
+
+    def unmapped(self, columns: Set[str]) -> Set[str]:
+        return frozenset()
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""

@@ -5,7 +5,7 @@ the order in which they arrive, and a write repeated after a lost answer changes
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -138,13 +138,17 @@ class OwnIndex:
         refuse_others(self._alias, found)
         missing, conflicts = compare(self._mapping["properties"], found.fields)
         conflicts += made_otherwise(self._extras.properties, found.fields)
-        fixed = [name for name in _others(self._settings, found) if name.startswith(_FIXED)]
-        conflicts += [f"it was made with another setting {name}" for name in fixed]
+        conflicts += _fixed_otherwise(self._settings, found)
         if conflicts:
             raise IndexSetupError(f"index {found.name}: {'; '.join(conflicts)}. {_REBUILD}")
         # What else a field of the buyer's says, such as a sub-field, is Elasticsearch's to accept.
         extra = self._extras.properties
         return missing | {name: spec for name, spec in extra.items() if found.fields.get(name, spec) != spec}
+
+    def unmapped(self, columns: Set[str]) -> Set[str]:
+        unknown = frozenset(columns - self._mapping["properties"].keys())
+        found = self.found() if unknown else None  # which may have fields by other settings
+        return unknown.difference(found.fields) if found else unknown
 
     def write(self, writes: Sequence[DocumentWrite]) -> list[WriteResult]:
         """See `SearchIndex`. The ids of `writes` are distinct."""
@@ -157,9 +161,7 @@ class OwnIndex:
                 operations.append(_operation(write, concrete))
                 sent.append(write)
             except ValueError as error:
-                there = write.document is not None  # what no index can hold was never there to be deleted
-                refused = ended(write, WriteStatus.REFUSED, str(error))
-                results[write.id] = refused if there else ended(write, WriteStatus.DONE)
+                results[write.id] = _unsent(write, str(error))
         items = bulk(self._server, operations, self._alias, require_alias=True)
         conflicts: list[tuple[DocumentWrite, str]] = []
         for write, item in zip(sent, items, strict=True):
@@ -205,6 +207,12 @@ def _others(settings: Mapping[str, Any], found: Found) -> dict[str, Any]:
     }
 
 
+def _fixed_otherwise(settings: Mapping[str, Any], found: Found) -> list[str]:
+    """Settings that the index has otherwise, and keeps (one line each)."""
+    fixed = (name for name in _others(settings, found) if name.startswith(_FIXED))
+    return [f"it was made with another setting {name}" for name in fixed]
+
+
 def refuse_others(alias: str, found: Found) -> None:
     """Refuse an index that is not ours, unless it has no fields yet."""
     if found.fields and found.meta.get("made_by") != MADE_BY:
@@ -232,6 +240,13 @@ def _settle(
             yield ended(write, WriteStatus.RETRY, "changed while it was written")
         else:
             yield ended(write, WriteStatus.OUTDATED, reason, version)
+
+
+def _unsent(write: DocumentWrite, why: str) -> WriteResult:
+    """What comes of a write that no index takes: such a document was never there to be deleted."""
+    if write.document is None:
+        return ended(write, WriteStatus.DONE)
+    return ended(write, WriteStatus.REFUSED, why)
 
 
 def _operation(write: DocumentWrite, concrete: str) -> bytes:
