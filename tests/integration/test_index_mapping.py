@@ -182,6 +182,35 @@ def test_what_a_field_was_made_with_is_not_said_to_be_changed(
         assert back or words in str(told.value)
 
 
+TAKEN_OUT: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"price": {"type": "integer"}}, "field price is of type integer, long is needed"),
+    (
+        {"title": {"type": "keyword", "normalizer": "lowercase"}},
+        "field title was made with normalizer lowerc",
+    ),
+    ({"title": {"type": "keyword", "index": False}}, "field title was made with index False, True is needed"),
+)
+
+
+@pytest.mark.parametrize(("properties", "words"), TAKEN_OUT)
+def test_what_is_taken_out_of_the_file_again_contradicts_the_index(
+    opened: Opened, properties: dict[str, Any], words: str
+) -> None:
+    opened(properties, {}).prepare()
+    for step in (opened({}, {}).check, opened({}, {}).prepare):
+        with pytest.raises(IndexSetupError, match=f"{words}.*enrich reindex"):
+            step()
+
+
+@pytest.mark.parametrize("wide", [{"type": "long"}, {"type": "keyword", "fields": {"n": {"type": "long"}}}])
+def test_a_number_of_another_width_is_not_said_to_be_changed(opened: Opened, wide: dict[str, Any]) -> None:
+    narrow = json.loads(json.dumps(wide).replace("long", "integer"))
+    opened({"price": narrow}, {}).prepare()
+    for step in (opened({"price": wide}, {}).check, opened({"price": wide}, {}).prepare):
+        with pytest.raises(IndexSetupError, match=r"is of type integer, long is needed.*enrich reindex"):
+            step()
+
+
 def test_what_a_field_says_that_goes_without_saying_is_no_contradiction(opened: Opened) -> None:
     place = {"type": "binary"}  # has no doc_values unless it says so
     opened({"title": {"type": "keyword"}, "spot": {"type": "date"}, "place": place}, {}).prepare()

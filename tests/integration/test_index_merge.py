@@ -277,6 +277,19 @@ def test_a_mapping_that_contradicts_ours_is_refused_by_field(
         assert "photo_count" not in str(error.value)  # long holds every integer
 
 
+def test_a_revision_that_the_portal_maps_too_narrow_is_refused_by_field(
+    portal_index: PortalIndex, elasticsearch_url: str, index_name: str
+) -> None:
+    enrichment = {"properties": {"revision": {"type": "integer"}, "photos_seen": {"type": "short"}}}
+    bad = f"{index_name}-narrow"
+    portal_index.client.indices.create(index=bad, mappings={"properties": {"enrichment": enrichment}})
+    index = merge(elasticsearch_url, bad)
+    needed = r"narrow: field enrichment.revision is of type integer, long is needed\. Map the fields as"
+    for step in (index.prepare, index.check):
+        with pytest.raises(IndexSetupError, match=needed):
+            step()
+
+
 def test_a_missing_index_is_refused_and_not_made(
     portal_index: PortalIndex, elasticsearch_url: str, index_name: str
 ) -> None:

@@ -66,6 +66,13 @@ def test_prepare_makes_a_strict_index_behind_the_alias(each_server: str, index_n
         assert index.prepare() != identity
 
 
+def test_an_index_as_it_was_made_contradicts_nothing(each_server: str, index_name: str) -> None:
+    types = ("keyword", "long", "double", "boolean", "date", "geo_point")
+    index = own(each_server, index_name, copied={f"of_{es_type}": es_type for es_type in types})
+    identity = index.prepare()
+    assert len(index.check()) == 1 and index.prepare() == identity
+
+
 def test_the_higher_revision_wins_and_a_repeated_write_is_done(each_server: str, index_name: str) -> None:
     index = own(each_server, index_name)
     index.prepare()

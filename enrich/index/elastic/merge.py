@@ -75,7 +75,7 @@ class MergeIndex:
         self._writes_id = found.fields.get("listing_id", {"type": "keyword"}).get("type") == "keyword"
         if not self._writes_id:
             del ours["listing_id"]
-        missing, conflicts = compare(ours, found.fields)
+        missing, conflicts = compare(ours, found.fields, any_width=True)
         if conflicts:
             raise IndexSetupError(
                 f"index {found.name}: {'; '.join(conflicts)}. Map the fields as docs/index.md says when the "

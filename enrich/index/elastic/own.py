@@ -136,8 +136,8 @@ class OwnIndex:
     def _missing(self, found: Found) -> dict[str, Any]:
         """The fields that an index lacks; refuses one that is not ours, or contradicts us."""
         refuse_others(self._alias, found)
-        missing, conflicts = compare(self._mapping["properties"], found.fields)
-        conflicts += made_otherwise(self._extras.properties, found.fields)
+        missing, conflicts = compare(self._mapping["properties"], found.fields, any_width=False)
+        conflicts += made_otherwise(self._mapping["properties"], found.fields)
         conflicts += _fixed_otherwise(self._settings, found)
         if conflicts:
             raise IndexSetupError(f"index {found.name}: {'; '.join(conflicts)}. {_REBUILD}")

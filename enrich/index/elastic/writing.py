@@ -44,11 +44,12 @@ def failure(write: DocumentWrite, status: int, error: Mapping[str, Any]) -> Writ
 
 
 def compare(
-    expected: Mapping[str, Any], actual: Mapping[str, Any], path: str = ""
+    expected: Mapping[str, Any], actual: Mapping[str, Any], path: str = "", *, any_width: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """What a mapping's `properties` lack of `expected`, and where they contradict it (one line each).
 
-    Integers and floats of any width pass for each other, so that a portal may map our fields in its own way.
+    `any_width`: integers and floats of any width pass for each other, so that a portal may map our fields in
+    its own way. No narrower one holds what is `long`, though.
     """
     missing: dict[str, Any] = {}
     conflicts: list[str] = []
@@ -59,12 +60,13 @@ def compare(
             continue
         want_type, have_type = spec.get("type", "object"), have.get("type", "object")
         alike = any({want_type, have_type} <= family for family in (_INTEGERS, _FLOATS))
-        if want_type != have_type and not alike:
+        if want_type != have_type and not (any_width and alike and want_type != "long"):
             conflicts.append(f"field {path}{name} is of type {have_type}, {want_type} is needed")
         elif (want := spec.get("analyzer")) != (analyzer := have.get("analyzer")):
             conflicts.append(f"field {path}{name} has the analyzer {analyzer}, {want} is needed")
         elif "properties" in spec:
-            inner, more = compare(spec["properties"], have.get("properties", {}), f"{path}{name}.")
+            within = (spec["properties"], have.get("properties", {}), f"{path}{name}.")
+            inner, more = compare(*within, any_width=any_width)
             conflicts += more
             if inner:
                 missing[name] = {"properties": inner}
@@ -84,7 +86,8 @@ def made_otherwise(wanted: Mapping[str, Any], actual: Mapping[str, Any], path: s
             if str(made).lower() != str(want).lower():  # Elasticsearch takes "true" for true
                 conflicts.append(f"field {field} was made with {parameter} {made}, {want} is needed")
         fields, others = spec.get("fields", {}), have.get("fields", {})
-        conflicts += compare(fields, others, f"{field}.")[1] + made_otherwise(fields, others, f"{field}.")
+        conflicts += compare(fields, others, f"{field}.", any_width=False)[1]
+        conflicts += made_otherwise(fields, others, f"{field}.")
         inner = (spec.get("properties", {}), have.get("properties", {}))
         conflicts += made_otherwise(*inner, f"{field}.")
     return conflicts
