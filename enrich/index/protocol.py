@@ -135,6 +135,9 @@ class Generations(Protocol):
     def serving(self) -> tuple[str, str] | None:
         """Name and UUID of the index that serves; None where there is none yet."""
 
+    def held(self, ids: Sequence[str]) -> list[str]:
+        """Those of these documents that the index that serves has now."""
+
     def take_up(self) -> bool:
         """Whether one in the making was left behind that fits the settings; another one is dropped.
 

@@ -64,7 +64,7 @@ class Beside(Outbox):
         return int(self._database.scalar(_HELD, target=self._target))
 
     def lacking(self) -> list[str]:
-        """Listings whose documents the index that serves has, and this one never took."""
+        """Listings that this index never took, and the one that serves did, if only to take them away."""
         return self._database.scalars(_LACKING, target=self._target)
 
     def sample(self, size: int) -> list[OutboxRow]:

@@ -152,7 +152,7 @@ def compare(job: Rebuild) -> None:
         StoppedError: it would.
     """
     index = job.records.settings.index
-    if lacking := job.outbox.lacking():
+    if lacking := job.generations.held(job.outbox.lacking()):
         job.publisher.refusals.warn()
         raise StoppedError(
             f"the new index refuses {len(lacking)} documents that the one behind {index} has, of listing "

@@ -440,6 +440,24 @@ def test_an_index_that_would_lack_documents_takes_nobody_s_place(homes: World, t
     assert reindex(homes).exit_code == 0 and len(indices(homes)) == 2
 
 
+def test_what_the_index_that_serves_refuses_as_well_holds_up_no_other_one(
+    homes: World, tmp_path: Path
+) -> None:
+    """A home that left came back with a value that neither takes: buyers find it in neither."""
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"properties": {"built": {"type": "date"}}}')
+    homes.fixed |= {"index_mapping": mapping, "index_columns": ("city", "price", "built")}
+    homes.portal.execute("ALTER TABLE listings ADD built text")
+    homes.portal.execute("UPDATE listings SET active = false WHERE id = 'h1'")
+    assert homes.run().published.removed == 1
+    homes.portal.execute("UPDATE listings SET active = true, built = 'long ago' WHERE id = 'h1'")
+    assert homes.run().published.refused == 1
+    old = behind(homes)
+    report = reindex(homes)
+    assert (report.exit_code, report.published.refused) == (1, 1) and behind(homes) != old
+    assert len(homes.documents()) == HOMES - 1
+
+
 def filled_anew(world: World) -> None:
     world.drop_indices()
     report = world.publish(index_columns=("city",))

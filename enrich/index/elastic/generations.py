@@ -14,6 +14,7 @@ from typing import Any
 
 from enrich.errors import IndexSetupError, UsageError
 from enrich.index.elastic.own import MADE_BY, OwnIndex, refuse_others
+from enrich.index.elastic.reading import held
 from enrich.index.elastic.server import Found, Refused, Server
 from enrich.index.mapping import Extras
 from enrich.index.protocol import IndexUnavailable, SearchIndex
@@ -64,6 +65,9 @@ class Generations:
     def serving(self) -> tuple[str, str] | None:
         found = self._serving.found()
         return (found.name, found.uuid) if found else None
+
+    def held(self, ids: Sequence[str]) -> list[str]:
+        return held(self._server, self._alias, ids)
 
     def take_up(self) -> bool:
         if served := self._serving.found():

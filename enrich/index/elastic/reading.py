@@ -27,6 +27,12 @@ def fetched(
     return found
 
 
+def held(server: Server, index: str, ids: Sequence[str]) -> list[str]:
+    """Those of these documents that are there now, however many they are."""
+    pages = (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
+    return [id for page in pages for id in fetched(server, index, page, ["listing_id"])]
+
+
 def walk(server: Server, index: str, query: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     """The ids of the documents that match now, in pages; none where there is no such index."""
     # Needs a privilege; else what was written in the last second is not seen.
