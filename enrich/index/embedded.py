@@ -73,7 +73,8 @@ _HITS = text(f"""
                    ORDER BY number), id
     LIMIT :limit OFFSET :offset
 """)  # noqa: S608 (put together from the constants here)
-# A document that only a field's own filter keeps out counts for that field, unless its values add up.
+# A document that only a field's own filter keeps out counts for that field, unless its values add up. Values
+# of another type are of before the column changed its own: no search finds them.
 _FACETS = text(f"""
     WITH judged AS MATERIALIZED (
         SELECT document, ARRAY(SELECT DISTINCT field FROM {_FAILS}) AS failed
@@ -86,7 +87,9 @@ _FACETS = text(f"""
     JOIN judged ON failed = '{{}}' OR (failed = ARRAY[facet.field] AND kind <> 'types')
     LEFT JOIN LATERAL (
         SELECT DISTINCT jsonb_path_query(
-            document -> facet.field, 'strict $.** ? (@.type() != "array")') #>> '{{}}'
+            document -> facet.field, 'strict $.** ? (@.type() == $type)', jsonb_build_object('type', CASE
+                WHEN kind = 'number' THEN kind WHEN kind IN ('keyword', 'types') THEN 'string' ELSE 'boolean'
+            END)) #>> '{{}}'
     ) AS held (value) ON true
     GROUP BY 1, 2
 """)  # noqa: S608 (put together from the constants here)

@@ -48,6 +48,21 @@ def test_the_higher_revision_wins_and_a_repeated_write_is_done(index: EmbeddedIn
     assert index.search(Query(where={"listing_id": "1"})).documents == ({"listing_id": "1", "price": 1},)
 
 
+def test_values_of_before_a_column_changed_its_type_are_no_numbers(index: EmbeddedIndex) -> None:
+    """Those that no discovery has read anew, or whose removal is withheld."""
+    index.write([put("1", 5, price="about 7"), put("2", 5, price=["8", 9, [10.5]]), put("3", 5)])
+    assert index.facets(Query()).columns["price"] == Column("number", {}, 9, 10.5)
+    assert ids(index, Query(between={"price": (1, None)})) == "2"
+    assert ids(index, Query(between={"price": (None, 99)}, where={"price": "9"})) == "2"
+    index.write([put("2", 6, price="8", furnished="yes", listed_on=5, city=7)])
+    columns = index.facets(Query()).columns
+    for name, kind in {"price": "number", "furnished": "boolean", "city": "keyword"}.items():
+        assert columns[name] == Column(kind)
+    assert (
+        ids(index, Query(where={"listed_on": "2026"})) == ids(index, Query(where={"furnished": "true"})) == ""
+    )
+
+
 def test_a_removed_document_comes_back_only_at_a_higher_revision(index: EmbeddedIndex) -> None:
     index.write([put("1", 5)])
     assert statuses(index.write([take("1", 8)])) == [DONE]
