@@ -86,10 +86,10 @@ class Losses:
         self.photos_seen |= any(listing.pictured for listing in page.listings)
 
 
-def refusal(losses: Losses, max_removed: str, whole: bool) -> str | None:
+def refusal(losses: Losses, max_removed: str, whole: bool, command: str = "enrich run") -> str | None:
     """Why so many losses are not to be believed, for people; None where they are.
 
-    `whole`: the whole source was read, not some listings of it.
+    `whole`: the whole source was read, not some listings of it. `command`: the one that may remove them.
     """
     share, number = parse_number_or_share(max_removed)
     limit = max(FEW, share_of(share, losses.documents)) if number is None else number
@@ -107,8 +107,8 @@ def refusal(losses: Losses, max_removed: str, whole: bool) -> str | None:
     else:
         return None
     return (
-        f"{why}. None of this was removed, and all else was done. If it is right, run again with "
-        "--allow-removals; if not, look at the portal's tables"
+        f"{why}. None of this was removed, and all else was done. If it is right, `{command} "
+        "--allow-removals` lets it pass; if not, look at the portal's tables"
     )
 
 

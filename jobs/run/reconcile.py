@@ -66,7 +66,10 @@ def reconcile(settings: Settings, fix: bool, allow_removals: bool, stop: Stop) -
             with recorded(services, "reconcile", report, stop):
                 pass  # who waits to hear of it every night hears that all is well
         else:
-            refused = None if allow_removals else refusal(losses, settings.max_removed, whole=True)
+            refused = None
+            if not allow_removals:
+                command = "enrich reconcile --fix"
+                refused = refusal(losses, settings.max_removed, whole=True, command=command)
             with (
                 services.locks.hold(DISCOVER, settings.lease_seconds) as hold,
                 recorded(services, "reconcile", report, stop) as run_id,

@@ -1,10 +1,13 @@
 """A rise in removals stops the run instead of emptying the index."""
 
 import json
+import re
 
 import pytest
 
 from enrich.errors import RemovalGuardError
+from jobs.run.reindex import reindex
+from jobs.run.stop import Stop
 from tests.support.harness import World
 
 MANY = 30
@@ -54,6 +57,17 @@ def test_allowing_removals_counts_once(settled: World) -> None:
     settled.portal.execute("UPDATE listings SET active = false WHERE id < '28'")
     with pytest.raises(RemovalGuardError):
         settled.run()
+
+
+def test_a_command_that_cannot_allow_removals_names_the_one_that_can(
+    settled: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    settled.portal.execute("UPDATE listings SET active = false WHERE id < '25'")
+    right = "25 of 30 documents .* If it is right, `enrich run --allow-removals` lets it pass"
+    with pytest.raises(RemovalGuardError, match=right):
+        settled.backfill()
+    assert reindex(settled.settings(), 1, Stop()).exit_code == 0 and re.search(right, caplog.text)
+    assert len(settled.documents()) == MANY
 
 
 def test_images_emptied_by_mistake(settled: World) -> None:
