@@ -5,7 +5,7 @@ person says of a listing is an override, see `overrides`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -82,6 +82,8 @@ _HOLDERS = text("""
     WHERE p.sha256 = ANY(:shas) AND l.status <> 'gone' AND shown ->> 'key' = p.key
     ORDER BY p.sha256, l.id, position
 """)
+
+_SOLD = text("SELECT id FROM listing WHERE id = ANY(:ids) AND status = 'gone'")
 
 PAGE = 200  # listings read at once
 
@@ -183,6 +185,10 @@ class Labels:
     def unlabelled(self, model_id: str, start: str, limit: int) -> list[str]:
         """Photos that nobody labelled at all, by hash from `start` on: a random sample."""
         return self._database.scalars(_ANY, model=model_id, start=start, limit=limit)
+
+    def sold(self, ids: Iterable[str]) -> set[str]:
+        """Those of these listings that are gone."""
+        return set(self._database.scalars(_SOLD, ids=list(ids)))
 
     def places(self, shas: Sequence[str]) -> dict[str, Place]:
         """sha256 -> a place where the photo is shown, of those that a listing on the market shows."""

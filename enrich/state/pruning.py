@@ -39,12 +39,15 @@ _BYTES_OF_NO_PHOTO = """NOT EXISTS (SELECT FROM photo AS p WHERE p.sha256 = x.sh
 
 UNUSED = (
     # A revision is the time at which it was made, in microseconds, and a removal makes one. So a listing that
-    # comes back later gets a greater one. What a person said of a listing outlives its absence.
+    # comes back later gets a greater one. What a person said of a listing, or of a photo of it, outlives its
+    # absence.
     Unused(
         "listings that are gone",
         "listing",
         f"""x.status = 'gone' AND coalesce(to_timestamp(x.revision / 1000000.0), '-infinity') < {_OLD}
             AND NOT EXISTS (SELECT FROM override AS o WHERE o.listing_id = x.id)
+            AND NOT EXISTS (SELECT FROM listing_photo AS h JOIN photo USING (key) JOIN label USING (sha256)
+                            WHERE h.listing_id = x.id)
             AND NOT EXISTS (SELECT FROM publication AS p WHERE p.listing_id = x.id AND p.status <> 'done')""",
         for_discovery=True,
     ),

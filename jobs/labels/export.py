@@ -61,7 +61,10 @@ def export_manifest(records: Records, folder: Path) -> Exported:
         )
     _usable(folder)
     spoken_of = {sha: place for sha, (place, _) in rows.items()}
-    places = spoken_of | Labels(records.database).places(list(rows))  # what was sold may be shown elsewhere
+    labels = Labels(records.database)
+    sold = labels.sold({place.listing for place in spoken_of.values()})
+    elsewhere = labels.places([sha for sha, place in spoken_of.items() if place.listing in sold])
+    places = spoken_of | elsewhere
     saved = save_photos(records.settings, records.source, places, folder / PHOTOS)
     heads = [head.name for head in records.bundle.heads]
     told = [column for head in records.bundle.heads for column in _told(head)]

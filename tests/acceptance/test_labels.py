@@ -13,7 +13,9 @@ from enrich.state.labels import Labels
 from jobs.labels.export import Exported, export_manifest, export_tasks
 from jobs.labels.reading import Imported, import_labels
 from jobs.run.services import open_records
+from tests.support.bundles import draw_bytes
 from tests.support.harness import World
+from tests.support.photo_server import status
 from training.data.labels import UNLABELLED
 from training.data.photos import load_photos
 
@@ -201,6 +203,18 @@ def test_what_people_said_of_a_listing_that_was_sold_since_still_teaches(
     enriched.run()
     done, rows = exported("third")
     assert done.failures.total() == 2 and rows["a", "1"] == before["a", "1"]
+
+
+def test_a_photo_is_fetched_where_the_listing_spoken_of_shows_it(enriched: World, tmp_path: Path) -> None:
+    """Another listing shows the same bytes at an address that fails by now."""
+    same = enriched.photos.add("/0/same.jpg", draw_bytes("kitchen", 0))
+    enriched.portal.add("0", [same])
+    enriched.portal.add("d", [enriched.photos.add("/d/same.jpg", draw_bytes("kitchen", 0))])
+    enriched.run()
+    enriched.photos.behave("/0/same.jpg", status(500))
+    say(enriched, "d", "has_balcony", False)
+    exported, rows = manifest(enriched, tmp_path / "out")
+    assert exported == Exported(1, Counter()) and set(rows) == {("d", "0")}
 
 
 def test_no_photo_of_a_listing_that_is_gone_is_to_be_labelled(enriched: World, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from enrich.state.database import Database
+from enrich.state.labels import Label, Labels
 from enrich.state.listings import Listings
 from enrich.state.overrides import Overrides
 from enrich.state.pruning import UNUSED, Pruning
@@ -82,13 +83,15 @@ def test_a_listing_long_gone_takes_along_what_only_it_had(
     assert table(migrated, "photo_score") == {sha("shared")}
 
 
-@pytest.mark.parametrize("why", ["just now", "still published", "overridden"])
+@pytest.mark.parametrize("why", ["just now", "still published", "overridden", "labelled"])
 def test_a_gone_listing_stays(
     migrated: Portal, state: Listings, database: Database, pruning: Callable[[], Pruning], why: str
 ) -> None:
     enriched(migrated, state, "a", "one")
     if why == "overridden":
         Overrides(database).set_override("a", "has_balcony", True, None, "ann")
+    if why == "labelled":
+        Labels(database).put([Label(sha("one"), "balcony", True)])
     gone(migrated, "a", "now()" if why == "just now" else OLD)
     if why == "still published":
         migrated.execute(
