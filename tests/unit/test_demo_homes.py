@@ -1,14 +1,17 @@
-"""A folder of the user's own for the demo, whatever its files are called."""
+"""What the demo makes of a folder of the user's own, whatever its files are called, and of a bundle."""
 
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from enrich.errors import UsageError
+from enrich.model.head import Head
 from jobs.demo.homes import from_folder
+from jobs.demo.run import _lowest_precision
 
 
 def test_names_are_sorted_by_their_numbers(tmp_path: Path) -> None:
@@ -54,3 +57,16 @@ def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return read(path)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+def test_a_lower_precision_is_one_that_all_heads_have_thresholds_for() -> None:
+    """In all arithmetics: another machine may score in another one."""
+    balcony, fireplace = (
+        Head(name, "binary", true_at={"0.8": 0.5, "0.9": 0.7}, metrics={"true": {"target": 0.95}})
+        for name in ("balcony", "fireplace")
+    )
+    assert _lowest_precision([balcony, fireplace]) == "0.8"
+    assert _lowest_precision([balcony, replace(fireplace, true_at={"0.9": 0.6})]) == "0.9"
+    assert _lowest_precision([balcony, replace(fireplace, true_at={})]) is None
+    assert _lowest_precision([replace(balcony, metrics={"true": {"target": 0.8}})]) is None
+    assert _lowest_precision([]) is None
