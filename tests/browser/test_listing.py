@@ -1,12 +1,12 @@
 """A listing and what people say of it, in a real Chromium over a real Elasticsearch."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import Timer
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from jobs.run.services import open_services
 from tests.support.harness import World
@@ -94,17 +94,43 @@ def test_enter_in_a_note_says_nothing_of_the_listing_yet(
     expect(tab.get_by_role("status")).to_contain_text("room_types")
 
 
+@contextmanager
+def slow_answers(homes: World, tab: Page) -> Iterator[None]:
+    """Answers take two seconds from the first click on, as another process publishes for so long."""
+    with open_services(homes.settings()) as services, ExitStack() as other:
+        other.enter_context(services.locks.hold("publish"))
+        ending = Timer(2, other.close)
+
+        def clicked(asked: Request) -> None:
+            if asked.method == "POST" and ending.ident is None:
+                ending.start()
+
+        tab.on("request", clicked)
+        yield
+        tab.remove_listener("request", clicked)
+        ending.join()
+
+
+def test_another_answer_right_after_the_first_one_stands(
+    homes: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    tab = browse()
+    tab.goto(f"{serve_page(homes.settings())}/listing/7")
+    with slow_answers(homes, tab):
+        for answer in ("Yes", "No"):
+            with tab.expect_request(lambda asked: asked.method == "POST"):
+                tab.locator("article").first.get_by_role("button", name=answer, exact=True).click()
+    expect(tab.locator(".said")).to_have_count(1)
+    assert homes.portal.execute("SELECT value FROM enrichment.override") == [(False,)]
+
+
 def test_a_double_click_says_it_once_so_that_undo_takes_it_back(
     homes: World, serve_page: Serve, browse: Callable[..., Page]
 ) -> None:
     tab = browse()
     tab.goto(f"{serve_page(homes.settings())}/listing/7")
-    with open_services(homes.settings()) as services, ExitStack() as other:
-        other.enter_context(services.locks.hold("publish"))
-        ending = Timer(1, other.close)
-        ending.start()  # the answer to the first click takes as long
+    with slow_answers(homes, tab):
         tab.locator("article").first.get_by_role("button", name="Yes").dblclick(delay=200)
-        ending.join()
     expect(tab.get_by_role("status")).to_be_visible()
     tab.get_by_role("button", name="Undo").click()
     expect(tab.locator(".said")).to_have_count(0)

@@ -12,13 +12,15 @@ document.addEventListener("change", ({ target }) => {
 }, true);
 
 // A double click says a thing once: of the second time, Undo would put back the first.
-let sent = false;
+// In the review queue any second answer is one too many; elsewhere another button says something else.
+let sent = null;
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post") return;
-  if (sent) event.preventDefault();
-  sent = true;
+  const said = document.getElementById("answer") ? document : event.submitter ?? event.target;
+  if (sent === said) event.preventDefault();
+  sent = said;
 });
-window.addEventListener("pageshow", () => { sent = false; });
+window.addEventListener("pageshow", () => { sent = null; });
 
 // htmx shows no answer that refuses a search; the same address as a page says why.
 document.addEventListener("htmx:responseError", ({ detail }) => {
