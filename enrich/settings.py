@@ -287,7 +287,7 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: one line per setting that cannot be used, values left out since they may be secret.
     """
     surroundings()  # says so where `.env` cannot be read; pydantic-settings would end in a traceback,
-    overrides["_env_file"] = ".env" if os.path.exists(".env") else None  # as where it may not be looked for
+    overrides.setdefault("_env_file", ".env" if os.path.exists(".env") else None)  # as where it is shut off
     try:
         return Settings(**overrides)
     except ValidationError as error:

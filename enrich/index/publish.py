@@ -287,7 +287,7 @@ def _write(
     there = [row for row in rows if not row.gone]
     without = index.unmapped({name for row in there for name in row.columns})
     if cut := [row.id for row in there if not without.isdisjoint(row.columns)]:
-        outbox.cut(cut)
+        outbox.cut(cut, without)
     made = {row.id: build(row, heads, settings.index_mode, without) for row in there}
     return index.write([DocumentWrite(row.id, row.revision, made.get(row.id)) for row in rows])
 

@@ -6,7 +6,7 @@ that is recorded is locked before the listing's revision is read, so a revision 
 waiting.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -280,9 +280,9 @@ class Outbox:
         if ended:
             self._database.execute(_RECORD, **given)
 
-    def cut(self, ids: Sequence[str]) -> None:
-        """Say that these documents are about to be written without all copied columns that we have."""
-        self._database.execute(DIFFERS_ANEW, ids=list(ids))
+    def cut(self, ids: Sequence[str], without: Set[str]) -> None:
+        """Say that these documents are about to be written without these copied columns, which we have."""
+        self._database.execute(DIFFERS_ANEW, ids=list(ids), without=sorted(without))
 
     def ask_again(self) -> None:
         """Have what was refused, or awaits the portal's document, tried once more."""

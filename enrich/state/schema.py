@@ -254,10 +254,11 @@ NEXT_REVISION = f"greatest(coalesce(listing.revision, 0) + 1, {REVISION_NOW})"
 
 DIFFERS_ANEW = text("""
     UPDATE listing SET doc_fp = 'not all of it is in the index' FROM (
-        SELECT id FROM listing WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+        SELECT id FROM listing WHERE id = ANY(:ids) AND columns ?| CAST(:without AS text[])
+        ORDER BY id FOR NO KEY UPDATE
     ) AS chosen WHERE listing.id = chosen.id
 """)
-"""Has the next discovery find that the copied columns of these listings differ, whatever they are."""
+"""Has the next discovery find that the copied columns of these listings differ, if they still have these."""
 
 SERVED = "publication AS p JOIN target AS t ON t.id = p.target AND t.serving"
 """What the index that buyers search holds of listings, and is to get."""

@@ -220,3 +220,13 @@ def test_an_alias_that_takes_no_writes_ends_the_publish(
     again.publish()
     assert again.figures.written == 3
     client.close()
+
+
+def test_a_document_without_a_column_is_marked_for_the_next_discovery_unless_that_put_it_right(
+    migrated: Portal, database: Database
+) -> None:
+    enriched(migrated, 2, 0)
+    migrated.execute("UPDATE enrichment.listing SET columns = '{}' WHERE id = 'home-2'")
+    Outbox(database).cut(["home-1", "home-2"], {"price"})
+    marked = migrated.execute("SELECT id FROM enrichment.listing WHERE doc_fp <> ''")
+    assert marked == [("home-1",)]

@@ -289,6 +289,12 @@ def test_a_dotenv_file_that_is_not_utf_8_is_one_line_and_exit_2(
     assert err == "enrich: the file .env in the working folder cannot be read: it is not UTF-8 text\n"
 
 
+def test_settings_may_be_read_without_a_dotenv_file(no_settings: Path) -> None:
+    (no_settings / ".env").write_text("ENRICH_INDEX=from-dotenv")
+    assert load_settings().index == "from-dotenv"
+    assert load_settings(_env_file=None).index != "from-dotenv"
+
+
 @pytest.fixture
 def closed(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, which may not be looked into, whoever runs the tests: `sudo -u enrich` in /root."""
