@@ -85,10 +85,12 @@ def _run(settings: Settings, host: PhotoHost, stop: Stop) -> None:
 
 def _ask_for_less(settings: Settings, homes: Sequence[Home], host: PhotoHost, stop: Stop) -> None:
     """What a lower precision finds more, where the bundle has one; the documents are as before afterwards."""
+    if settings.precision_target is not None or stop.is_set():
+        return
     with open_services(settings) as services:
         heads, before = services.bundle.heads, _documents(services)
         target = _lowest_precision([head for one in services.bundle.in_all_arithmetics for head in one.heads])
-    if target is None or settings.precision_target is not None or stop.is_set():
+    if target is None:
         return
     lower = settings.model_copy(update={"precision_target": float(target)})
     show_lower(target)

@@ -124,21 +124,20 @@ def show_more(
 ) -> None:
     """Print which homes came to be found; where the pictures are known, whether that is right."""
     out = console()
-    for head in heads:
-        if not head.rules.is_yes_or_no:
-            continue
+    for head in (head for head in heads if head.rules.is_yes_or_no):
         answer_field = head.rules.answer_field(head.name)
-        found, more = [], []
-        for home in homes:
-            if after.get(home.id, {}).get(answer_field):
-                found.append(home)
-                if not before.get(home.id, {}).get(answer_field):
-                    wrong = " [red]wrong[/]" if home.shows(head.name) is False else ""
-                    more.append(f"{escape(home.id)}{wrong}")
-        told = f"{len(found)} homes, {len(found) - len(more)} before"
-        out.print(f"  {escape(head.name):<10} {told}" + (f"; new: {', '.join(more)}" if more else ""))
-        missed = [escape(home.id) for home in homes if home.shows(head.name) and home not in found]
-        if missed:
+        found, earlier = (
+            [home for home in homes if documents.get(home.id, {}).get(answer_field)]
+            for documents in (after, before)
+        )
+        new = [
+            escape(home.id) + (" [red]wrong[/]" if home.shows(head.name) is False else "")
+            for home in found
+            if home not in earlier
+        ]
+        told = f"{len(found)} homes, {len(earlier)} before"
+        out.print(f"  {escape(head.name):<10} {told}" + (f"; new: {', '.join(new)}" if new else ""))
+        if missed := [escape(home.id) for home in homes if home.shows(head.name) and home not in found]:
             out.print(f"  {'':<10} still missed: {', '.join(missed)}")
     out.print("\nWithout the setting, [bold]enrich rescore[/] takes this back, as the demo does.")
 
