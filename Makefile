@@ -43,7 +43,7 @@ soak: $(ALL)  ## far more bad input and kills (an hour or two), with a fuzzer
 reliability: $(ALL)  ## bad input, kills and failing servers, counted; writes docs/reliability.md
 	$(BIN)/python -m tests.faults
 
-screenshots: $(ALL)  ## the page of the demo's homes, into docs/img
+screenshots: $(ALL)  ## the page of the demo's homes and a night's report, into docs/img
 	$(BIN)/python -m tools.browser
 	$(BIN)/python -m tools.screenshots docs/img
 

@@ -1,26 +1,31 @@
-"""The pictures of the page in the documentation, taken of the demo's homes.
+"""The pictures of the page and of a night's report in the documentation, taken of the demo's homes.
 
 python -m tools.screenshots docs/img
 """
 
 import io
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from enrich.settings import Settings
 from jobs.demo.run import run_demo
+from jobs.paper.pages import write_report
 from jobs.run.nightly import RunOptions, run
+from jobs.run.services import open_records
 from jobs.run.stop import Stop
 from jobs.web.serving import LOOPBACK, served
 from tools.browser import FLAGS, chromium
 
-WIDTH, HEIGHT = 1280, 860
+VIEW = ViewportSize(width=1280, height=860)
+PAPER = ViewportSize(width=1200, height=1150)
+"""Of the report, in pixels."""
+PHOTOS = 60  # in the report, at most
 MOST_BYTES = 300_000
 NIGHTS = 6
-
 
 SHOTS = {
     "search": "/?type.room=kitchen&sort=balcony",
@@ -37,19 +42,28 @@ def main(folder: Path) -> None:
 
 
 def take(settings: Settings, folder: Path) -> None:
-    """Take all pictures of the page on these settings, after some more nights."""
-    for _ in range(NIGHTS):
-        run(settings, RunOptions(), Stop())
-    with served(settings, LOOPBACK, 0) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        tab = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}).new_page()
-        for name, address in SHOTS.items():
-            tab.goto(url.rstrip("/") + address)
-            tab.wait_for_load_state("networkidle")
-            data = _small(tab.screenshot())
-            (folder / f"{name}.jpg").write_bytes(data)
-            sys.stdout.write(f"{folder / name}.jpg  {len(data):,} bytes\n")
-        browser.close()
+    """Take the picture of the first run's report, and after some more nights those of the page."""
+    with tempfile.TemporaryDirectory() as scratch:
+        paper = Path(scratch) / "night.html"
+        with open_records(settings) as records:
+            write_report(records, paper, None, None, PHOTOS)
+        for _ in range(NIGHTS):
+            run(settings, RunOptions(), Stop())
+        with served(settings, LOOPBACK, 0) as url, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+            _keep(browser.new_page(viewport=PAPER), paper.as_uri(), folder / "report.jpg")
+            tab = browser.new_page(viewport=VIEW)
+            for name, address in SHOTS.items():
+                _keep(tab, url.rstrip("/") + address, folder / f"{name}.jpg")
+            browser.close()
+
+
+def _keep(tab: Page, address: str, file: Path) -> None:
+    tab.goto(address)
+    tab.wait_for_load_state("networkidle")
+    data = _small(tab.screenshot())
+    file.write_bytes(data)
+    sys.stdout.write(f"{file}  {len(data):,} bytes\n")
 
 
 def _small(png: bytes) -> bytes:

@@ -24,6 +24,7 @@ HOMES = 24
 DOUBTFUL, NEAR = 4, 0.2  # of each head, and how near to where its answer turns
 FAILURES = 20
 BINS = 20
+STAGES = ("read", "fetch", "decode", "rescore", "score", "aggregate", "save")
 _ENRICHING = ("run", "backfill", "rescore")
 FINE = [str(status) for status in PhotoStatus if status.ok]
 
@@ -58,7 +59,7 @@ class Report:
     failures: Mapping[str, int]
     """Photo status -> photos, of all runs."""
     stages: Mapping[str, float]
-    """Seconds, summed over parallel work."""
+    """Stage -> seconds, summed over parallel work; in the order of the work."""
     answers: Sequence[tuple[str, int, int]]
     """Filter, listings that have it now and did not before, listings that lost it."""
     histograms: Sequence[Histogram]
@@ -114,7 +115,7 @@ def gather(records: Records, runs: Sequence[Run], period: Period) -> Report:
         period=period,
         figures=summed,
         failures=failures,
-        stages={name: seconds for name, seconds in stages.items() if seconds},
+        stages={name: stages[name] for name in STAGES if stages[name]},
         answers=[
             (words(one.word) if one.word else _head(one.field), one.gained, one.lost)
             for one in periods.tally(database, period)

@@ -103,6 +103,15 @@ def test_the_last_night_is_told_however_often_was_published_since(world: World, 
     assert "Run 1: run" in page.words and "terrace" in page.texts
 
 
+def test_the_work_is_told_in_the_order_of_the_stages(world: World, written: Writer) -> None:
+    world.listing("terrace", "balcony")
+    world.run()
+    stages = ["read", "fetch", "decode", "rescore", "score", "aggregate", "save"]
+    spent = json.dumps({"stage_seconds": dict.fromkeys(reversed(stages), 1.5)})
+    world.portal.execute(f"UPDATE enrichment.run SET figures = figures || '{spent}'")
+    assert [text for text in written("report").texts if text in stages] == stages
+
+
 def test_what_later_nights_found_is_not_told_of_one_that_was_killed(world: World, written: Writer) -> None:
     world.listing("old", "balcony")
     world.run()
