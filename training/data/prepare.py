@@ -4,7 +4,7 @@ Everything is decided before a file is written, and written beside its place bef
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,17 +19,22 @@ from rich.table import Table
 from enrich.atomic import FULL, new_folder
 from enrich.errors import UsageError
 from training.data.clean import Looked, inspect, write_photo
-from training.data.decide import MOST_SEED, Rules, decide
-from training.data.prepared import DROPPED, PHOTOS, SHEET, SUMMARY, TABLE, counted, write_tables
-from training.data.review import draw_sheet, notes, remarks
+from training.data.decide import DOUBTFUL, MOST_SEED, STRADDLES, Rules, decide
+from training.data.prepared import DROPPED, PHOTOS, SHEET, SPLITS, SUMMARY, TABLE, counted, write_tables
+from training.data.sheet import contact_sheet
 from training.data.sources import find_candidates
 from training.terminal import plain
+from training.thesis import BATCH, SIZES
 
 THREADS = 2
 BYTES_PER_PIXEL = 0.6
 """Of a photo as `write_photo` writes it, at most; for the estimate of the disk space."""
 SPARE_BYTES = 20_000_000
 """For the tables and the contact sheet."""
+SHEET_PAIRS = 120
+"""Pairs on the contact sheet at most."""
+SHOWN = ("contradicting", STRADDLES, DOUBTFUL, "near_duplicate")
+"""What came of the pairs on the contact sheet, the most doubtful first."""
 Item = TypeVar("Item")
 
 
@@ -123,14 +128,12 @@ def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> O
         if error.errno in FULL:
             raise
         raise UsageError(f"--out {out} cannot be written, nothing was changed: {error}") from None
-    return Outcome(table, tuple(notes(rules, table, pairs)))
+    return Outcome(table, tuple(_notes(rules, table, pairs)))
 
 
 def _with_bar(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
-    console = Console(stderr=True)
-    if not console.is_interactive:  # elsewhere a progress bar leaves empty lines
-        return items
-    return track(items, what, total, console=console, transient=True)
+    console = Console(stderr=True)  # on what is no terminal, a progress bar leaves empty lines
+    return track(items, what, total, console=console, transient=True, disable=not console.is_interactive)
 
 
 def _check_out(photos: Path, out: Path, overwrite: bool) -> None:
@@ -161,7 +164,13 @@ def _write(root: Path, out: Path, table: pd.DataFrame, pairs: pd.DataFrame, rule
             size = (row.width, row.height)
             sha256 = write_photo(root / row.source, size, row.as_it_is, folder / path)
             table.loc[row.Index, ["path", "sha256"]] = [path, sha256]
-        write_tables(folder, table, asdict(rules), remarks(table["task"].unique(), pairs))
+        told = {
+            "pairs": pairs[["task", "decision", "distance", "photos"]].to_dict("records"),
+            "straddling_pairs_without_cleaning": {
+                task: _straddling(pairs, task) for task in table["task"].unique()
+            },
+        }
+        write_tables(folder, table, asdict(rules), told)
         draw_sheet(root, folder / SHEET, table, pairs)
 
 
@@ -171,3 +180,52 @@ def _check_disk(out: Path, size: int) -> None:
     if free < needed:
         megabytes = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
         raise UsageError(f"too little disk for --out {out.name}: {megabytes}; name a folder on another disk")
+
+
+def draw_sheet(root: Path, path: Path, table: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """The pairs that people should look at, side by side; of each kind the farthest apart first."""
+    shown = pairs[pairs["decision"].isin(SHOWN)].drop_duplicates("photos")
+    shown = shown.assign(rank=shown["decision"].map(SHOWN.index))
+    shown = shown.sort_values(["rank", "distance"], ascending=[True, False])[:SHEET_PAIRS]
+    cells = []
+    for number, pair in enumerate(shown.itertuples(), start=1):
+        for end in (table.loc[pair.first], table.loc[pair.second]):
+            what = f"{number}: {pair.decision}, {pair.distance} bits"
+            cells.append((root / end.source, f"{what}\n{end.task}/{end.label}\n{end.source[-40:]}"))
+    contact_sheet(path, cells, columns=6, cell=(220, 165))
+
+
+def _notes(rules: Rules, table: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
+    """Lines for the person at the keyboard."""
+    for (task,), own in counted(table).groupby(["task"], sort=False):
+        for (_, label), sides in own[list(SPLITS)].iterrows():
+            yield from _size_notes(rules, task, label, *sides)
+        found = pairs.loc[pairs["task"] == task, "decision"].value_counts()
+        doubtful, straddles = found.get(DOUBTFUL, 0), found.get(STRADDLES, 0)
+        if rules.split == "thesis":
+            yield (
+                f"{task}: uncleaned, {_straddling(pairs, task)} pairs of near-duplicates would "
+                "stand on both sides of the split; now none does"
+            )
+        if doubtful + straddles:
+            yield (
+                f"{task}: {doubtful} doubtful pairs kept, {straddles} others lost "
+                f"their validation photo; look at {SHEET}"
+            )
+
+
+def _straddling(pairs: pd.DataFrame, task: str) -> int:
+    return int(pairs.loc[pairs["task"] == task, "straddling"].sum())
+
+
+def _size_notes(rules: Rules, task: str, label: str, training: int, validating: int) -> Iterator[str]:
+    theirs, count = SIZES.get(task, {}).get(label), training + validating
+    if rules.sizes == "thesis" and theirs is None:
+        yield f"{task}/{label}: the thesis had no such class, all photos are kept"
+    elif rules.sizes == "thesis" and theirs is not None and count < theirs:
+        yield f"{task}/{label}: {count} photos, the thesis had {theirs}"
+    if training < BATCH:  # `compare` refuses a class with fewer
+        yield (
+            f"warning: class {label} of task {task} has {training} training photos, "
+            f"fewer than a batch of {BATCH}; add photos or use a smaller --batch in compare"
+        )
