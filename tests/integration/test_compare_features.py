@@ -13,10 +13,9 @@ import torch
 from tests.integration.test_compare import kill_during
 from tests.support.comparing import draw_prepared, run_train
 from training.compare import display
-from training.compare.kept import kept_of
 from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import BEST, RunKey, read_predictions, read_results, read_run
-from training.compare.run import build
+from training.compare.run import build, kept_of
 from training.data.prepared import read_prepared
 from training.models.architectures import MODES, Network
 from training.models.weights import WeightSource

@@ -12,7 +12,6 @@ import torchvision
 from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
 from training.compare.display import Display
-from training.compare.kept import kept_of
 from training.compare.left import Cost, known_pace, multiplications
 from training.compare.plan import Choice, Plan, Recipe, check_photos, check_resources, make_plans
 from training.compare.results import (
@@ -33,7 +32,7 @@ from training.compare.results import (
     write_json,
     write_text,
 )
-from training.compare.run import Run, build
+from training.compare.run import Run, build, kept_of
 from training.data.prepared import SPLITS, Prepared, read_prepared
 from training.models.weights import WeightSource
 from training.trainer import loop

@@ -4,9 +4,12 @@ What is drawn depends on seed, epoch, step and photo alone. So in fp32 on a CPU 
 resumed ends with the same bits as an undisturbed one.
 """
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +17,73 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.compare.kept import Kept
+from enrich.atomic import new_file
 from training.compare.plan import Plan
 from training.compare.results import EpochRow
 from training.models.architectures import MODES, Network
 from training.models.weights import pretrained
-from training.trainer.loading import Batch, Loader, Side
+from training.trainer.loading import Batch, Loader, Rows, Side, epoch_rows, in_order
 
 AUXILIARY_WEIGHT = 0.4
+
+
+@dataclass
+class Kept:
+    """`compare --cache-features`: what a frozen backbone makes of a run's photos, in place of its `Loader`.
+
+    Of a training photo there are `draws` draws, augmented as in the first epochs; later epochs take them in
+    turn. A file holds one draw of all photos, so a run that was killed goes on with the draw it was at.
+    `making` hears how many photos of a file were seen.
+    """
+
+    network: Network
+    loader: Loader
+    draws: int
+    folder: Path
+    making: Callable[[int], None]
+
+    def training(self, side: Side, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch in the order that pictures would have, from step `start` on."""
+        draw, batch = (epoch - 1) % self.draws + 1, self.loader.batch
+        pictures = self.loader.drawn(side, seed, draw, in_order(len(side), batch))
+        places = epoch_rows(len(side), batch, seed, epoch)[start:]
+        yield from self._batches(f"draw{draw}", pictures, side, places)
+
+    def validation(self, side: Side) -> Iterator[Batch]:
+        """All photos in their order."""
+        pictures, places = self.loader.validation(side), in_order(len(side), self.loader.batch)
+        yield from self._batches("validation", pictures, side, places)
+
+    def _batches(
+        self, name: str, pictures: Iterator[Batch], side: Side, places: Sequence[Rows]
+    ) -> Iterator[Batch]:
+        """Features float32 [n, width] of these places, read; or first made of all `pictures`, in order."""
+        path = self.folder / f"{name}.npy"
+        if not path.exists():
+            parts: list[Tensor] = []
+            for batch in pictures:
+                with torch.inference_mode():
+                    parts.append(self.network.features(batch.pictures)[0].cpu())
+                self.making(sum(map(len, parts)))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with new_file(path) as part, part.open("wb") as file:
+                np.save(file, torch.cat(parts).numpy())
+        features, device = torch.from_numpy(np.load(path)), self.loader.device
+        for rows in places:
+            yield Batch(rows, features[rows].to(device), side.labels[rows].to(device))
+
+
+def kept_of(
+    plan: Plan, network: Network, loader: Loader, out: Path, making: Callable[[int], None] = lambda _: None
+) -> Kept:
+    """The features of a run, in a folder of `out` that is named by all that they depend on but the draw."""
+    told = [plan.digest, plan.key.task, plan.key.architecture, plan.key.seed, plan.recipe.precision]
+    found = hashlib.sha256(json.dumps([*told, asdict(plan.preprocessing)]).encode())
+    for name, tensor in sorted(network.backbone.state_dict().items()):
+        if not name.startswith("AuxLogits."):
+            found.update(name.encode() + tensor.cpu().numpy().tobytes())
+    folder = out / "features" / found.hexdigest()[:24]
+    return Kept(network, loader, plan.recipe.cache_features or 1, folder, making)
 
 
 @dataclass
@@ -170,8 +232,7 @@ def build(plan: Plan, device: torch.device) -> Network:
     torch.manual_seed(_step_seed(plan.key.seed, 0, 0))
     key, bf16 = plan.key, plan.recipe.precision == "bf16"
     network = Network(key.architecture, len(plan.classes), key.mode, plan.preprocessing, bf16)
-    loaded = pretrained(key.architecture, plan.weights)
-    if loaded:
+    if loaded := pretrained(key.architecture, plan.weights):
         network.load_pretrained(*loaded)
     return network.to(device).to(memory_format=torch.channels_last)
 

@@ -61,7 +61,7 @@ class Loader:
 
     def training(self, side: Side, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Augmented batches of an epoch in random order, from step `start` on."""
-        yield from self.drawn(side, seed, epoch, epoch_rows(len(side), self.batch, seed, epoch)[start:])
+        return self.drawn(side, seed, epoch, epoch_rows(len(side), self.batch, seed, epoch)[start:])
 
     def drawn(self, side: Side, seed: int, draw: int, batches: Sequence[Rows]) -> Iterator[Batch]:
         """These rows, augmented as in epoch `draw`."""
@@ -69,7 +69,7 @@ class Loader:
         def picture(row: int) -> Pixels:
             return augmented(side.paths[row], self.preprocessing, (seed, draw, row))
 
-        yield from self._load(side, batches, picture)
+        return self._load(side, batches, picture)
 
     def validation(self, side: Side) -> Iterator[Batch]:
         """All photos in their order, through the decoder that serving uses."""
@@ -77,7 +77,7 @@ class Loader:
         def picture(row: int) -> Pixels:
             return pixels(side.paths[row], self.preprocessing, ("whole",))[0]
 
-        yield from self._load(side, in_order(len(side), self.batch), picture)
+        return self._load(side, in_order(len(side), self.batch), picture)
 
     def _load(self, side: Side, batches: Sequence[Rows], picture: Callable[[int], Pixels]) -> Iterator[Batch]:
         places: list[list[int]] = [rows.tolist() for rows in batches]
