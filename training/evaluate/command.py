@@ -16,10 +16,9 @@ from enrich.model.torch_engine import find_device
 from training.data.homes import MIN_PHOTOS
 from training.data.labels import pairs
 from training.evaluate import trained_on
-from training.evaluate.classes import ClassesMeasured, measure_classes
 from training.evaluate.faster import Making, calibration_paths, check_making, named
 from training.evaluate.labelled import Labelled, load_labelled
-from training.evaluate.measure import measure_binary
+from training.evaluate.measure import ClassesMeasured, measure_binary, measure_classes
 from training.evaluate.report import Measured, check_out, write_out
 from training.evaluate.rethreshold import Asked, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all

@@ -1,7 +1,4 @@
-"""The folder of an evaluation: figures, the page about them, and pictures.
-
-The page's words are in `report.md.jinja`.
-"""
+"""The folder of an evaluation: figures, pictures, and the page about them (words in `report.md.jinja`)."""
 
 import json
 import re
@@ -11,19 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay
 
 from enrich.atomic import check_folder
 from enrich.errors import UsageError
+from enrich.looks import colour
 from training.data.photos import PhotoSet
 from training.data.sheet import contact_sheet
-from training.evaluate.classes import ClassesMeasured
-from training.evaluate.measure import BinaryMeasured
-from training.evaluate.plots import draw_confusion, draw_precision_recall, draw_reliability
+from training.evaluate.measure import (
+    BINS,
+    Answers,
+    BinaryMeasured,
+    ClassesMeasured,
+    calibration_error,
+    reliability,
+)
 from training.markdown import page
+from training.thresholds.calibrate import Counts, Share
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 SHOWN = 24
 """Mistakes of each kind on a contact sheet."""
+COLOUR, QUIET, WRONG = colour("accent"), colour("faint"), colour("no")
+DPI = 110
 _SHOWS = re.compile(r"\(([^()/]+_(?:precision_recall|reliability|mistakes|confusion)\.png)\)")
 
 Measured = BinaryMeasured | ClassesMeasured
@@ -96,3 +106,78 @@ def _worst_mistakes(measured: BinaryMeasured, photos: PhotoSet) -> list[tuple[Pa
             short = path if len(path) <= 34 else f"…{path[-33:]}"
             shown.append((photos.folder / path, f"labelled {words}: {score[place]:.3f}\n{short}"))
     return shown
+
+
+def draw_precision_recall(measured: BinaryMeasured, path: Path) -> None:
+    """Photos left, listings (by their highest photo) right, the `true` threshold marked on both."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    threshold = measured.head.true_threshold
+    _precision_recall(left, measured.photos, threshold, "photos")
+    _precision_recall(right, measured.homes, threshold, "listings")
+    figure.suptitle(f"{measured.head.name}: precision against recall")
+    figure.savefig(path, dpi=DPI)
+
+
+def _precision_recall(axes: Axes, answers: Answers, threshold: float, what: str) -> None:
+    truth, told = answers.truth, f"{len(answers.truth)} {what}, {int(answers.truth.sum())} with it"
+    axes.set_title(told, fontsize=10)
+    axes.grid(alpha=0.25)
+    if truth.any() and not truth.all():
+        shown = PrecisionRecallDisplay.from_predictions(
+            truth, answers.score, ax=axes, name="all thresholds", plot_chance_level=True
+        )
+        shown.line_.set_color(COLOUR)
+        shown.chance_level_.set_color(QUIET)
+        counts = Counts.at(answers.score, truth, threshold)
+        if counts.tp + counts.fp:
+            spot = counts.recall.value, counts.precision.value
+            label = f"true from {threshold:.3f}: precision {spot[1]:.2f}, recall {spot[0]:.2f}"
+            axes.plot(*spot, "o", color=WRONG, markersize=8, label=label, clip_on=False)
+        axes.legend(loc="lower left", fontsize=9)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", aspect="auto")
+
+
+def draw_reliability(name: str, panels: dict[str, Answers], path: Path) -> None:
+    """A reliability diagram per entry of `panels`, with how many answers are behind each bin."""
+    figure = Figure(figsize=(5 * len(panels), 5.6), layout="constrained")
+    grid = figure.subplots(2, len(panels), height_ratios=(3, 1), sharex=True, squeeze=False)
+    for (what, answers), upper, lower in zip(panels.items(), *grid, strict=True):
+        bins = reliability(answers.confidence, answers.truth)
+        mean, right = bins["confidence"].to_numpy(), bins["right"].to_numpy()
+        CalibrationDisplay(right, mean, answers.confidence).plot(ax=upper, color=COLOUR)
+        for x, y, count in zip(mean, right, bins["answers"], strict=True):
+            upper.plot((x, x), Share(round(y * count), int(count)).interval, color=COLOUR)
+        upper.get_legend().remove()
+        error = calibration_error(answers.confidence, answers.truth)
+        upper.set(xlim=(0, 1), ylim=(0, 1.02), aspect="auto", xlabel="", ylabel="share that is right")
+        upper.set_title(f"{len(answers.truth)} {what}, calibration error {error:.3f}", fontsize=10)
+        lower.hist(answers.confidence, BINS, range=(0, 1), color=QUIET, edgecolor="white")
+        lower.set_yscale("symlog", linthresh=1)
+        lower.set(xlabel="confidence", ylabel="how many (log)", ylim=(0, max(2, bins["answers"].max() * 2)))
+    figure.suptitle(f"{name}: confidence against the truth")
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_confusion(measured: ClassesMeasured, path: Path) -> None:
+    """Counts of photos by class and answer, coloured by the share of their class; recall in the margin."""
+    names = [kind.name for kind in measured.head.classes]
+    counts = measured.confusion
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    side = 2.5 + 0.62 * len(names)
+    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+    axes = figure.subplots()
+    shown = ConfusionMatrixDisplay(shares, display_labels=names)
+    shown.plot(ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1}, xticks_rotation=45)
+    for cell, count in zip(shown.text_.flat, counts.flat, strict=True):
+        cell.set(text=str(count) if count else "", fontsize=9)
+    accuracy = [
+        f"{name}  {share:.1%}" if total else f"{name}  –"
+        for name, share, total in zip(names, shares.diagonal(), totals[:, 0], strict=True)
+    ]
+    axes.set_yticks(range(len(names)), accuracy)
+    axes.set(xlabel="answer", ylabel="truth, and the share of it that was right")
+    right = counts.trace() / max(counts.sum(), 1)
+    axes.set_title(f"{measured.head.name}: {right:.1%} of {counts.sum()} photos right")
+    figure.savefig(path, dpi=DPI)

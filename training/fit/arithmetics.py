@@ -16,7 +16,6 @@ from enrich.model.bundle import Bundle
 from enrich.model.writing import write_bundle
 from enrich.records import Output, PhotoResult, Scores
 from training.data.photos import PhotoSet
-from training.evaluate.adjust import adjust
 from training.evaluate.faster import (
     Exact,
     Making,
@@ -26,6 +25,7 @@ from training.evaluate.faster import (
     of_homes,
     with_arithmetics,
 )
+from training.evaluate.rethreshold import adjust
 from training.evaluate.scored import Judge, Rows, Scored, score_all
 from training.fit.options import FitOptions
 from training.models.backbones import Backbone

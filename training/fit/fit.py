@@ -21,9 +21,8 @@ from enrich.model.writing import check_free, write_bundle
 from training.data.homes import whole_homes
 from training.data.labels import BINARY, ROOM, UNLABELLED
 from training.data.photos import PhotoSet, load_photos, without_rare_classes
-from training.evaluate.classes import named_classes
 from training.evaluate.faster import Making
-from training.evaluate.measure import outcomes
+from training.evaluate.measure import named_classes, outcomes
 from training.evaluate.scored import score_all
 from training.evaluate.trained_on import frozen_on
 from training.fit.arithmetics import add_held_out, plan_making
@@ -32,8 +31,7 @@ from training.fit.options import FitOptions, command, unusual
 from training.models.backbones import backbone_of, load_backbone
 from training.models.features import check_cache, extract
 from training.models.heads import FittedHead, fit_head
-from training.thresholds.choose import calibrated_binary, calibrated_classes
-from training.thresholds.rules import Entry
+from training.thresholds.rules import Entry, calibrated_binary, calibrated_classes
 
 UNPUBLISHED = frozenset({"balcony", "floor_plan", "other"})
 """Room classes that keep photos out of the published ones: a balcony has a head of its own, the others help
