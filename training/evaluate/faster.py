@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +23,7 @@ from training.data.photos import read_manifest
 from training.evaluate.scored import Scored
 from training.evaluate.trained_on import digest
 from training.models.heads import macro_average_precision
-from training.models.quantize import installed, quantize, sampled
+from training.models.quantize import quantize, sampled
 from training.thresholds.calibrate import Floats
 from training.thresholds.rules import Entry
 
@@ -77,7 +78,7 @@ def check_making(have: Collection[str], making: Making) -> None:
         )
     if making.calibration and "int8" not in making.arithmetics:
         raise UsageError("--calibrate: is for --arithmetic int8; leave it out, or name int8")
-    if making.calibration and not installed():
+    if making.calibration and not find_spec("nncf"):
         raise UsageError("--arithmetic int8 needs NNCF: pip install 'listing-enrichment[training]'")
 
 

@@ -17,11 +17,11 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.inception import InceptionAux
 
-from enrich.errors import UsageError, reason
+from enrich.errors import UsageError
 from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Preprocessing
 from training import thesis
-from training.models.backbones import PACKAGED, load_backbone
+from training.models.backbones import PACKAGED, features_of, load_backbone
 
 MODES = tuple(thesis.MODES)
 AUXILIARY_WIDTH = 768
@@ -105,7 +105,10 @@ class Network(nn.Module):
         if self.has_auxiliary:
             self.backbone.AuxLogits = InceptionAux(AUXILIARY_WIDTH, classes)
             self.backbone.aux_logits = True  # type: ignore[assignment]
-        self.head = nn.Linear(self._width(architecture, preprocessing), classes)
+        self.backbone.eval()
+        self.backbone.training = self.has_auxiliary  # to see that the auxiliary head takes it, too
+        width = features_of(architecture, self.backbone, preprocessing.size, "--input-size")
+        self.head = nn.Linear(width, classes)
         for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
             scaled = torch.tensor(values).reshape(1, 3, 1, 1) * 255
             self.register_buffer(name, scaled, persistent=False)
@@ -165,22 +168,6 @@ class Network(nn.Module):
             for name, tensor in self.state_dict().items()
             if not name.startswith("backbone.AuxLogits.")
         }
-
-    def _width(self, architecture: str, preprocessing: Preprocessing) -> int:
-        """What the backbone makes of one picture, the auxiliary head included."""
-        height, width = preprocessing.size
-        picture = torch.zeros(1, 3, height, width, device=next(self.backbone.parameters()).device)
-        self.backbone.eval()
-        self.backbone.training = self.has_auxiliary
-        try:
-            with torch.no_grad():
-                made = self.backbone(picture)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise UsageError(
-                f"{architecture} cannot see a picture of {height}x{width} ({reason(error)}); "
-                "correct --input-size"
-            ) from None
-        return int((made.logits if self.has_auxiliary else made).flatten(1).shape[1])
 
     def parameter_counts(self) -> tuple[int, int]:
         """Of all parameters, and of those that learn."""

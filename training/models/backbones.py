@@ -147,8 +147,11 @@ def features_of(name: str, module: torch.nn.Module, size: tuple[int, int], optio
     """
     height, wide = size
     try:
-        with torch.inference_mode():
-            return int(module(torch.zeros(1, 3, height, wide)).flatten(1).shape[1])
+        with torch.no_grad():
+            made = module(torch.zeros(1, 3, height, wide, device=next(module.parameters()).device))
+        return int(
+            getattr(made, "logits", made).flatten(1).shape[1]
+        )  # Inception with its auxiliary head: two
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UsageError(
             f"{name} cannot see a picture of {height}x{wide} ({reason(error)}); correct {option}"

@@ -21,15 +21,6 @@ SAMPLES = 300
 """Photos that the ranges of activations are read from."""
 
 
-def installed() -> bool:
-    """Whether NNCF is here; it comes with the extra `training`."""
-    try:
-        import nncf  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def quantize(
     bundle: Bundle, member: Member, pictures: Sequence[NDArray[np.uint8]], cache: Path
 ) -> tuple[bytes, bytes]:
