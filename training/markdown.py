@@ -25,10 +25,7 @@ def number(value: float | None) -> str:
 
 def page(template: Path, **given: Any) -> str:
     """The text of a Jinja template of Markdown, with what is `given`, and `number` and `cell` as filters.
-
-    Raises:
-        jinja2.UndefinedError: the template asks for something that is not there.
-    """
+    Raises jinja2.UndefinedError: the template asks for something that is not there."""
     environment = Environment(  # Markdown: nothing to escape
         loader=FileSystemLoader(template.parent),
         undefined=StrictUndefined,

@@ -87,11 +87,7 @@ def export_command(
 
 
 def parse_run(given: str) -> RunKey:
-    """`task/architecture/mode`, with or without `/seed`.
-
-    Raises:
-        UsageError: it is not of that form.
-    """
+    """`task/architecture/mode`, with or without `/seed`; a UsageError for what is not of that form."""
     task, architecture, mode, seed = [*given.split("/"), "0", "", "", ""][:4]
     parts = given.count("/") + 1
     if parts not in (3, 4) or mode not in MODES or not seed.isdecimal():

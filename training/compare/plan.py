@@ -111,11 +111,7 @@ def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe
 
 
 def check_photos(prepared: Prepared, plans: Sequence[Plan]) -> None:
-    """Check that classes and photos are enough, and that the photos are those that were prepared.
-
-    Raises:
-        UsageError: they are not.
-    """
+    """Refuse, with a UsageError, too few classes or photos, and photos that were changed since `prepare`."""
     tasks, batch = list(dict.fromkeys(plan.key.task for plan in plans)), plans[0].recipe.batch
     for task in tasks:
         classes = prepared.classes[task]

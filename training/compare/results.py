@@ -132,11 +132,8 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path) -> Results:
-    """Read the tables of `folder`.
-
-    Raises:
-        UsageError: no results there, or a table that is not readable or lacks a column.
-    """
+    """Read the tables of `folder`. Raises UsageError: no results there, or a table that is not readable or
+    lacks a column."""
     if not any((folder / name).is_file() for name in _TABLES):
         raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
     return Results(
@@ -145,22 +142,14 @@ def read_results(folder: Path) -> Results:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """A run's `run.json`.
-
-    Raises:
-        UsageError: missing, or not JSON.
-    """
+    """A run's `run.json`; a UsageError where it is missing, or not JSON."""
     if not (folder / RUN).is_file():
         raise UsageError(f"{folder / RUN} is missing: name a folder within RESULTS/runs")
     return read_json(folder / RUN)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object in JSON.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """An object in JSON; a UsageError where it is none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -168,11 +157,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
-    """A run's `predictions.csv`: path, group, truth, predicted as text, `p_<class>` as numbers.
-
-    Raises:
-        UsageError: missing or not readable.
-    """
+    """A run's `predictions.csv`: path, group, truth, predicted as text, `p_<class>` as numbers; a UsageError
+    where it is missing or not readable."""
     path = folder / PREDICTIONS
     try:
         text = dict.fromkeys(("path", "group", "truth", "predicted"), str)

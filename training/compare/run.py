@@ -114,9 +114,6 @@ class Run:
     """A network at work on one task, for `training.trainer.loop`.
 
     `source`: batches of pictures, or of what is kept of them. `ended` hears of every epoch.
-
-    Raises:
-        UsageError: weights cannot be had.
     """
 
     remedy = "use a lower --rate"
@@ -224,11 +221,7 @@ class Run:
 
 
 def build(plan: Plan, device: torch.device) -> Network:
-    """The network of a run, with its weights, on its device.
-
-    Raises:
-        UsageError: weights cannot be had.
-    """
+    """The network of a run, with its weights, on its device; a UsageError where weights cannot be had."""
     torch.manual_seed(_step_seed(plan.key.seed, 0, 0))
     key, bf16 = plan.key, plan.recipe.precision == "bf16"
     network = Network(key.architecture, len(plan.classes), key.mode, plan.preprocessing, bf16)

@@ -33,11 +33,7 @@ def measure(
     folder: Path, out: Path, choice: Choice, recipe: Recipe, machine: Machine, steps: int, rounds: int
 ) -> Iterator[TimingRow]:
     """Measure `steps` steps of training and of validation a round; a row as soon as it is known, also added
-    to `out`/timings.csv.
-
-    Raises:
-        UsageError: see `plan`; or timings are there already.
-    """
+    to `out`/timings.csv. Raises UsageError: see `plan`; or timings are there already."""
     with writing(f"--out {out}"):
         there = (out / TIMINGS).exists()
     if there:

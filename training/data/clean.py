@@ -65,11 +65,8 @@ def inspect(file: Path, width: int, min_width: int) -> Looked:
 
 
 def write_photo(file: Path, size: tuple[int, int], as_it_is: bool, to: Path) -> str:
-    """Write the prepared JPEG of `file`, in the size that it was found to become; returns its sha256.
-
-    Raises:
-        OSError: `file` was changed since it was inspected, or `to` cannot be written.
-    """
+    """Write the prepared JPEG of `file`, in the size that it was found to become; returns its sha256. Raises
+    OSError: `file` was changed since it was inspected, or `to` cannot be written."""
     to.parent.mkdir(parents=True, exist_ok=True)
     if as_it_is:
         shutil.copyfile(file, to)

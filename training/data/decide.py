@@ -165,11 +165,8 @@ def thesis_split(photos: pd.DataFrame) -> pd.Series:
 
 
 def group_split(photos: pd.DataFrame, seed: int) -> pd.Series:
-    """Side of each row: whole homes on one, about 20 % of each class for validation.
-
-    Raises:
-        UsageError: a class has photos of too few homes to have some on both sides.
-    """
+    """Side of each row: whole homes on one, about 20 % of each class for validation. Raises UsageError: a
+    class has photos of too few homes to have some on both sides."""
     task, labels = photos["task"].iloc[0], photos["label"].to_numpy()
     for label, homes in photos.groupby("label", sort=False)["group"].nunique().items():
         if homes < FOLDS:

@@ -59,11 +59,8 @@ def find_homes(
 
 
 def whole_homes(photos: PhotoSet, head: str, fold: NDArray[np.int64], collection: str) -> Homes:
-    """The held-out homes of `collection` (empty: of all) for a binary head.
-
-    Raises:
-        UsageError: no homes with the attribute, or none without.
-    """
+    """The held-out homes of `collection` (empty: of all) for a binary head; a UsageError where fewer than two
+    have the attribute, or lack it."""
     labels = photos.labels[head]
     usable = photos.within(collection) & (labels != UNLABELLED) & (fold >= 0)
     rows = tuple(find_homes(photos, usable))

@@ -36,11 +36,7 @@ BINARY_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
 def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
-    """A CSV file, every cell as text.
-
-    Raises:
-        UsageError: it is none, or lacks a column that is `needed`.
-    """
+    """A CSV file, every cell as text; a UsageError where it is none, or lacks a column that is `needed`."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -50,22 +46,14 @@ def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
 
 
 def require(table: pd.DataFrame, path: Path, needed: Sequence[str]) -> None:
-    """Refuse a table that lacks a column that is `needed`.
-
-    Raises:
-        UsageError: it does.
-    """
+    """Refuse, with a UsageError, a table that lacks a column that is `needed`."""
     missing = [column for column in needed if column not in table.columns]
     if missing:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
 
 
 def refuse_repeated(table: pd.DataFrame, file: Path) -> None:
-    """Refuse a photo with two rows.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Refuse, with a UsageError, a photo with two rows."""
     repeated = table.loc[table["path"].duplicated(), "path"]
     if not repeated.empty:
         raise UsageError(f"{file} names {repeated.iloc[0]} more than once; keep one row a photo")
@@ -83,11 +71,8 @@ def labels_of(
     table: pd.DataFrame, column: str, where: str, index: Mapping[str, int] = BINARY_LABELS
 ) -> NDArray[np.int64]:
     """Labels [rows] of a column: the number that `index` has for a value, `UNLABELLED` where there is none.
-    `where`: the file and the column, for the error.
-
-    Raises:
-        UsageError: it holds a value that is not in `index`.
-    """
+    `where`: the file and the column, for the error. Raises UsageError: it holds a value that is not in
+    `index`."""
     wrong = table.loc[~table[column].isin(["", *index]), ["path", column]]
     if not wrong.empty:
         path, value = wrong.iloc[0]
@@ -134,11 +119,8 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
 
 def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """The manifest's rows with the labels in `columns` that the CSV file `fixes` corrects: `path,label,why`.
-    `columns`: each with the number of every value that it may have.
-
-    Raises:
-        UsageError: it is missing or not readable, or names a photo, a column or a value that is not there.
-    """
+    `columns`: each with the number of every value that it may have. Raises UsageError: it is missing or not
+    readable, or names a photo, a column or a value that is not there."""
     if not fixes.is_file():
         raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
     stated = read_table(fixes, ("path", "label", "why"))
@@ -162,11 +144,8 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[s
 
 
 def classes_named(values: pd.Series, file: Path) -> tuple[str, ...]:
-    """The classes of a head of one's own, which its labels name; none where they are meant for yes and no.
-
-    Raises:
-        UsageError: a class cannot be called so.
-    """
+    """The classes of a head of one's own, which its labels name; none where they are meant for yes and no. A
+    UsageError where a class cannot be called so."""
     found = set(values) - {""}
     classes = tuple(sorted(found - BINARY_LABELS.keys()))
     if len(classes) < 2 or len(classes) < len(found):
@@ -180,11 +159,8 @@ def classes_named(values: pd.Series, file: Path) -> tuple[str, ...]:
 
 
 def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
-    """What an option of NAME=VALUE that may be repeated was given.
-
-    Raises:
-        UsageError: it is written otherwise, or a name comes twice.
-    """
+    """What an option of NAME=VALUE that may be repeated was given. Raises UsageError: it is written
+    otherwise, or a name comes twice."""
     found: dict[str, str] = {}
     for one in given:
         name, equals, value = one.partition("=")

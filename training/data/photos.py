@@ -130,11 +130,8 @@ def load_photos(
 
 def without_rare_classes(photos: PhotoSet, head: str) -> tuple[PhotoSet, tuple[str, ...]]:
     """The photos without the classes of a multiclass head that training photos of one site show, or none, and
-    the names of these: they could not be both learnt and held out. Their photos count as not labelled.
-
-    Raises:
-        UsageError: fewer than two classes are left.
-    """
+    the names of these: they could not be both learnt and held out. Their photos count as not labelled. Raises
+    UsageError: fewer than two classes are left."""
     labels, names = photos.labels[head], photos.classes[head]
     kept = [number for number, sites in enumerate(photos.sites(head)) if sites >= 2]
     if len(kept) < 2:
@@ -153,11 +150,8 @@ def without_rare_classes(photos: PhotoSet, head: str) -> tuple[PhotoSet, tuple[s
 
 
 def read_manifest(folder: Path, needed: Sequence[str] = ("path",)) -> pd.DataFrame:
-    """The rows of `folder/manifest.csv`, every cell as text.
-
-    Raises:
-        UsageError: it is not there, or cannot be used (`read_table`).
-    """
+    """The rows of `folder/manifest.csv`, every cell as text; a UsageError where it is not there, or cannot be
+    used (`read_table`)."""
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise UsageError(f"{manifest} is missing: name the folder that holds manifest.csv and the photos")
@@ -167,11 +161,8 @@ def read_manifest(folder: Path, needed: Sequence[str] = ("path",)) -> pd.DataFra
 def chosen_rows(
     table: pd.DataFrame, manifest: Path, exclude: Sequence[str] = (), split: str | None = None
 ) -> pd.DataFrame:
-    """The rows of this split (None: of all) whose path starts with no prefix of `exclude`.
-
-    Raises:
-        UsageError: there is none, or a photo has two.
-    """
+    """The rows of this split (None: of all) whose path starts with no prefix of `exclude`; a UsageError where
+    there is none, or a photo has two."""
     if split is not None:
         if "split" not in table.columns:
             raise UsageError(f"{manifest} has no column split; leave out --split")
@@ -193,11 +184,7 @@ def photo_set(
     classes: dict[str, tuple[str, ...]],
 ) -> PhotoSet:
     """The photos of these rows of a manifest, whose columns `split`, `source` and `licence` may be missing; a
-    photo of no group is its own.
-
-    Raises:
-        UsageError: files are missing.
-    """
+    photo of no group is its own. Raises UsageError: files are missing."""
     paths, nothing = tuple(table["path"]), pd.Series("", table.index)
     table = table.assign(group=table["group"].where(table["group"] != "", table["path"]))
     sha256 = _hash_files(folder, paths)

@@ -102,12 +102,8 @@ def _table(outcome: Outcome) -> Table:
 
 def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> Outcome:
     """Prepare the photos of the folder `photos` and write the folder `out`; `overwrite`: in place of an
-    earlier one.
-
-    Raises:
-        UsageError: nothing to prepare, a class without usable photos, too little disk, or `out` holds
-            something that must not be replaced; nothing was changed.
-    """
+    earlier one. Raises UsageError: nothing to prepare, a class without usable photos, too little disk, or
+    `out` holds something that must not be replaced; nothing was changed."""
     _check_out(photos, out, overwrite)
     table = find_candidates(photos, rules.tasks, rules.exclude, rules.seed)
     sources = table["source"].unique()

@@ -101,11 +101,7 @@ def write_tables(folder: Path, table: pd.DataFrame, options: dict[str, Any], rem
 
 
 def read_prepared(folder: Path) -> Prepared:
-    """Read a prepared folder.
-
-    Raises:
-        UsageError: it is none, it was changed since, or photos are missing.
-    """
+    """Read a prepared folder; a UsageError where it is none, was changed since, or lacks photos."""
     again = "make it again with enrich-train prepare"
     if not (folder / TABLE).is_file() or not (folder / SUMMARY).is_file():
         raise UsageError(f"{folder} is not a prepared folder: make one with enrich-train prepare")

@@ -50,22 +50,15 @@ class Making:
 
 
 def named(given: Collection[str]) -> tuple[Faster, ...]:
-    """The faster ones of the arithmetics that were named.
-
-    Raises:
-        UsageError: one is unknown.
-    """
+    """The faster ones of the arithmetics that were named; a UsageError where one is unknown."""
     if unknown := set(given) - set(ARITHMETICS):
         raise UsageError(f"--arithmetic {unknown.pop()}: use {', '.join(ARITHMETICS)}")
     return tuple(name for name in get_args(Faster) if name in given)
 
 
 def check_making(have: Collection[str], making: Making) -> None:
-    """Refuse what cannot be made or fitted here, before hours are spent. `have`: what the bundle has already.
-
-    Raises:
-        UsageError: what is missing.
-    """
+    """Refuse, with a UsageError, what cannot be made or fitted here, before hours are spent. `have`: what the
+    bundle has already."""
     for name in making.arithmetics:
         if not cpu_has(name):
             raise UsageError(
@@ -94,11 +87,8 @@ def left_out(have: Collection[str], asked: Collection[str]) -> dict[Faster, str]
 
 
 def calibration_paths(folder: Path) -> tuple[Path, ...]:
-    """Photos of `folder/manifest.csv` that int8 may learn from: all but those of split `listing`.
-
-    Raises:
-        UsageError: no manifest, or no such photo.
-    """
+    """Photos of `folder/manifest.csv` that int8 may learn from: all but those of split `listing`. Raises
+    UsageError: there is no such photo, or no manifest."""
     table = read_manifest(folder)
     if "split" in table.columns:
         table = table[table["split"] != "listing"]

@@ -40,11 +40,8 @@ Measured = BinaryMeasured | ClassesMeasured
 
 
 def check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than an evaluation, and a place that cannot be written.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Refuse, with a UsageError, a folder that holds something else than an evaluation, and a place that
+    cannot be written."""
     check_folder(out, f"--out {out}", replaced=False)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").is_file())):
         raise UsageError(f"--out {out}: holds something else than an evaluation; choose another folder")

@@ -62,11 +62,7 @@ class Asked:
 
 
 def check_target(out: Path) -> None:
-    """Refuse a folder that is in use, and a place that cannot be written.
-
-    Raises:
-        UsageError: `out` exists and is not an empty folder, or it cannot be written.
-    """
+    """Refuse, with a UsageError, what is not a new or an empty folder, and a place that cannot be written."""
     check_folder(out, f"--rethreshold {out}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--rethreshold {out}: is in use; name a folder that is not there yet")
@@ -76,11 +72,8 @@ def rethreshold(
     scored: Scored, measured: Sequence[Measured], asked: Asked, out: Path, scratch: Path
 ) -> list[str]:
     """Write the bundle of `scored`, in fp32, with thresholds chosen on these photos to `out`; returns lines
-    for people. `measured`: what came out of its labelled heads.
-
-    Raises:
-        UsageError: no head has enough homes, or `out` is in use; nothing was written.
-    """
+    for people. `measured`: what came out of its labelled heads. Raises UsageError: no head has enough homes,
+    or `out` is in use; nothing was written."""
     check_target(out)
     bundle, photos = scored.bundle, scored.photos
     draft, new = with_arithmetics(bundle, asked.making, scratch / "draft", scratch)

@@ -36,11 +36,8 @@ def plan_making(
     asked: Sequence[Faster], base: Bundle | None, photos: PhotoSet, seed: int
 ) -> tuple[Making, list[str]]:
     """What to make: what was asked for, and what the bundle `base`, whose backbone the heads are on, has
-    already; lines for people on what of that this CPU cannot fit.
-
-    Raises:
-        UsageError: what was asked for cannot be made or fitted here.
-    """
+    already; lines for people on what of that this CPU cannot fit. Raises UsageError: what was asked for
+    cannot be made or fitted here."""
     have = [] if base is None else [name for name in get_args(Faster) if name in base.arithmetics]
     left = left_out(have, asked)
     names = tuple(name for name in get_args(Faster) if name in {*asked, *have} - left.keys())

@@ -27,11 +27,7 @@ LETTER = 0.012
 
 
 def check_card(path: Path) -> None:
-    """Refuse a place where no model card can be written.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Refuse, with a UsageError, a place where no model card can be written."""
     with writing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         there = path.exists()

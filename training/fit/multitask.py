@@ -89,11 +89,7 @@ def finetunings(
     photos: PhotoSet, names: Sequence[str], backbone: Backbone, options: FitOptions, fold: NDArray[np.int64]
 ) -> list["Finetuning"]:
     """One for each fold, which is held out in it, and last the one on all training photos. `fold`: as of
-    `site_fold`.
-
-    Raises:
-        UsageError: one has no photo to learn from.
-    """
+    `site_fold`. Raises UsageError: one has no photo to learn from."""
     tasks = [Task(name, photos.labels[name], len(photos.classes.get(name, "1"))) for name in names]
     train, weight = photos.split == "train", np.zeros(len(photos))
     for name in names:

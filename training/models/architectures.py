@@ -31,11 +31,8 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def architecture_name(given: str) -> str:
-    """`given` as results name it: the thesis's five bare, else `timm:<model>` or `torchvision:<model>`.
-
-    Raises:
-        UsageError: no such architecture.
-    """
+    """`given` as results name it: the thesis's five bare, else `timm:<model>` or `torchvision:<model>`; a
+    UsageError where there is no such architecture."""
     name = thesis.plain(given)
     if name in thesis.ARCHITECTURES:
         return name
@@ -117,11 +114,8 @@ class Network(nn.Module):
                 parameter.requires_grad_(name.startswith("AuxLogits.fc."))
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take over the backbone's weights; those of the old last layers are left out.
-
-        Raises:
-            UsageError: these are not weights of this architecture.
-        """
+        """Take over the backbone's weights without those of the old last layers; a UsageError where these are
+        not weights of this architecture."""
         new = {"AuxLogits.fc.weight", "AuxLogits.fc.bias"}
         kept = {name: tensor for name, tensor in state.items() if name not in new}
         try:

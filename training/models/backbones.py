@@ -104,11 +104,8 @@ def backbone_of(bundle: Bundle) -> Backbone:
 
 
 def rounded(backbone: Backbone, learnt: dict[str, torch.Tensor]) -> Backbone:
-    """A copy of `backbone` with the tensors `learnt` in place of its own, in half precision too.
-
-    Raises:
-        UsageError: a tensor does not fit half precision.
-    """
+    """A copy of `backbone` with the tensors `learnt` in place of its own, in half precision too; a UsageError
+    where one does not fit that."""
     module = copy.deepcopy(backbone.module)
     module.load_state_dict(learnt, strict=False)
     if not all(torch.isfinite(tensor.half()).all() for tensor in learnt.values()):
@@ -140,11 +137,8 @@ def _frozen(
 
 
 def features_of(name: str, module: torch.nn.Module, size: tuple[int, int], option: str) -> int:
-    """How many features the backbone `name` gives of a picture of this height and width.
-
-    Raises:
-        UsageError: it cannot see one; `option` is what to correct.
-    """
+    """How many features the backbone `name` gives of a picture of this height and width; a UsageError where
+    it cannot see one, of which `option` is to correct."""
     height, wide = size
     try:
         with torch.no_grad():
@@ -159,11 +153,8 @@ def features_of(name: str, module: torch.nn.Module, size: tuple[int, int], optio
 
 
 def hub_weights(name: str) -> tuple[dict[str, torch.Tensor], int]:
-    """timm's own weights of `timm:<model>`, by its names and without the classifier, and the input size.
-
-    Raises:
-        UsageError: they cannot be had.
-    """
+    """timm's own weights of `timm:<model>`, by its names and without the classifier, and the input size; a
+    UsageError where they cannot be had."""
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it tells of every try
     try:
         model: Any = timm.create_model(name.removeprefix("timm:"), pretrained=True, num_classes=0)

@@ -43,11 +43,8 @@ VIEWS = ("whole", "flip", *_CROPS)
 def extract(
     backbone: Backbone, photos: PhotoSet, views: Sequence[str], cache: Path
 ) -> dict[str, NDArray[np.float32]]:
-    """Features of every photo under every view: view -> float32 [photos, features].
-
-    Raises:
-        UsageError: an unknown view, a photo that cannot be decoded, or a cache that cannot be used.
-    """
+    """Features of every photo under every view: view -> float32 [photos, features]. Raises UsageError: an
+    unknown view, a photo that cannot be decoded, or a cache that cannot be used."""
     unknown = set(views) - set(VIEWS)
     if unknown or "whole" not in views:
         wrong = ", ".join(sorted(unknown)) or "without whole"
@@ -69,11 +66,7 @@ def extract(
 
 
 def check_cache(cache: Path) -> None:
-    """Refuse a folder where no features or checkpoints can be kept, leaving nothing there.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Refuse, with a UsageError, a folder where no features can be kept; leaves nothing there."""
     named = f"--cache {cache}"
     if not cache.exists():
         check_folder(cache, named, replaced=False)
@@ -102,11 +95,8 @@ def made_ahead(
 
 
 def pixels(path: Path, preprocessing: Preprocessing, views: Sequence[str]) -> list[Pixels]:
-    """The photo as the model sees it, one uint8 [h, w, 3] per view, through the decoder that serving uses.
-
-    Raises:
-        UsageError: the photo cannot be decoded.
-    """
+    """The photo as the model sees it, one uint8 [h, w, 3] per view, through the decoder that serving uses; a
+    UsageError where it cannot be decoded."""
     height, width = preprocessing.size
     larger = replace(preprocessing, size=(height * 5 // 4, width * 5 // 4))
     wanted = (preprocessing, larger) if any(view in _CROPS for view in views) else (preprocessing,)

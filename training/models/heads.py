@@ -63,11 +63,8 @@ class FittedHead:
 
 
 def fit_head(photos: PhotoSet, name: str, views: Views, seed: int) -> FittedHead:
-    """Choose the penalty by folds of whole sites, then fit on all labelled photos that may train.
-
-    Raises:
-        UsageError: a class has too few sites to be learnt and held out.
-    """
+    """Choose the penalty by folds of whole sites, then fit on all labelled photos that may train. Raises
+    UsageError: a class has too few sites to be learnt and held out."""
     used = photos.learnable(name)
     check_classes(photos, name)
     labels, outputs = photos.labels[name][used], len(photos.classes.get(name, "1"))
@@ -127,11 +124,7 @@ def macro_average_precision(
 
 
 def check_classes(photos: PhotoSet, name: str) -> None:
-    """Refuse a head with a class that cannot be both learnt and held out.
-
-    Raises:
-        UsageError: which class of which head.
-    """
+    """Refuse, with a UsageError, a head with a class that cannot be both learnt and held out."""
     for class_name, sites in zip(photos.classes.get(name, ("0", "1")), photos.sites(name), strict=True):
         if sites < 2:
             raise UsageError(
@@ -141,11 +134,8 @@ def check_classes(photos: PhotoSet, name: str) -> None:
 
 
 def check_folds(photos: PhotoSet, name: str, fold: NDArray[np.int64]) -> None:
-    """Refuse a head with a fold without which there is nothing to tell apart; `fold` [photos].
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Refuse, with a UsageError, a head with a fold without which there is nothing to tell apart; `fold`
+    [photos]."""
     used = photos.learnable(name)
     labels, folds = photos.labels[name][used], fold[used]
     if any(len(np.unique(labels[folds != number])) < 2 for number in np.unique(folds)):

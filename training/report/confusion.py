@@ -44,11 +44,8 @@ class Confusion:
 
 
 def confusions(gathered: Gathered) -> list[Confusion]:
-    """Of every run that left predictions; of runs that differ in nothing but the seed, the first.
-
-    Raises:
-        UsageError: predictions of a class that is none.
-    """
+    """Of every run that left predictions; of runs that differ in nothing but the seed, the first. Raises
+    UsageError: predictions of a class that is none."""
     first = gathered.runs.drop_duplicates(["task", "mode", "label"])
     return [_read(run) for run in first.itertuples() if run.place and (run.place / PREDICTIONS).is_file()]
 

@@ -54,12 +54,8 @@ class Gathered:
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
-    """Read results folders and merge them.
-
-    Raises:
-        UsageError: no runs or timings there, a column is missing, a figure is missing or impossible, or a run
-            is there twice.
-    """
+    """Read results folders and merge them. Raises UsageError: no runs or timings there, a column is missing,
+    a figure is missing or impossible, or a run is there twice."""
     parts = [_read(folder, _named(folder, folders)) for folder in folders]
     runs = pd.concat([part.runs for part in parts], ignore_index=True)
     timings = pd.concat([part.timings for part in parts], ignore_index=True)

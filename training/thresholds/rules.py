@@ -200,11 +200,7 @@ def calibrated_binary(
 ) -> tuple[FittedHead, Entry]:
     """Calibrate a binary head on held-out photos of whole homes and choose its thresholds: the head as the
     bundle ships it, and the manifest's entry. `homes_in`: the collection of whole homes; empty: every group
-    is one.
-
-    Raises:
-        UsageError: too few homes with or without the attribute.
-    """
+    is one. Raises UsageError: too few homes with or without the attribute."""
     labels = photos.labels[fitted.name]
     homes = whole_homes(photos, fitted.name, fitted.fold, homes_in)
     in_homes, weight = homes.photos

@@ -24,10 +24,7 @@ _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 
 def augmented(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> Pixels:
     """The study's drawing: RandomResizedCrop and horizontal flip, as torchvision draws them; uint8 [h, w, 3].
-
-    Raises:
-        UsageError: the photo cannot be decoded.
-    """
+    A UsageError where the photo cannot be decoded."""
     draw = np.random.default_rng(seed)
     picture = _opened(path, None)
     left, top, width, height = _crop(picture.width, picture.height, draw)
@@ -38,11 +35,8 @@ def augmented(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> 
 
 
 def drawn(path: Path, preprocessing: Preprocessing, seed: Sequence[int]) -> Pixels:
-    """Finetuning's: in part, mirrored, tilted, in other light, or as serving sees it; uint8 [h, w, 3].
-
-    Raises:
-        UsageError: the photo cannot be decoded.
-    """
+    """Finetuning's: in part, mirrored, tilted, in other light, or as serving sees it; uint8 [h, w, 3]. A
+    UsageError where the photo cannot be decoded."""
     draw = np.random.default_rng(seed)
     if draw.random() < AS_SERVED:
         whole = pixels(path, preprocessing, ("whole",))[0]

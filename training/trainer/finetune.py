@@ -102,11 +102,8 @@ def finetune(
     device: torch.device = CPU,
 ) -> Finetuned:
     """Learn, and keep checkpoints in `folder`: the same call goes on where it was stopped, and one that had
-    finished returns at once. Where another process makes the same one, it waits for that.
-
-    Raises:
-        UsageError: the backbone is not one that can be finetuned, or a photo cannot be decoded.
-    """
+    finished returns at once. Where another process makes the same one, it waits for that. Raises UsageError:
+    the backbone is not one that can be finetuned, or a photo cannot be decoded."""
     checkpoint = folder / f"{_key(backbone, lessons, recipe, seed)[:24]}.pt"
     with locked(checkpoint.with_suffix(".lock")):
         run = _Run(backbone, lessons, recipe, seed, device)

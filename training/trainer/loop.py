@@ -57,11 +57,8 @@ def locked(file: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def learn(learner: Learner, checkpoint: Path, save_seconds: float) -> Iterator[None]:
-    """Make all steps that are left, and yield after each; save every `save_seconds` and at the end.
-
-    Raises:
-        UsageError: the loss is not finite.
-    """
+    """Make all steps that are left, and yield after each; save every `save_seconds` and at the end. Raises
+    UsageError: the loss is not finite."""
     saved, changed = time.monotonic(), False
     with closing(learner.batches()) as batches:
         for batch in batches:
@@ -78,11 +75,7 @@ def learn(learner: Learner, checkpoint: Path, save_seconds: float) -> Iterator[N
 
 
 def resume(learner: Learner, checkpoint: Path) -> None:
-    """Take up the checkpoint, where there is one.
-
-    Raises:
-        UsageError: it is another run's, or not readable.
-    """
+    """Take up the checkpoint, where there is one. Raises UsageError: it is another run's, or not readable."""
     if not checkpoint.exists():
         return
     try:

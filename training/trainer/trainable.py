@@ -57,11 +57,8 @@ class _Depthwise(torch.autograd.Function):
 
 
 class LiteTop:
-    """The upper stages of an EfficientNet-Lite learn, from what its lower ones make of a picture.
-
-    Raises:
-        UsageError: it is not built of EfficientNet-Lite's plain inverted residuals; with what can be done.
-    """
+    """The upper stages of an EfficientNet-Lite learn, from what its lower ones make of a picture. Raises
+    UsageError: it is not built of EfficientNet-Lite's plain inverted residuals; with what can be done."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         stages = getattr(module, "blocks", None)
