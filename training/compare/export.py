@@ -223,7 +223,11 @@ def make_head(
         raise UsageError(f"the weights of {task} do not fit its run.json; make the run again")
     if not predictions["truth"].isin(classes).all() or predictions.empty:
         raise UsageError(f"predictions.csv of {task} does not fit its run.json; make the run again")
-    logits = np.stack([_log(predictions, kind) for kind in classes], axis=1)
+    columns = [f"p_{kind}" for kind in classes]
+    if absent := [column for column in columns if column not in predictions.columns]:
+        raise UsageError(f"predictions.csv lacks the column {absent[0]}; make the run again")
+    # of probabilities that are written with six digits
+    logits = np.log(np.clip(predictions[columns].to_numpy(dtype=np.float64), 1e-7, 1.0))
     if pair := pair_of(task, classes):
         having, lacking = map(classes.index, pair)
         weight, bias = (part[[having]] - part[[lacking]] for part in (weight, bias))
@@ -239,12 +243,3 @@ def _truth(task: str, classes: Sequence[str], predictions: pd.DataFrame) -> NDAr
     numbers = {name: number for number, name in enumerate(reversed(pair) if pair else classes)}
     labels: NDArray[np.int64] = predictions["truth"].map(numbers).to_numpy(np.int64)
     return labels
-
-
-def _log(predictions: pd.DataFrame, kind: str) -> NDArray[np.float64]:
-    """Log of the probabilities of a class, which are written with six digits."""
-    column = f"p_{kind}"
-    if column not in predictions.columns:
-        raise UsageError(f"predictions.csv lacks the column {column}; make the run again")
-    shares: NDArray[np.float64] = predictions[column].to_numpy(dtype=np.float64)
-    return np.log(np.clip(shares, 1e-7, 1.0))

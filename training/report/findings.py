@@ -31,7 +31,13 @@ def accuracy(runs: pd.DataFrame) -> list[Finding]:
     """
     means = runs.groupby(["task", "architecture", "mode"])["best_val_accuracy"].mean().unstack("mode")
     means = means.reindex(columns=list(thesis.MODES))
-    found = [_better(means), _most_accurate(means), _hardest(means)]
+    pairs = f"in {thesis.PAIRS_WON} of {thesis.PAIRS} pairs"
+    best, hardest = f"{_titles(thesis.MOST_ACCURATE)} are", f"{thesis.HARDEST.capitalize()}s are"
+    found = [
+        Finding("Finetuning beats feature extraction", pairs, *_better(means)),
+        Finding(f"{best} the most accurate", "ahead of the other three", *_most_accurate(means)),
+        Finding(f"{hardest} the hardest task", "lowest accuracies", *_hardest(means)),
+    ]
     if (runs["kind"] == SCRATCH).all():
         return [finding._replace(verdict=OPEN) for finding in found]
     return found
@@ -39,7 +45,12 @@ def accuracy(runs: pd.DataFrame) -> list[Finding]:
 
 def time(times: Times) -> list[Finding]:
     """Of times that may be compared with each other."""
-    return [_cost(times), _fastest(times)]
+    low, high = thesis.COST
+    more, fastest = "Finetuning costs more time than feature extraction", thesis.title(thesis.FASTEST)
+    return [
+        Finding(more, f"{low} to {high} times as much", *_cost(times)),
+        Finding(f"{fastest} is the fastest", "in all 6 tables", *_fastest(times)),
+    ]
 
 
 def table(findings: Sequence[Finding]) -> str:
@@ -48,74 +59,66 @@ def table(findings: Sequence[Finding]) -> str:
     return markdown.table(["finding", "thesis says", "figures say", "verdict"], rows)
 
 
-def _better(means: pd.DataFrame) -> Finding:
-    claim = "Finetuning beats feature extraction"
-    stated = f"in {thesis.PAIRS_WON} of {thesis.PAIRS} pairs"
+def _better(means: pd.DataFrame) -> tuple[str, str]:
+    """What our figures say, and the verdict; as of the others below."""
     pairs = means.dropna()
     if pairs.empty:
-        return Finding(claim, stated, "no architecture was run in both modes on one task", OPEN)
+        return "no architecture was run in both modes on one task", OPEN
     gain = pairs["finetuning"] - pairs["feature_extraction"]
     won, ties = int((gain > 0).sum()), int((gain == 0).sum())
     ours = f"in {won} of {len(pairs)} pairs" + (f" ({ties} ties)" if ties else "")
     lost = [f"{task}, {thesis.title(name)}" for task, name in gain[gain < 0].index]
     if lost:
         ours += f"; not: {'; '.join(lost)}"
-    verdict = HELD if won >= 0.9 * len(pairs) else PARTLY if won > len(pairs) / 2 else FAILED
-    return Finding(claim, stated, ours, verdict)
+    return ours, HELD if won >= 0.9 * len(pairs) else PARTLY if won > len(pairs) / 2 else FAILED
 
 
-def _most_accurate(means: pd.DataFrame) -> Finding:
-    claim, stated = f"{_titles(thesis.MOST_ACCURATE)} are the most accurate", "ahead of the other three"
+def _most_accurate(means: pd.DataFrame) -> tuple[str, str]:
     tables = means.stack().unstack("architecture")
     five = tables.reindex(columns=FIVE).dropna()
     if five.empty:
         why, shared = _absent(tables, "run"), tables.dropna()
         if len(tables.columns) > 1 and len(shared):
             why += f"; of what was run: {_means(shared, 'tables', best_first=True)}"
-        return Finding(claim, stated, why, OPEN)
+        return why, OPEN
     right = sum(name in thesis.MOST_ACCURATE for name in five.mean().nlargest(2).index)
-    return Finding(claim, stated, _means(five, "tables", best_first=True), (FAILED, PARTLY, HELD)[right])
+    return _means(five, "tables", best_first=True), (FAILED, PARTLY, HELD)[right]
 
 
-def _hardest(means: pd.DataFrame) -> Finding:
-    claim, stated = f"{thesis.HARDEST.capitalize()}s are the hardest task", "lowest accuracies"
+def _hardest(means: pd.DataFrame) -> tuple[str, str]:
     tasks = means.stack().unstack("task")
-    absent = [task for task in thesis.TASKS if task not in tasks]
-    if absent:
-        return Finding(claim, stated, f"not run: {', '.join(absent)}", OPEN)
+    if absent := [task for task in thesis.TASKS if task not in tasks]:
+        return f"not run: {', '.join(absent)}", OPEN
     shared = tasks[list(thesis.TASKS)].dropna()
     five = shared[shared.index.get_level_values("architecture").isin(FIVE)]
     if five.empty:
         why = "none of the thesis's five was run on all three tasks in one mode"
         if len(shared):
             why += f"; of what was run: {_means(shared, 'architectures and modes')}"
-        return Finding(claim, stated, why, UNJUDGED)
+        return why, UNJUDGED
     verdict = HELD if five.mean().idxmin() == thesis.HARDEST else FAILED
-    return Finding(claim, stated, _means(five, "architectures and modes"), verdict)
+    return _means(five, "architectures and modes"), verdict
 
 
-def _cost(times: Times) -> Finding:
-    low, high = thesis.COST
-    claim, stated = "Finetuning costs more time than feature extraction", f"{low} to {high} times as much"
+def _cost(times: Times) -> tuple[str, str]:
     costs = times.ratios()[COST]["median"]
     if costs.empty:
-        return Finding(claim, stated, "no architecture was timed in both modes on one task", OPEN)
+        return "no architecture was timed in both modes on one task", OPEN
     ours = f"{costs.min():.1f} to {costs.max():.1f} times as much ({len(costs)} pairs)"
     verdict = PARTLY if costs.min() > 1 else FAILED
-    return Finding(claim, stated, ours, HELD if costs.round(1).between(low, high).all() else verdict)
+    return ours, HELD if costs.round(1).between(*thesis.COST).all() else verdict
 
 
-def _fastest(times: Times) -> Finding:
-    claim, stated = f"{_titles([thesis.FASTEST])} is the fastest", "in all 6 tables"
+def _fastest(times: Times) -> tuple[str, str]:
     tables = times.medians().unstack("architecture")
     five = tables.reindex(columns=FIVE).dropna()
     if five.empty:
-        return Finding(claim, stated, _absent(tables, "timed"), OPEN)
+        return _absent(tables, "timed"), OPEN
     first = five.idxmin(axis="columns").value_counts()
     counts = ", ".join(f"{thesis.title(str(name))} in {n}" for name, n in first.items())
     won = first.get(thesis.FASTEST, 0)
     verdict = HELD if won == len(five) else PARTLY if won > len(five) / 2 else FAILED
-    return Finding(claim, stated, f"{counts} of {len(five)} tables", verdict)
+    return f"{counts} of {len(five)} tables", verdict
 
 
 def _absent(tables: pd.DataFrame, done: str) -> str:

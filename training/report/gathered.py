@@ -48,10 +48,6 @@ class Gathered:
         """The tasks that were run, the thesis's first."""
         return in_order(self.runs["task"], thesis.TASKS)
 
-    def architectures(self) -> list[str]:
-        """The architectures that were run or timed, the thesis's first."""
-        return in_order([*self.runs["architecture"], *self.timings["architecture"]], thesis.ARCHITECTURES)
-
 
 def gather(folders: Sequence[Path]) -> Gathered:
     """Read results folders and merge them. Raises UsageError: no runs or timings there, a column is missing,

@@ -21,6 +21,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from training import thesis
 from training.report.confusion import Confusion
 from training.report.gathered import SCRATCH, Gathered, of
+from training.thesis import in_order
 
 COLOURS = ("blue", "orange", "green", "red", "purple", "brown", "pink", "gray", "olive", "cyan")
 METRICS = {"loss": "loss (cross-entropy)", "accuracy": "accuracy, %"}
@@ -45,7 +46,8 @@ def draw_curves(gathered: Gathered, folder: Path) -> dict[str, str]:
     Returns:
         File name -> title, in the order of the tasks.
     """
-    colour = colours(gathered.architectures())
+    there = [*gathered.runs["architecture"], *gathered.timings["architecture"]]
+    colour = colours(in_order(there, thesis.ARCHITECTURES))
     drawn = {}
     for task, mode, scratch in product(gathered.tasks(), thesis.MODES, (False, True)):
         own = of(gathered.epochs, task, mode)

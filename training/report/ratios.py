@@ -30,10 +30,6 @@ class Times:
         """The tasks that were timed, the thesis's first."""
         return in_order(self.table["task"], thesis.TASKS)
 
-    def architectures(self) -> list[str]:
-        """The architectures that were timed, the thesis's first."""
-        return in_order(self.table["architecture"], thesis.ARCHITECTURES)
-
     def medians(self) -> pd.Series:
         """(task, mode, architecture) -> median seconds of the rounds."""
         return self.table.groupby(["task", "mode", "architecture"])["seconds"].median()
@@ -78,7 +74,7 @@ def epoch_table(times: Times) -> str:
     cells = [(task, mode) for task in times.tasks() for mode in modes]
     rows = [
         [thesis.title(name), *(medians.get((*cell, name), NONE) for cell in cells)]
-        for name in times.architectures()
+        for name in in_order(times.table["architecture"], thesis.ARCHITECTURES)
     ]
     return table(["architecture", *(f"{task} {modes[mode]}" for task, mode in cells)], rows, figures=True)
 
