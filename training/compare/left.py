@@ -1,11 +1,11 @@
 """How long a comparison still takes, reckoned from what was measured of it so far."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor, nn
 
 from training.compare.plan import Plan
 from training.compare.results import Results, RunKey
@@ -78,20 +78,16 @@ def known_pace(costs: Iterable[Cost], found: Results, device: str) -> dict[Kind,
 
 
 def multiplications(network: Network, size: tuple[int, int]) -> float:
-    """Of the network's convolutions and linear layers, for one photo of `size`; without weights, on meta."""
-    counted = 0
+    """Of the network's convolutions and matrices, for one photo of `size`; without weights, on meta."""
+    logging.getLogger("torch.utils.flop_counter").setLevel(
+        logging.ERROR
+    )  # it tells of a Triton not installed
+    from torch.utils.flop_counter import FlopCounterMode
 
-    def count(layer: nn.Module, _: object, made: Tensor) -> None:
-        nonlocal counted
-        counted += made.numel() * layer.weight[0].numel()  # type: ignore[index]
-
-    layers = (layer for layer in network.backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
-    hooks = [layer.register_forward_hook(count) for layer in layers]
     network.learn(False)
-    network.backbone(torch.zeros(1, 3, *size, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return float(counted)
+    with FlopCounterMode(display=False) as counted:
+        network.backbone(torch.zeros(1, 3, *size, device="meta"))
+    return float(counted.get_total_flops()) / 2  # of a multiplication and an addition
 
 
 def in_words(seconds: float | None) -> str:

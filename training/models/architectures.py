@@ -21,7 +21,7 @@ from enrich.errors import UsageError
 from enrich.model.backbones import build_backbone
 from enrich.model.bundle import Preprocessing
 from training import thesis
-from training.models.backbones import PACKAGED, features_of, load_backbone
+from training.models.backbones import LITE_COLOURS, PACKAGED, features_of
 
 MODES = tuple(thesis.MODES)
 AUXILIARY_WIDTH = 768
@@ -65,7 +65,8 @@ def preprocessing_of(architecture: str, weights: str, size: int = 0) -> Preproce
         if model == INCEPTION:
             found = replace(found, mean=HALF, std=HALF)
     elif weights == "package" and architecture in PACKAGED:
-        found = replace(load_backbone(architecture, "package").preprocessing, resize="crop")
+        side = PACKAGED[architecture][2]
+        found = Preprocessing((side, side), "crop", "bicubic", *LITE_COLOURS)
     else:
         config: Any = timm.get_pretrained_cfg(model) or timm.models.PretrainedCfg()
         interpolation: Literal["bilinear", "bicubic"] = (
@@ -78,8 +79,6 @@ def preprocessing_of(architecture: str, weights: str, size: int = 0) -> Preproce
 @functools.cache
 def own_size(architecture: str, weights: str) -> int | None:
     """Side of the input that an architecture was pretrained with; None: it is not known here."""
-    if weights == "package" and architecture in PACKAGED:
-        return PACKAGED[architecture][2]
     try:
         return preprocessing_of(architecture_name(architecture), weights).size[0]
     except UsageError:
