@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from enrich.atomic import FULL
+from enrich.atomic import writing
 from enrich.errors import UsageError
 from training import markdown, thesis
 from training.report import confusion, findings, gathered, plots, provenance, ratios, tables
@@ -53,7 +53,7 @@ def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
     target, figures = (out, out.with_suffix("")) if named else (out / "report.md", out)
     link = f"{figures.name}/" if named else ""
     found = confusion.confusions(ours)
-    try:
+    with writing(f"--out {out}"):
         figures.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=figures, prefix=".report-") as made:
             drawn = plots.draw_curves(ours, Path(made)), plots.draw_confusions(found, Path(made))
@@ -62,10 +62,6 @@ def write_report(ours: Gathered, out: Path, reference: Gathered | None) -> Path:
             for file in sorted(Path(made).glob("*.png")):
                 os.replace(file, figures / file.name)
             os.replace(Path(made) / target.name, target)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from None
     return target
 
 
