@@ -50,19 +50,17 @@ def main() -> None:
         return
     except EnrichError as error:
         ended = error
-    except (OSError, sqlite3.OperationalError) as error:
-        file, why = (error.filename, error.strerror) if isinstance(error, OSError) else (None, None)
-        if _of_full_disk(error):
+    except OSError as error:
+        file, why = error.filename, error.strerror
+        if error.errno in FULL:
             ended = no_room("the disk is full", file)
         elif file is not None:
             ended = UsageError(f"{file} cannot be used: {why}; see that it is there, and that you may use it")
         else:
             raise
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        ended = no_room("the disk is full", None)
     print(f"enrich-train: {ended}", file=sys.stderr)  # noqa: T201
     sys.exit(ended.exit_code)
-
-
-def _of_full_disk(error: OSError | sqlite3.OperationalError) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    return error.sqlite_errorcode == sqlite3.SQLITE_FULL

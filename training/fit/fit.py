@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from enrich.errors import UsageError
@@ -199,9 +200,10 @@ def _collections(photos: PhotoSet) -> dict[str, Any]:
 
 
 def _counted(values: Sequence[str] | np.ndarray[Any, Any]) -> dict[str, int]:
-    names, counts = np.unique([value or "none stated" for value in values], return_counts=True)
-    order = np.argsort(-counts)
-    return {str(names[i]): int(counts[i]) for i in order}
+    counts: dict[str, int] = (
+        pd.Series(values).replace("", "none stated").sort_values().value_counts().to_dict()
+    )
+    return counts
 
 
 def listing_figures(bundle: Bundle, photos: PhotoSet, device: torch.device, cache: Path) -> dict[str, Any]:
