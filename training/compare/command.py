@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import typer
+from typer import Argument, Option
 
 from enrich.errors import UsageError
 from enrich.model.torch_engine import find_device
@@ -18,51 +18,48 @@ from training.trainer.devices import keep_memory
 
 
 def compare_command(
-    prepared: Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder that prepare wrote")],
-    out: Annotated[Path, typer.Option(help="Folder of the results")],
+    prepared: Annotated[Path, Argument(metavar="PREPARED", help="Folder that prepare wrote")],
+    out: Annotated[Path, Option(help="Folder of the results")],
     architecture: Annotated[
         list[str] | None,
-        typer.Option(help="resnet18, …, torchvision:MODEL or timm:MODEL; default: the thesis's five"),
+        Option(help="resnet18, …, torchvision:MODEL or timm:MODEL; default: the thesis's five"),
     ] = None,
-    mode: Annotated[
-        list[str] | None, typer.Option(help="feature_extraction or finetuning; default: both")
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Default: all that were prepared")] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Default: 0")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(min=2, help="Photos a step")] = Recipe.batch,
-    rate: Annotated[float, typer.Option(min=0, help="Learning rate")] = Recipe.rate,
-    momentum: Annotated[float, typer.Option(min=0, max=0.999)] = Recipe.momentum,
+    mode: Annotated[list[str] | None, Option(help="feature_extraction or finetuning; default: both")] = None,
+    task: Annotated[list[str] | None, Option(help="Default: all that were prepared")] = None,
+    seed: Annotated[list[int] | None, Option(min=0, help="Default: 0")] = None,
+    epochs: Annotated[int, Option(min=1)] = Recipe.epochs,
+    batch: Annotated[int, Option(min=2, help="Photos a step")] = Recipe.batch,
+    rate: Annotated[float, Option(min=0, help="Learning rate")] = Recipe.rate,
+    momentum: Annotated[float, Option(min=0, max=0.999)] = Recipe.momentum,
     input_size: Annotated[
-        int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the architecture's own")
+        int, Option(min=0, max=1024, help="Side of the input in pixels; 0: the architecture's own")
     ] = 0,
     weights: Annotated[
         Literal["imagenet", "package", "none"],
-        typer.Option(help="imagenet: from the hub; package: from pip; none: from scratch"),
+        Option(help="imagenet: from the hub; package: from pip; none: from scratch"),
     ] = "imagenet",
     weights_dir: Annotated[
-        Path | None, typer.Option(help="Folder with ImageNet weights by torchvision's file names")
+        Path | None, Option(help="Folder with ImageNet weights by torchvision's file names")
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on CUDA; fp32 repeats exactly")
+        Literal["auto", "fp32", "bf16"], Option(help="auto: bf16 on CUDA; fp32 repeats exactly")
     ] = "auto",
     cache_features: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
             help="In feature extraction: so many fixed draws of a photo, seen once by the backbone; results "
             "say so. Default: a new draw every epoch",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    workers: Annotated[int, typer.Option(min=-1, max=64, help="Threads that load photos; -1: to suit")] = -1,
-    save_seconds: Annotated[float, typer.Option(min=0, help="Time between checkpoints")] = 60.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in a folder that holds results")] = False,
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    workers: Annotated[int, Option(min=-1, max=64, help="Threads that load photos; -1: to suit")] = -1,
+    save_seconds: Annotated[float, Option(min=0, help="Time between checkpoints")] = 60.0,
+    resume: Annotated[bool, Option("--resume", help="Go on in a folder that holds results")] = False,
     timing_steps: Annotated[
-        int,
-        typer.Option(min=0, help="Only measure time, so many steps of training and of validation a round"),
+        int, Option(min=0, help="Only measure time, so many steps of training and of validation a round")
     ] = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of --timing-steps")] = 3,
+    rounds: Annotated[int, Option(min=1, help="Rounds of --timing-steps")] = 3,
 ) -> None:
     """Train and validate architectures on the prepared tasks, as the thesis did."""
     if weights_dir is not None and weights != "imagenet":

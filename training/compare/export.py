@@ -16,9 +16,9 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import safetensors.numpy
-import typer
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from typer import Argument, Option
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Arithmetic, Faster
@@ -50,21 +50,19 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def export_command(
-    results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="Folder that enrich-train compare wrote")
-    ],
+    results: Annotated[Path, Argument(metavar="RESULTS", help="Folder that enrich-train compare wrote")],
     run: Annotated[
-        list[str], typer.Option(metavar="TASK/ARCHITECTURE/MODE", help="A run; may end in /SEED; repeatable")
+        list[str], Option(metavar="TASK/ARCHITECTURE/MODE", help="A run; may end in /SEED; repeatable")
     ],
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write")],
-    name: Annotated[str, typer.Option(help="Name of the bundle")] = "comparison",
+    out: Annotated[Path, Option(metavar="BUNDLE", help="Folder of the bundle to write")],
+    name: Annotated[str, Option(help="Name of the bundle")] = "comparison",
     arithmetic: Annotated[
         list[str] | None,
-        typer.Option(help="bf16 or int8: make it, with thresholds of its own; needs --photos (repeatable)"),
+        Option(help="bf16 or int8: make it, with thresholds of its own; needs --photos (repeatable)"),
     ] = None,
     photos: Annotated[
         Path | None,
-        typer.Option(metavar="PREPARED", help="With --arithmetic: the folder that the models learnt from"),
+        Option(metavar="PREPARED", help="With --arithmetic: the folder that the models learnt from"),
     ] = None,
 ) -> None:
     """Put models of a comparison into one bundle, a backbone and a head each."""

@@ -6,12 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.binary import Binary
-from training.thresholds.calibrate import (
-    Counts,
-    Floats,
-    calibrate_classes,
-    fit_temperature,
-)
+from training.thresholds.calibrate import Counts, Floats, calibrate_classes, fit_temperature
 from training.thresholds.classes import choose_classes, class_chances
 from training.thresholds.rules import Entry
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import pandas as pd
-import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from typer import Argument, Option
 
 from enrich.atomic import FULL, new_folder
 from enrich.errors import UsageError
@@ -50,32 +50,27 @@ class Outcome:
 
 def prepare_command(
     photos: Annotated[
-        Path,
-        typer.Argument(metavar="PHOTOS", help="Folder of <task>/<class>/ folders, or with manifest.csv"),
+        Path, Argument(metavar="PHOTOS", help="Folder of <task>/<class>/ folders, or with manifest.csv")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write")],
+    out: Annotated[Path, Option(help="Folder to write")],
     split: Annotated[
-        Literal["thesis", "group"],
-        typer.Option(help="thesis: first 80 % of each class trains; group: whole homes"),
+        Literal["thesis", "group"], Option(help="thesis: first 80 % of each class trains; group: whole homes")
     ] = "thesis",
     sizes: Annotated[
-        Literal["all", "thesis"], typer.Option(help="thesis: draw classes down to the thesis's sizes")
+        Literal["all", "thesis"], Option(help="thesis: draw classes down to the thesis's sizes")
     ] = "all",
-    task: Annotated[list[str] | None, typer.Option(help="Only this task")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
-    cap: Annotated[int, typer.Option(min=0, help="Photos per home and class at most; 0: all")] = 0,
-    width: Annotated[int, typer.Option(min=32, help="Pixels wide that wider photos become")] = 500,
+    task: Annotated[list[str] | None, Option(help="Only this task")] = None,
+    exclude: Annotated[list[str] | None, Option(help="Leave out photos whose path starts so")] = None,
+    cap: Annotated[int, Option(min=0, help="Photos per home and class at most; 0: all")] = 0,
+    width: Annotated[int, Option(min=32, help="Pixels wide that wider photos become")] = 500,
     min_width: Annotated[
-        int | None, typer.Option(min=1, help="Narrower photos are dropped; default: --width")
+        int | None, Option(min=1, help="Narrower photos are dropped; default: --width")
     ] = None,
     near: Annotated[
-        int,
-        typer.Option(min=0, max=64, help="Photos that differ in at most as many of 128 bits are the same"),
+        int, Option(min=0, max=64, help="Photos that differ in at most as many of 128 bits are the same")
     ] = Rules.near,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of what is drawn")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier prepared folder")
-    ] = False,
+    seed: Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of what is drawn")] = 0,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an earlier prepared folder")] = False,
 ) -> None:
     """Clean labelled photos, drop duplicates, split them for `compare`."""
     smallest = width if min_width is None else min_width

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.table import Table
+from typer import Argument, Option
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle, load_bundle
@@ -28,51 +28,44 @@ from training.thresholds.rules import Targets
 
 
 def evaluate_command(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle")],
-    photos: Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
-    out: Annotated[Path, typer.Option(help="Folder for report.md, metrics.json and the pictures")],
-    split: Annotated[str | None, typer.Option(help="Only rows of this split; default: all")] = None,
+    bundle: Annotated[Path, Argument(metavar="BUNDLE", help="Folder of the bundle")],
+    photos: Annotated[Path, Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
+    out: Annotated[Path, Option(help="Folder for report.md, metrics.json and the pictures")],
+    split: Annotated[str | None, Option(help="Only rows of this split; default: all")] = None,
     homes: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Only photos whose path starts so make whole homes; default: all groups of 4 or more"
-        ),
+        Option(help="Only photos whose path starts so make whole homes; default: all groups of 4 or more"),
     ] = None,
     head: Annotated[
         list[str] | None,
-        typer.Option(help="Labels of a head of your own, in a file: NAME=LABELS.csv (path, label)"),
+        Option(help="Labels of a head of your own, in a file: NAME=LABELS.csv (path, label)"),
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    exclude: Annotated[list[str] | None, Option(help="Leave out photos whose path starts so")] = None,
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     rethreshold_to: Annotated[
         Path | None,
-        typer.Option(
-            "--rethreshold", metavar="OUT_BUNDLE", help="Choose thresholds on these homes, write here"
-        ),
+        Option("--rethreshold", metavar="OUT_BUNDLE", help="Choose thresholds on these homes, write here"),
     ] = None,
     precision: Annotated[
-        float, typer.Option(min=0.5, max=1.0, help="With --rethreshold: precision of homes that are true")
+        float, Option(min=0.5, max=1.0, help="With --rethreshold: precision of homes that are true")
     ] = Targets.precision,
     prevalence: Annotated[
         float | None,
-        typer.Option(min=0.01, max=0.99, help="With --rethreshold: share of homes with it; default: as here"),
+        Option(min=0.01, max=0.99, help="With --rethreshold: share of homes with it; default: as here"),
     ] = None,
     arithmetic: Annotated[
         list[str] | None,
-        typer.Option(
-            help="fp32, bf16 or int8: judge the bundle in it; with --rethreshold: add it (repeatable)"
-        ),
+        Option(help="fp32, bf16 or int8: judge the bundle in it; with --rethreshold: add it (repeatable)"),
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="PHOTOS_DIR",
             help="With --rethreshold --arithmetic int8: photos like those that the bundle learnt from",
         ),
     ] = None,
     keep_thresholds: Annotated[
-        bool,
-        typer.Option("--keep-thresholds", help="With --rethreshold: leave fp32's thresholds as they are"),
+        bool, Option("--keep-thresholds", help="With --rethreshold: leave fp32's thresholds as they are")
     ] = False,
 ) -> None:
     """Judge a bundle on labelled photos and homes; with --rethreshold, choose its thresholds on them."""

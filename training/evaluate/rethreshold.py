@@ -22,29 +22,14 @@ from enrich.model.seen import distinct_views
 from enrich.model.writing import write_manifest
 from training.data.homes import MIN_PHOTOS, Homes, find_homes
 from training.data.labels import UNLABELLED
-from training.evaluate.faster import (
-    Exact,
-    Making,
-    fit_each,
-    left_out,
-    of_homes,
-    offered,
-    with_arithmetics,
-)
+from training.evaluate.faster import Exact, Making, fit_each, left_out, of_homes, offered, with_arithmetics
 from training.evaluate.measure import BinaryMeasured
 from training.evaluate.report import Measured
 from training.evaluate.scored import Rows, Scored, score_all
 from training.evaluate.trained_on import digest
 from training.models.heads import FOLDS, site_folds
 from training.thresholds.calibrate import Floats, Truth, fit_temperature
-from training.thresholds.rules import (
-    FEWEST_HOMES,
-    Entry,
-    Targets,
-    binary_fields,
-    class_fields,
-    in_words,
-)
+from training.thresholds.rules import FEWEST_HOMES, Entry, Targets, binary_fields, class_fields, in_words
 
 FEWEST_PHOTOS = 20
 """Of each published class of a multiclass head."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import typer
+from typer import Argument, Option
 
 from enrich.errors import UsageError
 from enrich.model.arithmetic import Faster
@@ -22,87 +22,77 @@ from training.trainer.finetune import Recipe
 
 
 def fit_command(
-    photos: Annotated[Path, typer.Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle to write")],
-    backbone: Annotated[str, typer.Option(help="timm:MODEL")] = FitOptions.backbone,
+    photos: Annotated[Path, Argument(metavar="PHOTOS_DIR", help="Folder with manifest.csv and photos")],
+    out: Annotated[Path, Option(help="Folder of the bundle to write")],
+    backbone: Annotated[str, Option(help="timm:MODEL")] = FitOptions.backbone,
     weights: Annotated[
-        str, typer.Option(help="package: from pip; hub: timm's; none: untrained, for tests")
+        str, Option(help="package: from pip; hub: timm's; none: untrained, for tests")
     ] = FitOptions.weights,
     size: Annotated[
-        int, typer.Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
+        int, Option(min=0, max=1024, help="Side of the input in pixels; 0: the backbone's own")
     ] = FitOptions.size,
     pool: Annotated[
-        str | None, typer.Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
+        str | None, Option(help=f"Pooling instead of the backbone's own: {', '.join(get_args(Pool))}")
     ] = FitOptions.pool,
     seed: Annotated[
-        int, typer.Option(min=0, max=MOST_SEED, help="Seed of the folds and of what is drawn")
+        int, Option(min=0, max=MOST_SEED, help="Seed of the folds and of what is drawn")
     ] = FitOptions.seed,
     head: Annotated[
         list[str] | None,
-        typer.Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
+        Option(help="An attribute of your own, yes/no or of classes: NAME=LABELS.csv (path, label)"),
     ] = None,
     label_fixes: Annotated[
-        Path | None, typer.Option(help="CSV file of corrected labels: path, label (balcony=1), why")
+        Path | None, Option(help="CSV file of corrected labels: path, label (balcony=1), why")
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Leave out photos whose path starts so")] = None,
+    exclude: Annotated[list[str] | None, Option(help="Leave out photos whose path starts so")] = None,
     share: Annotated[
         list[str] | None,
-        typer.Option(help="How much photos of a first folder count in finetuning: FOLDER=NUMBER; default 1"),
+        Option(help="How much photos of a first folder count in finetuning: FOLDER=NUMBER; default 1"),
     ] = None,
     finetune: Annotated[
         Literal["top", "all", "none"],
-        typer.Option(
-            help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"
-        ),
+        Option(help="What learns beside the heads: upper stages of a Lite, all of any backbone, nothing"),
     ] = "none",
     frozen_on: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of a bundle: fit heads on its backbone, as it is; `enrich rescore` rolls it out"
-        ),
+        Option(help="Folder of a bundle: fit heads on its backbone, as it is; `enrich rescore` rolls it out"),
     ] = None,
-    samples: Annotated[int, typer.Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
+    samples: Annotated[int, Option(min=64, help="Photos drawn in one finetuning")] = Recipe.samples,
     learn_size: Annotated[
-        int,
-        typer.Option(min=0, max=1024, help="Side of the pictures that finetuning learns from; 0: as --size"),
+        int, Option(min=0, max=1024, help="Side of the pictures that finetuning learns from; 0: as --size")
     ] = Recipe.side,
     runs: Annotated[
-        int, typer.Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
+        int, Option(min=1, max=9, help="Finetunings that differ in their seed and are averaged to one")
     ] = FitOptions.runs,
-    device: Annotated[
-        str, typer.Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")
-    ] = "auto",
+    device: Annotated[str, Option(help="Where to finetune and to score: auto, cpu, cuda or cuda:N")] = "auto",
     jobs: Annotated[
-        int, typer.Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")
+        int, Option(min=0, help="Finetunings side by side; 0: one per core, at most 4")
     ] = FitOptions.jobs,
     view: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}"),
+        list[str] | None, Option(help=f"Views that heads on a frozen backbone learn from: {', '.join(VIEWS)}")
     ] = None,
     arithmetic: Annotated[
         list[str] | None,
-        typer.Option(
-            help="bf16 or int8: make it, with thresholds of its own on held-out photos (repeatable)"
-        ),
+        Option(help="bf16 or int8: make it, with thresholds of its own on held-out photos (repeatable)"),
     ] = None,
     homes: Annotated[
-        str, typer.Option(help="First folder of the photos of whole homes; default: every group is a home")
+        str, Option(help="First folder of the photos of whole homes; default: every group is a home")
     ] = FitOptions.homes,
     prevalence: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0.01, max=0.99, help="Share of listings expected to have an attribute; default: as the homes"
         ),
     ] = Targets.prevalence,
     precision: Annotated[
-        float, typer.Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
+        float, Option(min=0.5, max=1.0, help="Listing-level precision that `true` must reach")
     ] = Targets.precision,
-    cache: Annotated[Path, typer.Option(help="Folder of cached features and checkpoints")] = FitOptions.cache,
-    name: Annotated[str, typer.Option(help="Name of the bundle")] = FitOptions.name,
+    cache: Annotated[Path, Option(help="Folder of cached features and checkpoints")] = FitOptions.cache,
+    name: Annotated[str, Option(help="Name of the bundle")] = FitOptions.name,
     notice: Annotated[
-        str, typer.Option(help="What each run of the bundle on a real database says once, such as its limits")
+        str, Option(help="What each run of the bundle on a real database says once, such as its limits")
     ] = FitOptions.notice,
-    card: Annotated[Path | None, typer.Option(help="Model card to write (Markdown)")] = None,
+    card: Annotated[Path | None, Option(help="Model card to write (Markdown)")] = None,
 ) -> None:
     """Fit one backbone for all heads, choose thresholds on held-out homes, write the bundle."""
     if card is not None:

@@ -18,11 +18,7 @@ STRENGTH = 1e-3
 
 
 def frozen_logits(
-    photos: PhotoSet,
-    name: str,
-    views: Views,
-    fold: NDArray[np.int64],
-    learn: NDArray[np.bool_] | None = None,
+    photos: PhotoSet, name: str, views: Views, fold: NDArray[np.int64], learn: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """Held-out logits [photos, 1] of a binary head; NaN where a photo is not labelled or in no fold. `learn`
     [photos]: which photos may be learnt from, beside not being held out; None: all."""

@@ -188,9 +188,7 @@ def _train(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(
-            stacked,
-            np.tile(labels, len(views)),
-            sample_weight=np.tile(weight / len(views), len(views)),
+            stacked, np.tile(labels, len(views)), sample_weight=np.tile(weight / len(views), len(views))
         )
     coefficients, intercepts = model.coef_, model.intercept_
     if outputs > 1:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from enrich.atomic import writing
 from enrich.errors import UsageError
@@ -24,11 +24,11 @@ TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 def report_command(
     results: Annotated[
-        list[Path] | None, typer.Argument(metavar="RESULTS…", help="Folders that compare wrote; merged")
+        list[Path] | None, Argument(metavar="RESULTS…", help="Folders that compare wrote; merged")
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for report.md and its figures, or the page FILE.md")],
-    of_thesis: Annotated[bool, typer.Option("--thesis", help="The thesis's own figures, alone")] = False,
+    out: Annotated[Path, Option(help="Folder for report.md and its figures, or the page FILE.md")],
+    of_thesis: Annotated[bool, Option("--thesis", help="The thesis's own figures, alone")] = False,
 ) -> None:
     """Write the comparison as a page: tables, figures, time ratios, and which findings of the thesis held."""
     if of_thesis == bool(results):

@@ -94,12 +94,7 @@ class Finetuned:
 
 
 def finetune(
-    backbone: Backbone,
-    lessons: Lessons,
-    recipe: Recipe,
-    seed: int,
-    folder: Path,
-    device: torch.device = CPU,
+    backbone: Backbone, lessons: Lessons, recipe: Recipe, seed: int, folder: Path, device: torch.device = CPU
 ) -> Finetuned:
     """Learn, and keep checkpoints in `folder`: the same call goes on where it was stopped, and one that had
     finished returns at once. Where another process makes the same one, it waits for that. Raises UsageError:
