@@ -79,9 +79,8 @@ def known_pace(costs: Iterable[Cost], found: Results, device: str) -> dict[Kind,
 
 def multiplications(network: Network, size: tuple[int, int]) -> float:
     """Of the network's convolutions and matrices, for one photo of `size`; without weights, on meta."""
-    logging.getLogger("torch.utils.flop_counter").setLevel(
-        logging.ERROR
-    )  # it tells of a Triton not installed
+    # Where Triton is not installed, importing the counter says so.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     from torch.utils.flop_counter import FlopCounterMode
 
     network.learn(False)

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,7 @@ def make_plans(prepared: Prepared, choice: Choice, weights: WeightSource, recipe
             recipes[mode],
             prepared.digest,
         )
-        for seed in choice.seeds
-        for mode in modes
-        for architecture in architectures
-        for task in tasks
+        for seed, mode, architecture, task in product(choice.seeds, modes, architectures, tasks)
     ]
 
 

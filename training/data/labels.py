@@ -16,18 +16,8 @@ UNLABELLED = -1
 REQUIRED = ("path", "group", "split")
 BINARY = ("balcony", "fireplace")
 ROOM = "room"
-ROOMS = (
-    "bathroom",
-    "bedroom",
-    "kitchen",
-    "living_room",
-    "dining_room",
-    "hallway",
-    "exterior",
-    "balcony",
-    "floor_plan",
-    "other",
-)
+INDOOR = ("bathroom", "bedroom", "kitchen", "living_room", "dining_room", "hallway")
+ROOMS = (*INDOOR, "exterior", "balcony", "floor_plan", "other")
 MERGED_ROOMS = {"map": "floor_plan", **dict.fromkeys(("stairs", "office", "pool", "empty_room"), "other")}
 """Value in the manifest -> room that it counts as."""
 TAKEN = (*REQUIRED, *BINARY, ROOM, "source", "licence")

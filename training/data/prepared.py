@@ -29,13 +29,8 @@ COLUMNS = ("task", "class", "split", "path", "group", "source", "sha256", "width
 """`path`: relative to the prepared folder, with `/`; `group`: the home; `source`: path of the original,
 relative to the folder that was prepared; `sha256`: of the prepared file."""
 DROPPED_COLUMNS = ("task", "class", "source", "reason", "detail")
-TABLE, DROPPED, SUMMARY, SHEET, PHOTOS = (
-    "prepared.csv",
-    "dropped.csv",
-    "prepared.json",
-    "doubtful.png",
-    "photos",
-)
+TABLE, DROPPED, SUMMARY = "prepared.csv", "dropped.csv", "prepared.json"
+SHEET, PHOTOS = "doubtful.png", "photos"
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ import pandas as pd
 
 from enrich.errors import UsageError
 from training import thesis
+from training.data.labels import INDOOR
 from training.data.photos import load_photos
 from training.data.prepared import class_order
 from training.thesis import in_order
-
-INDOOR = ("bathroom", "bedroom", "kitchen", "living_room", "dining_room", "hallway")
 
 Found = dict[str, dict[str, list[tuple[str, str]]]]
 """Task -> class -> its photos: path relative to the folder, with `/`, and home."""

@@ -180,8 +180,6 @@ def _summary(measured: Sequence[Measured]) -> Table:
 
 
 def _short(figure: dict[str, Any]) -> str:
-    return (
-        f"{figure['hits']}/{figure['of']} [{figure['low']:.2f}, {figure['high']:.2f}]"
-        if figure["of"]
-        else "0/0"
-    )
+    if not figure["of"]:
+        return "0/0"
+    return f"{figure['hits']}/{figure['of']} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -143,9 +143,8 @@ def features_of(name: str, module: torch.nn.Module, size: tuple[int, int], optio
     try:
         with torch.no_grad():
             made = module(torch.zeros(1, 3, height, wide, device=next(module.parameters()).device))
-        return int(
-            getattr(made, "logits", made).flatten(1).shape[1]
-        )  # Inception with its auxiliary head: two
+        # Inception makes two things while its auxiliary head is asked for.
+        return int(getattr(made, "logits", made).flatten(1).shape[1])
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UsageError(
             f"{name} cannot see a picture of {height}x{wide} ({reason(error)}); correct {option}"

@@ -70,12 +70,8 @@ def gather(folders: Sequence[Path]) -> Gathered:
         words = ", weights " + table["weights"].replace("", "not stated")
         table["label"] += words.where(told, "")
         table["peers"] += words.where(told & (table["kind"] == PRETRAINED), "")
-    return Gathered(
-        runs=_sorted(runs),
-        epochs=epochs,
-        timings=timings,
-        settings={name: found for part in parts for name, found in part.settings.items()},
-    )
+    settings = {name: found for part in parts for name, found in part.settings.items()}
+    return Gathered(_sorted(runs), epochs, timings, settings)
 
 
 def of(table: pd.DataFrame, task: str, mode: str) -> pd.DataFrame:

@@ -56,14 +56,8 @@ class Share:
         return float(bounds.low), float(bounds.high)
 
     def as_json(self) -> dict[str, Any]:
-        low, high = self.interval
-        return {
-            "hits": self.hits,
-            "of": self.total,
-            "value": rounded(self.value),
-            "low": rounded(low),
-            "high": rounded(high),
-        }
+        value, low, high = map(rounded, (self.value, *self.interval))
+        return {"hits": self.hits, "of": self.total, "value": value, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
@@ -78,12 +72,8 @@ class Counts:
     @classmethod
     def at(cls, scores: Floats, truth: Truth, threshold: float | Floats) -> "Counts":
         over = scores >= threshold
-        return cls(
-            int((over & truth).sum()),
-            int((over & ~truth).sum()),
-            int((~over & truth).sum()),
-            int((~over & ~truth).sum()),
-        )
+        kinds = over & truth, over & ~truth, ~over & truth, ~over & ~truth
+        return cls(*(int(kind.sum()) for kind in kinds))
 
     @property
     def precision(self) -> Share:
