@@ -10,7 +10,6 @@ from enrich.errors import UsageError
 from enrich.model.torch_engine import find_device
 from training.compare.compare import Machine, compare
 from training.compare.plan import Choice, Recipe
-from training.compare.results import TimingRow
 from training.compare.timing import measure
 from training.models.weights import WeightSource
 from training.terminal import plain
@@ -74,22 +73,17 @@ def compare_command(
     )
     if timing_steps:
         for row in measure(prepared, out, choice, recipe, machine, timing_steps, rounds):
-            _say(row)
+            plain(stderr=True, highlight=False).print(
+                f"task={row.task} architecture={row.architecture} mode={row.mode} round={row.round} "
+                f"train_images_per_second={row.train_images_per_second:.1f} "
+                f"val_images_per_second={row.val_images_per_second:.1f} epoch_seconds={row.epoch_seconds:.1f}"
+            )
         plain().print(f"timings in {out}")
         return
     source = WeightSource(weights, weights_dir)
     left = compare(prepared, out, choice, source, recipe, machine, resume)
     others = f"; {left} runs are left to other processes that are at them" if left else ""
     plain().print(f"results in {out}{others}")
-
-
-def _say(row: TimingRow) -> None:
-    line = (
-        f"task={row.task} architecture={row.architecture} mode={row.mode} round={row.round} "
-        f"train_images_per_second={row.train_images_per_second:.1f} "
-        f"val_images_per_second={row.val_images_per_second:.1f} epoch_seconds={row.epoch_seconds:.1f}"
-    )
-    plain(stderr=True, highlight=False).print(line)
 
 
 def _machine(device: str, workers: int, save_seconds: float) -> Machine:

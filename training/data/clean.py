@@ -50,7 +50,8 @@ def inspect(file: Path, width: int, min_width: int) -> Looked:
     upright, unchanged = _upright_size(data)
     if upright is not None and upright[0] < min_width:
         return Looked("too_small", f"{upright[0]} px wide, less than {min_width}")
-    size = _fitted(upright or (1, 1), width)
+    wide, high = upright or (1, 1)
+    size = (wide, high) if wide <= width else (width, max(1, round(high * width / wide)))
     decoded = _decoded(data, size)
     if decoded.status is not PhotoStatus.OK:
         return Looked("unopenable", f"{decoded.status.value}: {decoded.error}")
@@ -97,9 +98,3 @@ def _upright_size(data: bytes) -> tuple[tuple[int, int] | None, bool]:
         return None, False
     unchanged = kind == "JPEG" and mode == "RGB" and orientation not in range(2, 9)
     return (size[::-1] if orientation in _SIDEWAYS else size), unchanged
-
-
-def _fitted(size: tuple[int, int], width: int) -> tuple[int, int]:
-    if size[0] <= width:
-        return size
-    return width, max(1, round(size[1] * width / size[0]))

@@ -183,7 +183,9 @@ def fit_each(
             spec["figures"] |= these
         if name in new and left:
             lines.append(f"{name} is left out: no head of it may keep thresholds that were fitted in fp32")
-            _drop(draft.manifest, name)
+            for member in draft.manifest["members"]:
+                for file in member["arithmetics"].pop(name).get("files", {}).values():
+                    del draft.manifest["files"][file]
         else:
             fitted.append(name)
     return fitted, lines
@@ -198,13 +200,6 @@ def offered(bundle: Bundle, names: Sequence[Faster]) -> list[str]:
         else f"{name}: as good as fp32 here, so precision auto may take it"
         for name, flaw in flaws.items()
     ]
-
-
-def _drop(manifest: Entry, name: Faster) -> None:
-    """Take an arithmetic out of the manifest."""
-    for member in manifest["members"]:
-        for file in member["arithmetics"].pop(name).get("files", {}).values():
-            del manifest["files"][file]
 
 
 def _figures(head: Head, scored: Scored, here: Floats, exact: Exact, entry: Entry) -> HeadFigures:

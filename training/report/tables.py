@@ -78,7 +78,8 @@ def _beside(own: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
         their_time = _figures(reference)[0]
         same_steps = pd.isna(run["epochs"]) or run["epochs"] == thesis.EPOCHS
         if same_steps and pd.isna(run["cache_features"]):
-            time_off = _signed_clock(own["seconds"].mean() - reference["seconds"].mean())
+            off = own["seconds"].mean() - reference["seconds"].mean()
+            time_off = ("−" if round(off) < 0 else "+") + clock(abs(off))
         if _comparable(own).all():
             their_accuracy = _figures(reference)[1]
             off = own["best_val_accuracy"].mean() - reference["best_val_accuracy"].mean()
@@ -98,7 +99,3 @@ def _figures(runs: pd.DataFrame) -> tuple[str, str]:
 def _title(runs: pd.DataFrame) -> str:
     label = str(runs["label"].iloc[0])
     return label if len(runs) == 1 else f"{label}, mean of {len(runs)} seeds"
-
-
-def _signed_clock(seconds: float) -> str:
-    return ("−" if round(seconds) < 0 else "+") + clock(abs(seconds))

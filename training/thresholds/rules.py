@@ -250,21 +250,15 @@ def calibrated_classes(
     groups, home = np.unique(photos.group[rows], return_inverse=True)
     fields = class_fields(logits, truth, home, publish, targets.class_precision)
     three = of_three_rooms(logits, truth, list(publish))
+    right = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]
+    parts = {name: right[photos.collection[held] == name] for name in np.unique(photos.collection[held])}
     confusion = confusion_matrix(truth, logits.argmax(axis=1), labels=np.arange(len(publish)))
     metrics = {
         "strength": fitted.strength,
         "photos": {"photos": len(rows), "homes": len(groups), "target": targets.class_precision},
-        "accuracy": _accuracy(photos, fitted),
+        "accuracy": {str(name): Share.of(part).as_json() for name, part in parts.items()},
         "three_rooms": three.as_json() if three else None,
         **fields.pop("metrics"),
         "confusion": confusion.tolist(),
     }
     return fitted, {"name": fitted.name, "kind": "multiclass", **fields, "metrics": metrics}
-
-
-def _accuracy(photos: PhotoSet, fitted: FittedHead) -> dict[str, Any]:
-    """Of the most probable class, by collection."""
-    held = fitted.fold >= 0
-    right = fitted.held_out[held].argmax(axis=1) == photos.labels[fitted.name][held]
-    collection = photos.collection[held]
-    return {str(name): Share.of(right[collection == name]).as_json() for name in np.unique(collection)}
