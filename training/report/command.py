@@ -14,7 +14,7 @@ from typer import Argument, Option
 from enrich.atomic import writing
 from enrich.errors import UsageError
 from training import markdown, thesis
-from training.report import confusion, findings, gathered, plots, provenance, ratios, tables
+from training.report import confusion, findings, gathered, plots, provenance, tables
 from training.report.confusion import Confusion
 from training.report.gathered import Gathered, gather
 from training.terminal import plain
@@ -86,12 +86,11 @@ def page(
         found=found,
         curves=curves or {},
         matrices=matrices or {},
-        times=ratios.times_of(ours),
-        their_times=ratios.times_of(reference)[0] if reference else None,
+        times=tables.times_of(ours),
+        their_times=tables.times_of(reference)[0] if reference else None,
         gathered=gathered,
         confusion=confusion,
         findings=findings,
         provenance=provenance,
-        ratios=ratios,
         tables=tables,
     )

@@ -7,8 +7,7 @@ import pandas as pd
 
 from training import markdown, thesis
 from training.report.gathered import SCRATCH
-from training.report.ratios import COST, Times
-from training.report.tables import percent
+from training.report.tables import COST, Times, percent
 
 HELD, PARTLY, FAILED, OPEN = "held", "held in part", "did not hold", "not tested"
 UNJUDGED = "cannot be judged"
