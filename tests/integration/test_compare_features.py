@@ -17,8 +17,7 @@ from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import BEST, RunKey, read_predictions, read_results, read_run
 from training.compare.run import build, kept_of
 from training.data.prepared import read_prepared
-from training.models.architectures import MODES, Network
-from training.models.weights import WeightSource
+from training.models.architectures import MODES, Network, WeightSource
 from training.trainer.loading import Loader
 
 ARCHITECTURE = "timm:test_resnet"

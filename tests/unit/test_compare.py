@@ -21,7 +21,7 @@ from training.compare.plan import Choice, Recipe, make_plans
 from training.compare.results import EpochRow, RunKey, RunRow, add_rows, read_results
 from training.compare.run import Run, build
 from training.data.prepared import read_prepared
-from training.models.weights import WeightSource
+from training.models.architectures import WeightSource
 from training.trainer import loop
 from training.trainer.augment import _crop, augmented
 from training.trainer.loading import Batch, Loader, side_of, steps

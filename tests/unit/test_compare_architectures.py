@@ -17,12 +17,13 @@ from training.models.architectures import (
     AUXILIARY_WIDTH,
     MODES,
     Network,
+    WeightSource,
     architecture_name,
     backbone_name,
     preprocessing_of,
+    pretrained,
 )
 from training.models.backbones import load_backbone
-from training.models.weights import WeightSource, pretrained
 
 PUBLISHED = {
     "resnet18": (11_689_512, 512),
@@ -201,7 +202,7 @@ def test_old_names_in_a_densenet_file_are_understood(tmp_path: Path, monkeypatch
     assert "features.denseblock1.denselayer1.norm.1.weight" in state
     path = tmp_path / "weights.pth"
     torch.save(state, path)
-    monkeypatch.setattr("training.models.weights._file", lambda *_: path)
+    monkeypatch.setattr("training.models.architectures._file", lambda *_: path)
     loaded = pretrained("densenet121", WeightSource(folder=tmp_path))
     assert loaded is not None
     network.load_pretrained(*loaded)

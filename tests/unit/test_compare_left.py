@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from enrich.model.bundle import Preprocessing
-from training.compare.left import Cost, in_words, known_pace, multiplications, seconds_left
+from training.compare.display import Cost, in_words, known_pace, multiplications, seconds_left
 from training.compare.plan import Plan, Recipe
 from training.compare.results import RunKey, RunRow, TimingRow, add_rows, read_results
-from training.models.architectures import Network, preprocessing_of
-from training.models.weights import WeightSource
+from training.models.architectures import Network, WeightSource, preprocessing_of
 
 FROZEN, TUNED = "feature_extraction", "finetuning"
 DEVICE = "cpu (2 threads)"

@@ -11,7 +11,7 @@ from enrich.model.torch_engine import find_device
 from training.compare.compare import Machine, compare
 from training.compare.plan import Choice, Recipe
 from training.compare.timing import measure
-from training.models.weights import WeightSource
+from training.models.architectures import WeightSource
 from training.terminal import plain
 from training.trainer.devices import keep_memory
 

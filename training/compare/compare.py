@@ -11,8 +11,7 @@ import torchvision
 
 from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
-from training.compare.display import Display
-from training.compare.left import Cost, known_pace, multiplications
+from training.compare.display import Cost, Display, known_pace, multiplications
 from training.compare.plan import Choice, Plan, Recipe, check_photos, check_resources, make_plans
 from training.compare.results import (
     BEST,
@@ -34,7 +33,7 @@ from training.compare.results import (
 )
 from training.compare.run import Run, build, kept_of
 from training.data.prepared import SPLITS, Prepared, read_prepared
-from training.models.weights import WeightSource
+from training.models.architectures import WeightSource
 from training.trainer import loop
 from training.trainer.loading import Loader, side_of
 

@@ -15,8 +15,14 @@ from enrich.model.bundle import Preprocessing
 from training import thesis
 from training.compare.results import RunKey
 from training.data.prepared import Prepared
-from training.models.architectures import MODES, Network, architecture_name, preprocessing_of
-from training.models.weights import WeightSource, pretrained
+from training.models.architectures import (
+    MODES,
+    Network,
+    WeightSource,
+    architecture_name,
+    preprocessing_of,
+    pretrained,
+)
 
 
 @dataclass(frozen=True)

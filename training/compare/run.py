@@ -20,8 +20,7 @@ from torch.nn import functional
 from enrich.atomic import new_file
 from training.compare.plan import Plan
 from training.compare.results import EpochRow
-from training.models.architectures import MODES, Network
-from training.models.weights import pretrained
+from training.models.architectures import MODES, Network, pretrained
 from training.trainer.loading import Batch, Loader, Rows, Side, epoch_rows, in_order
 
 AUXILIARY_WEIGHT = 0.4

@@ -21,7 +21,7 @@ from training.compare.plan import Choice, Plan, Recipe, check_photos, make_plans
 from training.compare.results import LOCK, TIMINGS, TimingRow, add_rows
 from training.compare.run import build, optimiser_of, train_step
 from training.data.prepared import Prepared, read_prepared
-from training.models.weights import WeightSource
+from training.models.architectures import WeightSource
 from training.trainer.loading import Batch, Loader, side_of
 from training.trainer.loop import locked
 

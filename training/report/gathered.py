@@ -18,8 +18,7 @@ from training import thesis
 from training.compare.plan import Recipe
 from training.compare.results import RUN as RUN_FILE
 from training.compare.results import SETTINGS, RunKey, read_json, read_results, read_run
-from training.models.architectures import own_size
-from training.models.weights import WeightSource
+from training.models.architectures import WeightSource, own_size
 from training.thesis import in_order
 
 RUN = ["task", "architecture", "mode", "seed"]
