@@ -11,26 +11,9 @@ import torchvision
 
 from enrich.atomic import new_file, writing
 from enrich.errors import UsageError
+from training.compare import results
 from training.compare.display import Cost, Display, known_pace, multiplications
 from training.compare.plan import Choice, Plan, Recipe, check_photos, check_resources, make_plans
-from training.compare.results import (
-    BEST,
-    CHECKPOINT,
-    EPOCHS,
-    LOCK,
-    PREDICTIONS,
-    RUN,
-    RUNS,
-    SETTINGS,
-    TIMINGS,
-    EpochRow,
-    RunRow,
-    add_rows,
-    read_results,
-    read_run,
-    write_json,
-    write_text,
-)
 from training.compare.run import Run, build, kept_of
 from training.data.prepared import SPLITS, Prepared, read_prepared
 from training.models.architectures import WeightSource
@@ -74,7 +57,9 @@ def compare(
     plans = make_plans(prepared, choice, weights, recipe)
     check_photos(prepared, plans)
     with writing(f"--out {out}"):
-        there = [name for name in (RUNS, EPOCHS, TIMINGS, "runs") if (out / name).exists()]
+        there = [
+            name for name in (results.RUNS, results.EPOCHS, results.TIMINGS, "runs") if (out / name).exists()
+        ]
     if there and not resume:
         raise UsageError(f"{out} holds results already: go on with --resume, or name another --out")
     todo = [plan for plan in plans if not _finished(plan, out)]
@@ -86,13 +71,13 @@ def compare(
         costs[plan.key] = Cost(plan, forward, train, validation)
     with writing(f"--out {out}"):
         _write_settings(out, prepared, choice, weights, recipe, machine)
-    tables = set(there) & {RUNS, TIMINGS}
-    pace = known_pace(costs.values(), read_results(out), machine.name) if tables else {}
+    tables = set(there) & {results.RUNS, results.TIMINGS}
+    pace = known_pace(costs.values(), results.read_results(out), machine.name) if tables else {}
     left = 0
     display = Display([costs[plan.key] for plan in todo], len(plans), pace)
     with display.bars:
         for plan in todo:
-            with loop.locked(out / "runs" / plan.key.folder / LOCK, wait=False) as mine:
+            with loop.locked(out / "runs" / plan.key.folder / results.LOCK, wait=False) as mine:
                 if not mine:
                     left += 1
                 elif not _finished(plan, out):
@@ -103,18 +88,18 @@ def compare(
 
 def _finished(plan: Plan, out: Path) -> bool:
     folder = out / "runs" / plan.key.folder
-    if not (folder / RUN).exists():
+    if not (folder / results.RUN).exists():
         return False
-    wanted, found = _flat(plan.identity()), _flat(read_run(folder))
+    wanted, found = _flat(plan.identity()), _flat(results.read_run(folder))
     for name in (*wanted, "cache_features"):
         if found.get(name) != wanted.get(name):
             raise UsageError(
                 f"{folder} is a run with another {name} ({found.get(name)}, here {wanted.get(name)}); "
                 "name another --out or use the same options"
             )
-    if not (out / RUNS).is_file():
+    if not (out / results.RUNS).is_file():
         return False
-    runs, key = read_results(out).runs, plan.key
+    runs, key = results.read_results(out).runs, plan.key
     same = (runs.task == key.task) & (runs.architecture == key.architecture)
     return bool((same & (runs["mode"] == key.mode) & (runs.seed == key.seed)).any())
 
@@ -132,8 +117,8 @@ def _run(plan: Plan, prepared: Prepared, out: Path, machine: Machine, display: D
     network = build(plan, machine.device)
     loader = Loader(plan.preprocessing, recipe.batch, machine.workers, machine.device)
 
-    def ended(row: EpochRow) -> None:
-        add_rows(out, [row])
+    def ended(row: results.EpochRow) -> None:
+        results.add_rows(out, [row])
         display.epoch(row)
 
     def making(photos: int) -> None:
@@ -141,35 +126,37 @@ def _run(plan: Plan, prepared: Prepared, out: Path, machine: Machine, display: D
 
     source = kept_of(plan, network, loader, out, making) if recipe.cache_features else loader
     run = Run(plan, network, train, validation, source, ended)
-    loop.resume(run, folder / CHECKPOINT)
-    write_json(folder / RUN, plan.identity())
+    loop.resume(run, folder / results.CHECKPOINT)
+    results.write_json(folder / results.RUN, plan.identity())
     display.started(run.progress)
-    for _ in loop.learn(run, folder / CHECKPOINT, machine.save_seconds):
+    for _ in loop.learn(run, folder / results.CHECKPOINT, machine.save_seconds):
         display.stepped(run.progress)
     _keep_best(run, folder, prepared)
-    finished = RunRow(
+    finished = results.RunRow(
         *(key.task, key.architecture, key.mode, key.seed, plan.weights.kind, recipe.epochs),
         *(run.progress.seconds, run.best.epoch, run.best.accuracy, len(train), len(validation)),
         *(plan.preprocessing.size[0], *network.parameter_counts(), recipe.precision, machine.name),
         recipe.cache_features,
     )
-    add_rows(out, [finished])
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    results.add_rows(out, [finished])
+    (folder / results.CHECKPOINT).unlink(missing_ok=True)
 
 
 def _keep_best(run: Run, folder: Path, prepared: Prepared) -> None:
     plan, best = run.plan, run.best
     run.network.load_state_dict(best.learnt, strict=False)
     tensors = {name: t.cpu().contiguous() for name, t in run.network.exported(plan.key.task).items()}
-    with new_file(folder / BEST) as part:
+    with new_file(folder / results.BEST) as part:
         part.write_bytes(safetensors.torch.save(tensors))
     told = prepared.of(plan.key.task, "val")[["path", "group", "label"]].rename(columns={"label": "truth"})
     shares = best.logits.double().softmax(1).numpy()
     told["predicted"] = [plan.classes[place] for place in shares.argmax(axis=1)]
     told[[f"p_{name}" for name in plan.classes]] = shares
-    write_text(folder / PREDICTIONS, told.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    results.write_text(
+        folder / results.PREDICTIONS, told.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    )
     found = {"best_epoch": best.epoch, "best_val_accuracy": best.accuracy}
-    write_json(folder / RUN, {**plan.identity(), **found})
+    results.write_json(folder / results.RUN, {**plan.identity(), **found})
 
 
 def _write_settings(
@@ -184,5 +171,5 @@ def _write_settings(
         "device": machine.name,
         "versions": {"python": platform.python_version(), **versions},
     }
-    with loop.locked(out / LOCK):
-        write_json(out / SETTINGS, settings)
+    with loop.locked(out / results.LOCK):
+        results.write_json(out / results.SETTINGS, settings)
