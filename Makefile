@@ -67,7 +67,8 @@ $(JOB): pyproject.toml constraints.txt $(wildcard tools/*.py)
 	touch $@
 
 $(ALL): $(JOB)
-	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[cloud,features,opensearch,ray,training,web,dev]'
+	$(BIN)/pip install -qq --no-compile --constraint constraints.txt --editable '.[cloud,features,opensearch,ray,training,web,dev]'
+	$(BIN)/python -m tools.compiled
 	touch $@
 
 clean:

@@ -21,6 +21,7 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 from tools import elf
+from tools.compiled import compiled
 from tools.stand_in import stand_in
 
 PIP = [sys.executable, "-m", "pip"]
@@ -73,7 +74,8 @@ def without_cuda() -> None:
 
 
 def pip(command: str, *arguments: str) -> None:
-    subprocess.run([*PIP, command, "-qq", "--constraint", "constraints.txt", *arguments], check=True)
+    options = ["-qq", "--no-compile", "--constraint", "constraints.txt"]
+    subprocess.run([*PIP, command, *options, *arguments], check=True)
 
 
 def asks_for_cuda() -> bool:
@@ -151,3 +153,4 @@ if __name__ == "__main__":
         raise SystemExit(f"TORCH={' '.join(sys.argv[1:])}: use cpu or cuda")
     os.environ.pop("PYTHONPATH", None)
     main(sys.argv[1])
+    compiled()

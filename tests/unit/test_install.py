@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def megabytes(names: set[str]) -> float:
     while waiting:
         distribution = importlib.metadata.distribution(waiting.pop())
         files |= {Path(str(file.locate())) for file in distribution.files or ()}
+        files |= {Path(cache_from_source(str(path))) for path in files if path.suffix == ".py"}
         for requirement in map(Requirement, distribution.requires or ()):
             if requirement.name not in names and (
                 not requirement.marker or requirement.marker.evaluate({"extra": ""})
