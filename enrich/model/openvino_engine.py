@@ -205,6 +205,16 @@ def converted(network: "nn.Module", size: tuple[int, int]) -> ov.Model:
     import torch
 
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    network.eval()
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with _CONVERTING, _log_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of shapes that become constants, as is meant
-        return ov.convert_model(network, example_input=example, input=[ov.PartialShape([-1, *size, 3])])
+        try:
+            for parameter in learning:
+                parameter.requires_grad_(False)  # in a function it becomes a constant
+            # OpenVINO itself would trace every module for its own sake, and all of it twice.
+            traced = torch.jit.trace(lambda pixels: network(pixels), example, check_trace=False)  # type: ignore[no-untyped-call]
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
+        return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([-1, *size, 3])])
