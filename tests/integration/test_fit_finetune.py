@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(900)  # it trains: minutes where cores are few 
 SMALL_LITE = ("--backbone", "timm:tf_efficientnet_lite0", "--weights", "none", "--size", "64")
 FASTER = ("--arithmetic", "bf16") if cpu_has("bf16") else ()
 STOPPED = "stopped by signal: the same command goes on from its checkpoints\n"
-FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280", "--jobs", "1", *FASTER)
+FINETUNE = (*SMALL_LITE, "--finetune", "top", "--samples", "1280", "--jobs", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +52,7 @@ def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finetuned(photos_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, Path]:
     """The bundle of one finetuning, its model card and its cache."""
-    return fitted(photos_dir, tmp_path_factory.mktemp("finetuned"), *FINETUNE)
+    return fitted(photos_dir, tmp_path_factory.mktemp("finetuned"), *FINETUNE, *FASTER)
 
 
 @pytest.fixture
