@@ -31,6 +31,10 @@ LONGEST = (
     "test_quickstart.py",
     "test_training_memory.py",
     "test_lethal_photo.py",
+    "test_training_finetune.py",
+    "test_evaluate.py",
+    "test_faster.py",
+    "test_openvino_engine.py",
 )
 
 
