@@ -296,5 +296,5 @@ class WriteResult:
     revision: int
     status: WriteStatus
     error: str | None = None
-    index_revision: int | None = None
-    """With OUTDATED: the revision that the index holds."""
+    index_revision: int | None = None  # with OUTDATED: the one that the index holds
+    absent: bool = False  # with DONE: there was no document (or nothing of ours in it) to take away

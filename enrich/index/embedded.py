@@ -35,6 +35,7 @@ _PUT = text(
     WHERE held.revision < excluded.revision
     """
 )
+_THERE = text("SELECT id FROM document WHERE index = :index AND id = ANY(:ids) AND document IS NOT NULL")
 _HELD = text("SELECT id, revision FROM document WHERE index = :index AND id = ANY(:ids)")
 _DOCUMENTS = text("""
     SELECT id, document FROM document WHERE index = :index AND id = ANY(:ids) AND document IS NOT NULL
@@ -129,24 +130,30 @@ class EmbeddedIndex:
                 sent.append(write)
             except ValueError as error:
                 results[write.id] = ended(write, WriteStatus.REFUSED, str(error))
-        held = self._database.run(lambda connection: self._put(connection, sent))
+        held, there = self._database.run(lambda connection: self._put(connection, sent))
         for write in sent:
             revision = held[write.id]
             if revision == write.revision:
-                results[write.id] = ended(write, WriteStatus.DONE)
+                absent = write.document is None and write.id not in there
+                results[write.id] = ended(write, WriteStatus.DONE, absent=absent)
             else:
                 reason = f"the index holds revision {revision}"
                 results[write.id] = ended(write, WriteStatus.OUTDATED, reason, revision)
         return [results[write.id] for write in writes]
 
-    def _put(self, connection: Connection, writes: Sequence[DocumentWrite]) -> dict[str, int]:
+    def _put(
+        self, connection: Connection, writes: Sequence[DocumentWrite]
+    ) -> tuple[dict[str, int], Set[str]]:
+        """The revisions held now, and which of the documents to take away were there."""
+        taken = [write.id for write in writes if write.document is None]
+        there = set(connection.scalars(_THERE, {"index": self._alias, "ids": taken})) if taken else set()
         rows = [
             {"id": write.id, "revision": write.revision, "document": write.document and dict(write.document)}
             for write in writes
         ]
         connection.execute(_PUT, {"index": self._alias, "writes": json.dumps(rows)})
         found = connection.execute(_HELD, {"index": self._alias, "ids": [write.id for write in writes]})
-        return {row.id: row.revision for row in found}
+        return {row.id: row.revision for row in found}, there
 
     def lost(self) -> Iterator[Sequence[str]]:
         return iter(())

@@ -175,10 +175,15 @@ class Generations(Protocol):
 
 
 def ended(
-    write: DocumentWrite, status: WriteStatus, error: str | None = None, index_revision: int | None = None
+    write: DocumentWrite,
+    status: WriteStatus,
+    error: str | None = None,
+    index_revision: int | None = None,
+    *,
+    absent: bool = False,
 ) -> WriteResult:
     """How a write ended."""
-    return WriteResult(write.id, write.revision, status, error, index_revision)
+    return WriteResult(write.id, write.revision, status, error, index_revision, absent)
 
 
 class IndexUnavailable(Exception):

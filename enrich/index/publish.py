@@ -211,7 +211,7 @@ class Publisher:
                 continue
             row = pending.pop(result.id)
             if result.status is WriteStatus.DONE:
-                self.figures.removed += row.gone
+                self.figures.removed += row.gone and not result.absent
                 self.figures.written += not row.gone
             elif result.status is WriteStatus.REFUSED:
                 self.refusals.add(result)

@@ -4,7 +4,7 @@ All is gone through as a run goes through it; a sample of the documents and dele
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -132,13 +132,14 @@ class RehearsalQueue(LookingQueue):
                 self._count(prospect)
 
     def _looked_up(self, ahead: Iterator[Prospect]) -> Iterator[Prospect]:
-        """The same, with what the portal's index has of them now; as it was last time where it is away."""
+        """The same, with what the index has of them now; as it was last time where it is away."""
         index, settings = self._services.index, self._services.settings
+        merging = settings.index_mode == "merge"
         while page := list(islice(ahead, settings.publish_batch)):
-            if settings.index_mode == "merge":
-                with suppress(IndexUnavailable):
-                    there = index.documents([prospect.id for prospect in page])
-                    page = [replace(prospect, awaits=prospect.id not in there) for prospect in page]
+            asked = [prospect.id for prospect in page if merging or prospect.outcome == "removed"]
+            with suppress(IndexUnavailable):
+                there = index.documents(asked)
+                page = [_beside(prospect, there, merging) for prospect in page]
             yield from page
 
     def _count(self, prospect: Prospect, made: OutboxRow | None = None) -> None:
@@ -164,6 +165,12 @@ class RehearsalQueue(LookingQueue):
             return None
         row = replace(row, columns=columns[id][1])
         return build(row, services.bundle.heads, services.settings.index_mode)
+
+
+def _beside(prospect: Prospect, there: Mapping[str, Mapping[str, Any]], merging: bool) -> Prospect:
+    if prospect.outcome == "removed":
+        return prospect if there.get(prospect.id) else replace(prospect, outcome=None)
+    return replace(prospect, awaits=prospect.id not in there) if merging else prospect
 
 
 def _known(state: Connection, id: str) -> OutboxRow | None:

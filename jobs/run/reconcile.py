@@ -215,7 +215,7 @@ def _take_away(services: Services, ids: Sequence[str]) -> int:
     writes = [DocumentWrite(id, revision, None) for id in ids]
     for _ in range(2):
         results = services.index.write(writes) if writes else []
-        taken += sum(result.status is WriteStatus.DONE for result in results)
+        taken += sum(result.status is WriteStatus.DONE and not result.absent for result in results)
         if put_off := [result for result in results if result.status is WriteStatus.RETRY]:
             raise IndexUnavailable(f"{len(put_off)} removals were put off: {put_off[0].error}")
         writes = [

@@ -65,7 +65,8 @@ def test_values_of_before_a_column_changed_its_type_are_no_numbers(index: Embedd
 
 def test_a_removed_document_comes_back_only_at_a_higher_revision(index: EmbeddedIndex) -> None:
     index.write([put("1", 5)])
-    assert statuses(index.write([take("1", 8)])) == [DONE]
+    taken = index.write([take("1", 8), take("2", 8)])
+    assert [(result.status, result.absent) for result in taken] == [(DONE, False), (DONE, True)]
     assert ids(index, Query()) == ""
     (late,) = index.write([put("1", 7)])
     assert (late.status, late.index_revision) == (OUTDATED, 8)

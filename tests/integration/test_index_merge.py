@@ -138,7 +138,14 @@ def test_our_fields_come_and_go_and_the_portal_s_stay(each_server: str, index_na
     assert document["listing_id"] == "1"
     assert document["evidence"]["balcony"]["position"] == 1
     assert document["enrichment"]["revision"] == 5
-    assert statuses(index.write([take("1", 6), take("3", 6)])) == [DONE, DONE]
+    taken = index.write([take("1", 6), take("2", 6), take("3", 6)])
+    assert [(result.status, result.absent) for result in taken] == [
+        (DONE, False),
+        (DONE, False),
+        (DONE, True),
+    ]
+    (nothing_of_ours,) = index.write([take("2", 7)])
+    assert (nothing_of_ours.status, nothing_of_ours.absent) == (DONE, True)
     document = portal.get("1")
     assert portal.own("1") == before
     assert {document[name] for name in reserved(HEADS) - {"listing_id"}} == {None}

@@ -230,3 +230,19 @@ def test_a_document_without_a_column_is_marked_for_the_next_discovery_unless_tha
     Outbox(database).cut(["home-1", "home-2"], {"price"})
     marked = migrated.execute("SELECT id FROM enrichment.listing WHERE doc_fp <> ''")
     assert marked == [("home-1",)]
+
+
+def test_what_the_index_never_had_is_not_counted_as_removed(
+    migrated: Portal, a_run: Callable[[], Publisher]
+) -> None:
+    """As of homes that were sold before the index was made or renamed."""
+    enriched(migrated, 3, 0)
+    take = "UPDATE enrichment.listing SET status = 'gone', revision = revision + 1 WHERE id = :id"
+    migrated.execute(take, id="home-1")
+    publisher = a_run()
+    publisher.publish()
+    assert (publisher.figures.written, publisher.figures.removed) == (2, 0)
+    migrated.execute(take, id="home-2")
+    enqueue_moved(migrated, "home-2")
+    publisher.publish()
+    assert (publisher.figures.written, publisher.figures.removed) == (2, 1)

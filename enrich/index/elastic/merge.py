@@ -138,7 +138,7 @@ class MergeIndex:
         if isinstance(revision, int) and revision > write.revision:
             return ended(write, WriteStatus.OUTDATED, f"the document holds revision {revision}", revision)
         done = not self._ours(old) if write.document is None else revision == write.revision
-        return ended(write, WriteStatus.DONE) if done else None
+        return ended(write, WriteStatus.DONE, absent=write.document is None) if done else None
 
     def _ours(self, old: Mapping[str, Any]) -> dict[str, Any]:
         """What a document says in our fields."""
@@ -197,7 +197,9 @@ def _own_fields(old: Mapping[str, Any], ours: Mapping[str, Any], heads: Sequence
 
 def _not_there(write: DocumentWrite) -> WriteResult:
     """What comes of a write where the portal has no such document."""
-    return ended(write, WriteStatus.DONE if write.document is None else WriteStatus.AWAITING)
+    if write.document is None:
+        return ended(write, WriteStatus.DONE, absent=True)
+    return ended(write, WriteStatus.AWAITING)
 
 
 def _find(server: Server, name: str) -> Found:

@@ -167,7 +167,7 @@ class OwnIndex:
         for write, item in zip(sent, items, strict=True):
             status = item["status"]
             if status < 300 or (status == 404 and write.document is None and "error" not in item):
-                results[write.id] = ended(write, WriteStatus.DONE)
+                results[write.id] = ended(write, WriteStatus.DONE, absent=status == 404)
             elif status == 409:
                 conflicts.append((write, item["error"]["reason"]))
             else:
@@ -245,7 +245,7 @@ def _settle(
 def _unsent(write: DocumentWrite, why: str) -> WriteResult:
     """What comes of a write that no index takes: such a document was never there to be deleted."""
     if write.document is None:
-        return ended(write, WriteStatus.DONE)
+        return ended(write, WriteStatus.DONE, absent=True)
     return ended(write, WriteStatus.REFUSED, why)
 
 
