@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 
 from sqlalchemy import text
 
-from enrich.errors import EnrichError, SchemaError, SettingsError, SourceError
+from enrich.errors import EnrichError, IndexSetupError, SchemaError, SettingsError, SourceError
 from enrich.index.document import reserved
 from enrich.index.open import open_index
-from enrich.index.protocol import IndexUnavailable
+from enrich.index.protocol import IndexUnavailable, SearchIndex
 from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.open import check_device, choose
 from enrich.photos.decode import decode
@@ -29,6 +29,7 @@ from jobs.cli.misspelt import misspelt
 from jobs.run.schedule import trigger
 
 SAMPLED = 10  # photos
+COMPARED = 1_000  # ids of listings
 CLOCK_SECONDS = 60.0  # difference of two clocks that is worth a word
 PATIENCE = 10.0  # seconds for a server that is just restarting
 
@@ -61,10 +62,10 @@ class Finding:
     lines: tuple[str, ...]
 
 
-def all_checks(settings: Settings, photos: bool = True) -> Iterator[Finding]:
+def all_checks(settings: Settings, samples: bool = True) -> Iterator[Finding]:
     """Make the checks one by one; each is made even when others failed, as far as that is possible.
 
-    `photos`: whether to ask photo hosts, too.
+    `samples`: whether to look at some photos and, in mode merge, documents, too.
     """
     with ExitStack() as stack:
         checks = _Checks(settings.model_copy(update={"outage_seconds": PATIENCE}), stack)
@@ -75,7 +76,9 @@ def all_checks(settings: Settings, photos: bool = True) -> Iterator[Finding]:
             "tables": checks.check_tables,
             "index": checks.check_index,
         }
-        if photos:
+        if samples and settings.index_mode == "merge" and not settings.index_embedded:
+            steps["documents"] = checks.check_documents
+        if samples:
             steps["photos"] = checks.check_photos
         yield from _check_settings(settings)
         for name, step in steps.items():
@@ -110,6 +113,7 @@ class _Checks:
         self._databases: tuple[Database, Database] | None = None
         self._schema = False
         self._source: Source | None = None
+        self._index: SearchIndex | None = None
 
     def check_bundle(self) -> list[str]:
         chosen = choose(load_bundle(self._settings.bundle), self._settings)
@@ -171,10 +175,29 @@ class _Checks:
         database = self._databases[0] if self._databases else Database("postgresql:///")
         copied = self._source.copied_columns() if self._source else {}
         index = open_index(settings, database, self._bundle.heads, copied)
-        try:
-            return index.check()
-        finally:
-            index.close()
+        self._stack.callback(index.close)
+        found = index.check()
+        self._index = index
+        return found
+
+    def check_documents(self) -> list[str]:
+        if self._source is None:
+            raise _Needs("the tables")
+        if self._index is None:
+            raise _Needs("the index")
+        there = [id for pages in (self._index.ids(), self._index.lost()) for id in next(pages, ())]
+        listings = self._source.ids(None, COMPARED)
+        if not there or not listings:
+            return ["there are no listings yet" if there else "the portal has written none yet"]
+        if not self._source.by_ids(there) and not self._index.documents(listings):
+            name = self._settings.index
+            raise IndexSetupError(
+                f"of {len(there)} documents of {name} looked at, such as {there[0]}, none has the id of a "
+                f"listing, such as {listings[0]}, as its _id: have the portal write them so, or views give "
+                "listings the ids of their documents (ENRICH_SOURCE_LISTINGS, ENRICH_SOURCE_IMAGES); see "
+                "docs/index.md"
+            )
+        return ["documents have the ids of listings"]
 
     def check_photos(self) -> list[str]:
         if self._source is None:

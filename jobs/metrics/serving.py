@@ -25,7 +25,7 @@ NOT_FOUND: Answer = (404, PLAIN, b"there is /metrics, /healthz and /readyz\n")
 
 
 class Ready:
-    """Whether a run could start now: what `enrich check` verifies, but for the photos."""
+    """Whether a run could start now: what `enrich check` verifies, but for photos and documents."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -42,7 +42,7 @@ class Ready:
             return self._known[1]
 
     def _look(self) -> Answer:
-        findings = list(all_checks(self._settings, photos=False))
+        findings = list(all_checks(self._settings, samples=False))
         wrong = tuple(line for finding in findings if finding.ok is False for line in finding.lines)
         for line in wrong:
             if line not in self._told:

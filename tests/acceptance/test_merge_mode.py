@@ -247,6 +247,35 @@ def test_without_the_portal_s_index_the_job_makes_none(merging: World) -> None:
     assert not merging.elasticsearch.indices.exists(index=f"{merging.index}*", allow_no_indices=False)
 
 
+def test_check_says_that_no_document_has_the_id_of_a_listing(
+    merging: World, portal_index: PortalIndex
+) -> None:
+    """Every run would await the portal's documents, night after night."""
+
+    def check() -> tuple[int, str]:
+        checked = merging.enrich_here("check")
+        return checked.returncode, checked.stdout
+
+    for id in ("flat", "house"):
+        merging.listing(id, "kitchen")
+    assert check()[0] == 0, "the portal has written no document yet"
+    for number in range(3):
+        portal_index.save(f"R{number}")
+    code, told = check()
+    assert code == 2 and "all is well" not in told
+    (complaint,) = (line for line in told.splitlines() if line.startswith("✗ documents"))
+    assert "3 documents" in complaint and ", such as R" in complaint and ", such as flat" in complaint
+    assert "_id" in complaint and "ENRICH_SOURCE_LISTINGS" in complaint and "docs/index.md" in complaint
+
+    portal_index.save("house")
+    assert check()[0] == 0, "other documents may be something else's"
+    merging.run()
+    merging.elasticsearch.indices.refresh(index=merging.index)
+    assert check()[0] == 0
+    merging.portal.execute("UPDATE listings SET active = false")
+    assert check()[0] == 0, "there is no listing to compare with"
+
+
 def test_on_each_version_of_the_server(world_of_each_version: World) -> None:
     world = world_of_each_version
     world.fixed.update(index_mode="merge", index_columns=())
@@ -260,3 +289,4 @@ def test_on_each_version_of_the_server(world_of_each_version: World) -> None:
     assert world.matching({"term": {"has_fireplace": True}}) == {"late"}
     assert world.documents()["late"]["has_balcony"] is None
     assert world.requests() == 2
+    assert "documents have the ids of listings" in world.enrich_here("check").stdout
