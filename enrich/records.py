@@ -69,7 +69,7 @@ class PhotoStatus(StrEnum):
     # Permanent: not asked for again until its version, or the listing, changes.
     GONE = "gone"  # 410
     BAD_URL = "bad_url"
-    FORBIDDEN_ADDRESS = "forbidden_address"
+    FORBIDDEN_ADDRESS = "forbidden_address"  # by the settings: looked at anew with its listing
     TOO_MANY_REDIRECTS = "too_many_redirects"
     EMPTY = "empty"
     TOO_MANY_BYTES = "too_many_bytes"

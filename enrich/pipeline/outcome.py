@@ -71,6 +71,8 @@ def settled(photo: Photo, known: Known) -> PhotoResult | None:
         return None
     if before.status.ok and known.score is not None:
         return PhotoResult(photo, PhotoStatus.OK, before.sha256, known.score, before.validators)
+    if before.status is PhotoStatus.FORBIDDEN_ADDRESS:  # what forbids it is a setting, which may be mended
+        return None
     if not before.status.ok and not before.retry_due:
         return _failed(photo, before, before.failures, before.sha256, known.score)
     return None

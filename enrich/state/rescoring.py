@@ -26,7 +26,7 @@ _COUNT = text(f"SELECT count(*) {_STALE}")
 
 # The pipeline finds all photos of such a listing known: it asks for none. Features alone are not enough: the
 # hash that tells near-duplicates apart stands beside a photo's scores. While a photo fails for a reason
-# that may pass, its scores stand in for it.
+# that may pass, its scores stand in for it. One that was forbidden is looked at anew: a backfill's to do.
 _MARK = text("""
     WITH ready AS (
         SELECT l.id, l.status FROM listing AS l
@@ -45,7 +45,8 @@ _MARK = text("""
                             WHERE s.sha256 = p.sha256 AND (s.model_id = m.model OR e.sha256 IS NOT NULL))
                             AND (p.status = 'ok' OR EXISTS (
                                 SELECT FROM photo_score AS s WHERE s.sha256 = p.sha256))
-                        ELSE coalesce(p.next_try <= now(), p.key IS NULL) END)
+                        ELSE coalesce(p.next_try <= now(),
+                                      p.key IS NULL OR p.status = 'forbidden_address') END)
         ORDER BY l.id FOR NO KEY UPDATE OF l SKIP LOCKED
     ), marked AS (
         UPDATE listing AS l SET

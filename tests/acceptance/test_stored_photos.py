@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from enrich.records import PhotoStatus
-from tests.support.bundles import draw_bytes
+from tests.support.bundles import draw_bytes, make_bundle
 from tests.support.harness import World
 from tests.support.object_store import BUCKET, ObjectServer
 
@@ -60,6 +60,26 @@ def test_a_missing_photo_costs_that_photo(world: World, put: Put) -> None:
         PhotoStatus.NOT_FOUND,
         PhotoStatus.FORBIDDEN_ADDRESS,
     ]
+
+
+def test_a_photo_that_a_setting_forbade_is_asked_for_once_it_is_mended(
+    world: World, put: Put, tmp_path: Path
+) -> None:
+    world.portal.add("house", [put("kitchen.jpg", draw_bytes("kitchen"))])
+    forbidding = {"allowed_folders": (), "allowed_stores": ()}
+    world.run(settings=forbidding)
+    assert world.photo_statuses("house") == [PhotoStatus.FORBIDDEN_ADDRESS]
+    still = world.backfill(settings=forbidding)
+    assert (still.exit_code, still.figures.fetched, still.published.written) == (0, 0, 0)
+    assert "room_types" not in world.documents()["house"]
+
+    world.fixed["bundle"] = make_bundle(tmp_path / "other", name="other").folder
+    rescored = world.enrich_here("rescore")
+    assert rescored.returncode == 0, rescored.stderr
+    assert world.photo_statuses("house") == [PhotoStatus.FORBIDDEN_ADDRESS], "rescoring asks for no photo"
+    assert world.backfill().figures.fetched == 1
+    assert world.documents()["house"]["room_types"] == ["kitchen"]
+    assert world.run().figures.photos == 0
 
 
 def test_check_samples_such_photos(world: World, put: Put) -> None:
