@@ -134,12 +134,16 @@ _COPIED = f"""doc_fp = s.doc_fp, columns = s.columns, updated_at = s.updated_at,
   revision = CASE WHEN listing.attributes IS NOT NULL THEN {NEXT_REVISION} ELSE listing.revision END"""
 # They explain that it changed, but not an earlier change that still waits to be looked into.
 _EXPLAINED = "updated_at_done = CASE WHEN listing.updated_at_done IS NOT NULL THEN s.updated_at END"
-# Not where people have other columns copied, and none that we know has another value.
-_MOVED = """EXISTS (SELECT FROM jsonb_each(s.columns) AS c WHERE listing.columns -> c.key <> c.value)"""
+# Not where people have other columns copied, and none that we know has another value. A copied `updated_at`
+# does not explain itself: without another one it is to be looked into, whatever moves by then.
+_MOVED = """EXISTS (SELECT FROM jsonb_each(s.columns) AS c
+  WHERE listing.columns -> c.key <> c.value AND c.key <> 'updated_at')"""
+_TIME_MOVED = """(listing.photo_fp_done = s.photo_fp
+  AND listing.columns -> 'updated_at' <> s.columns -> 'updated_at')"""
 
 _WRITE_DOCUMENT = f"""UPDATE listing SET {_COPIED},
-  updated_at_done = CASE WHEN {_MOVED} AND listing.updated_at_done IS NOT NULL THEN s.updated_at
-                         ELSE listing.updated_at_done END
+  updated_at_done = CASE WHEN listing.updated_at_done IS NULL THEN NULL WHEN {_MOVED} THEN s.updated_at
+                         WHEN {_TIME_MOVED} THEN NULL ELSE listing.updated_at_done END
   {_OF} <> 'gone' AND {DOCUMENT_DIFFERS}"""
 
 _WRITE_PHOTOS = f"""UPDATE listing SET photo_fp = s.photo_fp, updated_at = s.updated_at,

@@ -279,6 +279,28 @@ class TestMovedUpdatedAt:
         assert counts(night()) == {"documents": 7}
         assert counts(night()) == {"revalidated": 2, "unchanged": 5}
 
+    def test_a_copied_updated_at_explains_not_itself(self, night: Night, homes: list[str]) -> None:
+        copied = {"index_columns": ("city", "price", "updated_at")}
+        assert counts(night(settings=copied)) == {"documents": 7}
+        night.portal.touch("home-3")
+        price = "UPDATE listings SET price = price + 1, updated_at = now() WHERE id = 'home-4'"
+        night.portal.execute(price)
+        assert counts(night(settings=copied)) == {"documents": 2, "unchanged": 5}
+        assert counts(night(settings=copied)) == {"revalidated": 1, "unchanged": 6}
+        rows = night.rows()
+        assert (rows["home-3"].revalidate, rows["home-4"].revalidate) == (True, False)
+
+    def test_a_copied_updated_at_that_moves_every_night_hides_nothing(
+        self, night: Night, homes: list[str]
+    ) -> None:
+        copied = {"index_columns": ("city", "price", "updated_at")}
+        night(settings=copied)
+        for _ in range(2):
+            assert not night.rows()["home-3"].revalidate
+            night.portal.touch("home-3")
+            assert counts(night(settings=copied)) == {"documents": 1, "unchanged": 6}
+        assert night.rows()["home-3"].revalidate
+
     def test_one_that_was_put_off_is_looked_into_though_its_price_moves(
         self, night: Night, homes: list[str]
     ) -> None:
