@@ -39,6 +39,18 @@ def _as_text(given: str | list[str] | None) -> str | list[str] | None:
     return given
 
 
+def _as_time(given: str) -> datetime:
+    """A day or time as people write it: typer would take a bare number for the seconds since 1970."""
+    try:
+        if given.isdecimal():
+            raise ValueError
+        return datetime.fromisoformat(given)
+    except ValueError:
+        raise typer.BadParameter(
+            f"write {given!r} as a day, 2026-03-01, or a time, 2026-03-01T06:30"
+        ) from None
+
+
 Version = Annotated[
     bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
 ]
@@ -75,7 +87,11 @@ KeepOld = Annotated[
 Rollback = Annotated[bool, typer.Option("--rollback", help="Go back to the index that served before.")]
 Since = Annotated[
     datetime | None,
-    typer.Option(help="Only listings whose updated_at is at or after this time (in ENRICH_TIMEZONE)."),
+    typer.Option(
+        metavar="TIME",
+        parser=_as_time,
+        help="Only listings whose updated_at is at or after this time (in ENRICH_TIMEZONE).",
+    ),
 ]
 StaleBundle = Annotated[
     bool, typer.Option("--stale-bundle", help="Only listings made with another bundle than the current.")
