@@ -18,6 +18,7 @@ from enrich.source.pages import (
     DOCUMENT_DIFFERS,
     SAME,
     SOURCE,
+    WAITS,
     Page,
     as_json,
     classify,
@@ -41,9 +42,8 @@ _OURS = f"""
     SELECT * FROM (
         SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {ABSENT} AS absent,
                listing.revision IS NOT NULL AS has_document,
-               listing.status IN ('pending', 'leased')
-                   OR (listing.status = 'retry' AND listing.not_before <= now()) AS waits,
-               listing.revalidate, CASE WHEN {_UNPUBLISHED} THEN {_OUTCOME} END AS outcome, {_AWAITS}
+               {WAITS} AS waits, listing.revalidate,
+               CASE WHEN {_UNPUBLISHED} THEN {_OUTCOME} END AS outcome, {_AWAITS}
         FROM listing {_SERVED} WHERE {{ours}}
     ) AS ours
     WHERE absent OR waits OR outcome IS NOT NULL

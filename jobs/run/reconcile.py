@@ -110,9 +110,11 @@ def _limit(services: Services) -> int:
 
 
 def _waits(one: Known) -> bool:
-    if one.published or one.row.gone == one.here:
+    if one.row.gone == one.here:
         return False
-    return one.here or one.row.revision > 0
+    if one.here and one.to_enrich:
+        return True
+    return not one.published and (one.here or one.row.revision > 0)
 
 
 def _count(found: Reconciled, differing: Mapping[str, _Found]) -> None:

@@ -131,6 +131,21 @@ def test_what_changed_in_the_portal_is_told_and_mended(homes: World) -> None:
     check_mended(homes, before, {"stale": ["b"], "orphaned": ["d"]})
 
 
+def test_listings_to_be_enriched_are_waiting(homes: World) -> None:
+    homes.portal.execute("DELETE FROM listing_images WHERE listing_id IN ('a', 'b') AND position = 1")
+    assert homes.enrich_here("retry", "c").returncode == 0
+    homes.portal.execute(
+        "UPDATE enrichment.listing SET status = 'retry', not_before = now() + CAST(due AS interval)"
+        " FROM (VALUES ('d', '-1 s'), ('e', '1 h')) AS v(id, due) WHERE listing.id = v.id"
+    )
+    report = reconciled(homes)
+    assert (report.exit_code, differing(report)) == (0, {})
+    assert report.reconciled is not None and report.reconciled.waiting == 4  # a, b, c, d
+    homes.run(limit=1)
+    report = reconciled(homes)
+    assert report.reconciled is not None and report.reconciled.waiting == 3
+
+
 def test_a_listing_that_came_back_is_missing(homes: World) -> None:
     before = homes.documents()
     homes.portal.execute("UPDATE listings SET active = false WHERE id IN ('d', 'e')")
