@@ -132,7 +132,7 @@ class Settings(Lines):
         "float16", description="How the features of scored photos are kept, for `enrich rescore`; none: not"
     )
     min_photos_false: int = Field(
-        8, ge=1, description="Distinct photos seen before an attribute may be false"
+        8, ge=1, description="Distinct photos that `false` needs; `enrich backfill` applies a change to all"
     )
 
     # Fetching

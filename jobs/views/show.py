@@ -10,8 +10,8 @@ from rich.table import Column, Table
 from enrich.model.aggregate import logits_of
 from enrich.model.bundle import Bundle
 from enrich.model.head import Head
-from enrich.model.kind import WORDS
-from enrich.model.seen import seen_of
+from enrich.model.kind import WORDS, Floats
+from enrich.model.seen import Seen, seen_of
 from enrich.records import Photo, PhotoResult, PhotoScore, PhotoStatus
 from enrich.state.history import history
 from enrich.state.queue import complete_scores
@@ -54,7 +54,11 @@ def explain(services: Records, id: str) -> dict[str, Any]:
             for head in bundle.heads
             if head.rules.is_yes_or_no
         },
-        "why": _why(bundle, results, services.settings.min_photos_false) if made_with_it else {},
+        "why": (
+            _why(bundle, results, services.settings.min_photos_false, row["model_attributes"])
+            if made_with_it
+            else {}
+        ),
         "overrides": [asdict(override) for override in found.overrides],
         "history": [asdict(change) for change in history(services.database, id, CHANGES)],
         "photos": [
@@ -92,13 +96,28 @@ def _results(services: Records, bundle: Bundle, found: ListingDetails) -> list[P
     return [replace(result, score=scores.get(result.sha256 or "")) for result in results]
 
 
-def _why(bundle: Bundle, results: Sequence[PhotoResult], min_photos_false: int) -> dict[str, str]:
+def _why(
+    bundle: Bundle, results: Sequence[PhotoResult], min_photos_false: int, kept: Mapping[str, Any]
+) -> dict[str, str]:
     seen = seen_of(results, min_photos_false)
     return {
-        head.name: head.rules.explained(head, logits_of(member, head, seen), seen)
+        head.name: _because(head, logits_of(member, head, seen), seen, kept)
         for member in bundle.members
         for head in member.heads
     }
+
+
+def _because(head: Head, logits: Floats, seen: Seen, kept: Mapping[str, Any]) -> str:
+    """What the answer rests on; of the same photos, only another setting says no where this one does not."""
+    because = head.rules.explained(head, logits, seen)
+    if head.rules.is_yes_or_no and kept["photos_seen"] == len(seen.photos):
+        field = head.rules.answer_field(head.name)
+        answers = {
+            found.get(field) for found in (kept["fields"], head.rules.answer(head, logits, seen).fields)
+        }
+        if answers == {False, None}:
+            because += " (the answer kept is of another ENRICH_MIN_PHOTOS_FALSE; enrich backfill renews it)"
+    return because
 
 
 def _probabilities(bundle: Bundle, score: PhotoScore | None) -> dict[str, Any]:

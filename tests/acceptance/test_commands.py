@@ -195,3 +195,16 @@ def test_ids_and_limit_restrict_a_run(enrich: Command, world: World, tmp_path: A
     assert report["listings"] == 1 and report["documents"]["written"] == 1
     assert set(world.documents()) < {"2", "3"}
     assert enrich("run", "--json")["listings"] == 3
+
+
+def test_show_says_which_answers_another_setting_made(world: World) -> None:
+    world.listing("9", "kitchen", "balcony")
+    assert world.run(settings={"min_photos_false": 1}).exit_code == 0
+    because = json.loads(world.enrich_here("show", "9", "--json").stdout)["why"]
+    assert because["fireplace"].endswith(
+        "(the answer kept is of another ENRICH_MIN_PHOTOS_FALSE; enrich backfill renews it)"
+    )
+    assert "kept" not in because["balcony"]
+    assert world.backfill().exit_code == 0
+    because = json.loads(world.enrich_here("show", "9", "--json").stdout)["why"]
+    assert because["fireplace"].endswith("too few photos seen: 2 of the 8 that no takes")
