@@ -26,6 +26,7 @@ from enrich.source.urls import patterns, strip_url, url_key
 from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
 
 T = TypeVar("T")
+DATA = "22"  # how the SQLSTATE of a value that cannot be computed begins
 BIGINT = range(-(2**63), 2**63)
 
 # To the end of the transaction: nothing is written to the portal's tables, whatever a query does; their names
@@ -106,7 +107,7 @@ class Source:
         return self._tables.tells_active(before)
 
     def check(self) -> list[str]:
-        """Verify tables, columns, types, privileges and ids, and read one listing; say what was found."""
+        """Verify tables, columns, privileges, ids and values, and read one listing; say what was found."""
         listings, images = self._tables.listings, self._tables.images
         doubtful = self._read(statements.DOUBTFUL)
         if doubtful:
@@ -129,6 +130,7 @@ class Source:
                 f"{listings.sql}, such as {first[0]}: have views give both in the same spelling "
                 f"({images.setting}, {listings.setting})"
             )
+        self._read(statements.VALUES)
         self.documents(first)
         photos = [len(listing.photos) for listing in self.photos(first)]
         found.append(f"first listing {first[0]}: {photos[0]} photos" if photos else "no active listings")
@@ -177,8 +179,7 @@ class Source:
             except DatabaseError as error:
                 if passing(error) and sqlstate(error) != READ_ONLY:  # of a view that writes: no outage
                     raise
-                tables = f"{self._tables.listings.sql} and {self._tables.images.sql}"
-                raise SourceError(f"reading {tables} failed: {one_line(error)}") from error
+                raise SourceError(_why_not_read(self._tables, error)) from error
 
         return self._reading(work)
 
@@ -204,6 +205,13 @@ class Source:
 
 def _describe(table: Table, optional: str) -> str:
     return f"{table.sql}: {'with' if optional in table.columns else 'without'} column {optional}"
+
+
+def _why_not_read(tables: PortalTables, error: DatabaseError) -> str:
+    told = f"reading {tables.listings.sql} and {tables.images.sql} failed: {one_line(error)}"
+    if (sqlstate(error) or "").startswith(DATA):
+        told += ": mend the value, or have the view give NULL where it cannot be cast"
+    return told
 
 
 def _index_wanted(tables: PortalTables, compared: str) -> str | None:

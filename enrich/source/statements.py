@@ -74,6 +74,9 @@ DOUBTFUL = """
 SELECT l.id::text, count(*) FROM {listings} l WHERE {active}
 GROUP BY l.id HAVING l.id IS NULL OR l.id::text = '' OR count(*) > 1 LIMIT 1"""
 
+# Has every value computed that discovery computes: of a view, one row's may be an error.
+VALUES = "SELECT count(l.updated_at) {counted} FROM {listings} l WHERE {active}"
+
 
 def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
     """What fills the holes, but for `which`. `ignore`: parameters that are left out of photos' URLs."""
@@ -91,6 +94,7 @@ def parts(tables: PortalTables, ignore: Sequence[str]) -> dict[str, str]:
         "images": tables.images.sql,
         "active": "l.active IS NOT FALSE" if tables.tells_active() else "true",
         "copied": "".join(f", l.{column} AS {alias}" for column, alias in copied.items()),
+        "counted": "".join(f", count(l.{column})" for column in copied),
         # No field's name begins so: one called `c` would be taken for the row.
         "document": f"CROSS JOIN LATERAL (SELECT {named}) _c",
         "doc_fp": "encode(sha256(convert_to(to_jsonb(_c)::text, 'UTF8')), 'hex')" if copied else "''",

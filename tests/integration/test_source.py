@@ -377,6 +377,24 @@ def test_tables_may_be_called_in_any_language(portal: Portal, source: Callable[.
         assert [photo.url for photo in here.photos(["a"])[0].photos] == ["http://x/a.jpg"]
 
 
+@pytest.mark.parametrize("rows", ["SELECT * FROM homes", "SELECT DISTINCT * FROM homes"])
+def test_a_value_that_a_view_cannot_cast_is_told_of_whichever_row_has_it(
+    portal: Portal, source: Callable[..., Source], rows: str
+) -> None:
+    portal.execute("CREATE TABLE homes (id int, updated_at timestamptz, lat text NOT NULL, active boolean)")
+    portal.execute("INSERT INTO homes SELECT n, now(), '59.3', true FROM generate_series(1, 50) AS n")
+    portal.execute(
+        f"CREATE VIEW feed AS SELECT id, updated_at, lat::float8 AS lat, active FROM ({rows}) AS rows"
+    )
+    assert source("lat", source_listings="feed").check()
+    portal.execute("UPDATE homes SET lat = 'n/a', active = false WHERE id = 40")
+    assert source("lat", source_listings="feed").check(), "no run reads it"
+    portal.execute("UPDATE homes SET active = true WHERE id = 40")
+    assert source(source_listings="feed").check(), "nor where it is not copied"
+    with pytest.raises(SourceError, match=r'double precision: "n/a": mend the value, or .* NULL'):
+        source("lat", source_listings="feed").check()
+
+
 def test_views_over_other_tables(portal: Portal, source: Callable[..., Source]) -> None:
     portal.execute("CREATE SCHEMA \"feed\"; CREATE TYPE kind AS ENUM ('flat', 'house')")
     portal.execute("CREATE TABLE objekt (nr int PRIMARY KEY, slag kind, andrad timestamptz, pris numeric)")
