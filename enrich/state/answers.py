@@ -119,7 +119,7 @@ class Answers:
 def _answer(
     connection: Connection, id: str, field: str, person: str, value: bool | None, sha256: str | None
 ) -> None:
-    _undo(connection, id, field, person)
+    _undo(connection, id, field, person, says_more=value is not None)
     before: dict[str, Any] = {"override": None, "label": None}
     if value is not None:
         if (override := overrides.one(connection, id, field)) is not None:
@@ -138,7 +138,8 @@ def _answer(
     connection.execute(_PUT, {**given, "before": json.dumps(before, default=str)})
 
 
-def _undo(connection: Connection, id: str, field: str, person: str) -> None:
+def _undo(connection: Connection, id: str, field: str, person: str, says_more: bool = False) -> None:
+    """`says_more`: the person says something else of the field in the same transaction."""
     overrides.lock(connection, id)
     mine = {"id": id, "field": field, "person": person}
     row = connection.execute(_MINE, mine).one_or_none()
@@ -148,16 +149,19 @@ def _undo(connection: Connection, id: str, field: str, person: str) -> None:
     for what, earlier in row.before.items():
         told = {"what": what, "earlier": json.dumps(earlier), "sha256": row.sha256, "at": row.at}
         connection.execute(_FORGET, {**mine, **told})
-    _restore_override(connection, row, person)
+    _restore_override(connection, row, person, says_more)
     _restore_label(connection, row, person)
 
 
-def _restore_override(connection: Connection, row: Row[Any], person: str) -> None:
+def _restore_override(connection: Connection, row: Row[Any], person: str, says_more: bool) -> None:
     stands = overrides.one(connection, row.listing_id, row.field)
     if row.answer is None or stands is None or (stands.by or "", stands.value) != (person, row.answer):
         return
     earlier = row.before["override"] and Override(row.field, **_again(row.before["override"]))
-    overrides.restore(connection, row.listing_id, row.field, earlier, person or None)
+    if says_more:
+        overrides.stand_again(connection, row.listing_id, row.field, earlier)
+    else:
+        overrides.restore(connection, row.listing_id, row.field, earlier, person or None)
 
 
 def _restore_label(connection: Connection, row: Row[Any], person: str) -> None:

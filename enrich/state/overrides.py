@@ -169,7 +169,7 @@ def say(connection: Connection, said: Said) -> None:
         UsageError: unknown listing.
     """
     row = lock(connection, said.id)
-    connection.execute(_PUT, {**asdict(said), "value": json.dumps(said.value)})
+    _put(connection, said)
     _recompute(connection, row, "person", said.by)
 
 
@@ -187,10 +187,17 @@ def restore(connection: Connection, id: str, field: str, earlier: Override | Non
     Raises:
         UsageError: unknown listing.
     """
+    row = lock(connection, id)
+    stand_again(connection, id, field, earlier)
+    _recompute(connection, row, "cleared" if earlier is None else "person", by)
+
+
+def stand_again(connection: Connection, id: str, field: str, earlier: Override | None) -> None:
+    """As `restore`, where a `say` follows in the same transaction, which changes what is published."""
     if earlier is None:
-        take_back(connection, id, field, by)
+        connection.execute(_DROP, {"id": id, "field": field})
     else:
-        say(connection, Said(id, **asdict(earlier)))
+        _put(connection, Said(id, **asdict(earlier)))
 
 
 def read(connection: Connection, ids: Sequence[str]) -> dict[str, list[Override]]:
@@ -238,6 +245,10 @@ def lock(connection: Connection, id: str) -> Row[Any]:
     if row is None:
         raise unknown_listing(connection, id)
     return row
+
+
+def _put(connection: Connection, said: Said) -> None:
+    connection.execute(_PUT, {**asdict(said), "value": json.dumps(said.value)})
 
 
 def _recompute(connection: Connection, row: Row[Any], cause: history.Cause, by: str | None) -> None:

@@ -293,6 +293,31 @@ class TestAnswers:
         mine.undo(since)
         assert said(database) == [] and Labels(database).of([sha("a-1")]) == {}
 
+    def test_a_second_answer_like_what_another_said_before_is_on_record_as_one_s_own(
+        self, database: Database, enrich: Enrich
+    ) -> None:
+        enrich("a", 0.99)
+        Overrides(database).set_override("a", "has_balcony", False, None, "ann")
+        before = Overrides(database).of(["a"])
+        mine = answers(database, "bob")
+        since = mine.begin()
+        give(database, "a", True, "bob")
+        give(database, "a", False, "bob")
+        told = [(one.before, one.after, one.person) for one in history(database, "a")[:2]]
+        assert told == [(True, False, "bob"), (False, True, "bob")]
+        mine.undo(since)
+        assert Overrides(database).of(["a"]) == before
+
+    def test_who_is_unsure_after_all_lets_what_stood_before_be_published(
+        self, database: Database, enrich: Enrich
+    ) -> None:
+        enrich("a", 0.99)
+        give(database, "a", False, "bob")
+        give(database, "a", None, "bob")
+        told = history(database, "a")[0]
+        assert (told.before, told.after, told.cause, told.person) == (False, True, "cleared", "bob")
+        assert said(database) == []
+
     def test_a_listing_that_is_unknown_is_said_to_be(self, database: Database, migrated: Portal) -> None:
         with pytest.raises(UsageError, match="no listing 'nobody' is known"):
             give(database, "nobody", True)
