@@ -89,7 +89,7 @@ class Binary(Overridable, word="binary"):
         return sign if confidence is None else f"{sign} {confidence:.2f}"
 
     def plain(self, head: Head, chances: Floats) -> float:
-        return round(float(chances[0]), 4)
+        return float(chances[0])
 
     def photo_shown(self, head: Head, plain: float) -> tuple[str, bool]:
         return f"{plain:.3f}", plain >= head.true_threshold
@@ -148,7 +148,7 @@ def listing_probability(rule: Aggregation, logits: Floats) -> float:
 
 def _apart(*chances: float) -> list[str]:
     """The chances with the fewest digits, two at least, at which different ones look different."""
-    for digits in (2, 3, 4):
+    for digits in range(2, 18):
         texts = [f"{chance:.{digits}f}" for chance in chances]
         if len(set(texts)) == len(set(chances)):
             break

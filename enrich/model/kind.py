@@ -126,7 +126,7 @@ class Kind(ABC):
 
     @abstractmethod
     def plain(self, head: "Head", chances: Floats) -> Any:
-        """A photo's probabilities [outputs] as JSON has them, to four digits."""
+        """A photo's probabilities [outputs] as JSON has them; not rounded: thresholds lie on them."""
 
     @abstractmethod
     def photo_shown(self, head: "Head", plain: Any) -> tuple[str, bool]:

@@ -69,7 +69,7 @@ class Multiclass(Overridable, word="multiclass"):
         return ", ".join(f"{one} ×{counts[one]}" if counts.get(one, 1) > 1 else one for one in types) or "-"
 
     def plain(self, head: Head, chances: Floats) -> dict[str, float]:
-        return {one.name: round(float(p), 4) for one, p in zip(head.classes, chances, strict=True)}
+        return {one.name: float(p) for one, p in zip(head.classes, chances, strict=True)}
 
     def photo_shown(self, head: Head, plain: Mapping[str, float]) -> tuple[str, bool]:
         top = max(head.classes, key=lambda one: plain[one.name])

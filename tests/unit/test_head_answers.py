@@ -55,6 +55,7 @@ def explained(head: Head, chances: Sequence[float], found: Seen) -> str:
         ([], seen(0, failed=3), "no photo could be seen"),
         ([], seen(0), "there are no photos"),
         ([0.8799], seen(1), "0.8799, between the thresholds: yes from 0.8800, no below 0.0500"),
+        ([0.879996], seen(1), "0.879996, between the thresholds: yes from 0.880000, no below 0.050000"),
     ],
 )
 def test_an_answer_says_what_it_rests_on(chances: list[float], found: Seen, text: str) -> None:
@@ -73,6 +74,20 @@ def test_the_words_and_the_answer_agree() -> None:
         logits, found = np.full((photos, 1), -4.0), seen(photos)
         says = BALCONY.rules.answer(BALCONY, logits, found).fields["has_balcony"]
         assert ("too few" in BALCONY.rules.explained(BALCONY, logits, found)) is (says is None)
+
+
+def test_a_photo_right_below_a_threshold_is_not_enough_as_the_answer_says() -> None:
+    below = np.log(np.array([0.879996]) / (1 - np.array([0.879996])))
+    plain = BALCONY.rules.plain(BALCONY, BALCONY.probabilities(below))
+    assert BALCONY.rules.photo_shown(BALCONY, plain) == ("0.880", False)
+    assert BALCONY.rules.answer(BALCONY, below.reshape(1, 1), seen(1)).fields["has_balcony"] is None
+
+
+def test_a_photo_s_class_right_below_its_threshold_is_not_enough_either() -> None:
+    below = np.log(np.array([0.599996, 0.400004]))
+    plain = ROOM.rules.plain(ROOM, ROOM.probabilities(below))
+    assert ROOM.rules.photo_shown(ROOM, plain) == ("kitchen 0.60", False)
+    assert ROOM.rules.answer(ROOM, below.reshape(1, 2), seen(1)).fields["room_types"] == []
 
 
 def test_classes_say_from_which_threshold_they_count() -> None:
