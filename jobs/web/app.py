@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from enrich.errors import EnrichError, UsageError
+from enrich.errors import EnrichError, OutageError, UsageError
 from enrich.index.protocol import IndexUnavailable
 from enrich.looks import colours
 from enrich.photos.open import open_transport
@@ -144,4 +144,8 @@ async def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, UsageError):
         return _told(request, 400, str(error))
     log.warning("%s %s: %s", request.method, request.url.path, error)
+    if isinstance(error, OutageError):  # which tells whoever starts commands what to do
+        looks = request.method in ("GET", "HEAD")
+        what = "Try again later." if looks else "What you just said may not be recorded: look again later."
+        return _told(request, 503, f"The database gives no answer. {what}")
     return _told(request, 503, str(error))

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from enrich.source.urls import url_key
+from enrich.state.database import parse_url
 from jobs.migrate import migrate
 from jobs.run.reindex import reindex
 from jobs.run.services import open_services
@@ -27,6 +28,7 @@ from tests.support.bundles import binary_head, bundle_with, make_bundle, room_he
 from tests.support.harness import World
 from tests.support.page import SAME_SITE, OpenClient, Serve
 from tests.support.photo_server import FINE, status
+from tests.support.wire import Wire
 
 VIEW, EDIT = "view-token-0123456789", "edit-token-0123456789"
 HOSTILE = "<script>alert('1')</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
@@ -173,6 +175,24 @@ def test_an_index_that_is_away_costs_the_search_only(
     told = page.get(done.headers["location"])
     assert told.status_code == 200 and "but not in the index yet: the next publish takes it" in told.text
     assert homes.portal.execute("SELECT count(*) FROM enrichment.override")[0][0] == 1
+
+
+def test_a_database_that_is_away_is_told_to_editors_in_words_of_theirs(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    url = parse_url(homes.portal.url)
+    with Wire(url.host or str(url.query.get("host", "127.0.0.1")), url.port or 5432) as wire:
+        through = url.set(host="127.0.0.1", port=wire.port, query={}).render_as_string(hide_password=False)
+        page = open_client(settings(homes, tmp_path, database_url=through, outage_seconds=0.2))
+        assert page.get("/listing/8").status_code == 200
+        wire.down()
+        asked = page.get("/listing/8")
+        said = page.send_form("/override", {"id": "8", "field": "has_balcony", "value": "true"})
+        wire.up()
+        assert page.get("/listing/8").status_code == 200
+    for answer, words in ((asked, "Try again later."), (said, "What you just said may not be recorded")):
+        assert answer.status_code == 503 and f"The database gives no answer. {words}" in answer.text
+        assert "DATABASE_URL" not in answer.text and "start the command" not in answer.text
 
 
 def test_a_listing_says_why(homes: World, open_client: OpenClient, tmp_path: Any) -> None:
