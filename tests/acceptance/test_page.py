@@ -297,6 +297,8 @@ def test_an_override_waits_while_another_process_publishes(
         assert "another process is publishing" in page.get(done.headers["location"]).text
         assert "has_balcony" not in services.index.documents(["8"])["8"]
     homes.publish()
+    text = page.get(done.headers["location"]).text
+    assert "not in the index yet" not in text and "Buyers find it so" in text and "Undo" in text
     with open_services(homes.settings()) as services:
         assert services.index.documents(["8"])["8"]["has_balcony"] is True
 
