@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.support.bundles import draw_bytes
 from tests.support.harness import World
 from tests.support.page import NO_ANSWER, PHONE, Serve, faults, overflow
 
@@ -182,3 +183,18 @@ def test_a_phone_shows_all_of_it_readably(
     assert faults(tab, axe) == []
     pictures = tab.locator("#found img").evaluate_all("all => all.map(one => one.alt)")
     assert len(pictures) == 24 and all("Photo" in alt for alt in pictures)
+
+
+def test_a_portrait_s_cover_is_as_high_as_the_others(
+    homes: World, serve_page: Serve, browse: Callable[..., Page]
+) -> None:
+    drawn = draw_bytes("kitchen", 7, (600, 800))
+    homes.portal.add("portrait", [homes.photos.add("/portrait.jpg", drawn)], price=1)
+    assert homes.run().exit_code == 0
+    tab = browse()
+    tab.goto(f"{serve_page(homes.settings())}/?to.price=3")
+    portrait = tab.locator(".home", has=tab.locator("a[href='/listing/portrait']")).locator("img")
+    expect(portrait).to_have_js_property("complete", value=True)
+    assert portrait.evaluate("one => one.naturalHeight > one.naturalWidth")
+    heights = tab.locator(".home .cover").evaluate_all("all => all.map(one => one.clientHeight)")
+    assert len(heights) == 5 and max(heights) - min(heights) <= 1
