@@ -73,3 +73,15 @@ def test_numbers_that_nobody_answers_for_are_not_called_those_of_now(
         tab.unroute("**/status")
         expect(silent).to_be_hidden()
         expect(tab.get_by_text("as of now")).to_be_visible()
+
+
+def test_why_a_run_ended_takes_few_lines(
+    world: World, page_of: Callable[[], str], browse: Callable[..., Page]
+) -> None:
+    address = page_of()
+    why = "has_balcony would change on 33 of 48 listings, more than --max-flips 10 allows: look at them first"
+    world.portal.execute("UPDATE enrichment.run SET exit_code = 3, error = :why", why=why)
+    tab = browse()
+    tab.goto(address)
+    cell = tab.get_by_role("cell", name=why)
+    assert cell.evaluate("one => one.clientWidth") >= 200 and overflow(tab) == 0
