@@ -93,6 +93,15 @@ def test_blank_values_of_a_column_are_no_choice_and_all_others_are(
         assert f'<option value="{value}" selected>' in asked
 
 
+def test_a_page_behind_the_last_one_says_so_and_leads_to_the_first_with_its_filters(
+    homes: World, open_client: OpenClient, tmp_path: Any
+) -> None:
+    page = open_client(settings(homes, tmp_path))
+    text = " ".join(page.get("/?where.city=Solna&page=3").text.split())
+    assert "2 listings<" in text and "No listing matches" not in text and "Page 3 of" not in text
+    assert 'There are no more. <a href="/?where.city=Solna">To the first page</a>' in text
+
+
 def test_a_class_that_is_published_no_more_is_no_choice(
     homes: World, open_client: OpenClient, tmp_path: Any
 ) -> None:

@@ -65,6 +65,7 @@ def search(request: Request, services: Opened) -> Response:
         hidden=_hidden(query, facets),
         page=now,
         pages=pages,
+        first=_link(replace(query, offset=0)),
         before=_link(replace(query, offset=query.offset - PER_PAGE)) if now > 1 else None,
         after=_link(replace(query, offset=query.offset + PER_PAGE)) if now < pages else None,
         body=json.dumps(hits.body, indent=2, ensure_ascii=False),
