@@ -38,8 +38,8 @@ class Exported:
     photos: int
     failures: Counter[str]
     """Why photos that belong to it are not there."""
-    unproven: Counter[str] = field(default_factory=Counter)
-    """Head -> listings that a person says have it, with no photo known to show it."""
+    unproven: dict[str, list[str]] = field(default_factory=dict)
+    """Head -> ids of listings that a person says have it, with no photo known to show it."""
 
 
 def export_manifest(records: Records, folder: Path) -> Exported:
@@ -130,13 +130,13 @@ def _usable(folder: Path) -> None:
         (folder / PHOTOS).mkdir(parents=True, exist_ok=True)
 
 
-def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Counter[str]]:
-    """sha256 -> where it is shown, and the cells of its row; and the heads that no photo proves.
+def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], dict[str, list[str]]]:
+    """sha256 -> where it is shown, and the cells of its row; and head -> listings that no photo proves.
 
     A photo that several listings show belongs to the first one of which somebody said something; what was
     said of the others counts as well, where nothing was said of that one.
     """
-    labels, unproven = Labels(records.database), Counter[str]()
+    labels, unproven = Labels(records.database), dict[str, list[str]]()
     rows: dict[str, tuple[Place, dict[str, Any]]] = {}
     after = ""
     while page := labels.taught(after):
@@ -155,7 +155,7 @@ def _rows(records: Records) -> tuple[dict[str, tuple[Place, dict[str, Any]]], Co
                 shown = (rows[p["sha256"]][1][head.name] for p in listing.photos if p["sha256"] in rows)
                 word = said.get(f"has_{head.name}")
                 if word and word.value is True and 1 not in shown:
-                    unproven[head.name] += 1
+                    unproven.setdefault(head.name, []).append(listing.id)
     return rows, unproven
 
 

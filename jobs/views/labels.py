@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jobs.labels.export import Exported
 
+NAMED = 10  # listings of each kind
+
 
 def show_exported(exported: "Exported", folder: Path, tasks: bool) -> None:
     """How many photos were written where, what is missing, and what to do with it."""
     lines = [f"{exported.photos} photos written to {folder}"]
     lines += [f"  {count} left out: {reason}" for reason, count in exported.failures.most_common()]
-    for head, count in exported.unproven.most_common():
+    for head, ids in sorted(exported.unproven.items(), key=lambda one: -len(one[1])):
+        have = "1 listing has" if len(ids) == 1 else f"{len(ids)} listings have"
+        some = ", ".join([*ids[:NAMED], *(["…"] if len(ids) > NAMED else [])])
         lines.append(
-            f"  {count} listings have has_{head}=true, but no photo is known to show it: "
+            f"  {have} has_{head}=true, but no photo is known to show it ({some}): "
             f"`enrich override ID has_{head}=true --photo POSITION`"
         )
     if tasks:

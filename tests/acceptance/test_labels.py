@@ -13,6 +13,7 @@ from enrich.state.labels import Labels
 from jobs.labels.export import Exported, export_manifest, export_tasks
 from jobs.labels.reading import Imported, import_labels
 from jobs.run.services import open_records
+from jobs.views.labels import show_exported
 from tests.support.bundles import draw_bytes
 from tests.support.harness import World
 from tests.support.photo_server import status
@@ -127,13 +128,22 @@ def test_training_reads_the_manifest_and_finds_the_bytes_that_were_scored(
     assert all(Path(path).stem == sha for path, sha in zip(photos.paths, photos.sha256, strict=True))
 
 
-def test_a_listing_said_to_have_what_no_photo_is_known_to_show_is_counted(
+def test_no_more_than_ten_of_them_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [f"home-{number:02}" for number in range(12)]
+    show_exported(Exported(3, Counter(), {"balcony": ids}), tmp_path, tasks=False)
+    told = capsys.readouterr().out
+    assert "12 listings have has_balcony=true" in told and "home-08, home-09, …): `enrich" in told
+
+
+def test_a_listing_said_to_have_what_no_photo_is_known_to_show_is_named(
     enriched: World, tmp_path: Path
 ) -> None:
     say(enriched, "b", "has_fireplace", True)  # the model did not see it
     say(enriched, "a", "has_balcony", True)
     exported, rows = manifest(enriched, tmp_path / "out")
-    assert exported.unproven == {"fireplace": 1} and set(rows) == {("a", "1")}
+    assert exported.unproven == {"fireplace": ["b"]} and set(rows) == {("a", "1")}
+    told = enriched.enrich_here("labels", "export", str(tmp_path / "out")).stdout
+    assert "1 listing has has_fireplace=true, but no photo is known to show it (b): `enrich ov" in told
     done = enriched.enrich_here("override", "b", "has_fireplace=true", "--photo", "1", "--by", "eve")
     assert done.returncode == 0, done.stderr
     exported, rows = manifest(enriched, tmp_path / "out")
