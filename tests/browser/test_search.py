@@ -26,6 +26,7 @@ def homes(world: World) -> World:
         city = "Lund" if number % 3 == 0 else "Solna"
         world.listing(f"h{number:02}", *shows, city=city, price=number, title=LONG if number == 0 else None)
     assert world.run().exit_code == 0
+    world.elasticsearch.indices.refresh(index=world.index)
     return world
 
 
