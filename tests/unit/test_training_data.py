@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from enrich.errors import UsageError
 from training.data.homes import find_homes
-from training.data.labels import ROOMS, UNLABELLED
+from training.data.labels import ROOMS, UNLABELLED, classes_named
 from training.data.photos import load_photos
 
 FIXES = Path(__file__).parents[2] / "training" / "label_fixes.csv"
@@ -94,6 +95,12 @@ def test_a_file_of_labels_may_name_photos_that_are_left_out(tmp_path: Path) -> N
     photos = load_photos(folder, exclude=["homes/a"], more={"seaview": tmp_path / "sea.csv"})
     assert photos.labels["seaview"].tolist() == [0, UNLABELLED]
     assert "seaview" not in photos.classes
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("True", "False"), ("TRUE", "false"), (" 1", "0 ")])
+def test_yes_and_no_in_words_are_no_classes(tmp_path: Path, words: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"the labels are .*; write 1 and 0 for a yes-or-no attribute"):
+        classes_named(pd.Series(["", *words]), tmp_path / "pool.csv")
 
 
 def test_labels_of_a_head_may_be_a_column_of_the_manifest(tmp_path: Path) -> None:

@@ -134,12 +134,15 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[s
 
 
 def classes_named(values: pd.Series, file: Path) -> tuple[str, ...]:
-    """The classes of a head of one's own, which its labels name; none where they are meant for yes and no. A
-    UsageError where a class cannot be called so."""
+    """The classes of a head of one's own, which its labels name; none where they are meant for 1 and 0. A
+    UsageError where they say yes and no in words, or a class cannot be called so."""
     found = set(values) - {""}
     classes = tuple(sorted(found - BINARY_LABELS.keys()))
     if len(classes) < 2 or len(classes) < len(found):
         return ()
+    if {one.strip().lower() for one in classes} in ({"yes", "no"}, {"true", "false"}, {"0", "1"}):
+        said = " and ".join(map(repr, classes))
+        raise UsageError(f"{file}: the labels are {said}; write 1 and 0 for a yes-or-no attribute")
     if wrong := [one for one in classes if not re.fullmatch(NAME, one)]:
         raise UsageError(
             f"{file}: a class cannot be called {wrong[0]!r}; its name is made of a to z, 0 to 9 and _, and "
