@@ -419,7 +419,7 @@ def test_a_head_of_ones_own_brings_its_threshold_and_its_fields(
 
 
 def test_a_head_of_classes_of_ones_own(
-    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = condition(photos_dir, tmp_path / "condition.csv")
     where = ("--out", tmp_path / "bundle", "--cache", made[2])
@@ -429,6 +429,12 @@ def test_a_head_of_classes_of_ones_own(
     assert [head.name for head in bundle.heads] == ["balcony", "fireplace", "condition", "room"]
     head = bundle.heads[2]
     assert [kind.name for kind in head.classes] == ["renovated", "unclear", "worn"]
+    told = capsys.readouterr().out
+    for one in bundle.heads[2:]:
+        (line,) = re.findall(rf"^{one.name}: published: (.*); not published: (.*)$", told, re.MULTILINE)
+        for names, published in zip(line, (True, False), strict=True):
+            found = [kind.name for kind in one.classes if kind.publish is published]
+            assert names == (", ".join(found) or "none")
     assert head.metrics["classes"]["worn"]["recall"]["of"] == HOMES
     assert mapping(bundle.heads, {})["properties"]["condition_types"]["type"] == "keyword"
 

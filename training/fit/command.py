@@ -164,6 +164,12 @@ def _tell(bundle: Bundle, out: Path) -> None:
                 f"on held-out homes precision {right['hits']}/{right['of']}, "
                 f"recall {recall['hits']}/{recall['of']}"
             )
+        else:
+            shown, kept = (
+                ", ".join(kind.name for kind in head.classes if kind.publish is publish) or "none"
+                for publish in (True, False)
+            )
+            console.print(f"{head.name}: published: {shown}; not published: {kept}")
     faster = [name for name in get_args(Faster) if name in bundle.arithmetics]
     for line in (*bundle.manifest["training"]["arithmetics"], *offered(bundle, faster)):
         console.print(line)
