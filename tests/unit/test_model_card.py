@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from training.fit.card import write_card
+from training.fit.card import draw_thresholds, write_card
 from training.fit.fit import _counted, _folds
 
 
@@ -65,3 +66,25 @@ def test_photos_whose_licence_is_called_like_none_are_counted_with_those_without
 def test_folds_are_counted_as_they_were(folds: tuple[tuple[int, ...], ...], said: int | str) -> None:
     heads: Any = [SimpleNamespace(fold=np.array(one)) for one in folds]
     assert _folds(heads) == said
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "limits"),
+    [
+        ([0.0, 0.002, 0.012, 1.0], (0.002, 0.1)),
+        ([0.0, 0.05], (0.05, 0.1)),
+        ([0.0, 0.999], (0.06, 0.999)),
+        ([0.0, 1.0], (0.06, 0.1)),
+        ([0.0, 0.001, 0.4, 0.97], (0.02, 0.97)),
+    ],
+)
+def test_the_picture_shows_the_thresholds_of_an_attribute_however_rare(
+    thresholds: list[float], limits: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    true = {"curve": [(one, 2, 1) for one in thresholds], "target": 0.95}
+    metrics = {"true": true, "homes": {"homes": 36, "with": 2}}
+    head = SimpleNamespace(name="sea", kind="binary", metrics=metrics, true_at={})
+    draw_thresholds(SimpleNamespace(heads=[head]), tmp_path / "card.png")  # type: ignore[arg-type]
+    assert drawn[0].axes[0].get_xlim() == pytest.approx(limits)

@@ -21,7 +21,7 @@ from training.thresholds.rules import FEWEST_HOMES
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 DPI = 100
-TICKS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
+TICKS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
 LETTER = 0.012
 """Width of a letter above a panel, as a share of the panel's."""
 
@@ -96,7 +96,10 @@ def draw_thresholds(bundle: Bundle, path: Path) -> None:
         axes.set_xscale("logit")
         axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axes.set_xticks([], minor=True)
-        axes.set(xlim=(max(0.02, inside.min()), inside.max()), ylim=(0, 1.02), xlabel="yes from probability")
+        low, high = inside.min(initial=0.06), inside.max(initial=0.1)
+        if high > 0.1:  # homes of a rare attribute score lower, and all that they do is shown
+            low = max(0.02, low)
+        axes.set(xlim=(low, high), ylim=(0, 1.02), xlabel="yes from probability")
         axes.set_title(f"{head.name}: {having} of {head.metrics['homes']['homes']} homes with it", pad=18)
         within = axes.transScale + axes.transLimits
         places = {target: float(within.transform((at, 0))[0]) for target, at in reached.items()}
