@@ -154,6 +154,8 @@ def test_an_arithmetic_that_cannot_be_fitted_is_left_out(tmp_path: Path) -> None
         (["--arithmetic", "fp16"], "--arithmetic fp16: use fp32, bf16, int8"),
         (["--arithmetic", "bf16", "--arithmetic", "int8"], "belong to --rethreshold"),
         (["--keep-thresholds"], "belong to --rethreshold"),
+        (["--precision", "0.95"], "--precision and --prevalence belong to --rethreshold"),
+        (["--prevalence", "0.3"], "--precision and --prevalence belong to --rethreshold"),
         (["--rethreshold", "new", "--keep-thresholds"], "--keep-thresholds leaves nothing to fit"),
         (["--rethreshold", "new", "--arithmetic", "int8"], "name photos like those that the bundle learnt"),
         (["--rethreshold", "new", "--calibrate", "photos"], "--calibrate: is for --arithmetic int8"),

@@ -47,8 +47,13 @@ def evaluate_command(
         Option("--rethreshold", metavar="OUT_BUNDLE", help="Choose thresholds on these homes, write here"),
     ] = None,
     precision: Annotated[
-        float, Option(min=0.5, max=1.0, help="With --rethreshold: precision of homes that are true")
-    ] = Targets.precision,
+        float | None,
+        Option(
+            min=0.5,
+            max=1.0,
+            help=f"With --rethreshold: precision of homes that are true; default: {Targets.precision}",
+        ),
+    ] = None,
     prevalence: Annotated[
         float | None,
         Option(min=0.01, max=0.99, help="With --rethreshold: share of homes with it; default: as here"),
@@ -79,6 +84,8 @@ def evaluate_command(
             raise UsageError("--keep-thresholds leaves nothing to fit: add --arithmetic bf16 or int8")
     elif calibrate or keep_thresholds or len(arithmetic or []) > 1:
         raise UsageError("--calibrate, --keep-thresholds and several --arithmetic belong to --rethreshold")
+    elif precision is not None or prevalence is not None:
+        raise UsageError("--precision and --prevalence belong to --rethreshold OUT_BUNDLE: add it")
     else:
         loaded = _in(loaded, making)
     files = {name: Path(file) for name, file in pairs("--head", head or ())}
@@ -110,7 +117,7 @@ def evaluate_command(
         console.print(f"report, figures and pictures are in {out}", soft_wrap=True)
         if rethreshold_to is None:
             return
-        asked = Asked(Targets(precision, prevalence), prefixes, making, keep_thresholds)
+        asked = Asked(Targets(precision or Targets.precision, prevalence), prefixes, making, keep_thresholds)
         for line in rethreshold(scored, measured, asked, rethreshold_to, Path(scratch)):
             console.print(line, soft_wrap=True)
 
