@@ -10,7 +10,7 @@ import pytest
 
 from enrich.errors import UsageError
 from training.data.homes import find_homes
-from training.data.labels import ROOMS, UNLABELLED, classes_named
+from training.data.labels import ROOMS, UNLABELLED, as_in_manifest, classes_named
 from training.data.photos import load_photos
 
 FIXES = Path(__file__).parents[2] / "training" / "label_fixes.csv"
@@ -95,6 +95,20 @@ def test_a_file_of_labels_may_name_photos_that_are_left_out(tmp_path: Path) -> N
     photos = load_photos(folder, exclude=["homes/a"], more={"seaview": tmp_path / "sea.csv"})
     assert photos.labels["seaview"].tolist() == [0, UNLABELLED]
     assert "seaview" not in photos.classes
+
+
+def test_a_file_of_labels_or_corrections_may_write_umlauts_in_two_signs(tmp_path: Path) -> None:
+    """As tools of macOS do. Where two paths differ in that alone, each stands for itself."""
+    two_signs, rows = "homes/a/ku\u0308che.jpg", [row.replace("1.jpg", "k\xfcche.jpg") for row in ROWS]
+    folder = write(tmp_path / "photos", rows)
+    (tmp_path / "sea.csv").write_text(f"path,label\n{two_signs},1\n", encoding="utf-8")
+    corrected = fixes(tmp_path, f"{two_signs},balcony=1,seen")
+    photos = load_photos(folder, more={"sea": tmp_path / "sea.csv"}, fixes=corrected)
+    assert photos.labels["sea"][0] == photos.labels["balcony"][0] == 1
+    both = pd.Series(["k\xfcche.jpg", "ku\u0308che.jpg"])
+    assert as_in_manifest(both, both).tolist() == both.tolist()
+    third = pd.Series(["kuche.jpg"])
+    assert as_in_manifest(third, both).tolist() == third.tolist()
 
 
 @pytest.mark.parametrize("words", [("yes", "no"), ("True", "False"), ("TRUE", "false"), (" 1", "0 ")])

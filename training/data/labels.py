@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -76,6 +78,15 @@ def _known(index: Mapping[str, int]) -> str:
     return "1, 0" if index is BINARY_LABELS else ", ".join(index)
 
 
+def as_in_manifest(paths: pd.Series, known: pd.Series) -> pd.Series:
+    """Paths as the manifest writes them: tools of macOS write `ü` as two signs. A path that stands for none,
+    or for several, of the manifest's stays as it is."""
+    signs = known.map(partial(normalize, "NFC"))
+    alone = ~signs.duplicated(keep=False)
+    written = dict(zip(signs[alone], known[alone], strict=True))
+    return paths.map(lambda path: written.get(normalize("NFC", path), path))
+
+
 def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
     """The manifest's rows with a column for each of `files`, by the head's name: what the column `label` of
     that CSV file says, or one of the head's name, as the manifest of `enrich labels export` has it; and
@@ -96,6 +107,7 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
         if "label" not in stated:
             stated = stated.rename(columns={name: "label"})
         require(stated, file, ("path", "label"))
+        stated["path"] = as_in_manifest(stated["path"], table["path"])
         refuse_repeated(stated, file)
         unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]
         if not unknown.empty:
@@ -114,6 +126,7 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[s
     if not fixes.is_file():
         raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
     stated = read_table(fixes, ("path", "label", "why"))
+    stated["path"] = as_in_manifest(stated["path"], table["path"])
     fixed = table.copy()
     for path, label in zip(stated["path"], stated["label"], strict=True):
         (column, equals, value), rows = label.partition("="), table["path"] == path
