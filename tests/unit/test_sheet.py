@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from training.data.sheet import GAP, LINE, contact_sheet
@@ -28,3 +29,12 @@ def test_photos_stand_in_rows_with_room_for_the_longest_caption(tmp_path: Path) 
 def test_no_photos_make_an_empty_sheet(tmp_path: Path) -> None:
     contact_sheet(tmp_path / "sheet.png", [])
     assert Image.open(tmp_path / "sheet.png").height > 0
+
+
+def test_umlauts_are_drawn_as_letters(tmp_path: Path) -> None:
+    """A font draws the same box for every letter that it lacks."""
+    drawn = []
+    for caption in ("\xe4\xe4\xe4", "\xf6\xf6\xf6", "\xfc\xfc\xfc", "\x81\x81\x81"):
+        contact_sheet(tmp_path / "sheet.png", [(tmp_path / "none.png", caption)])
+        drawn.append(np.asarray(Image.open(tmp_path / "sheet.png")).tobytes())
+    assert len(set(drawn)) == 4

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 LINE = 14
 """Height of a line of a caption in pixels."""
 GAP = 6
+FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+"""Pillow's own font lacks umlauts."""
 
 
 def contact_sheet(
@@ -25,7 +28,7 @@ def contact_sheet(
     rows = -(-len(photos) // columns)
     sheet = Image.new("RGB", (columns * step_x + GAP, max(rows, 1) * step_y + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=LINE - 3)
+    font = ImageFont.truetype(FONT, LINE - 3)
     for number, ((file, _), lines) in enumerate(zip(photos, captions, strict=True)):
         left, top = GAP + number % columns * step_x, GAP + number // columns * step_y
         small = _fitted(file, cell)
