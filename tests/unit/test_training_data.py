@@ -215,3 +215,9 @@ def test_the_starters_corrections_change_the_labels_of_photos_that_are_there(sha
         for fix in csv.DictReader(file):
             column, _, label = fix["label"].partition("=")
             assert manifest[fix["path"]][column] != label and fix["why"]
+
+
+def test_a_file_whose_columns_stand_apart_by_semicolons_is_told_of_commas(tmp_path: Path) -> None:
+    (tmp_path / "sea.csv").write_text("path;label\nhomes/a/1.jpg;1\n")
+    with pytest.raises(UsageError, match=r"sea\.csv has semicolons between its columns; write commas"):
+        load_photos(write(tmp_path / "photos", ROWS), more={"sea": tmp_path / "sea.csv"})

@@ -40,6 +40,8 @@ def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
 def require(table: pd.DataFrame, path: Path, needed: Sequence[str]) -> None:
     """Refuse, with a UsageError, a table that lacks a column that is `needed`."""
     missing = [column for column in needed if column not in table.columns]
+    if missing and len(table.columns) == 1 and ";" in table.columns[0]:
+        raise UsageError(f"{path} has semicolons between its columns; write commas")
     if missing:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
 
