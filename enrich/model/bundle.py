@@ -185,7 +185,8 @@ def load_bundle(folder: Path) -> Bundle:
         raw = path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{path}: cannot be read ({error.strerror}); set ENRICH_BUNDLE to the folder of a model bundle"
+            f"{path}: cannot be read ({error.strerror}); name the folder of a model bundle "
+            "(ENRICH_BUNDLE, or the command's argument)"
         ) from None
     manifest = _parse(path, raw)
     members = tuple(_member(folder, spec, manifest.files) for spec in manifest.members)

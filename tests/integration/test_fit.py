@@ -349,7 +349,9 @@ def test_a_folder_with_brackets_and_colons_in_its_name_is_named_as_it_is(
     out = tmp_path / "bundle [ours] :house:"
     code, said = run_fit(photos_dir, "--out", out, "--cache", made[2], *UNTRAINED)
     assert code == 0, said
-    assert f" written to {out}\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f" written to {out}\n" in told
+    assert all(told.splitlines()), "a progress bar leaves empty lines where there is no terminal"
 
 
 def test_the_starter_bundle_is_small_and_says_what_backs_it() -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from enrich.errors import UsageError
 from tests.support.pictures import class_folders, picture, save_picture
+from training import terminal
 from training.data import prepare as prepare_module
 from training.data.clean import Looked
 from training.data.decide import Rules
@@ -337,7 +338,7 @@ def test_on_a_terminal_progress_counts_every_photo_looked_at_and_written(
             yield item
 
     monkeypatch.setenv("TTY_INTERACTIVE", "1")
-    monkeypatch.setattr(prepare_module, "track", track)
+    monkeypatch.setattr(terminal, "track", track)
     prepare(options)
     assert Counter(seen) == totals == {"looking": 21, "writing": 20}
 

@@ -4,15 +4,13 @@ Everything is decided before a file is written, and written beside its place bef
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from typer import Argument, Option
 
@@ -23,7 +21,7 @@ from training.data.decide import DOUBTFUL, MOST_SEED, STRADDLES, Rules, decide
 from training.data.prepared import DROPPED, PHOTOS, SHEET, SPLITS, SUMMARY, TABLE, counted, write_tables
 from training.data.sheet import contact_sheet
 from training.data.sources import find_candidates
-from training.terminal import plain
+from training.terminal import plain, with_bar
 from training.thesis import BATCH, SIZES
 
 THREADS = 2
@@ -35,7 +33,6 @@ SHEET_PAIRS = 120
 """Pairs on the contact sheet at most."""
 SHOWN = ("contradicting", STRADDLES, DOUBTFUL, "near_duplicate")
 """What came of the pairs on the contact sheet, the most doubtful first."""
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> O
         return inspect(photos / source, rules.width, rules.min_width)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        looked = list(_with_bar(pool.map(look, sources), "looking", len(sources)))
+        looked = list(with_bar(pool.map(look, sources), "looking", len(sources)))
     found = pd.DataFrame(map(asdict, looked), index=sources)
     table = table.join(found, on="source").assign(split="", path="")
     tasks = {task: own.copy() for task, own in table.groupby("task", sort=False)}
@@ -120,11 +117,6 @@ def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> O
             raise
         raise UsageError(f"--out {out} cannot be written, nothing was changed: {error}") from None
     return Outcome(table, tuple(_notes(rules, table, pairs)))
-
-
-def _with_bar(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
-    console = Console(stderr=True)  # on what is no terminal, a progress bar leaves empty lines
-    return track(items, what, total, console=console, transient=True, disable=not console.is_interactive)
 
 
 def _check_out(photos: Path, out: Path, overwrite: bool) -> None:
@@ -149,7 +141,7 @@ def _write(root: Path, out: Path, table: pd.DataFrame, pairs: pd.DataFrame, rule
     kept, number = table[table["reason"] == ""], table.groupby("task").cumcount()
     _check_disk(out, int((kept["width"] * kept["height"]).sum() * BYTES_PER_PIXEL))
     with new_folder(out) as folder:
-        for row in _with_bar(kept.itertuples(), "writing", len(kept)):
+        for row in with_bar(kept.itertuples(), "writing", len(kept)):
             stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(row.source).stem)[:60]
             path = f"{PHOTOS}/{row.task}/{row.label}/{number[row.Index]:05d}-{stem}.jpg"
             size = (row.width, row.height)

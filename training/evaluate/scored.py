@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from enrich.model.aggregate import aggregate
 from enrich.model.bundle import Bundle
@@ -20,6 +19,7 @@ from enrich.photos.decode import decode
 from enrich.records import Attributes, Output, Photo, PhotoResult, PhotoScore, Scores
 from training.data.homes import MIN_PHOTOS_FALSE
 from training.data.photos import MAX_PIXELS, PhotoSet
+from training.terminal import with_bar
 
 BATCH = 32
 
@@ -77,7 +77,7 @@ def score_all(
     batches = np.array_split(np.arange(len(photos)), range(engine.batch_size, len(photos), engine.batch_size))
     with lane_pool(engine) as pool:
         made = pool.map(lambda rows: _score_batch(bundle, engine, photos, rows.tolist(), judge), batches)
-        results = chain.from_iterable(track(made, "photos", len(batches), transient=True))
+        results = chain.from_iterable(with_bar(made, "photos", len(batches)))
         return Scored(bundle, photos, tuple(results), device)
 
 

@@ -19,7 +19,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 from torchvision.transforms.v2.functional import five_crop
 
 from enrich.atomic import check_folder, writing
@@ -29,6 +28,7 @@ from enrich.photos.decode import decode
 from training.data.photos import MAX_PIXELS, PhotoSet
 from training.models.backbones import Backbone
 from training.models.compiled import compiled
+from training.terminal import with_bar
 
 Pixels = NDArray[np.uint8]
 """A picture, uint8 [h, w, 3]."""
@@ -122,7 +122,7 @@ def _fill(store: sqlite3.Connection, backbone: Backbone, photos: PhotoSet, views
     def seen(photo: tuple[str, str]) -> list[Pixels]:
         return pixels(photos.folder / photo[1], backbone.preprocessing, views)
 
-    for batch, pictures in track(made_ahead(batches, seen, THREADS), "features", len(batches)):
+    for batch, pictures in with_bar(made_ahead(batches, seen, THREADS), "features", len(batches)):
         rows = []
         for number, view in enumerate(views):
             vectors = run(np.stack([images[number] for images in pictures]))

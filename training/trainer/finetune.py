@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 
 from training.data.labels import UNLABELLED
@@ -26,6 +25,7 @@ from training.models.backbones import Backbone
 from training.models.compiled import compiled
 from training.models.features import Pixels, made_ahead, pixels
 from training.models.heads import LinearHead
+from training.terminal import with_bar
 from training.trainer import augment, trainable
 from training.trainer.loop import learn, locked, resume
 
@@ -104,7 +104,7 @@ def finetune(
         run = _Run(backbone, lessons, recipe, seed, device)
         resume(run, checkpoint)
         steps = learn(run, checkpoint, SAVE_SECONDS)
-        for _ in track(steps, "finetune", recipe.steps - run.done, transient=True):
+        for _ in with_bar(steps, "finetune", recipe.steps - run.done):
             pass
         return run.result()
 
