@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH ?= $(shell if [ "$$(uname -sm)" != "Linux x86_64" ] || [ -e /proc/driver/nvidia ] || nvidia-smi -L >/dev/null 2>&1; \
   then echo cuda; else echo cpu; fi)
 # Tests wait for leases and servers most of their time, so more of them run side by side than there are cores.
-WORKERS ?= 3
+WORKERS ?= 4
 # Of PyTorch, in each of them: threads that share a core wait for each other, and a test of training takes eight times as long.
 THREADS ?= 1
 # The labelled photos that the benchmarks run on.
