@@ -166,7 +166,8 @@ def _check_disk(out: Path, size: int) -> None:
 
 
 def draw_sheet(root: Path, path: Path, table: pd.DataFrame, pairs: pd.DataFrame) -> None:
-    """The pairs that people should look at, side by side; of each kind the farthest apart first."""
+    """The pairs that people should look at, side by side; of each kind the farthest apart first. None: no
+    picture."""
     shown = pairs[pairs["decision"].isin(SHOWN)].drop_duplicates("photos")
     shown = shown.assign(rank=shown["decision"].map(SHOWN.index))
     shown = shown.sort_values(["rank", "distance"], ascending=[True, False])[:SHEET_PAIRS]
@@ -175,7 +176,8 @@ def draw_sheet(root: Path, path: Path, table: pd.DataFrame, pairs: pd.DataFrame)
         for end in (table.loc[pair.first], table.loc[pair.second]):
             what = f"{number}: {pair.decision}, {pair.distance} bits"
             cells.append((root / end.source, f"{what}\n{end.task}/{end.label}\n{end.source[-40:]}"))
-    contact_sheet(path, cells, columns=6, cell=(220, 165))
+    if cells:
+        contact_sheet(path, cells, columns=6, cell=(220, 165))
 
 
 def _notes(rules: Rules, table: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
