@@ -65,5 +65,5 @@ def test_multiplications_are_those_published(architecture: str, millions: int) -
 
 
 def test_time_is_said_in_words() -> None:
-    said = [in_words(seconds) for seconds in (None, 40.4, 720.0, 11_100.0)]
-    assert said == ["measuring", "40s", "12min", "3h05min"]
+    said = [in_words(seconds) for seconds in (None, 0.0, 0.01, 39.6, 720.0, 11_100.0)]
+    assert said == ["measuring", "0s", "1s", "40s", "12min", "3h05min"]

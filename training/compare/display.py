@@ -2,6 +2,7 @@
 terminal, else a line an epoch and a line every half minute; on stderr."""
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,11 @@ def multiplications(network: Network, size: tuple[int, int]) -> float:
 
 
 def in_words(seconds: float | None) -> str:
-    """`40s`, `12min`, `3h05min`, or `measuring`."""
+    """`40s`, `12min`, `3h05min`, or `measuring`; `0s` only where nothing is left."""
     if seconds is None:
         return "measuring"
     if seconds < 90:
-        return f"{seconds:.0f}s"
+        return f"{math.ceil(seconds)}s"
     minutes = round(seconds / 60)
     return f"{minutes}min" if minutes < 90 else f"{minutes // 60}h{minutes % 60:02d}min"
 
