@@ -187,9 +187,10 @@ def restore(connection: Connection, id: str, field: str, earlier: Override | Non
     Raises:
         UsageError: unknown listing.
     """
-    row = lock(connection, id)
-    stand_again(connection, id, field, earlier)
-    _recompute(connection, row, "cleared" if earlier is None else "person", by)
+    if earlier is None:
+        take_back(connection, id, field, by)
+    else:
+        say(connection, Said(id, **asdict(earlier)))
 
 
 def stand_again(connection: Connection, id: str, field: str, earlier: Override | None) -> None:
