@@ -18,7 +18,6 @@ from enrich.source.pages import (
     DOCUMENT_DIFFERS,
     SAME,
     SOURCE,
-    WAITS,
     Page,
     as_json,
     classify,
@@ -29,6 +28,7 @@ from enrich.source.portal import Source
 from enrich.source.removals import Losses, refusal
 from enrich.state.database import Database
 from enrich.state.runs import Runs
+from enrich.state.schema import WAITS
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ _OURS = f"""
     SELECT * FROM (
         SELECT listing.id, listing.status = 'gone' AS gone, listing.status <> 'gone' AND {ABSENT} AS absent,
                listing.revision IS NOT NULL AS has_document,
-               {WAITS} AS waits, listing.revalidate,
+               ({WAITS}) AS waits, listing.revalidate,
                CASE WHEN {_UNPUBLISHED} THEN {_OUTCOME} END AS outcome, {_AWAITS}
         FROM listing {_SERVED} WHERE {{ours}}
     ) AS ours

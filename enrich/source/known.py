@@ -7,16 +7,16 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from enrich.source.foresee import read
-from enrich.source.pages import DOCUMENT_DIFFERS, PHOTOS_DIFFER, SOURCE, WAITS, Page, as_json
+from enrich.source.pages import DOCUMENT_DIFFERS, PHOTOS_DIFFER, SOURCE, Page, as_json
 from enrich.state.database import Database
 from enrich.state.outbox import OutboxRow
-from enrich.state.schema import SERVED
+from enrich.state.schema import SERVED, WAITS
 
 _KNOWN = """
     SELECT listing.id, coalesce(listing.revision, 0), listing.status = 'gone', listing.attributes,
            listing.columns, listing.bundle_id, listing.enriched_at, s.id IS NOT NULL AS here,
            coalesce({differs}, false) AS other_columns,
-           coalesce({waits} OR {photos_differ}, false) AS to_enrich,
+           coalesce(({waits}) OR {photos_differ}, false) AS to_enrich,
            coalesce(served.status = 'done' AND served.revision = listing.revision, false) AS published
     FROM listing LEFT JOIN {source} ON s.id = listing.id
     LEFT JOIN (SELECT p.* FROM {served}) AS served ON served.listing_id = listing.id

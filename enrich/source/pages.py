@@ -25,9 +25,6 @@ SOURCE = """json_to_recordset(CAST(:page AS json)) AS s(id text COLLATE "C", upd
 
 PHOTOS_DIFFER = "listing.photo_fp <> s.photo_fp"
 DOCUMENT_DIFFERS = "listing.doc_fp <> s.doc_fp"
-# The next run enriches it, whatever the source says.
-WAITS = """(listing.status IN ('pending', 'leased')
-  OR (listing.status = 'retry' AND listing.not_before <= now()))"""
 # Enriched from these very photos, yet the listing says that it changed, and nothing that we see explains it.
 # Without `updated_at_done`, an earlier such change still waits to be looked into, whatever changes meanwhile.
 TOUCHED = """(listing.photo_fp = s.photo_fp AND listing.photo_fp_done = s.photo_fp

@@ -23,7 +23,7 @@ from enrich.records import Claim, ListingResult, Packed, PhotoResult, PhotoScore
 from enrich.state import completion, embeddings, flips, photos, requests, workers
 from enrich.state.database import Database, one_line, sqlstate
 from enrich.state.refusals import servers_state
-from enrich.state.schema import NIGHTLY
+from enrich.state.schema import NIGHTLY, WAITS
 from enrich.state.settle import clean
 
 # A dead worker's listings are free, and so are those of one whose row is gone. What somebody takes while the
@@ -88,9 +88,9 @@ _CLAIMED = text("""
     WHERE lease_worker = CAST(:worker AS uuid) AND lease_token = CAST(:token AS uuid)
 """)
 
-_WAITING = """
+_WAITING = f"""
     FROM listing
-    WHERE status IN ('pending', 'retry', 'leased') AND (status <> 'retry' OR not_before <= now())
+    WHERE {WAITS}
       AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
 """
 _CLAIMABLE = text(f"SELECT EXISTS (SELECT {_WAITING})")

@@ -260,6 +260,10 @@ DIFFERS_ANEW = text("""
 """)
 """Has the next discovery find that the copied columns of these listings differ, if they still have these."""
 
+WAITS = """listing.status IN ('pending', 'retry', 'leased')
+      AND (listing.status <> 'retry' OR listing.not_before <= now())"""
+"""The next run enriches the listing, whatever the source says: it can be claimed, or a worker has it."""
+
 SERVED = "publication AS p JOIN target AS t ON t.id = p.target AND t.serving"
 """What the index that buyers search holds of listings, and is to get."""
 
