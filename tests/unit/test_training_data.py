@@ -124,6 +124,8 @@ def test_labels_of_a_head_may_be_a_column_of_the_manifest(tmp_path: Path) -> Non
     )
     photos = load_photos(folder, more={"sea": folder / "manifest.csv"})
     assert photos.labels["sea"].tolist() == [1, 0, UNLABELLED]
+    with pytest.raises(UsageError, match=r"lacks the column label, or one called view; it needs path, label"):
+        load_photos(folder, more={"view": folder / "manifest.csv"})
 
 
 def test_photos_beside_the_manifest_are_one_collection(tmp_path: Path) -> None:

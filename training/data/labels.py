@@ -33,17 +33,12 @@ def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a readable CSV file: {str(error).strip()}") from None
-    require(table, path, needed)
-    return table
-
-
-def require(table: pd.DataFrame, path: Path, needed: Sequence[str]) -> None:
-    """Refuse, with a UsageError, a table that lacks a column that is `needed`."""
     missing = [column for column in needed if column not in table.columns]
     if missing and len(table.columns) == 1 and ";" in table.columns[0]:
         raise UsageError(f"{path} has semicolons between its columns; write commas")
     if missing:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}; it needs {', '.join(needed)}")
+    return table
 
 
 def refuse_repeated(table: pd.DataFrame, file: Path) -> None:
@@ -108,7 +103,8 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
         stated = read_table(file, ("path",))
         if "label" not in stated:
             stated = stated.rename(columns={name: "label"})
-        require(stated, file, ("path", "label"))
+        if "label" not in stated:
+            raise UsageError(f"{file} lacks the column label, or one called {name}; it needs path, label")
         stated["path"] = as_in_manifest(stated["path"], table["path"])
         refuse_repeated(stated, file)
         unknown = stated.loc[~stated["path"].isin(table["path"]), "path"]

@@ -26,8 +26,8 @@ from training.evaluate.measure import (
     calibration_error,
     reliability,
 )
-from training.markdown import page
-from training.thresholds.calibrate import Counts, Share
+from training.markdown import number, page
+from training.thresholds.calibrate import Counts, Share, rounded
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 SHOWN = 24
@@ -146,9 +146,9 @@ def draw_reliability(name: str, panels: dict[str, Answers], path: Path) -> None:
         for x, y, count in zip(mean, right, bins["answers"], strict=True):
             upper.plot((x, x), Share(round(y * count), int(count)).interval, color=COLOUR)
         upper.get_legend().remove()
-        error = calibration_error(answers.confidence, answers.truth)
+        error = number(rounded(calibration_error(answers.confidence, answers.truth)))  # as the page has it
         upper.set(xlim=(0, 1), ylim=(0, 1.02), aspect="auto", xlabel="", ylabel="share that is right")
-        upper.set_title(f"{len(answers.truth)} {what}, calibration error {error:.3f}", fontsize=10)
+        upper.set_title(f"{len(answers.truth)} {what}, calibration error {error}", fontsize=10)
         lower.hist(answers.confidence, BINS, range=(0, 1), color=QUIET, edgecolor="white")
         lower.set_yscale("symlog", linthresh=1)
         lower.set(xlabel="confidence", ylabel="how many (log)", ylim=(0, max(2, bins["answers"].max() * 2)))

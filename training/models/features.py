@@ -32,7 +32,7 @@ from training.terminal import with_bar
 
 Pixels = NDArray[np.uint8]
 """A picture, uint8 [h, w, 3]."""
-REMEDY = "take its row out of manifest.csv, or make the prepared folder again"
+REMEDY = "put a whole copy in its place, or take its row out of manifest.csv"
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 BATCH, THREADS = 32, 2
