@@ -7,9 +7,10 @@ never a part, whenever the writing process may die.
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from enrich.errors import OutageError, UsageError
@@ -52,6 +53,14 @@ def writing(file: str) -> Iterator[None]:
         if error.errno in FULL:
             raise
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises OSError where one may not look, of which the path's own `is_dir` says
+    no since Python 3.14."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return stat.S_ISDIR(path.stat().st_mode)
+    return False
 
 
 def scratch() -> Path:

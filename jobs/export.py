@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.atomic import new_file, writing
+from enrich.atomic import is_folder, new_file, writing
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
 from enrich.model.features import feature_id, unpack
@@ -38,7 +38,7 @@ def export(records: Records, path: Path, photos: bool) -> int:
         install = "pip install 'listing-enrichment[features]'"
         raise UsageError(f"export-features needs pyarrow: {install}") from None
     with writing(str(path)):
-        if not path.parent.is_dir() or path.is_dir():
+        if not is_folder(path.parent) or is_folder(path):
             raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
     features = [feature_id(one.members[0]) for one in records.bundle.in_all_arithmetics]
     feature = kept_most(records.database, features)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enrich.atomic import reading
+from enrich.atomic import is_folder, reading
 from enrich.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def from_folder(folder: Path) -> list[Home]:
             URL can have.
     """
     with reading(f"--photos {folder}"):
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UsageError(f"--photos {folder}: no such folder")
         folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural)
     homes = []

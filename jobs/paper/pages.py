@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from enrich.atomic import new_file, writing
+from enrich.atomic import is_folder, new_file, writing
 from enrich.errors import UsageError
 from enrich.looks import style_sheet
 from enrich.state.history import history
@@ -65,7 +65,7 @@ def write_listing(records: Records, id: str, file: Path, photos: int) -> None:
 
 def _writable(file: Path) -> None:
     with writing(f"--html {file}"):
-        if file.is_dir() or not file.absolute().parent.is_dir():
+        if is_folder(file) or not is_folder(file.absolute().parent):
             raise UsageError(f"--html {file}: give a file in a folder that is there")
 
 

@@ -6,6 +6,7 @@ What fails comes as one of three: `IndexUnavailable` passes, `IndexSetupError` i
 """
 
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ def address(settings: Settings) -> Address:
     )
     ca = settings.elasticsearch_ca
     with reading(f"ELASTICSEARCH_CA: {ca}", IndexSetupError):
-        if ca is not None and not ca.is_file():
-            raise IndexSetupError(f"ELASTICSEARCH_CA: there is no file {ca}")
+        if ca is not None and not stat.S_ISREG(ca.stat().st_mode):
+            raise IndexSetupError(f"ELASTICSEARCH_CA: {ca} is no file")
     try:
         url = urlsplit(settings.elasticsearch_url.get_secret_value().strip())
         if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
