@@ -458,7 +458,7 @@ def test_a_busy_server_is_no_setup_error(elasticsearch_proxy: Proxy) -> None:
 
 
 def test_a_missing_ca_file_is_named() -> None:
-    with pytest.raises(IndexSetupError, match=r"no file /no/such/ca\.pem"):
+    with pytest.raises(IndexSetupError, match=r"/no/such/ca\.pem cannot be read: No such file"):
         connect(settings("https://localhost:9200", elasticsearch_ca="/no/such/ca.pem"))
 
 
