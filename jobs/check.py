@@ -65,10 +65,10 @@ class Finding:
 def all_checks(settings: Settings, samples: bool = True) -> Iterator[Finding]:
     """Make the checks one by one; each is made even when others failed, as far as that is possible.
 
-    `samples`: whether to look at some photos and, in mode merge, documents, too.
+    `samples`: whether to look at every listing's row, some photos and, in mode merge, documents, too.
     """
     with ExitStack() as stack:
-        checks = _Checks(settings.model_copy(update={"outage_seconds": PATIENCE}), stack)
+        checks = _Checks(settings.model_copy(update={"outage_seconds": PATIENCE}), stack, samples)
         steps: dict[str, Callable[[], list[str]]] = {
             "bundle": checks.check_bundle,
             "database": checks.check_database,
@@ -107,8 +107,8 @@ class _Needs(Exception):
 
 
 class _Checks:
-    def __init__(self, settings: Settings, stack: ExitStack) -> None:
-        self._settings, self._stack = settings, stack
+    def __init__(self, settings: Settings, stack: ExitStack, samples: bool) -> None:
+        self._settings, self._stack, self._samples = settings, stack, samples
         self._bundle: Bundle | None = None
         self._databases: tuple[Database, Database] | None = None
         self._schema = False
@@ -161,7 +161,7 @@ class _Checks:
         source = Source(self._databases[1], self._settings, reserved(heads))
         if self._schema:
             source.tells_active(Runs(self._databases[0]).told_active())
-        found = source.check()
+        found = source.check(every_row=self._samples)
         self._source = source
         return found
 

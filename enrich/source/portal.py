@@ -5,12 +5,14 @@ version) of its photos, `doc_fp` over the copied columns. They are only ever com
 """
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,6 +26,8 @@ from enrich.source import statements
 from enrich.source.catalogue import INTEGERS, PortalTables, Table, read_portal
 from enrich.source.urls import patterns, strip_url, url_key
 from enrich.state.database import READ_ONLY, Database, one_line, passing, sqlstate
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 DATA = "22"  # how the SQLSTATE of a value that cannot be computed begins
@@ -71,9 +75,9 @@ class Source:
         self._ignore = settings.url_ignore_params
 
     def ids(self, after: str | None, limit: int) -> list[str]:
-        """The next `limit` active listings behind id `after`, as text in byte order; [] at the end."""
+        """Active listings behind id `after`, of `limit` rows, as text in byte order; [] at the end."""
         rows = self._read(statements.IDS, params={"after": after, "limit": limit})
-        return [id for (id,) in rows]
+        return _once([id for (id,) in rows], self._tables.listings)
 
     def by_ids(self, ids: Sequence[str]) -> list[SourceListing]:
         """Those of the listings named that are there and active, by id as text in byte order."""
@@ -106,11 +110,11 @@ class Source:
         """Whether the listings have the column `active`; an error where run number `before` read it."""
         return self._tables.tells_active(before)
 
-    def check(self) -> list[str]:
-        """Verify tables, columns, privileges, ids and values, and read one listing; say what was found."""
+    def check(self, every_row: bool = True) -> list[str]:
+        """Verify tables, columns and privileges, with `every_row` all ids and values, too, which reads the
+        whole table; read one listing; say what was found."""
         listings, images = self._tables.listings, self._tables.images
-        doubtful = self._read(statements.DOUBTFUL)
-        if doubtful:
+        if every_row and (doubtful := self._read(statements.DOUBTFUL)):
             id, rows = doubtful[0]
             wrong = f"{rows} rows with the id {id}" if id else "a row without an id"
             raise SourceError(f"{listings.sql} has {wrong}: one row per id is needed ({listings.setting})")
@@ -130,7 +134,8 @@ class Source:
                 f"{listings.sql}, such as {first[0]}: have views give both in the same spelling "
                 f"({images.setting}, {listings.setting})"
             )
-        self._read(statements.VALUES)
+        if every_row:
+            self._read(statements.VALUES)
         self.documents(first)
         photos = [len(listing.photos) for listing in self.photos(first)]
         found.append(f"first listing {first[0]}: {photos[0]} photos" if photos else "no active listings")
@@ -212,6 +217,20 @@ def _why_not_read(tables: PortalTables, error: DatabaseError) -> str:
     if (sqlstate(error) or "").startswith(DATA):
         told += ": mend the value, or have the view give NULL where it cannot be cast"
     return told
+
+
+def _once(ids: Sequence[str], listings: Table) -> list[str]:
+    """Each of the ids, which are in order, once; with a warning where that leaves some out."""
+    if double := sorted({id for id, following in pairwise(ids) if id == following}):
+        log.warning(
+            "%s has several rows for %d ids, such as %s: of each the row that changed last counts; "
+            "one row per id is needed (%s)",
+            listings.sql,
+            len(double),
+            double[0],
+            listings.setting,
+        )
+    return list(dict.fromkeys(ids))
 
 
 def _index_wanted(tables: PortalTables, compared: str) -> str | None:

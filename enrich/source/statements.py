@@ -6,15 +6,15 @@ from enrich.source.catalogue import Column, Copied, PortalTables, quoted
 from enrich.source.urls import strip_sql
 
 # The listings are chosen first, so that the planner sees how few they are and can take their images from an
-# index. Timestamps that Python cannot hold count as none.
+# index. Timestamps that Python cannot hold count as none. Of rows with one id that which changed last counts.
 _CHOSEN = """
 WITH page AS MATERIALIZED (
-  SELECT l.id AS native, l.id::text COLLATE "C" AS id,
+  SELECT DISTINCT ON (id) l.id AS native, l.id::text COLLATE "C" AS id,
          CASE WHEN l.updated_at BETWEEN '0001-01-02' AND '9999-12-30' THEN l.updated_at::timestamptz END
            AS updated_at {copied}
   FROM {listings} l
   WHERE {active} AND {which}
-  ORDER BY id
+  ORDER BY id, updated_at DESC NULLS LAST
 )"""
 
 IDS = """

@@ -605,7 +605,25 @@ class TestRefusals:
             portal.execute(f"UPDATE listings SET id = {missing} WHERE id IS DISTINCT FROM 'b'")
             with pytest.raises(SourceError, match="a row without an id"):
                 source().check()
+            assert source().check(every_row=False), "a run could start"
         assert [listing.id for listing in seen(source())] == ["b"], "a page does without them"
+
+    def test_of_several_rows_with_one_id_the_latest_counts(
+        self, portal: Portal, source: Callable[..., Source], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As where a view joins a listing with each of its cities; photos would come once per row."""
+        portal.add("a", ["https://x.example/1.jpg", "https://x.example/2.jpg"])
+        portal.add("b")
+        before = {listing.id: listing.photo_fp for listing in seen(source())}
+        portal.execute("ALTER TABLE listings DROP CONSTRAINT listings_pkey CASCADE")
+        portal.execute(
+            "INSERT INTO listings (id, updated_at, city) VALUES ('a', now() + interval '1 day', 'new')"
+        )
+        here = source("city")
+        assert {listing.id: listing.photo_fp for listing in seen(here)} == before
+        assert here.ids(None, 10) == ["a", "b"] and here.documents(["a"])["a"][1] == {"city": "new"}
+        assert [len(listing.photos) for listing in here.photos(["a"])] == [2]
+        assert "several rows for 1 ids, such as a: of each the row that changed last counts" in caplog.text
 
     def test_privileges(self, portal: Portal) -> None:
         role = f"reader_{portal.engine.url.database}"
