@@ -2,16 +2,18 @@
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import SQLAlchemyError
 
 from enrich.errors import EnrichError, UnreachableError
 from enrich.settings import Settings
-from enrich.state.database import need_database
+from enrich.state.database import need_database, state_database
 from enrich.state.refusals import servers_state
+from enrich.state.runs import Runs
 from jobs.run.nightly import RunOptions, run
 from jobs.run.record import Watch
 from jobs.run.schedule import trigger
@@ -20,6 +22,7 @@ from jobs.run.stop import Stop
 AGAIN = 30.0  # seconds until a database that was away when a run started is tried again
 LOOK = 30.0  # seconds between looks at the clock
 SLIGHT = timedelta(minutes=1)  # a clock that is set back by less repeats no run
+SIGTERM = 143  # the exit code of a run that was told to end
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +30,8 @@ def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
     """Run every time the cron expression says so, one run at a time, until `stop` is set.
 
     A run that fails is logged and recorded; the next one is tried all the same. A database that is away when
-    one starts is waited for as in any outage. Late starts are made up for once (`coalesce`), however late.
+    one starts is waited for as in any outage. Late starts are made up for once (`coalesce`), however late. A
+    run that was killed, or ended by SIGTERM, is gone on with at once.
 
     Raises:
         SettingsError: no database is set, or a cron expression that cannot be read or never fires.
@@ -43,12 +47,23 @@ def work(settings: Settings, stop: Stop, watch: Watch = nullcontext) -> None:
         max_instances=1,
         misfire_grace_time=None,
     )
+    if _left_undone(settings):
+        log.info("the last run was ended before its work was done: another one starts at once")
+        job.modify(next_run_time=datetime.now(UTC))
     scheduler.start()
     log.info("worker started", extra={"cron": settings.cron, "timezone": settings.timezone})
     while not stop.wait(LOOK):
         _heed_the_clock(scheduler, job, datetime.now(UTC))
     scheduler.shutdown(wait=True)
     log.info("worker stopped")
+
+
+def _left_undone(settings: Settings) -> bool:
+    """Whether the last run has no end (it was killed, or is still under way, and waited for), or one by
+    SIGTERM. Not known of a database that is away, or has no schema yet: then it waits for its time."""
+    with closing(state_database(settings, 0.0)) as database, suppress(EnrichError, SQLAlchemyError):
+        return any(one.exit_code in (None, SIGTERM) for one in Runs(database).runs(1, ["run"]))
+    return False
 
 
 def _heed_the_clock(scheduler: BackgroundScheduler, job: Job, now: datetime) -> None:

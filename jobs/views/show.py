@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.markup import escape
@@ -155,7 +156,8 @@ def _standing(listing: Mapping[str, Any]) -> str:
     if listing["not_before"]:
         parts.append(f"next try {listing['not_before']:%Y-%m-%d %H:%M} UTC")
     if listing["worker"]:
-        parts.append(f"in the hands of {escape(listing['worker'])}")
+        dead = listing["lease_expires"] <= datetime.now(UTC)
+        parts.append(f"{'left by' if dead else 'in the hands of'} {escape(listing['worker'])}")
     if listing["attempts"]:
         parts.append(f"{listing['attempts']} attempts")
     return ", ".join(parts)

@@ -54,6 +54,9 @@ def show_status(
     statuses = {"done": summary.listings.get("done", 0)}
     statuses |= {name: summary.listings.get(status, 0) for status, name in WAITING.items()}
     statuses |= {name: summary.listings.get(name, 0) for name in ("quarantined", "gone")}
+    orphaned = max(0, statuses["being worked on"] - sum(worker.listings for worker in summary.workers))
+    statuses["being worked on"] -= orphaned  # their worker has died: the next run takes them
+    statuses["waiting"] += orphaned
     facts.add_row("listings", ", ".join(f"{count:,} {name}" for name, count in statuses.items()))
     if summary.lag_seconds is not None:
         facts.add_row("oldest waiting", f"for {duration(summary.lag_seconds)}")

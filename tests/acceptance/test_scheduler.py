@@ -28,6 +28,7 @@ from tests.support.harness import World, until
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
 EVERY = 2  # seconds between starts
 OFTEN = {"cron": f"*/{EVERY} * * * * *", "fetch_timeout": 120.0}
+LEASE = 3.0
 MISSED = 4 * EVERY + 1  # seconds in which several starts are missed
 
 
@@ -142,6 +143,27 @@ def test_sigterm_ends_it_within_the_batch(house: World, gate: Gate) -> None:
     gate.open()
     assert house.run().exit_code == 0
     assert house.documents().keys() == {"house", "flat"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_was_ended_is_gone_on_with_by_the_next_worker(
+    house: World, gate: Gate, number: signal.Signals
+) -> None:
+    worker = house.start("worker", **OFTEN, lease_seconds=LEASE)
+    until(house.requests, "a run is under way")
+    worker.send_signal(number)
+    worker.wait(timeout=60)
+    if number == signal.SIGKILL:
+        pass_by(house, LEASE + 1)
+        assert "leased, left by" in house.enrich("show", "house").stdout
+        assert "1 waiting, 0 being worked on" in house.enrich("status").stdout
+    gate.open()
+    worker = house.start("worker", cron="30 3 29 2 *", lease_seconds=LEASE)
+    until(lambda: "house" in house.documents(), "nobody waits for the next night")
+    assert "another one starts at once" in ended(worker)
+    worker = house.start("worker", cron="30 3 29 2 *")
+    pass_by(house, EVERY)
+    assert "another one starts at once" not in ended(worker), "it is done"
 
 
 def test_a_run_that_fails_does_not_end_the_worker(house: World, gate: Gate) -> None:
