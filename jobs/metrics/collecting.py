@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from threading import Lock
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from enrich.errors import EnrichError
 from enrich.records import PhotoStatus
-from enrich.state.database import Database
+from enrich.state.database import Database, one_line
 from enrich.state.runs import Runs
 from enrich.state.summary import Summary, summary
 from jobs.metrics import names
@@ -93,7 +93,9 @@ class Collector:
             except (EnrichError, SQLAlchemyError) as error:
                 self._state, readable = [], False
                 if self._readable:
-                    log.warning("metrics: the database cannot be asked how things stand: %s", error)
+                    cause = error.__cause__
+                    reason = one_line(cause) if isinstance(cause, DBAPIError) else error
+                    log.warning("metrics: the database cannot be asked how things stand (%s)", reason)
             self._state.append((names.READABLE, (), float(readable)))
             self._readable, ended = readable, time.monotonic()
             self._state_until = ended + max(STATE_EVERY, (ended - started) / STATE_SHARE)
