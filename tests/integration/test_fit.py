@@ -515,6 +515,39 @@ def test_a_backbone_is_not_both_taken_as_it_is_and_finetuned(
     assert code == 2 and "--finetune and --frozen-on contradict each other" in said
 
 
+def test_a_bundle_whose_backbone_is_taken_is_not_written_over(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made[0].folder, tmp_path / "base")
+    before = (tmp_path / "base" / "manifest.json").read_bytes()
+    (tmp_path / "link").symlink_to("base")
+    for out in (tmp_path / "base", tmp_path / "link"):
+        code, said = run_fit(
+            photos_dir, "--frozen-on", tmp_path / "base", "--out", out, "--cache", made[2], "--name", "new"
+        )
+        assert (code, said.count("\n")) == (2, 1)
+        assert f"--out {out} is the bundle of --frozen-on: name another folder" in said
+    assert (tmp_path / "base" / "manifest.json").read_bytes() == before
+
+
+def test_heads_of_the_bundle_that_are_not_named_again_are_said_to_be_left_out(
+    made: tuple[Bundle, Path, Path], photos_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = f"seaview={seaview(photos_dir, tmp_path / 'seaview.csv')}"
+    state = f"condition={condition(photos_dir, tmp_path / 'condition.csv')}"
+    base = tmp_path / "base"
+    for out, on, heads, left in (
+        ("base", UNTRAINED, ("--head", seen, "--head", state), None),
+        ("fewer", ("--frozen-on", base), ("--head", seen), "condition"),
+        ("alike", ("--frozen-on", base), ("--head", seen, "--head", state), None),
+    ):
+        code, said = run_fit(photos_dir, "--out", tmp_path / out, "--cache", made[2], *on, *heads)
+        assert code == 0, said
+        told = capsys.readouterr().out
+        assert told.count("left out: the head") == (left is not None)
+        assert left is None or f"the head {left} of the bundle of --frozen-on; to keep it, fit again" in told
+
+
 def test_a_disk_that_is_full_under_the_cached_features_is_said_in_one_line(
     photos_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,13 @@ def _tell(bundle: Bundle, out: Path) -> None:
     console.print(f"bundle {bundle.bundle_id[:12]} written to {out}")
     if rare := bundle.manifest["training"]["classes_left_out"]:
         console.print(f"left out, with training photos of fewer than 2 sites: {', '.join(rare)}")
-    for line in bundle.manifest["training"].get("frozen_on", {}).get("learnt", ()):
+    base = bundle.manifest["training"].get("frozen_on", {})
+    for head_name in base.get("heads_left_out", ()):
+        console.print(
+            f"left out: the head {head_name} of the bundle of --frozen-on; to keep it, fit again, with "
+            f"--head {head_name}=LABELS.csv"
+        )
+    for line in base.get("learnt", ()):
         console.print(f"not held out: the backbone may have seen photos of this fit; {line}", style="bold")
     for head in bundle.heads:
         if head.kind == "binary":

@@ -83,7 +83,8 @@ def fit(options: FitOptions) -> Bundle:
         "folds": _folds(learnt.heads),
     }
     if base is not None:
-        extra["frozen_on"] = frozen_on(base, photos)
+        left_out = [head.name for head in base.heads if head.name not in names]
+        extra["frozen_on"] = {**frozen_on(base, photos), "heads_left_out": left_out}
     return _write(options, photos, learnt, calibrated, making, extra)
 
 
@@ -93,6 +94,8 @@ def _base(options: FitOptions, folder: Path) -> Bundle:
             raise UsageError(
                 f"--{option} and --frozen-on contradict each other: the bundle's backbone is taken as it is"
             )
+    if options.out.resolve() == folder.resolve():
+        raise UsageError(f"--out {options.out} is the bundle of --frozen-on: name another folder")
     return load_bundle(folder)
 
 
