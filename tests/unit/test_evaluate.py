@@ -186,7 +186,8 @@ def adjusted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_new_thresholds_keep_the_models(adjusted: tuple[Path, str]) -> None:
-    folder, _ = adjusted
+    folder, said = adjusted
+    assert said.endswith("; weights as before, nothing is scored again\n")
     old, new = load_bundle(folder / "old"), load_bundle(folder / "new")
     assert [one.model_id for one in new.members] == [one.model_id for one in old.members]
     assert new.bundle_id != old.bundle_id

@@ -62,6 +62,7 @@ def test_each_arithmetic_is_fitted_on_what_it_says_itself(made: tuple[Path, str]
         assert f"{name}: {told}" in said
         metrics = new.at(name).heads[0].metrics
         assert metrics["homes"]["homes"] == len(HOMES) and metrics["true"]["target"] == 0.9
+    assert said.endswith("; weights as before, but nights in bf16 or int8 fetch and score all photos anew\n")
     assert new.flaw("bf16") is None, "the tiny network loses rooms in int8, and nothing in bf16"
 
 
@@ -91,6 +92,9 @@ def test_thresholds_chosen_again_are_chosen_in_every_arithmetic_that_is_there(
     before, after = load_bundle(folder / "new"), load_bundle(tmp_path / "newer")
     assert after.heads == before.heads, "fp32 is kept"
     assert _ids(after) == _ids(before), "the networks are the same"
+    assert said.endswith(
+        "; weights as before, nothing is scored again while nights stay in their arithmetic\n"
+    )
     for name in ("bf16", "int8"):
         figures = after.members[0].variants[name].figures
         assert figures is not None and figures.photos == 8 * 22 and figures.heads["balcony"].target == 0.95

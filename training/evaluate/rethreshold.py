@@ -1,8 +1,8 @@
 """A bundle with thresholds from homes of one's own: the same weights, another manifest.
 
 The weight files are copied as they are, so every model keeps its `model_id` and nothing is fetched or scored
-again. The faster arithmetics of the bundle, and those that are added to it, are fitted by the same rules,
-each on what it says of the homes itself.
+again, but for nights in an arithmetic that is new. The faster arithmetics of the bundle, and those that are
+added to it, are fitted by the same rules, each on what it says of the homes itself.
 """
 
 import shutil
@@ -105,11 +105,13 @@ def rethreshold(
             shutil.copyfile(draft.folder / name, made / name)
         write_manifest(made, draft.manifest)
     written = load_bundle(out)
-    return [
-        *lines,
-        *offered(written, fitted),
-        f"bundle {written.bundle_id[:12]} written to {out}; weights as before, nothing is scored again",
-    ]
+    told = "nothing is scored again"
+    if again := " or ".join(name for name in fitted if name in new):
+        told = f"but nights in {again} fetch and score all photos anew"
+    elif bundle.arithmetics != ("fp32",):  # `auto` may take another one from now on
+        told += " while nights stay in their arithmetic"
+    named = f"bundle {written.bundle_id[:12]} written to {out}"
+    return [*lines, *offered(written, fitted), f"{named}; weights as before, {told}"]
 
 
 def adjust(scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]) -> tuple[Entry, str]:
