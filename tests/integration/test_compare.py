@@ -145,7 +145,8 @@ def test_results_say_what_was_found(undisturbed: Path) -> None:
         assert right == pytest.approx(row.best_val_accuracy)
         shares = predictions[["p_balcony", "p_indoor"]]
         assert shares.sum(axis=1).tolist() == pytest.approx([1] * 10, abs=1e-5)
-        assert read_run(run_folder(undisturbed, row.mode))["from_scratch"] is True
+        run = read_run(run_folder(undisturbed, row.mode))
+        assert (run["from_scratch"], run["split"]) == (True, "thesis")
     assert len(results.runs) == len(MODES)
 
 

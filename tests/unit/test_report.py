@@ -355,6 +355,18 @@ def test_runs_on_other_photos_are_no_seeds_of_the_others_and_no_peers(tmp_path: 
     assert set(ours.epochs["label"]) == set(ours.runs["label"])
 
 
+def test_a_run_is_of_the_split_that_it_says_itself(tmp_path: Path) -> None:
+    """settings.json is of the last start alone: earlier ones may have been on photos split otherwise."""
+    rows = [replace(RUN_ROW, seed=seed) for seed in range(3)]
+    folder = results_folder(tmp_path / "results", rows)
+    add_settings(folder, dataset={"digest": "e" * 64, "options": {"split": "thesis"}})
+    for row, said in zip(rows, ({"split": "group"}, {}, {"dataset_digest": "e" * 64}), strict=True):
+        add_predictions(folder, row, {("balcony", "balcony"): 1}, **said)
+    runs = gather([folder]).runs.sort_values("seed")
+    assert runs["split"].tolist() == ["group", "", "thesis"], "results of earlier versions: by their photos"
+    assert "split by group" in runs["label"].iloc[0] and "split" not in runs["label"].iloc[1]
+
+
 def test_photos_are_named_only_where_they_tell_runs_of_a_task_apart(tmp_path: Path) -> None:
     folders = []
     for row, digest in ((RUN_ROW, "d" * 64), (replace(RUN_ROW, task="rooms"), "e" * 64)):

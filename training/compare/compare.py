@@ -156,7 +156,8 @@ def _keep_best(run: Run, folder: Path, prepared: Prepared) -> None:
         folder / results.PREDICTIONS, told.to_csv(index=False, float_format="%.6f", lineterminator="\n")
     )
     found = {"best_epoch": best.epoch, "best_val_accuracy": best.accuracy}
-    results.write_json(folder / results.RUN, {**plan.identity(), **found})
+    split = prepared.options.get("split", "")  # settings.json is of the last start alone
+    results.write_json(folder / results.RUN, {**plan.identity(), "split": split, **found})
 
 
 def _write_settings(

@@ -117,7 +117,8 @@ def _read(folder: Path, name: str) -> Gathered:
     learnt_by = [run.get("hyperparameters", {}) for run in own]
     runs["options"] = [_options(*both) for both in zip(runs.itertuples(), learnt_by, strict=True)]
     runs["departures"] = [_departures(run) for run in runs.itertuples()]
-    runs["split"] = np.where(runs["digest"] == dataset.get("digest", ""), split, "")
+    last = np.where(runs["digest"] == dataset.get("digest", ""), split, "")  # where a run does not say it
+    runs["split"] = [str(run.get("split", usual)) for run, usual in zip(own, last, strict=True)]
     runs["kind"] = runs["weights"].map({"": UNSTATED, "none": SCRATCH}).fillna(PRETRAINED)
     runs["label"] = [_label(run) for run in runs.itertuples()]
     runs["peers"] = [_peers(run) for run in runs.itertuples()]
