@@ -201,6 +201,10 @@ def test_labels_are_corrected_and_taken_back(tmp_path: Path) -> None:
             "fixes.csv: {one} has the label 'balcony=maybe'; balcony is 1, 0, or nothing",
         ),
         ("{one},room=Kitchen,x", "fixes.csv: {one} has the label 'room=Kitchen'; room is bathroom, bedroom"),
+        (
+            "{one},balcony=1,x\n{one},room=kitchen,x\n{one},balcony=0,y",
+            "fixes.csv corrects balcony of {one} more than once; keep one of its rows",
+        ),
     ],
 )
 def test_a_correction_that_says_nothing_is_refused(tmp_path: Path, row: str, refused: str) -> None:

@@ -120,12 +120,12 @@ def with_files(table: pd.DataFrame, files: Mapping[str, Path]) -> pd.DataFrame:
 def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """The manifest's rows with the labels in `columns` that the CSV file `fixes` corrects: `path,label,why`.
     `columns`: each with the number of every value that it may have. Raises UsageError: it is missing or not
-    readable, or names a photo, a column or a value that is not there."""
+    readable, names a photo, a column or a value that is not there, or corrects one twice."""
     if not fixes.is_file():
         raise UsageError(f"--label-fixes {fixes}: is missing; it needs the columns path, label, why")
     stated = read_table(fixes, ("path", "label", "why"))
     stated["path"] = as_in_manifest(stated["path"], table["path"])
-    fixed = table.copy()
+    fixed, known = table.copy(), set[tuple[str, str]]()
     for path, label in zip(stated["path"], stated["label"], strict=True):
         (column, equals, value), rows = label.partition("="), table["path"] == path
         if not rows.any():
@@ -140,6 +140,9 @@ def with_fixes(table: pd.DataFrame, fixes: Path, columns: Mapping[str, Mapping[s
                 f"{fixes}: {path} has the label {label!r}; {column} is {_known(columns[column])}, or nothing "
                 "where it cannot be told"
             )
+        if (path, column) in known:
+            raise UsageError(f"{fixes} corrects {column} of {path} more than once; keep one of its rows")
+        known.add((path, column))
         fixed.loc[rows, column] = value
     return fixed
 
