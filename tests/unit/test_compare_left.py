@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from enrich.model.bundle import Preprocessing
-from training.compare.display import Cost, in_words, known_pace, multiplications, seconds_left
+from training.compare.display import Cost, Display, in_words, known_pace, multiplications, seconds_left
 from training.compare.plan import Plan, Recipe
-from training.compare.results import RunKey, RunRow, TimingRow, add_rows, read_results
+from training.compare.results import EpochRow, RunKey, RunRow, TimingRow, add_rows, read_results
+from training.compare.run import Progress
 from training.models.architectures import Network, WeightSource, preprocessing_of
 
 FROZEN, TUNED = "feature_extraction", "finetuning"
@@ -67,3 +68,34 @@ def test_multiplications_are_those_published(architecture: str, millions: int) -
 def test_time_is_said_in_words() -> None:
     said = [in_words(seconds) for seconds in (None, 0.0, 0.01, 39.6, 720.0, 11_100.0)]
     assert said == ["measuring", "0s", "1s", "40s", "12min", "3h05min"]
+
+
+def test_features_that_were_kept_before_are_no_measure_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a kill in the second of three draws: the first and the validation photos' are read at once."""
+    now = 0.0
+    monkeypatch.setattr("training.compare.display.time.monotonic", lambda: now)
+
+    def ended(epoch: int) -> str:
+        display.stepped(Progress(epoch, 4, 100))
+        display.epoch(EpochRow("balcony", "resnet18", FROZEN, 0, epoch, 0.5, 0.8, 0.5, 0.8, 1.0, 100.0))
+        return capsys.readouterr().err.split(" left=")[-1]
+
+    display = Display([cost(FROZEN, epochs=4, draws=3)], 1, {})
+    display.started(Progress())
+    now = 0.1
+    assert ended(1) == "measuring left_of_all=measuring\n"
+    for photos in (32, 64, 96, 100):
+        now += photos / 10
+        display.stepped(Progress(2), photos)
+    now = 20.0
+    assert ended(2) == "20s left_of_all=20s\n", "one more draw, which takes as long"
+
+
+def test_a_run_of_kept_features_alone_ends_with_nothing_left(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display([cost(FROZEN, epochs=1, draws=1)], 1, {})
+    display.started(Progress())
+    display.stepped(Progress(1, 4, 100))
+    display.epoch(EpochRow("balcony", "resnet18", FROZEN, 0, 1, 0.5, 0.8, 0.5, 0.8, 1.0, 100.0))
+    assert capsys.readouterr().err.endswith(" left=0s left_of_all=0s\n")

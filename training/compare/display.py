@@ -64,9 +64,9 @@ class Cost:
 
 def seconds_left(work: Iterable[tuple[Kind, float]], pace: Mapping[Kind, float]) -> float | None:
     """Seconds for these multiplications, at the `pace` (seconds for one) of each kind; a kind that was not
-    measured is taken for as fast as the median of the others. None: nothing was measured."""
+    measured is taken for as fast as the median of the others. None: nothing was, and some is left."""
     if not pace:
-        return None
+        return None if any(count for _, count in work) else 0.0
     usual = median(pace.values())
     return sum(count * pace.get(kind, usual) for kind, count in work)
 
@@ -141,7 +141,7 @@ class Display:
         cost, now = self._todo[0], time.monotonic()
         recipe = cost.plan.recipe
         of_epoch = steps(cost.train, recipe.batch)
-        self._done = min(cost.until(at.epoch - 1, at.seen) + cost.step * making, cost.whole)
+        self._reached(min(cost.until(at.epoch - 1, at.seen) + cost.step * making, cost.whole), making)
         if self._done > self._start and (now - self._begun > SECONDS or cost.kind not in self._known):
             self._pace[cost.kind] = (now - self._begun) / (self._done - self._start)
         run, every = self._left()
@@ -158,7 +158,7 @@ class Display:
             description=f"{row.task} · {row.architecture} · epoch {row.epoch}/{epochs}, "
             f"validation {row.val_accuracy:.1%}",
         )
-        self._done = self._todo[0].until(row.epoch)
+        self._reached(self._todo[0].until(row.epoch))
         self._line(
             f"epoch={row.epoch}/{epochs} train_loss={row.train_loss:.4f} "
             f"train_accuracy={row.train_accuracy:.4f} val_loss={row.val_loss:.4f} "
@@ -171,6 +171,13 @@ class Display:
         self._todo.pop(0)
         self._known = set(self._pace)
         self.bars.advance(self._runs)
+
+    def _reached(self, done: float, making: int = 0) -> None:
+        """So many multiplications of the run are done. With fixed draws only making them is work: what is
+        done without was kept by an earlier start, and the pace is measured from here on."""
+        if done > self._done and not making and self._todo[0].plan.recipe.cache_features:
+            self._start, self._begun = done, time.monotonic()
+        self._done = done
 
     def _left(self) -> tuple[str, str]:
         """Of this run, and of all; runs of other processes count as ours."""
