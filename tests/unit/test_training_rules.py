@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from enrich.model.multiclass import Multiclass
 from training.data.homes import Homes
-from training.thresholds.classes import choose_classes, class_chances
+from training.thresholds.classes import choose_classes
 from training.thresholds.rules import PRECISIONS, Targets, class_fields, false_threshold, true_thresholds
 
 
@@ -75,8 +76,8 @@ def test_a_class_that_nobody_is_to_see_is_not_published_and_few_homes_are_judged
     logits, truth, home = rooms(homes=6)
     fields = class_fields(logits, truth, home, {"kitchen": True, "bath": False, "stove": True}, 0.4)
     assert [one["publish"] for one in fields["classes"]] == [True, False, True]
-    by_photos = choose_classes(class_chances(logits, fields["temperature"]), truth, 0.4)
-    assert [one["threshold"] for one in fields["classes"]] == [one.threshold for one in by_photos]
+    by_photos = choose_classes(Multiclass().chances(logits / fields["temperature"]), truth, 0.4)
+    assert [one["threshold"] for one in fields["classes"]] == [threshold for threshold, _ in by_photos]
 
 
 def test_homes_are_what_a_class_must_be_right_about_not_each_photo() -> None:

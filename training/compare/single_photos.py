@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enrich.model.binary import Binary
+from enrich.model.multiclass import Multiclass
 from training.thresholds.calibrate import Counts, Floats, calibrate_classes, fit_temperature
-from training.thresholds.classes import choose_classes, class_chances
+from training.thresholds.classes import choose_classes
 from training.thresholds.rules import Entry
 
 PRECISION, PREVALENCE = 0.95, 0.1
@@ -46,8 +47,7 @@ def _binary(logits: Floats, truth: NDArray[np.bool_]) -> Entry:
         "with": int(truth.sum()),
         "target": PRECISION,
         "prevalence": PREVALENCE,
-        "precision": counts.precision.as_json(),
-        "recall": counts.recall.as_json(),
+        **counts.shares(),
     }
     return {
         "kind": "binary",
@@ -72,17 +72,18 @@ def _lowest(chance: Floats, truth: NDArray[np.bool_]) -> float:
 
 def _multiclass(classes: Sequence[str], logits: Floats, truth: NDArray[np.int64]) -> Entry:
     temperature = max(1.0, calibrate_classes(logits, truth, np.ones(len(truth))))
-    chosen = choose_classes(class_chances(logits, temperature), truth, CLASS_PRECISION, LEAST_CERTAIN)
+    chances = Multiclass().chances(logits / temperature)
+    chosen = choose_classes(chances, truth, CLASS_PRECISION, LEAST_CERTAIN)
     return {
         "kind": "multiclass",
         "temperature": temperature,
         "classes": [
-            {"name": kind, "publish": one.precision.hits > 0, "threshold": one.threshold}
-            for kind, one in zip(classes, chosen, strict=True)
+            {"name": kind, "publish": counts.tp > 0, "threshold": threshold}
+            for kind, (threshold, counts) in zip(classes, chosen, strict=True)
         ],
         "metrics": {
             "note": NOTE,
             "photos": {"photos": len(truth), "target": CLASS_PRECISION},
-            "classes": {kind: one.as_json() for kind, one in zip(classes, chosen, strict=True)},
+            "classes": {kind: counts.shares() for kind, (_, counts) in zip(classes, chosen, strict=True)},
         },
     }

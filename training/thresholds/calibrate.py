@@ -62,7 +62,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Counts:
-    """Homes at a threshold: `tp`, `fp` at or above it, `fn`, `tn` below."""
+    """Homes, or photos, at a threshold: `tp`, `fp` at or above it, `fn`, `tn` below."""
 
     tp: int
     fp: int
@@ -94,6 +94,10 @@ class Counts:
 
     def negative_precision_at(self, prevalence: float) -> float:
         return _mixed(self.tn, self.fp + self.tn, self.fn, self.tp + self.fn, 1 - prevalence)
+
+    def shares(self) -> dict[str, Any]:
+        """Precision and recall, with exact intervals."""
+        return {"precision": self.precision.as_json(), "recall": self.recall.as_json()}
 
     def as_json(self, prevalence: float) -> dict[str, Any]:
         """With exact intervals, and what the counts mean at `prevalence`."""

@@ -1,15 +1,12 @@
 """Classes of photos: their probabilities, and a threshold for each by counting photos."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enrich.model.multiclass import Multiclass
 from training import thesis
-from training.thresholds.calibrate import Floats, Share, Truth
+from training.thresholds.calibrate import Counts, Floats, Share, Truth
 
 THREE_ROOMS = tuple(thesis.SIZES["rooms"])
 
@@ -34,23 +31,11 @@ def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tupl
     return best, precision(best)
 
 
-@dataclass(frozen=True)
-class ChosenClass:
-    """Of the photos whose most probable class it is, those at or above `threshold` are given the class."""
-
-    threshold: float
-    precision: Share
-    recall: Share
-
-    def as_json(self) -> dict[str, Any]:
-        """Its figures, with exact intervals."""
-        return {"precision": self.precision.as_json(), "recall": self.recall.as_json()}
-
-
 def choose_classes(
     chances: Floats, truth: NDArray[np.int64], target: float, least: float = 0.0
-) -> list[ChosenClass]:
-    """As `choose_class_threshold` for every class, but no threshold below `least`.
+) -> list[tuple[float, Counts]]:
+    """As `choose_class_threshold` for every class, but no threshold below `least`; and photos there: of those
+    whose most probable class it is, those at or above the threshold are given the class.
 
     `chances`: calibrated probabilities [photos, classes]; `truth` [photos]: numbers of classes.
     """
@@ -58,14 +43,8 @@ def choose_classes(
     for number in range(chances.shape[1]):
         mine, having = top == number, truth == number
         threshold = max(choose_class_threshold(chances[mine, number], having[mine], target)[0], least)
-        given = mine & (chances[:, number] >= threshold)
-        chosen.append(ChosenClass(threshold, Share.of(having[given]), Share.of(given[having])))
+        chosen.append((threshold, Counts.at(np.where(mine, chances[:, number], -1.0), having, threshold)))
     return chosen
-
-
-def class_chances(logits: Floats, temperature: float) -> Floats:
-    """Probabilities [photos, classes] of logits; to the last digit what serving compares with thresholds."""
-    return Multiclass().chances(logits / temperature)
 
 
 def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:

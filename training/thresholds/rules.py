@@ -14,6 +14,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from enrich.model.head import least_backing
+from enrich.model.multiclass import Multiclass
 from training.data.homes import MIN_PHOTOS_FALSE, Homes, find_homes, whole_homes
 from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
@@ -29,7 +30,7 @@ from training.thresholds.calibrate import (
     cross_fitted,
     rounded,
 )
-from training.thresholds.classes import choose_classes, class_chances, of_three_rooms
+from training.thresholds.classes import choose_classes, of_three_rooms
 
 Entry = dict[str, Any]
 Numbers = NDArray[np.int64]
@@ -170,28 +171,23 @@ def class_fields(
     `logits` [photos, classes], `truth` and `home` [photos], both numbered from 0 on.
     """
     temperature = calibrate_classes(logits, truth, 1 / np.bincount(home)[home])
-    chances = class_chances(logits, temperature)
+    chances = Multiclass().chances(logits / temperature)  # as serving has them, to the last digit
     by_photos = choose_classes(chances, truth, target)
     classes, figures = [], {}
     for number, (name, shown) in enumerate(publish.items()):
-        mine = chances.argmax(axis=1) == number
+        chance = np.where(chances.argmax(axis=1) == number, chances[:, number], -1.0)
         highest, having = np.zeros(home.max() + 1), np.zeros(home.max() + 1, dtype=bool)
-        np.maximum.at(highest, home[mine], chances[mine, number])  # 0 where no photo is taken for it
+        np.maximum.at(highest, home, chance)  # 0 where no photo is taken for it
         having[home[truth == number]] = True
         could = highest > 0
-        threshold = by_photos[number].threshold
-        reached = by_photos[number].precision.value >= target
+        threshold, of_photos = by_photos[number]
+        reached = of_photos.precision.value >= target
         if could.sum() >= FEWEST_HOMES and not having[could].all():
             threshold = choose_true(highest[could], having[could], float(having[could].mean()), target)
-            reached = threshold < 1.0
+            reached, of_photos = threshold < 1.0, Counts.at(chance, truth == number, threshold)
         homes = Counts.at(highest, having, max(threshold, 1e-12))
-        of_photos = Counts.at(np.where(mine, chances[:, number], -1.0), truth == number, threshold)
         classes.append({"name": name, "publish": bool(shown and reached), "threshold": threshold})
-        figures[name] = {
-            "homes": {"precision": homes.precision.as_json(), "recall": homes.recall.as_json()},
-            "precision": of_photos.precision.as_json(),
-            "recall": of_photos.recall.as_json(),
-        }
+        figures[name] = {"homes": homes.shares(), **of_photos.shares()}
     return {"temperature": temperature, "classes": classes, "metrics": {"classes": figures}}
 
 
