@@ -20,7 +20,7 @@ from enrich.photos.decode import decode
 from enrich.records import Decoded
 from tests.support.bundles import draw, draw_bytes
 from training.models.architectures import Network
-from training.models.compiled import compiled
+from training.models.backbones import compiled
 from training.models.features import pixels
 from training.trainer.loading import Loader, Side
 

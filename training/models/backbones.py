@@ -8,16 +8,22 @@ import hashlib
 import importlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 
 from enrich.errors import UsageError, reason
+from enrich.model import openvino_engine
 from enrich.model.backbones import build_backbone, load_weights
 from enrich.model.bundle import Bundle, Pool, Preprocessing
+from enrich.model.engine import CPU_BATCH
+from enrich.model.network import Normalise
 
 LITE_COLOURS = (127 / 255,) * 3, (128 / 255,) * 3
 """Mean and standard deviation per channel that the packaged weights were trained with."""
@@ -149,6 +155,25 @@ def features_of(name: str, module: torch.nn.Module, size: tuple[int, int], optio
         raise UsageError(
             f"{name} cannot see a picture of {height}x{wide} ({reason(error)}); correct {option}"
         ) from None
+
+
+def compiled(
+    network: torch.nn.Module, preprocessing: Preprocessing
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """What makes of pictures, uint8 [n, height, width, 3], what a `network` that does not learn makes of them
+    normalised: by OpenVINO, on the CPU in fp32, several times as fast as by PyTorch, and in as many threads
+    as PyTorch has now."""
+    model = openvino_engine.converted(
+        torch.nn.Sequential(Normalise(preprocessing), network).eval(), preprocessing.size
+    )
+    on_cpu = openvino_engine.compiled(model, "f32", streams=1, threads=torch.get_num_threads())
+    request = on_cpu.create_infer_request()
+
+    def made(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        parts = np.split(pictures, range(CPU_BATCH, len(pictures), CPU_BATCH))
+        return np.concatenate([request.infer([part], share_inputs=True)[0] for part in parts])
+
+    return made
 
 
 def hub_weights(name: str) -> tuple[dict[str, torch.Tensor], int]:

@@ -26,8 +26,7 @@ from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from enrich.photos.decode import decode
 from training.data.photos import MAX_PIXELS, PhotoSet
-from training.models.backbones import Backbone
-from training.models.compiled import compiled
+from training.models.backbones import Backbone, compiled
 from training.terminal import with_bar
 
 Pixels = NDArray[np.uint8]

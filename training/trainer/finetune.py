@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.data.labels import UNLABELLED
-from training.models.backbones import Backbone
-from training.models.compiled import compiled
+from training.models.backbones import Backbone, compiled
 from training.models.features import Pixels, made_ahead, pixels
 from training.models.heads import LinearHead
 from training.terminal import with_bar

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from enrich.errors import UsageError
 from enrich.model.bundle import Preprocessing
 from enrich.model.network import Normalise
-from training.models.compiled import compiled
+from training.models.backbones import compiled
 
 START = 3
 """The first of timm's stages that learns; what comes before stays as pretrained."""
