@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import pytest
 import typer
 from PIL import Image
@@ -21,7 +22,7 @@ from training import terminal
 from training.data import prepare as prepare_module
 from training.data.clean import Looked
 from training.data.decide import Rules
-from training.data.prepare import Outcome, prepare_command
+from training.data.prepare import prepare_command
 from training.data.prepared import SPLITS, read_prepared
 
 SMALL = Rules(width=60, min_width=40)
@@ -37,8 +38,15 @@ class Asked:
     overwrite: bool = False
 
 
+class Outcome(NamedTuple):
+    """What `prepare` returns."""
+
+    table: pd.DataFrame
+    notes: list[str]
+
+
 def prepare(asked: Asked) -> Outcome:
-    return prepare_module.prepare(asked.photos, asked.out, asked.rules, asked.overwrite)
+    return Outcome(*prepare_module.prepare(asked.photos, asked.out, asked.rules, asked.overwrite))
 
 
 @pytest.fixture

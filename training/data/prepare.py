@@ -6,7 +6,7 @@ Everything is decided before a file is written, and written beside its place bef
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,16 +33,6 @@ SHEET_PAIRS = 120
 """Pairs on the contact sheet at most."""
 SHOWN = ("contradicting", STRADDLES, DOUBTFUL, "near_duplicate")
 """What came of the pairs on the contact sheet, the most doubtful first."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What `prepare` did."""
-
-    table: pd.DataFrame
-    """A row a photo of a task (`write_tables`)."""
-    notes: tuple[str, ...]
-    """Lines for the person at the keyboard."""
 
 
 def prepare_command(
@@ -72,30 +62,33 @@ def prepare_command(
     """Clean labelled photos, drop duplicates, split them for `compare`."""
     smallest = width if min_width is None else min_width
     rules = Rules(split, sizes, cap, near, seed, tuple(task or ()), tuple(exclude or ()), width, smallest)
-    outcome = prepare(photos, out, rules, overwrite)
-    kept = (outcome.table["reason"] == "").sum()
+    table, notes = prepare(photos, out, rules, overwrite)
+    kept = (table["reason"] == "").sum()
     console = plain(soft_wrap=False)
-    console.print(_table(outcome))
-    for note in outcome.notes:
+    console.print(_counts(table))
+    for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     console.print(f"{kept} photos prepared in {out}", soft_wrap=True)
 
 
-def _table(outcome: Outcome) -> Table:
+def _counts(table: pd.DataFrame) -> Table:
     """Photos kept and dropped per task, class and reason."""
-    counts = counted(outcome.table)
-    table = Table("task", "class")
+    counts, shown = counted(table), Table("task", "class")
     for name in counts.columns:
-        table.add_column(name.replace("_", " "), justify="right")
+        shown.add_column(name.replace("_", " "), justify="right")
     for (task, label), figures in counts.iterrows():
-        table.add_row(task, label, *(str(figure) if figure else "-" for figure in figures))
-    return table
+        shown.add_row(task, label, *(str(figure) if figure else "-" for figure in figures))
+    return shown
 
 
-def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> Outcome:
+def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Prepare the photos of the folder `photos` and write the folder `out`; `overwrite`: in place of an
-    earlier one. Raises UsageError: nothing to prepare, a class without usable photos, too little disk, or
-    `out` holds something that must not be replaced; nothing was changed."""
+    earlier one. Returns a row a photo of a task (`write_tables`), and lines for the person at the keyboard.
+
+    Raises:
+        UsageError: nothing to prepare, a class without usable photos, too little disk, or `out` holds
+            something that must not be replaced; nothing was changed.
+    """
     _check_out(photos, out, overwrite)
     table = find_candidates(photos, rules.tasks, rules.exclude, rules.seed)
     sources = table["source"].unique()
@@ -116,7 +109,7 @@ def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> O
         if error.errno in FULL:
             raise
         raise UsageError(f"--out {out} cannot be written, nothing was changed: {error}") from None
-    return Outcome(table, tuple(_notes(rules, table, pairs)))
+    return table, list(_notes(rules, table, pairs))
 
 
 def _check_out(photos: Path, out: Path, overwrite: bool) -> None:
@@ -181,7 +174,6 @@ def draw_sheet(root: Path, path: Path, table: pd.DataFrame, pairs: pd.DataFrame)
 
 
 def _notes(rules: Rules, table: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[str]:
-    """Lines for the person at the keyboard."""
     for (task,), own in counted(table).groupby(["task"], sort=False):
         for (_, label), sides in own[list(SPLITS)].iterrows():
             yield from _size_notes(rules, task, label, *sides)

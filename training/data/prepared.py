@@ -83,13 +83,13 @@ def write_tables(folder: Path, table: pd.DataFrame, options: dict[str, Any], rem
     summary: dict[str, Any] = {"options": options, "classes": {}, "counts": {}, "dropped": {}}
     counts = counted(table)
     for task in in_order(table["task"], thesis.TASKS):
-        of_task = counts.loc[task]
-        names = class_order(task, of_task.index)
-        summary["classes"][task] = list(names)
-        summary["counts"][task] = of_task.loc[list(names), list(SPLITS)].to_dict("index")
-        reasons = of_task.drop(columns=list(SPLITS))
+        names = list(class_order(task, counts.loc[task].index))
+        of_task = counts.loc[task].loc[names]
+        summary["classes"][task] = names
+        summary["counts"][task] = of_task[list(SPLITS)].to_dict("index")
         summary["dropped"][task] = {
-            name: {why: n for why, n in reasons.loc[name].to_dict().items() if n} for name in names
+            name: {why: n for why, n in reasons.items() if n}
+            for name, reasons in of_task.drop(columns=list(SPLITS)).to_dict("index").items()
         }
     summary["digest"] = hashlib.sha256(prepared).hexdigest()
     (folder / SUMMARY).write_text(json.dumps(summary | remarks, indent=1) + "\n")
