@@ -18,8 +18,8 @@ from training.data.labels import pairs
 from training.evaluate import trained_on
 from training.evaluate.faster import Making, calibration_paths, check_making, named
 from training.evaluate.labelled import Labelled, load_labelled
-from training.evaluate.measure import ClassesMeasured, measure_binary, measure_classes
-from training.evaluate.report import Measured, check_out, write_out
+from training.evaluate.measure import Measured, measure
+from training.evaluate.report import check_out, write_out
 from training.evaluate.rethreshold import Asked, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
 from training.markdown import number
@@ -102,10 +102,7 @@ def evaluate_command(
         console.print(line, soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
         scored = score_all(loaded, labelled.photos, where, Path(scratch))
-        measured: list[Measured] = [
-            (measure_binary if one.kind == "binary" else measure_classes)(scored, one, prefixes)
-            for one in labelled.heads
-        ]
+        measured = [measure(scored, one, prefixes) for one in labelled.heads]
         rows = {"split": split, "exclude": exclude or []}
         described = {**_described(scored, labelled, rows, prefixes), "warnings": warnings}
         write_out(out, described, measured, labelled.photos)
@@ -172,7 +169,7 @@ def _summary(measured: Sequence[Measured]) -> Table:
         table.add_column(column, no_wrap=True)
     for one in measured:
         figures = one.figures
-        if isinstance(one, ClassesMeasured):
+        if one.head.kind != "binary":
             right = figures["accuracy"]
             told = f"{right['value']:.1%} right" if right["of"] else ""
             table.add_row(one.head.name, str(figures["photos"]), "", "", "", told)

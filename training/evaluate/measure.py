@@ -37,27 +37,35 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class BinaryMeasured:
-    """A binary head: its figures for metrics.json, and what the pictures are drawn from."""
+class Measured:
+    """A head: its figures for metrics.json, and what the pictures are drawn from."""
 
     head: Head
     figures: dict[str, Any]
-    photos: Answers
     rows: Rows
-    """Photo `i` of `photos` is row `rows[i]` of the photo set."""
-    homes: Answers
+    """Photo `i` of the answers of photos is row `rows[i]` of the photo set."""
+    answers: dict[str, Answers]
+    """Of `photos`, and of the `listings` of a binary head; truth of a multiclass one: whether the most
+    probable class is right."""
 
 
-def measure_binary(scored: Scored, head: Head, prefixes: Sequence[str]) -> BinaryMeasured:
-    """Photo and listing figures of a binary head; photos without its label take no part in its homes."""
+def measure(scored: Scored, head: Head, prefixes: Sequence[str]) -> Measured:
+    """Photo and listing figures of a head; photos without its label take no part in its homes. `prefixes`:
+    how paths of whole homes start; none: every group with photos enough is a home."""
     labels = scored.photos.labels[head.name]
     rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
-    chance = scored.chances(head)[:, 0]
-    truth = labels == 1
     homes = find_homes(scored.photos, labels != UNLABELLED, prefixes)
+    by_kind = _binary if head.kind == "binary" else _classes
+    figures, answers = by_kind(scored, head, rows, homes)
+    return Measured(head, {"kind": head.kind, **figures}, rows, answers)
+
+
+def _binary(
+    scored: Scored, head: Head, rows: Rows, homes: list[Rows]
+) -> tuple[dict[str, Any], dict[str, Answers]]:
+    chance, truth = scored.chances(head)[:, 0], scored.photos.labels[head.name] == 1
     listings, of_homes = _listing_figures(scored, head, homes, truth, chance)
     figures = {
-        "kind": "binary",
         "photos": _photo_figures(head, truth[rows], chance[rows]),
         "collections": {
             name: _photo_figures(head, truth[part], chance[part])
@@ -65,7 +73,7 @@ def measure_binary(scored: Scored, head: Head, prefixes: Sequence[str]) -> Binar
         },
         "listings": listings,
     }
-    return BinaryMeasured(head, figures, Answers(truth[rows], chance[rows], chance[rows]), rows, of_homes)
+    return figures, {"photos": Answers(truth[rows], chance[rows], chance[rows]), "listings": of_homes}
 
 
 def share_of(right: Truth) -> dict[str, Any]:
@@ -113,8 +121,7 @@ def _listing_figures(
         **_ranking(having, highest),
         "confidence": _ranking(having, confidence),
         "outcomes": outcomes(having, has),
-        "precision": found.precision.as_json(),
-        "recall": found.recall.as_json(),
+        **found.shares(),
         "negative_precision": not_ruled_out.negative_precision.as_json(),
         "at_prevalence": {
             str(prevalence): {
@@ -174,30 +181,16 @@ def by_collection(photos: PhotoSet, rows: Rows) -> list[tuple[str, Rows]]:
     return [(str(name), rows[photos.collection[rows] == name]) for name in names]
 
 
-@dataclass(frozen=True)
-class ClassesMeasured:
-    """A multiclass head; `confusion[truth, answer]` counts photos."""
-
-    head: Head
-    figures: dict[str, Any]
-    confusion: NDArray[np.int64]
-    photos: Answers
-    """Truth: whether the most probable class is right."""
-
-
-def measure_classes(scored: Scored, head: Head, prefixes: Sequence[str]) -> ClassesMeasured:
-    """Photo and listing figures of a multiclass head."""
-    photos, labels = scored.photos, scored.photos.labels[head.name]
-    rows = np.flatnonzero((labels != UNLABELLED) & scored.readable)
-    truth, chance = labels[rows], scored.chances(head)[rows]
+def _classes(
+    scored: Scored, head: Head, rows: Rows, homes: list[Rows]
+) -> tuple[dict[str, Any], dict[str, Answers]]:
+    truth, chance = scored.photos.labels[head.name][rows], scored.chances(head)[rows]
     answer, highest = chance.argmax(axis=1), chance.max(axis=1)
     right = answer == truth
     three = of_three_rooms(chance, truth, [kind.name for kind in head.classes])
     confusion = np.zeros((head.outputs, head.outputs), dtype=np.int64)
     np.add.at(confusion, (truth, answer), 1)
-    homes = find_homes(photos, labels != UNLABELLED, prefixes)
     figures: dict[str, Any] = {
-        "kind": "multiclass",
         "photos": len(rows),
         "accuracy": share_of(right),
         "three_rooms": three.as_json() if three else None,
@@ -206,11 +199,11 @@ def measure_classes(scored: Scored, head: Head, prefixes: Sequence[str]) -> Clas
         "confusion": confusion.tolist(),
         "collections": {
             name: {"photos": len(part), "accuracy": share_of(right[np.isin(rows, part)])}
-            for name, part in by_collection(photos, rows)
+            for name, part in by_collection(scored.photos, rows)
         },
         "listings": {"homes": len(homes), **named_classes(scored, head, homes)},
     }
-    return ClassesMeasured(head, figures, confusion, Answers(right, highest, highest))
+    return figures, {"photos": Answers(right, highest, highest)}
 
 
 def _class_figures(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay
@@ -18,14 +17,7 @@ from enrich.errors import UsageError
 from enrich.looks import colour
 from training.data.photos import PhotoSet
 from training.data.sheet import contact_sheet
-from training.evaluate.measure import (
-    BINS,
-    Answers,
-    BinaryMeasured,
-    ClassesMeasured,
-    calibration_error,
-    reliability,
-)
+from training.evaluate.measure import BINS, Answers, Measured, calibration_error, reliability
 from training.markdown import number, page
 from training.thresholds.calibrate import Counts, Share, rounded
 
@@ -35,8 +27,6 @@ SHOWN = 24
 COLOUR, QUIET, WRONG = colour("accent"), colour("faint"), colour("no")
 DPI = 110
 _SHOWS = re.compile(r"\(([^()/]+_(?:precision_recall|reliability|mistakes|confusion)\.png)\)")
-
-Measured = BinaryMeasured | ClassesMeasured
 
 
 def check_out(out: Path) -> None:
@@ -78,21 +68,20 @@ def _share(figure: dict[str, Any]) -> str:
 
 def _draw(measured: Measured, photos: PhotoSet, folder: Path) -> None:
     name = measured.head.name
-    panels = {"photos": measured.photos}
-    if isinstance(measured, ClassesMeasured):
-        draw_confusion(measured, folder / f"{name}_confusion.png")
-    else:
+    if measured.head.kind == "binary":
         draw_precision_recall(measured, folder / f"{name}_precision_recall.png")
-        panels["listings"] = measured.homes
         mistakes = _worst_mistakes(measured, photos)
         contact_sheet(folder / f"{name}_mistakes.png", mistakes, columns=min(6, max(2, len(mistakes))))
-    draw_reliability(name, panels, folder / f"{name}_reliability.png")
+    else:
+        draw_confusion(measured, folder / f"{name}_confusion.png")
+    draw_reliability(name, measured.answers, folder / f"{name}_reliability.png")
 
 
-def _worst_mistakes(measured: BinaryMeasured, photos: PhotoSet) -> list[tuple[Path, str]]:
+def _worst_mistakes(measured: Measured, photos: PhotoSet) -> list[tuple[Path, str]]:
     """The surest mistakes of a binary head: photos labelled 0 with the highest scores, then photos labelled 1
     with the lowest, `SHOWN` of each at most, on the wrong side of one half."""
-    name, truth, score = measured.head.name, measured.photos.truth, measured.photos.score
+    name, answers = measured.head.name, measured.answers["photos"]
+    truth, score = answers.truth, answers.score
     order = np.argsort(score, kind="stable")
     falsely, missed = ~truth & (score >= 0.5), truth & (score < 0.5)
     surest = {f"no {name}": [i for i in order[::-1] if falsely[i]], name: [i for i in order if missed[i]]}
@@ -105,34 +94,29 @@ def _worst_mistakes(measured: BinaryMeasured, photos: PhotoSet) -> list[tuple[Pa
     return shown
 
 
-def draw_precision_recall(measured: BinaryMeasured, path: Path) -> None:
+def draw_precision_recall(measured: Measured, path: Path) -> None:
     """Photos left, listings (by their highest photo) right, the `true` threshold marked on both."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
     threshold = measured.head.true_threshold
-    _precision_recall(left, measured.photos, threshold, "photos")
-    _precision_recall(right, measured.homes, threshold, "listings")
+    for axes, (what, answers) in zip(figure.subplots(1, 2), measured.answers.items(), strict=True):
+        truth = answers.truth
+        axes.set_title(f"{len(truth)} {what}, {int(truth.sum())} with it", fontsize=10)
+        axes.grid(alpha=0.25)
+        if truth.any() and not truth.all():
+            shown = PrecisionRecallDisplay.from_predictions(
+                truth, answers.score, ax=axes, name="all thresholds", plot_chance_level=True
+            )
+            shown.line_.set_color(COLOUR)
+            shown.chance_level_.set_color(QUIET)
+            counts = Counts.at(answers.score, truth, threshold)
+            if counts.tp + counts.fp:
+                spot = counts.recall.value, counts.precision.value
+                label = f"true from {threshold:.3f}: precision {spot[1]:.2f}, recall {spot[0]:.2f}"
+                axes.plot(*spot, "o", color=WRONG, markersize=8, label=label, clip_on=False)
+            axes.legend(loc="lower left", fontsize=9)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", aspect="auto")
     figure.suptitle(f"{measured.head.name}: precision against recall")
     figure.savefig(path, dpi=DPI)
-
-
-def _precision_recall(axes: Axes, answers: Answers, threshold: float, what: str) -> None:
-    truth, told = answers.truth, f"{len(answers.truth)} {what}, {int(answers.truth.sum())} with it"
-    axes.set_title(told, fontsize=10)
-    axes.grid(alpha=0.25)
-    if truth.any() and not truth.all():
-        shown = PrecisionRecallDisplay.from_predictions(
-            truth, answers.score, ax=axes, name="all thresholds", plot_chance_level=True
-        )
-        shown.line_.set_color(COLOUR)
-        shown.chance_level_.set_color(QUIET)
-        counts = Counts.at(answers.score, truth, threshold)
-        if counts.tp + counts.fp:
-            spot = counts.recall.value, counts.precision.value
-            label = f"true from {threshold:.3f}: precision {spot[1]:.2f}, recall {spot[0]:.2f}"
-            axes.plot(*spot, "o", color=WRONG, markersize=8, label=label, clip_on=False)
-        axes.legend(loc="lower left", fontsize=9)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", aspect="auto")
 
 
 def draw_reliability(name: str, panels: dict[str, Answers], path: Path) -> None:
@@ -156,10 +140,10 @@ def draw_reliability(name: str, panels: dict[str, Answers], path: Path) -> None:
     figure.savefig(path, dpi=DPI)
 
 
-def draw_confusion(measured: ClassesMeasured, path: Path) -> None:
+def draw_confusion(measured: Measured, path: Path) -> None:
     """Counts of photos by class and answer, coloured by the share of their class; recall in the margin."""
     names = [kind.name for kind in measured.head.classes]
-    counts = measured.confusion
+    counts = np.array(measured.figures["confusion"])
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = 2.5 + 0.62 * len(names)

@@ -23,8 +23,7 @@ from enrich.model.writing import write_manifest
 from training.data.homes import MIN_PHOTOS, Homes, find_homes
 from training.data.labels import UNLABELLED
 from training.evaluate.faster import Exact, Making, fit_each, left_out, of_homes, offered, with_arithmetics
-from training.evaluate.measure import BinaryMeasured
-from training.evaluate.report import Measured
+from training.evaluate.measure import Measured
 from training.evaluate.scored import Rows, Scored, score_all
 from training.evaluate.trained_on import digest
 from training.models.heads import FOLDS, site_folds
@@ -65,7 +64,7 @@ def rethreshold(
     homes = {
         one.head.name: of_homes(one.figures["listings"])
         for one in measured
-        if isinstance(one, BinaryMeasured) and one.figures["listings"]["homes"]
+        if one.head.kind == "binary" and one.figures["listings"]["homes"]
     }
     entries = {entry["name"]: entry for member in draft.manifest["members"] for entry in member["heads"]}
     lines = [*left_out(bundle.arithmetics, asked.making.arithmetics).values()]
@@ -117,16 +116,15 @@ def rethreshold(
 def adjust(scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]) -> tuple[Entry, str]:
     """Fields of a head's manifest entry, none where there is too little to choose them on, and a line for
     people. `prefixes`: how paths of whole homes start; none: every group with photos enough is a home."""
+    labels = scored.photos.labels[head.name]
+    homes = find_homes(scored.photos, (labels != UNLABELLED) & scored.readable, prefixes)
     by_kind = _adjust_binary if head.kind == "binary" else _adjust_classes
-    return by_kind(scored, head, targets, prefixes)
+    return by_kind(scored, head, labels, homes, targets)
 
 
 def _adjust_binary(
-    scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
+    scored: Scored, head: Head, labels: NDArray[np.int64], rows: list[Rows], targets: Targets
 ) -> tuple[Entry, str]:
-    photos = scored.photos
-    labels = photos.labels[head.name]
-    rows = find_homes(photos, (labels != UNLABELLED) & scored.readable, prefixes)
     truth = np.array([(labels[home] == 1).any() for home in rows], dtype=bool)
     having, lacking = int(truth.sum()), int((~truth).sum())
     if min(having, lacking) < FEWEST_HOMES:
@@ -134,7 +132,7 @@ def _adjust_binary(
             f"thresholds left as they were: {having} homes with it and {lacking} without "
             f"(of {MIN_PHOTOS} labelled photos or more), {FEWEST_HOMES} of each are needed; label more homes"
         )
-    site = np.array([photos.site[home[0]] for home in rows], dtype=str)
+    site = np.array([scored.photos.site[home[0]] for home in rows], dtype=str)
     fold, folds_of = _folds(truth, site)
     homes = Homes(tuple(rows), truth, fold, site)
     logits, (in_homes, weight) = scored.logits(head)[:, 0], homes.photos
@@ -181,10 +179,8 @@ def _views(scored: Scored, scaled: Floats, rows: Rows) -> Floats:
 
 
 def _adjust_classes(
-    scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]
+    scored: Scored, head: Head, labels: NDArray[np.int64], homes: list[Rows], targets: Targets
 ) -> tuple[Entry, str]:
-    labels = scored.photos.labels[head.name]
-    homes = find_homes(scored.photos, (labels != UNLABELLED) & scored.readable, prefixes)
     if not homes:
         return {}, f"left as it was: no home has {MIN_PHOTOS} labelled photos"
     rows = np.concatenate(homes)
