@@ -42,7 +42,7 @@ def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured]
     made beside `out` first, then put in place of an earlier evaluation's."""
     metrics = described | {"heads": {one.head.name: one.figures for one in measured}}
     chosen = [f"{name} {value}" for name, value in metrics["photos"]["chosen"].items() if value]
-    text = page(TEMPLATE, metrics=metrics, heads=[one.head for one in measured], chosen=chosen, share=_share)
+    text = page(TEMPLATE, metrics=metrics, heads=[one.head for one in measured], chosen=chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         made = Path(scratch)
@@ -56,14 +56,6 @@ def write_out(out: Path, described: dict[str, Any], measured: Sequence[Measured]
             (out / picture).unlink(missing_ok=True)
         for file in made.iterdir():
             file.replace(out / file.name)
-
-
-def _share(figure: dict[str, Any]) -> str:
-    """`36 of 38, 0.947 [0.823, 0.994]`."""
-    if not figure["of"]:
-        return "0 of 0"
-    bounds = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
-    return f"{figure['hits']} of {figure['of']}, {figure['value']:.3f} {bounds}"
 
 
 def _draw(measured: Measured, photos: PhotoSet, folder: Path) -> None:
