@@ -16,7 +16,7 @@ from training.evaluate.labelled import load_labelled
 from training.evaluate.measure import calibration_error, reliability
 from training.evaluate.report import check_out
 from training.evaluate.rethreshold import check_target
-from training.evaluate.trained_on import digest, frozen_on, warnings
+from training.evaluate.trained_on import frozen_on, warnings
 from training.thresholds.calibrate import Share
 from training.thresholds.classes import of_three_rooms
 
@@ -171,7 +171,9 @@ def test_photos_learnt_from_are_warned_of_and_held_out_ones_are_not(tmp_path: Pa
     assert warnings(bundle, photos) == []
     held_out = load_labelled(tmp_path, bundle, "own").photos
     assert warnings(bundle, held_out) == []
-    bundle.manifest["rethresholded"] = {"photos_sha256": digest(held_out.sha256[::-1])}
+    bundle.manifest["rethresholded"] = {
+        "photos_sha256": replace(held_out, sha256=held_out.sha256[::-1]).digest
+    }
     assert "thresholds were chosen on these very photos" in warnings(bundle, held_out)[0]
 
 
@@ -181,7 +183,7 @@ def test_of_a_bundle_with_other_thresholds_a_fit_keeps_only_what_its_backbone_sa
     base = make_bundle(tmp_path / "bundle")
     photos = load_labelled(write_manifest(tmp_path, rows), base).photos
     base.manifest["training"] = {"finetune": "top", "collections": {"scenes": {"trained_on": 9}}}
-    base.manifest["rethresholded"] = {"photos_sha256": digest(photos.sha256)}
+    base.manifest["rethresholded"] = {"photos_sha256": photos.digest}
     assert frozen_on(base, photos)["learnt"] == []
     base.manifest["training"]["collections"]["homes"] = {"trained_on": 6}
     (line,) = frozen_on(base, photos)["learnt"]

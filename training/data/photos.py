@@ -68,6 +68,11 @@ class PhotoSet:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def digest(self) -> str:
+        """Names these photos, in any order."""
+        return hashlib.sha256("\n".join(sorted(set(self.sha256))).encode()).hexdigest()
+
     def of(self, rows: NDArray[np.int64]) -> "PhotoSet":
         """These photos only, in this order."""
         arrays = ("group", "site", "split", "collection", "licence")

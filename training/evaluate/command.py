@@ -15,13 +15,13 @@ from enrich.model.bundle import Bundle, load_bundle
 from enrich.model.torch_engine import find_device
 from training.data.homes import MIN_PHOTOS
 from training.data.labels import pairs
-from training.evaluate import trained_on
 from training.evaluate.faster import Making, calibration_paths, check_making, named
 from training.evaluate.labelled import Labelled, load_labelled
 from training.evaluate.measure import Measured, measure
 from training.evaluate.report import check_out, write_out
 from training.evaluate.rethreshold import Asked, check_target, rethreshold
 from training.evaluate.scored import Scored, score_all
+from training.evaluate.trained_on import warnings
 from training.markdown import number
 from training.terminal import plain
 from training.thresholds.rules import Targets
@@ -95,8 +95,8 @@ def evaluate_command(
     for prefix in prefixes:
         if not any(path.startswith(prefix) for path in labelled.photos.paths):
             raise UsageError(f"--homes {prefix}: no path of the chosen photos starts so")
-    warnings = trained_on.warnings(loaded, labelled.photos)
-    for line in warnings:
+    warned = warnings(loaded, labelled.photos)
+    for line in warned:
         console.print(f"Mind: {line}", style="yellow", soft_wrap=True)
     for line in labelled.remarks:
         console.print(line, soft_wrap=True)
@@ -104,7 +104,7 @@ def evaluate_command(
         scored = score_all(loaded, labelled.photos, where, Path(scratch))
         measured = [measure(scored, one, prefixes) for one in labelled.heads]
         rows = {"split": split, "exclude": exclude or []}
-        described = {**_described(scored, labelled, rows, prefixes), "warnings": warnings}
+        described = {**_described(scored, labelled, rows, prefixes), "warnings": warned}
         write_out(out, described, measured, labelled.photos)
         console.print(_summary(measured))
         for one in measured:
@@ -146,7 +146,7 @@ def _described(
             "homes": list(prefixes),
             "least_photos": MIN_PHOTOS,
             "unreadable": dict(unreadable),
-            "photos_sha256": trained_on.digest(photos.sha256),
+            "photos_sha256": photos.digest,
         },
         "device": str(scored.device),
         "precision": bundle.arithmetic,

@@ -21,7 +21,6 @@ from enrich.model.writing import write_manifest
 from training.data.labels import UNLABELLED
 from training.data.photos import read_manifest
 from training.evaluate.scored import Scored
-from training.evaluate.trained_on import digest
 from training.models.heads import macro_average_precision
 from training.models.quantize import quantize, sampled
 from training.thresholds.calibrate import Floats
@@ -165,7 +164,7 @@ def fit_each(
     for name in (name for name in get_args(Faster) if name in draft.arithmetics):
         scored, left = score(name), 0
         photos, entries = scored.photos, dict[str, tuple[Entry, Entry]]()
-        these = {"photos": len(photos), "photos_sha256": digest(photos.sha256)}
+        these = {"photos": len(photos), "photos_sha256": photos.digest}
         specs = [member["arithmetics"][name] for member in draft.manifest["members"]]
         for spec in specs:
             figures = spec.setdefault("figures", {**these, "heads": {}})

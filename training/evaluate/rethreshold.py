@@ -25,7 +25,6 @@ from training.data.labels import UNLABELLED
 from training.evaluate.faster import Exact, Making, fit_each, left_out, of_homes, offered, with_arithmetics
 from training.evaluate.measure import Measured
 from training.evaluate.scored import Rows, Scored, score_all
-from training.evaluate.trained_on import digest
 from training.models.heads import FOLDS, site_folds
 from training.thresholds.calibrate import Floats, Truth, fit_temperature
 from training.thresholds.rules import FEWEST_HOMES, Entry, Targets, binary_fields, class_fields, in_words
@@ -97,7 +96,7 @@ def rethreshold(
         "arithmetics": fitted,
         "targets": {**asdict(asked.targets), "homes": list(asked.homes)},
         "photos": len(photos),
-        "photos_sha256": digest(photos.sha256),
+        "photos_sha256": photos.digest,
     }
     with new_folder(out) as made:
         for name in draft.manifest["files"]:

@@ -1,7 +1,5 @@
 """Whether a bundle has learnt from, or was adjusted to, the very photos that it is evaluated on."""
 
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +32,6 @@ def frozen_on(base: Bundle, photos: PhotoSet) -> dict[str, Any]:
     learnt = [*_learnt(photos, seen), *([UNTOLD] if runs else [])]
     kept = {"name": base.name, "bundle": base.bundle_id, "collections": seen, "learnt": learnt}
     return {**kept, "exported": runs} if runs else kept
-
-
-def digest(sha256: Sequence[str]) -> str:
-    """Names a set of photos, in any order."""
-    return hashlib.sha256("\n".join(sorted(set(sha256))).encode()).hexdigest()
 
 
 def _of_backbone(bundle: Bundle) -> object:
@@ -82,7 +75,7 @@ def _learnt(photos: PhotoSet, *collections: dict[str, Any]) -> list[str]:
 
 def _rethresholded(bundle: Bundle, photos: PhotoSet) -> list[str]:
     made = bundle.manifest.get("rethresholded")
-    if not isinstance(made, dict) or made.get("photos_sha256") != digest(photos.sha256):
+    if not isinstance(made, dict) or made.get("photos_sha256") != photos.digest:
         return []
     return [
         "the bundle's thresholds were chosen on these very photos: the figures flatter it; the manifest has "
