@@ -149,7 +149,7 @@ def test_homes_that_nobody_looked_at_are_none_without_it_on_the_card(tmp_path: P
     rows[len(WITH)]["balcony"] = ""
     rows[2 * len(WITH) :] = [{**row, "balcony": ""} for row in rows[2 * len(WITH) :]]
     bundle = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), bundle)
     figures = listing_figures(bundle, photos, torch.device("cpu"), tmp_path)
     assert figures["homes"] == 3
     assert figures["balcony"]["with"] == {"true": 1, "unknown": 0, "false": 0}

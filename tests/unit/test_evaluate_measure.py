@@ -65,29 +65,29 @@ def test_manifest_columns_become_labels_of_the_bundles_heads(tmp_path: Path) -> 
     rows[1]["room"] = "stairs"  # counts as `other`
     rows[2]["room"] = ""
     files(tmp_path, rows)
-    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
-    assert [head.name for head in found.heads] == ["balcony", "fireplace", "room"]
-    assert found.photos.labels["balcony"].tolist() == [UNLABELLED, 0, 0, 0, 1, 0]
-    assert found.photos.labels["room"].tolist() == [0, 3, UNLABELLED, 3, 3, 3]
-    assert found.remarks == []
+    photos, remarks = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
+    assert list(photos.labels) == ["balcony", "fireplace", "room"]
+    assert photos.labels["balcony"].tolist() == [UNLABELLED, 0, 0, 0, 1, 0]
+    assert photos.labels["room"].tolist() == [0, 3, UNLABELLED, 3, 3, 3]
+    assert remarks == []
 
 
 def test_classes_that_the_bundle_lacks_are_masked_and_said(tmp_path: Path) -> None:
     rows = home_rows(0, SIX)
     rows[3]["room"] = rows[4]["room"] = "cellar"
     files(tmp_path, rows)
-    found = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
-    assert found.photos.labels["room"].tolist() == [0, 1, 2, UNLABELLED, UNLABELLED, 3]
-    assert len(found.remarks) == 1 and "cellar (2)" in found.remarks[0]
+    photos, remarks = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
+    assert photos.labels["room"].tolist() == [0, 1, 2, UNLABELLED, UNLABELLED, 3]
+    assert len(remarks) == 1 and "cellar (2)" in remarks[0]
 
 
 def test_a_head_without_a_column_is_skipped_and_said(tmp_path: Path) -> None:
     rows = home_rows(0, SIX)
     files(tmp_path, rows)
     write_manifest(tmp_path, rows, ["path", "group", "balcony"])
-    found = load_labelled(tmp_path, make_bundle(tmp_path / "bundle"))
-    assert [head.name for head in found.heads] == ["balcony"]
-    assert found.remarks == [
+    photos, remarks = load_labelled(tmp_path, make_bundle(tmp_path / "bundle"))
+    assert list(photos.labels) == ["balcony"]
+    assert remarks == [
         "head fireplace is not evaluated: the manifest has no column fireplace",
         "head room is not evaluated: the manifest has no column room",
     ]
@@ -97,8 +97,8 @@ def test_rows_are_chosen_by_split_and_path(tmp_path: Path) -> None:
     rows = home_rows(0, SIX, split="train") + home_rows(1, SIX) + home_rows(2, SIX)
     files(tmp_path, rows)
     bundle = make_bundle(tmp_path / "bundle")
-    found = load_labelled(write_manifest(tmp_path, rows), bundle, "own", ("homes/2/",))
-    assert set(found.photos.group) == {"home-1"}
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), bundle, "own", ("homes/2/",))
+    assert set(photos.group) == {"home-1"}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_unusable_manifests_are_one_clear_line(
 def test_homes_are_groups_of_four_labelled_photos_under_the_prefix(tmp_path: Path) -> None:
     rows = home_rows(0, SIX[:4]) + home_rows(1, SIX[:3]) + home_rows(2, SIX)
     files(tmp_path, rows)
-    photos = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle")).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), make_bundle(tmp_path / "bundle"))
     everything = np.ones(len(photos), dtype=bool)
     assert [home.tolist() for home in find_homes(photos, everything, ())] == [
         [0, 1, 2, 3],
@@ -162,14 +162,14 @@ def test_photos_learnt_from_are_warned_of_and_held_out_ones_are_not(tmp_path: Pa
     rows = home_rows(0, SIX, split="train") + home_rows(1, SIX, split="own")
     files(tmp_path, rows)
     bundle = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), bundle)
     assert warnings(bundle, photos) == []
     bundle.manifest["training"] = {"collections": {"homes": {"trained_on": 6}, "scenes": {"trained_on": 9}}}
     assert len(warnings(bundle, photos)) == 1
     assert "learnt from 6 of these 12 photos, by its manifest (homes)" in warnings(bundle, photos)[0]
     bundle.manifest["training"]["collections"]["homes"] = 6  # as others may write it
     assert warnings(bundle, photos) == []
-    held_out = load_labelled(tmp_path, bundle, "own").photos
+    held_out, _ = load_labelled(tmp_path, bundle, "own")
     assert warnings(bundle, held_out) == []
     bundle.manifest["rethresholded"] = {
         "photos_sha256": replace(held_out, sha256=held_out.sha256[::-1]).digest
@@ -181,7 +181,7 @@ def test_of_a_bundle_with_other_thresholds_a_fit_keeps_only_what_its_backbone_sa
     rows = home_rows(0, SIX, split="train")
     files(tmp_path, rows)
     base = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), base).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), base)
     base.manifest["training"] = {"finetune": "top", "collections": {"scenes": {"trained_on": 9}}}
     base.manifest["rethresholded"] = {"photos_sha256": photos.digest}
     assert frozen_on(base, photos)["learnt"] == []
@@ -194,7 +194,7 @@ def test_a_bundle_of_an_earlier_version_still_says_that_its_backbone_saw_photos(
     rows = home_rows(0, SIX, split="train")
     files(tmp_path, rows)
     base = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), base).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), base)
     before = {"name": "starter", "bundle": "b1", "learnt": ["the bundle learnt from 6 of these 6 photos"]}
     learnt = {"homes": {"trained_on": 6}}
     base.manifest["training"] = {"finetune": "none", "collections": learnt, "frozen_on": before}
@@ -205,7 +205,7 @@ def test_heads_on_the_backbone_of_heads_on_a_backbone_know_what_it_learnt_from(t
     rows = home_rows(0, SIX, split="train")
     files(tmp_path, rows)
     bundle = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), bundle)
     learnt = {"homes": {"trained_on": 6}}
     bundle.manifest["training"] = {"finetune": "top", "collections": learnt}
     elsewhere = replace(photos, collection=np.array(["scenes"] * len(photos)))
@@ -233,7 +233,7 @@ def test_a_bundle_of_a_comparison_says_that_nobody_knows_what_it_learnt_from(tmp
     rows = home_rows(0, SIX, split="train")
     files(tmp_path, rows)
     bundle = make_bundle(tmp_path / "bundle")
-    photos = load_labelled(write_manifest(tmp_path, rows), bundle).photos
+    photos, _ = load_labelled(write_manifest(tmp_path, rows), bundle)
     bundle.manifest["exported"] = [{"task": "balcony", "mode": "feature_extraction"}]
     assert "does not tell which photos" in warnings(bundle, photos)[0]
     assert frozen_on(bundle, photos)["learnt"] == [], "its head learnt, not its backbone"

@@ -35,7 +35,7 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, PhotoSet]:
     metrics = {"metrics": {"true": {"cross_fitted": COUNTS}}}
     heads = [binary_head("balcony") | metrics, binary_head("fireplace") | metrics, room_head()]
     bundle = make_bundle(folder / "bundle", heads=heads)
-    photos = load_labelled(draw_homes(folder / "photos", HOMES), bundle).photos
+    photos, _ = load_labelled(draw_homes(folder / "photos", HOMES), bundle)
     return bundle, replace(photos, split=np.full(len(photos), "train"))
 
 

@@ -16,7 +16,7 @@ from enrich.model.torch_engine import find_device
 from training.data.homes import MIN_PHOTOS
 from training.data.labels import pairs
 from training.evaluate.faster import Making, calibration_paths, check_making, named
-from training.evaluate.labelled import Labelled, load_labelled
+from training.evaluate.labelled import load_labelled
 from training.evaluate.measure import Measured, measure
 from training.evaluate.report import check_out, write_out
 from training.evaluate.rethreshold import Asked, check_target, rethreshold
@@ -89,23 +89,23 @@ def evaluate_command(
     else:
         loaded = _in(loaded, making)
     files = {name: Path(file) for name, file in pairs("--head", head or ())}
-    labelled = load_labelled(photos, loaded, split, exclude or (), files)
+    labelled, remarks = load_labelled(photos, loaded, split, exclude or (), files)
     check_out(out)
     prefixes = tuple(homes or ())
     for prefix in prefixes:
-        if not any(path.startswith(prefix) for path in labelled.photos.paths):
+        if not any(path.startswith(prefix) for path in labelled.paths):
             raise UsageError(f"--homes {prefix}: no path of the chosen photos starts so")
-    warned = warnings(loaded, labelled.photos)
+    warned = warnings(loaded, labelled)
     for line in warned:
         console.print(f"Mind: {line}", style="yellow", soft_wrap=True)
-    for line in labelled.remarks:
+    for line in remarks:
         console.print(line, soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch:
-        scored = score_all(loaded, labelled.photos, where, Path(scratch))
-        measured = [measure(scored, one, prefixes) for one in labelled.heads]
+        scored = score_all(loaded, labelled, where, Path(scratch))
+        measured = [measure(scored, one, prefixes) for one in loaded.heads if one.name in labelled.labels]
         rows = {"split": split, "exclude": exclude or []}
-        described = {**_described(scored, labelled, rows, prefixes), "warnings": warned}
-        write_out(out, described, measured, labelled.photos)
+        described = _described(scored, rows, prefixes) | {"remarks": remarks, "warnings": warned}
+        write_out(out, described, measured, labelled)
         console.print(_summary(measured))
         for one in measured:
             if (three := one.figures.get("three_rooms")) and three["of"]:
@@ -130,9 +130,7 @@ def _in(bundle: Bundle, making: Making) -> Bundle:
     return bundle.at(name)
 
 
-def _described(
-    scored: Scored, labelled: Labelled, rows: dict[str, Any], prefixes: Sequence[str]
-) -> dict[str, Any]:
+def _described(scored: Scored, rows: dict[str, Any], prefixes: Sequence[str]) -> dict[str, Any]:
     """What was evaluated on what, for metrics.json."""
     bundle, photos = scored.bundle, scored.photos
     unreadable = Counter(result.status.value for result in scored.results if not result.status.ok)
@@ -156,10 +154,9 @@ def _described(
                 "false": head.false_threshold,
                 **asdict(head.aggregation),
             }
-            for head in labelled.heads
-            if head.kind == "binary"
+            for head in bundle.heads
+            if head.kind == "binary" and head.name in photos.labels
         },
-        "remarks": labelled.remarks,
     }
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,18 +11,8 @@ from numpy.typing import NDArray
 
 from enrich.errors import UsageError
 from enrich.model.bundle import Bundle
-from enrich.model.head import Head
 from training.data.labels import BINARY_LABELS, MERGED_ROOMS, ROOM, labels_of, numbered, with_files
 from training.data.photos import PhotoSet, chosen_rows, photo_set, read_manifest
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Photos with labels for `heads`; `remarks` say what of the bundle or the manifest was left out."""
-
-    photos: PhotoSet
-    heads: tuple[Head, ...]
-    remarks: list[str] = field(default_factory=list)
 
 
 def load_labelled(
@@ -32,8 +21,9 @@ def load_labelled(
     split: str | None = None,
     exclude: Sequence[str] = (),
     files: Mapping[str, Path] = MappingProxyType({}),
-) -> Labelled:
-    """The photos of `folder/manifest.csv` with labels for the heads that have a column there, or a file.
+) -> tuple[PhotoSet, list[str]]:
+    """The photos of `folder/manifest.csv` with labels for the heads that have a column there, or a file; and
+    remarks on what of the bundle or the manifest was left out.
 
     A binary head X reads the column X (1, 0 or nothing), a multiclass head its class names. Names in the
     manifest that are no class of the bundle are masked, with a remark; a file is for this bundle, and may
@@ -52,7 +42,7 @@ def load_labelled(
             raise UsageError(f"--head {name}: the bundle has no such head; it has {names}")
     table = with_files(read_manifest(folder, ("path", "group")), files)
     table = chosen_rows(table, manifest, exclude, split)
-    heads = tuple(head for head in bundle.heads if head.name in table.columns)
+    heads = [head for head in bundle.heads if head.name in table.columns]
     if not heads:
         raise UsageError(f"{manifest} has a column for none of the bundle's heads; name one of {names}")
     remarks = [
@@ -71,7 +61,7 @@ def load_labelled(
             table[head.name] = _masked(table[head.name], index, where, remarks)
         labels[head.name] = labels_of(table, head.name, where, index)
     classes = {head.name: tuple(kind.name for kind in head.classes) for head in heads if head.classes}
-    return Labelled(photo_set(folder, table, labels, classes), heads, remarks)
+    return photo_set(folder, table, labels, classes), remarks
 
 
 def _masked(values: pd.Series, index: Mapping[str, int], where: str, remarks: list[str]) -> pd.Series:
