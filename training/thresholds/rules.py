@@ -54,10 +54,6 @@ class Targets:
     false_precision: float = 0.9
     class_precision: float = 0.9
 
-    def expected(self, homes: Homes) -> float:
-        """The share of homes with it."""
-        return float(homes.truth.mean()) if self.prevalence is None else self.prevalence
-
 
 def in_words(true: float, false: float) -> str:
     """A binary head's thresholds for people; a `false` threshold of 0 is never undercut."""
@@ -71,7 +67,7 @@ def binary_fields(homes: Homes, chances: Floats, views: list[Floats], targets: T
     `chances`: each photo's probability, in the order of the photo set; `views`: each home's logits after
     temperature, one a view.
     """
-    expected = targets.expected(homes)
+    expected = float(homes.truth.mean()) if targets.prevalence is None else targets.prevalence
     highest = homes.highest(chances)
     true, true_at, true_figures = true_thresholds(homes, highest, targets, expected)
     false, false_figures = false_threshold(homes, chances, true, targets, expected)
@@ -101,34 +97,27 @@ def true_thresholds(
 ) -> tuple[float, dict[str, float], Entry]:
     """The threshold `true` for the precision asked for, those for other precisions by their names, and
     figures for the manifest. `highest` [homes]: each home's highest probability."""
-    found: dict[str, tuple[float, Entry]] = {}
+    at: dict[str, float] = {}
+    by_target: dict[str, Entry] = {}
     for target in sorted({*PRECISIONS, targets.precision}):
         choose = partial(choose_true, prevalence=expected, target=target)
-        threshold = choose(highest, homes.truth)
+        at[f"{target:g}"] = threshold = choose(highest, homes.truth)
         fair = cross_fitted(choose, highest, homes.truth, homes.fold)
-        found[f"{target:g}"] = (
-            threshold,
-            {
-                "basis": "homes" if fair.precision.total >= least_backing(target) else "estimate",
-                "at_threshold": Counts.at(highest, homes.truth, threshold).as_json(expected),
-                "cross_fitted": fair.as_json(expected),
-                "precision_elsewhere": {
-                    str(share): rounded(fair.precision_at(share)) for share in PREVALENCES
-                },
-            },
-        )
-    true, figures = found[f"{targets.precision:g}"]
-    return (
-        true,
-        {name: threshold for name, (threshold, _) in found.items()},
-        {
-            "target": targets.precision,
-            "prevalence": round(expected, 3),
-            **figures,
-            "by_target": {name: one for name, (_, one) in found.items()},
-            "curve": _curve(homes, highest),
-        },
-    )
+        by_target[f"{target:g}"] = {
+            "basis": "homes" if fair.precision.total >= least_backing(target) else "estimate",
+            "at_threshold": Counts.at(highest, homes.truth, threshold).as_json(expected),
+            "cross_fitted": fair.as_json(expected),
+            "precision_elsewhere": {str(share): rounded(fair.precision_at(share)) for share in PREVALENCES},
+        }
+    asked = f"{targets.precision:g}"
+    figures = {
+        "target": targets.precision,
+        "prevalence": round(expected, 3),
+        **by_target[asked],
+        "by_target": by_target,
+        "curve": _curve(homes, highest),
+    }
+    return at[asked], at, figures
 
 
 def _curve(homes: Homes, highest: Floats) -> list[list[float]]:
