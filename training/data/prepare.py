@@ -115,7 +115,7 @@ def prepare(photos: Path, out: Path, rules: Rules, overwrite: bool = False) -> t
 def _check_out(photos: Path, out: Path, overwrite: bool) -> None:
     """Refuse to write where something else is."""
     place, of_photos = out.resolve(), photos.resolve()
-    if place == of_photos or of_photos in place.parents or place in of_photos.parents:
+    if place.is_relative_to(of_photos) or of_photos.is_relative_to(place):
         raise UsageError(f"--out {out} and {photos} lie in each other: name another folder")
     if not out.exists():
         return

@@ -91,10 +91,10 @@ def calibration_paths(folder: Path) -> tuple[Path, ...]:
     table = read_manifest(folder)
     if "split" in table.columns:
         table = table[table["split"] != "listing"]
-    paths = [folder / path for path in table["path"]]
-    if not any(path.is_file() for path in paths):
+    there = tuple(file for path in table["path"] if (file := folder / path).is_file())
+    if not there:
         raise UsageError(f"--calibrate {folder}: none of its photos is there")
-    return tuple(path for path in paths if path.is_file())
+    return there
 
 
 def with_arithmetics(bundle: Bundle, making: Making, folder: Path, cache: Path) -> tuple[Bundle, set[Faster]]:
