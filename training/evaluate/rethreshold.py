@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,9 @@ def rethreshold(
     entries = {entry["name"]: entry for member in draft.manifest["members"] for entry in member["heads"]}
     lines = [*left_out(bundle.arithmetics, asked.making.arithmetics).values()]
     changed: list[str] = []
+    fit = partial(adjust, targets=asked.targets, prefixes=asked.homes)
     for head in () if asked.keep_thresholds else [one.head for one in measured]:
-        fields, line = adjust(scored, head, asked.targets, asked.homes)
+        fields, line = fit(head, scored)
         lines.append(f"{head.name}: {line}")
         if fields:
             changed.append(head.name)
@@ -80,11 +82,7 @@ def rethreshold(
         raise UsageError("no new bundle: " + "; ".join(lines))
     exact = Exact({head.name: scored.logits(head) for head in bundle.heads}, homes)
     fitted, more = fit_each(
-        draft,
-        new,
-        exact,
-        lambda name: score_all(draft.at(name), photos, scored.device, scratch),
-        lambda head, here: adjust(here, head, asked.targets, asked.homes),
+        draft, new, exact, lambda name: score_all(draft.at(name), photos, scored.device, scratch), fit
     )
     lines += more
     if not changed and not fitted:
@@ -112,7 +110,7 @@ def rethreshold(
     return [*lines, *offered(written, fitted), f"{named}; weights as before, {told}"]
 
 
-def adjust(scored: Scored, head: Head, targets: Targets, prefixes: Sequence[str]) -> tuple[Entry, str]:
+def adjust(head: Head, scored: Scored, targets: Targets, prefixes: Sequence[str]) -> tuple[Entry, str]:
     """Fields of a head's manifest entry, none where there is too little to choose them on, and a line for
     people. `prefixes`: how paths of whole homes start; none: every group with photos enough is a home."""
     labels = scored.photos.labels[head.name]

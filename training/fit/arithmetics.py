@@ -6,6 +6,7 @@ int8 with photos that it learnt from. A frozen backbone is the same in all folds
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -94,9 +95,8 @@ def add_held_out(
         },
     )
     prefixes = (f"{options.homes}/",) if options.homes else ()
-    _, lines = fit_each(
-        draft, new, exact, score, lambda head, scored: adjust(scored, head, options.targets, prefixes)
-    )
+    fit = partial(adjust, targets=options.targets, prefixes=prefixes)
+    _, lines = fit_each(draft, new, exact, score, fit)
     return draft, lines
 
 
