@@ -136,7 +136,7 @@ def false_threshold(
     homes = homes.with_photos(MIN_PHOTOS_FALSE)
     target = targets.false_precision
     figures: Entry = {"target": target, "homes": len(homes.rows), "photos": MIN_PHOTOS_FALSE}
-    if not homes.rows or min(homes.truth.sum(), (~homes.truth).sum()) < FEWEST_HOMES:
+    if min(homes.truth.sum(), (~homes.truth).sum()) < FEWEST_HOMES:
         return 0.0, figures
 
     def choose(scores: Floats, truth: NDArray[np.bool_]) -> float:
