@@ -147,8 +147,8 @@ class Exact:
 
     logits: Mapping[str, Floats]
     """Head -> logits [photos, outputs], before temperature; NaN where there are none."""
-    homes: Mapping[str, tuple[Counted, Counted]]
-    """Binary head -> precision and recall of homes."""
+    homes: Mapping[str, Mapping[str, Any]]
+    """Binary head -> what holds precision and recall of homes: `Counts` as JSON, or figures of `measure`."""
 
 
 def fit_each(
@@ -213,25 +213,19 @@ def _figures(head: Head, scored: Scored, here: Floats, exact: Exact, entry: Entr
     drift = np.abs(chances - moved).max(axis=1)
     true = entry["metrics"].get("true")
     return HeadFigures(
-        here=Measured(after, *(of_homes(true["cross_fitted"]) if true else ())),
-        fp32=Measured(before, *exact.homes.get(head.name, ())),
+        here=_measured(after, true["cross_fitted"] if true else None),
+        fp32=_measured(before, exact.homes.get(head.name)),
         drift=Drift(round(float(drift.max()), 4), round(float(np.quantile(drift, 0.999)), 4)),
         target=true["target"] if true else None,
     )
 
 
-def of_homes(counts: Mapping[str, Any]) -> tuple[Counted, Counted]:
-    """Precision and recall of `Counts`, or of homes as `measure` has them, as JSON."""
-    precision, recall = (
-        Counted(counts[part]["hits"], counts[part]["of"]) for part in ("precision", "recall")
-    )
-    return precision, recall
+def _measured(average_precision: float, homes: Mapping[str, Any] | None) -> Measured:
+    shares = [homes[part] for part in ("precision", "recall")] if homes else []
+    return Measured(average_precision, *(Counted(share["hits"], share["of"]) for share in shares))
 
 
 def _average_precision(head: Head, labels: NDArray[np.int64], logits: Floats) -> float:
     """Of photos; of a multiclass head the mean over the classes that it publishes, each against the rest."""
-    weight = np.ones(len(labels))
-    if head.kind == "binary":
-        return round(macro_average_precision(labels, logits, weight), 4)
     published = {number for number, kind in enumerate(head.classes) if kind.publish}
-    return round(macro_average_precision(labels, logits, weight, only=published or None), 4)
+    return round(macro_average_precision(labels, logits, np.ones(len(labels)), published or None), 4)

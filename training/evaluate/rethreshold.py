@@ -23,7 +23,7 @@ from enrich.model.seen import distinct_views
 from enrich.model.writing import write_manifest
 from training.data.homes import MIN_PHOTOS, Homes, find_homes
 from training.data.labels import UNLABELLED
-from training.evaluate.faster import Exact, Making, fit_each, left_out, of_homes, offered, with_arithmetics
+from training.evaluate.faster import Exact, Making, fit_each, left_out, offered, with_arithmetics
 from training.evaluate.measure import Measured
 from training.evaluate.scored import Rows, Scored, score_all
 from training.models.heads import FOLDS, site_folds
@@ -62,7 +62,7 @@ def rethreshold(
     bundle, photos = scored.bundle, scored.photos
     draft, new = with_arithmetics(bundle, asked.making, scratch / "draft", scratch)
     homes = {
-        one.head.name: of_homes(one.figures["listings"])
+        one.head.name: one.figures["listings"]
         for one in measured
         if one.head.kind == "binary" and one.figures["listings"]["homes"]
     }
@@ -77,7 +77,7 @@ def rethreshold(
             changed.append(head.name)
             entries[head.name].update(fields)
         if fields and head.kind == "binary":
-            homes[head.name] = of_homes(fields["metrics"]["true"]["cross_fitted"])
+            homes[head.name] = fields["metrics"]["true"]["cross_fitted"]
     if not changed and not asked.keep_thresholds:
         raise UsageError("no new bundle: " + "; ".join(lines))
     exact = Exact({head.name: scored.logits(head) for head in bundle.heads}, homes)

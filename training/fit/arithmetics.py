@@ -17,15 +17,7 @@ from enrich.model.bundle import Bundle
 from enrich.model.writing import write_bundle
 from enrich.records import Output, PhotoResult, Scores
 from training.data.photos import PhotoSet
-from training.evaluate.faster import (
-    Exact,
-    Making,
-    check_making,
-    fit_each,
-    left_out,
-    of_homes,
-    with_arithmetics,
-)
+from training.evaluate.faster import Exact, Making, check_making, fit_each, left_out, with_arithmetics
 from training.evaluate.rethreshold import adjust
 from training.evaluate.scored import Judge, Rows, Scored, score_all
 from training.fit.options import FitOptions
@@ -88,11 +80,7 @@ def add_held_out(
 
     exact = Exact(
         {head.name: head.held_out[rows] for head in heads},
-        {
-            head.name: of_homes(head.metrics["true"]["cross_fitted"])
-            for head in bundle.heads
-            if head.kind == "binary"
-        },
+        {head.name: head.metrics["true"]["cross_fitted"] for head in bundle.heads if head.kind == "binary"},
     )
     prefixes = (f"{options.homes}/",) if options.homes else ()
     fit = partial(adjust, targets=options.targets, prefixes=prefixes)
