@@ -22,8 +22,7 @@ from training.fit.multitask import FOLDS, finetunings, held_out, site_fold
 from training.fit.options import FitOptions
 from training.markdown import table
 from training.models.backbones import load_backbone
-from training.thresholds.classes import of_three_rooms
-from training.thresholds.rules import Targets
+from training.thresholds.rules import Targets, of_three_rooms
 from training.trainer.devices import keep_memory
 from training.trainer.finetune import Recipe
 

@@ -18,7 +18,7 @@ from training.evaluate.report import check_out
 from training.evaluate.rethreshold import check_target
 from training.evaluate.trained_on import frozen_on, warnings
 from training.thresholds.calibrate import Share
-from training.thresholds.classes import of_three_rooms
+from training.thresholds.rules import of_three_rooms
 
 SIX = ["kitchen", "bathroom", "bedroom", "other", "balcony", "fireplace"]
 

@@ -13,11 +13,11 @@ from training.thresholds.calibrate import (
     calibrate_classes,
     chance_of_homes,
     choose_aggregation,
+    choose_class_threshold,
     choose_false,
     choose_true,
     cross_fitted,
 )
-from training.thresholds.classes import choose_class_threshold
 
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 TRUTH = np.array([0, 0, 0, 1, 0, 1, 0, 1, 1, 1], dtype=bool)

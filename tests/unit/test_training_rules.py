@@ -5,7 +5,7 @@ import pytest
 
 from enrich.model.multiclass import Multiclass
 from training.data.homes import Homes
-from training.thresholds.classes import choose_classes
+from training.thresholds.calibrate import choose_classes
 from training.thresholds.rules import PRECISIONS, Targets, class_fields, false_threshold, true_thresholds
 
 

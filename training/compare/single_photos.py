@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from enrich.model.binary import Binary
 from enrich.model.multiclass import Multiclass
-from training.thresholds.calibrate import Counts, Floats, calibrate_classes, fit_temperature
-from training.thresholds.classes import choose_classes
+from training.thresholds.calibrate import Counts, Floats, calibrate_classes, choose_classes, fit_temperature
 from training.thresholds.rules import Entry
 
 PRECISION, PREVALENCE = 0.95, 0.1

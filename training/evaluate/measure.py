@@ -19,8 +19,7 @@ from training.data.labels import UNLABELLED
 from training.data.photos import PhotoSet
 from training.evaluate.scored import Rows, Scored
 from training.thresholds.calibrate import Counts, Floats, Share, Truth, rounded
-from training.thresholds.classes import of_three_rooms
-from training.thresholds.rules import PREVALENCES
+from training.thresholds.rules import PREVALENCES, of_three_rooms
 
 BINS = 10
 MAX_COLLECTIONS = 20

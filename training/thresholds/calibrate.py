@@ -1,7 +1,8 @@
 """Calibration and thresholds, all from logits of photos and homes that the head had not seen.
 
-Counts are of whole homes. Precision and negative predictive value are stated twice: as observed, and at the
-prevalence expected where the bundle is used, which weighs the error rates of the two kinds of home.
+Counts are of whole homes, of classes also of photos. Precision and negative predictive value are stated
+twice: as observed, and at the prevalence expected where the bundle is used, which weighs the error rates of
+the two kinds of home.
 """
 
 from collections.abc import Callable
@@ -190,6 +191,42 @@ def choose_false(scores: Floats, truth: Truth, prevalence: float, target: float)
     below = np.cumsum((weight * (1 - chance))[order]) / np.cumsum(weight[order])
     reached = np.flatnonzero((below >= target)[:-1] & (chance[order] < 0.5)[:-1])
     return float(scores[order[reached[-1] + 1]]) if reached.size else 0.0
+
+
+def choose_class_threshold(chances: Floats, right: Truth, target: float) -> tuple[float, Share]:
+    """Lowest probability at which photos given a class belong to it in `target` or more of the cases.
+
+    `chances` and `right`: of the photos whose most probable class it is. Where the target is out of
+    reach: the threshold of the best precision that keeps a tenth of them. Returned with the precision at it.
+    """
+
+    def precision(threshold: float) -> Share:
+        return Share.of(right[chances >= threshold])
+
+    if not chances.size:
+        return 1.0, Share(0, 0)
+    tried = [0.0, *np.sort(chances)[: max(1, int(len(chances) * 0.9))].tolist()]
+    for chance in tried:
+        if precision(chance).value >= target:
+            return chance, precision(chance)
+    best = max(tried, key=lambda chance: precision(chance).value)
+    return best, precision(best)
+
+
+def choose_classes(
+    chances: Floats, truth: NDArray[np.int64], target: float, least: float = 0.0
+) -> list[tuple[float, Counts]]:
+    """As `choose_class_threshold` for every class, but no threshold below `least`; and photos there: of those
+    whose most probable class it is, those at or above the threshold are given the class.
+
+    `chances`: calibrated probabilities [photos, classes]; `truth` [photos]: numbers of classes.
+    """
+    top, chosen = chances.argmax(axis=1), []
+    for number in range(chances.shape[1]):
+        mine, having = top == number, truth == number
+        threshold = max(choose_class_threshold(chances[mine, number], having[mine], target)[0], least)
+        chosen.append((threshold, Counts.at(np.where(mine, chances[:, number], -1.0), having, threshold)))
+    return chosen
 
 
 def chance_of_homes(scores: Floats, truth: Truth, prevalence: float) -> tuple[Floats, Floats]:

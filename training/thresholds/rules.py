@@ -3,7 +3,7 @@
 `fit`, re-thresholding and the faster arithmetics call it; they differ in their homes only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from enrich.model.head import least_backing
 from enrich.model.multiclass import Multiclass
+from training import thesis
 from training.data.homes import MIN_PHOTOS_FALSE, Homes, find_homes, whole_homes
 from training.data.photos import PhotoSet
 from training.models.heads import FittedHead
@@ -25,12 +26,12 @@ from training.thresholds.calibrate import (
     calibrate_binary,
     calibrate_classes,
     choose_aggregation,
+    choose_classes,
     choose_false,
     choose_true,
     cross_fitted,
     rounded,
 )
-from training.thresholds.classes import choose_classes, of_three_rooms
 
 Entry = dict[str, Any]
 Numbers = NDArray[np.int64]
@@ -40,6 +41,7 @@ PRECISIONS = (0.8, 0.9, 0.95, 0.98, 0.99)
 """What `ENRICH_PRECISION_TARGET` may ask for, beside the precision that was asked for."""
 FEWEST_HOMES = 10
 """With it and without it, each: fewer homes cannot carry a threshold of `false`."""
+THREE_ROOMS = tuple(thesis.SIZES["rooms"])
 CURVE = 24
 """Points at which the figures of `true` are kept for drawing, at most."""
 
@@ -247,3 +249,17 @@ def calibrated_classes(
         "confusion": confusion.tolist(),
     }
     return fitted, {"name": fitted.name, "kind": "multiclass", **fields, "metrics": metrics}
+
+
+def of_three_rooms(scores: Floats, truth: NDArray[np.int64], names: Sequence[str]) -> Share | None:
+    """Of the kitchens, bathrooms and bedrooms those for which, among just these three, the right one is the
+    most probable; None where a head has not all three.
+
+    `scores` [photos, classes]: logits or probabilities; `truth` [photos]: numbers of classes; `names`: of all
+    classes, in the order of the scores.
+    """
+    if not set(THREE_ROOMS) <= set(names):
+        return None
+    three = np.array([names.index(name) for name in THREE_ROOMS])
+    rows = np.isin(truth, three)
+    return Share.of(three[scores[rows][:, three].argmax(axis=1)] == truth[rows])
