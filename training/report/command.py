@@ -87,7 +87,7 @@ def page(
         curves=curves or {},
         matrices=matrices or {},
         times=tables.times_of(ours),
-        their_times=tables.times_of(reference)[0] if reference else None,
+        their_ratios=tables.times_of(reference)[0].ratios() if reference else {},
         gathered=gathered,
         confusion=confusion,
         findings=findings,

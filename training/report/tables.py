@@ -37,35 +37,29 @@ def best_models(ours: Gathered) -> str:
     return table(header, rows)
 
 
-def result_tables(ours: Gathered, reference: Gathered | None) -> dict[str, str]:
-    """Heading -> table of each task and mode: training time and highest validation accuracy.
+def result_table(ours: Gathered, reference: Gathered | None, task: str, mode: str) -> str:
+    """Training time and highest validation accuracy of a task in a mode.
 
     `reference`: the thesis's runs, for the columns beside; None leaves these columns out.
     """
-    tables = {}
-    for task in ours.tasks():
-        for mode, name in thesis.MODES.items():
-            runs = of(ours.runs, task, mode)
-            theirs = None if reference is None else of(reference.runs, task, mode)
-            tables[f"{task.capitalize()}, {name}"] = "Not run." if runs.empty else _table(runs, theirs)
-    return tables
-
-
-def _table(runs: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
-    if theirs is None:
+    runs = of(ours.runs, task, mode)
+    if runs.empty:
+        return "Not run."
+    if reference is None:
         rows = [[_title(own), *_figures(own)] for _, own in runs.groupby("label", sort=False)]
         return table(["architecture", "training time", "max. validation accuracy, %"], rows, figures=True)
+    theirs = of(reference.runs, task, mode)
     header = ["architecture", "time, thesis", "time, ours", "difference"]
     header += ["accuracy %, thesis", "accuracy %, ours", "difference"]
     lines: list[list[str]] = []
     found = [*runs["architecture"], *theirs["architecture"]]
     for architecture in in_order(found, thesis.ARCHITECTURES):
-        reference = theirs[theirs["architecture"] == architecture]
+        their = theirs[theirs["architecture"] == architecture]
         own = runs[runs["architecture"] == architecture]
         for _, row in own.groupby("label", sort=False):
-            lines.append(_beside(row, reference))
-        if not reference.empty and not _comparable(own).any():
-            time, accuracy = _figures(reference)
+            lines.append(_beside(row, their))
+        if not their.empty and not _comparable(own).any():
+            time, accuracy = _figures(their)
             lines.append([thesis.title(architecture), time, NONE, NONE, accuracy, NONE, NONE])
     return table(header, lines, figures=True)
 
@@ -170,13 +164,8 @@ def epoch_table(times: Times) -> str:
     return table(["architecture", *(f"{task} {modes[mode]}" for task, mode in cells)], rows, figures=True)
 
 
-def ratio_tables(times: Times, reference: Times | None) -> dict[str, str]:
-    """What is divided by what -> a table; `reference`: the thesis's times, for columns beside."""
-    theirs = reference.ratios() if reference else {}
-    return {title: _ratio_table(times, ours, theirs.get(title)) for title, ours in times.ratios().items()}
-
-
-def _ratio_table(times: Times, ours: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
+def ratio_table(times: Times, ours: pd.DataFrame, theirs: pd.DataFrame | None) -> str:
+    """One of the ratios of `times`; `theirs`: the thesis's, for columns beside."""
     if ours.empty:
         return "Cannot be given: one side of every pair was not run."
     beside = {"ours": ours} if theirs is None else {"thesis": theirs, "ours": ours}
