@@ -68,7 +68,18 @@ def fit_multitask(photos: PhotoSet, names: Sequence[str], backbone: Backbone, op
     *by_fold, (final, _) = _run(work, options.jobs if options.device.type == "cpu" else 1)
     logits = held_out(work[:-1], [predicted for _, predicted in by_fold])
     learnt = [finetuned for finetuned, _ in by_fold]
-    heads = tuple(_fitted(task, final, learnt, logits[task.name], fold) for task in work[-1].lessons.tasks)
+    heads = []
+    for task in work[-1].lessons.tasks:
+        known = (task.labels != UNLABELLED) & (fold >= 0)
+        head = FittedHead(
+            name=task.name,
+            head=final.heads[task.name],
+            strength=None,
+            by_fold={number: one.heads[task.name] for number, one in enumerate(learnt)},
+            held_out=np.where(known[:, None], logits[task.name], np.nan),
+            fold=np.where(known, fold, -1),
+        )
+        heads.append(head)
 
     def measured(name: str, said: NDArray[np.float64]) -> dict[str, Any]:
         return figures(photos, name, said, fold, options.homes, options.targets.precision)
@@ -119,7 +130,7 @@ class Finetuning:
     options: FitOptions
     held: NDArray[np.int64]
 
-    def __call__(self) -> tuple[Finetuned, dict[str, NDArray[np.float64]]]:
+    def __call__(self) -> "Result":
         backbone, lessons, options = self.backbone, self.lessons, self.options
         learnt = averaged(
             [
@@ -203,21 +214,3 @@ def site_fold(photos: PhotoSet, names: Sequence[str], seed: int) -> NDArray[np.i
     fold, rows = np.full(len(photos), -1, dtype=np.int64), np.flatnonzero(photos.split == "train")
     fold[rows] = site_folds(np.max(shown, axis=0)[rows], photos.site[rows], seed, FOLDS)
     return fold
-
-
-def _fitted(
-    task: Task,
-    final: Finetuned,
-    by_fold: Sequence[Finetuned],
-    logits: NDArray[np.float64],
-    fold: NDArray[np.int64],
-) -> FittedHead:
-    known = (task.labels != UNLABELLED) & (fold >= 0)
-    return FittedHead(
-        name=task.name,
-        head=final.heads[task.name],
-        strength=None,
-        by_fold={number: one.heads[task.name] for number, one in enumerate(by_fold)},
-        held_out=np.where(known[:, None], logits, np.nan),
-        fold=np.where(known, fold, -1),
-    )
