@@ -130,7 +130,7 @@ class Run:
         self._source, self._ended = source, ended
         self._optimiser = optimiser_of(plan, network)
         self.best, self.progress = Best(), Progress()
-        self._frozen: list[tuple[Tensor, Tensor]] = []
+        self._frozen: list[Tensor] = []
         self._clock = 0.0
 
     @property
@@ -195,23 +195,17 @@ class Run:
         self._ended(row)
 
     def _validate(self) -> tuple[float, Tensor]:
-        """Mean loss and logits [n, classes] of all validation photos."""
+        """Mean loss and logits [n, classes] of all validation photos; what a frozen backbone makes of them is
+        made once."""
         self.network.learn(False)
         with torch.inference_mode():
-            parts = [self.network.head(features) for features, _ in self._validation_features()]
-        logits = torch.cat(parts).cpu()
+            features = self._frozen or [
+                self.network.features(batch.pictures)[0] for batch in self._source.validation(self.validation)
+            ]
+            logits = torch.cat([self.network.head(one) for one in features]).cpu()
+        if self.plan.key.mode == MODES[0]:
+            self._frozen = features
         return float(functional.cross_entropy(logits, self.validation.labels)), logits.clone()
-
-    def _validation_features(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the last layer gets, with labels; a frozen backbone makes it once."""
-        if self._frozen:
-            yield from self._frozen
-            return
-        for batch in self._source.validation(self.validation):
-            made = self.network.features(batch.pictures)[0], batch.labels
-            if self.plan.key.mode == MODES[0]:
-                self._frozen.append(made)
-            yield made
 
     def _tick(self) -> None:
         now = time.monotonic()
