@@ -99,9 +99,8 @@ def _finished(plan: Plan, out: Path) -> bool:
             )
     if not (out / results.RUNS).is_file():
         return False
-    runs, key = results.read_results(out).runs, plan.key
-    same = (runs.task == key.task) & (runs.architecture == key.architecture)
-    return bool((same & (runs["mode"] == key.mode) & (runs.seed == key.seed)).any())
+    finished = results.read_results(out).runs[list(results.RunRow.KEY)]
+    return plan.key in {results.RunKey(*key) for key in finished.itertuples(index=False)}
 
 
 def _flat(identity: dict[str, object]) -> dict[str, object]:

@@ -117,7 +117,7 @@ class TimingRow:
 
 
 Row = RunRow | EpochRow | TimingRow
-_TABLES: dict[str, type[Row]] = {RUNS: RunRow, EPOCHS: EpochRow, TIMINGS: TimingRow}
+_TABLES: dict[type[Row], str] = {RunRow: RUNS, EpochRow: EPOCHS, TimingRow: TIMINGS}
 
 
 class Results(NamedTuple):
@@ -134,11 +134,10 @@ class Results(NamedTuple):
 def read_results(folder: Path) -> Results:
     """Read the tables of `folder`. Raises UsageError: no results there, or a table that is not readable or
     lacks a column."""
-    if not any((folder / name).is_file() for name in _TABLES):
+    paths = {row: folder / name for row, name in _TABLES.items()}
+    if not any(path.is_file() for path in paths.values()):
         raise UsageError(f"{folder} holds no results: name a folder that `enrich-train compare` wrote")
-    return Results(
-        *(_typed(_read_text(folder / name, row), folder / name, row) for name, row in _TABLES.items())
-    )
+    return Results(*(_typed(_read_text(path, row), path, row) for row, path in paths.items()))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
     So an epoch that a killed run had written and makes again after its checkpoint stands there once.
     """
     row_class = type(rows[0])
-    path = folder / next(name for name, known in _TABLES.items() if known is row_class)
+    path = folder / _TABLES[row_class]
     added = pd.DataFrame([{name: _text(value) for name, value in asdict(row).items()} for row in rows])
     with locked(folder / LOCK):
         kept = _read_text(path, row_class)
