@@ -66,8 +66,9 @@ def compare_command(
     machine = _machine(device, workers, save_seconds)
     if machine.device.type == "cpu":
         keep_memory()
-    chosen = "bf16" if precision == "auto" and machine.device.type == "cuda" else precision
-    recipe = Recipe(epochs, batch, rate, momentum, "fp32" if chosen == "auto" else chosen, cache_features)
+    if precision == "auto":
+        precision = "bf16" if machine.device.type == "cuda" else "fp32"
+    recipe = Recipe(epochs, batch, rate, momentum, precision, cache_features)
     choice = Choice(
         tuple(architecture or ()), tuple(mode or ()), tuple(task or ()), tuple(seed or (0,)), input_size
     )
