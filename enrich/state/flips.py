@@ -71,16 +71,21 @@ class FlipsExceededError(Exception):
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(field, what changed) of a listing's published attributes (JSON); of fields that both have."""
+    """(field, what changed) of a listing's published attributes (JSON).
+
+    A field that only one of them has, since a bundle lacks its head, is unknown or empty in the other.
+    """
     old, new = before["fields"], after["fields"]
-    for field in old.keys() & new.keys():
-        if overridable(field) is None or old[field] == new[field]:
+    for field in dict.fromkeys([*old, *new]):
+        nothing: list[str] | None = [] if isinstance(old.get(field, new.get(field)), list) else None
+        was, now = old.get(field, nothing), new.get(field, nothing)
+        if overridable(field) is None or was == now:
             continue  # a confidence, or no change
-        if isinstance(old[field], list) and isinstance(new[field], list):
-            yield from ((field, f"gains {one}") for one in sorted(set(new[field]) - set(old[field])))
-            yield from ((field, f"loses {one}") for one in sorted(set(old[field]) - set(new[field])))
+        if isinstance(was, list) and isinstance(now, list):
+            yield from ((field, f"gains {one}") for one in sorted(set(now) - set(was)))
+            yield from ((field, f"loses {one}") for one in sorted(set(was) - set(now)))
         else:
-            yield field, f"{_said(old[field])} → {_said(new[field])}"
+            yield field, f"{_said(was)} → {_said(now)}"
 
 
 def tally(counts: Counts, found: Sequence[tuple[str, str]]) -> None:
@@ -104,7 +109,8 @@ def count(connection: Connection, saved: Sequence[tuple[int, Mapping[str, Any], 
         flips: Counts = backfill.flips
         for id, before, after in saved:
             if id == backfill.id:
-                tally(flips, list(changes(before, after)))
+                # What a head adds takes nothing off.
+                tally(flips, [one for one in changes(before, after) if one[0] in before["fields"]])
         share, number = parse_number_or_share(backfill.max_flips)
         most = share_of(share, backfill.marked) if number is None else number
         for field, by_change in flips.items():

@@ -57,6 +57,10 @@ class Foretold:
     flips: Counts = field(default_factory=dict)
     examples: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
     """(field, change) -> the first few."""
+    lacking: set[str] = field(default_factory=set)
+    """Fields of `flips` whose heads the current bundle has no more."""
+    new: set[str] = field(default_factory=set)
+    """Those whose heads it adds, which no bound counts."""
 
 
 def foretell(settings: Settings, options: BackfillOptions, sample: int, stop: Stop) -> Foretold:
@@ -116,6 +120,10 @@ class SampleQueue(LookingQueue):
         found = list(changes(before, after))
         tally(self._foretold.flips, found)
         for field_, change in found:
+            if field_ not in after["fields"]:
+                self._foretold.lacking.add(field_)
+            if field_ not in before["fields"]:
+                self._foretold.new.add(field_)
             examples = self._foretold.examples.setdefault((field_, change), [])
             if len(examples) < EXAMPLES:
                 head = field_.removeprefix("has_")

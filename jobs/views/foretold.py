@@ -23,7 +23,8 @@ def show_foretold(foretold: Foretold, *, as_json: bool) -> None:
         ]
         changed = {field: by_change[""] for field, by_change in foretold.flips.items()}
         told = {name: getattr(foretold, name) for name in ("stale", "sampled", "failed")}
-        print_json({**told, "changed": changed, "shares": shares, "examples": told_of})
+        heads = {name: sorted(getattr(foretold, name)) for name in ("lacking", "new")}
+        print_json({**told, "changed": changed, **heads, "shares": shares, "examples": told_of})
         return
     out = console()
     out.print(
@@ -42,6 +43,10 @@ def show_foretold(foretold: Foretold, *, as_json: bool) -> None:
             shown = ["\n".join(map(cell, examples)) for cell in (_listing, _evidence)]
             changes.add_row("", change, f"{by_change[change]:,}", f"{share:.1%}", *shown)
     out.print(changes)
+    if foretold.lacking:
+        out.print(f"The bundle has no head any more for {', '.join(sorted(foretold.lacking))}.")
+    if foretold.new:
+        out.print(f"New is {', '.join(sorted(foretold.new))}; --max-flips does not count it.")
     out.print(
         "Nothing was written. `enrich backfill --stale-bundle --max-flips …` rolls it out up to a bound."
     )

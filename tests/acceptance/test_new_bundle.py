@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from enrich.errors import FlipLimitError, UsageError
-from tests.support.bundles import binary_head, make_bundle, room_head
+from tests.support.bundles import binary_head, bundle_with, make_bundle, room_head
 from tests.support.harness import World, assert_same
 
 STRICT = {"true": 0.999999, "false": 0.1}
@@ -93,6 +93,30 @@ def test_what_a_person_said_does_not_flip(enriched: World, stricter: Path) -> No
     assert foretold(enriched)["changed"] == {}
     enriched.backfill(stale_bundle=True, max_flips="0")
     assert with_balcony(enriched) == 10
+
+
+def test_what_a_removed_head_takes_off_counts_and_what_an_added_one_brings_is_only_told(
+    enriched: World, tmp_path: Path
+) -> None:
+    enriched.fixed["bundle"] = bundle_with(tmp_path / "look", (room_head() | {"name": "look"}, "room"))
+    enriched.backfill(stale_bundle=True, max_flips="0")  # only adds
+
+    enriched.fixed["bundle"] = bundle_with(tmp_path / "view", (binary_head("view"), "balcony"))
+    told = foretold(enriched)
+    assert told["changed"] == {"look_types": 20, "has_view": 10}
+    assert told["shares"]["look_types"] == {"loses kitchen": 1.0}
+    assert told["shares"]["has_view"] == {"unknown → true": 0.5}
+    assert (told["lacking"], told["new"]) == (["look_types"], ["has_view"])
+    shown = " ".join(enriched.enrich_here("backfill", "--stale-bundle", "--dry-run").stdout.split())
+    assert "The bundle has no head any more for look_types" in shown
+    assert "New is has_view; --max-flips does not count it" in shown
+    with pytest.raises(FlipLimitError, match="look_types would change for more than 19 of the 20"):
+        enriched.backfill(stale_bundle=True, max_flips="19")
+    enriched.backfill(stale_bundle=True, max_flips="20")
+
+    enriched.fixed["bundle"] = make_bundle(tmp_path / "plain").folder
+    with pytest.raises(FlipLimitError, match="has_view would change for more than 9 of the 20"):
+        enriched.backfill(stale_bundle=True, max_flips="9")
 
 
 @pytest.mark.parametrize("bound", ["4", "20%"])
