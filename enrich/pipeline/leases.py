@@ -97,7 +97,7 @@ class Leases:
                 self._queue.release(list(self._held), forgive=forgive)
 
     async def keep(self, lost: Callable[[Claim], None]) -> None:
-        """Renew the leases until cancelled; what went to another worker leaves our hands, and is told."""
+        """Renew the leases until cancelled; what is not ours any more leaves our hands, and is told."""
         while True:
             await asyncio.sleep(self._lease / 3)
             if not self._held:
@@ -105,7 +105,11 @@ class Leases:
             for claim in await run_in(self._pools.heartbeat, self._queue.heartbeat, list(self._held)):
                 # One that is just being ended says by itself whether it was still ours.
                 if claim not in self._ending and self.drop(claim):
-                    log.warning("listing %s: the lease went to another worker", claim.id)
+                    log.warning(
+                        "listing %s: its claim is over, and what is still done for it is thrown away: "
+                        "another worker took it, its backfill was ended, or it left the portal",
+                        claim.id,
+                    )
                     lost(claim)
 
     async def change(self, seconds: float) -> None:

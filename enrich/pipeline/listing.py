@@ -139,7 +139,7 @@ class ListingStages:
         self.leases.drop(claim)
 
     def lost(self, claim: Claim) -> None:
-        """The claim went to another worker: what is still done for it is thrown away."""
+        """The claim is not ours any more: what is still done for it is thrown away."""
         self.figures.stale += 1
         self.window.leave(claim)
 

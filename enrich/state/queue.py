@@ -29,7 +29,7 @@ class WorkQueue(Protocol):
         """Whether a listing of the nightly run (of `ids`, if given) can be claimed `alone` now."""
 
     def heartbeat(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Say that this process lives; answers those of its claims that went to another worker."""
+        """Say that this process lives; answers those of its claims that are not its own any more."""
 
     def release(self, claims: Sequence[Claim], forgive: bool = True, later: float = 0.0) -> None:
         """Give listings back unworked; with `forgive` the attempt does not count.

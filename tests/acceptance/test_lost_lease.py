@@ -20,7 +20,7 @@ def test_what_is_still_done_for_a_lost_listing_is_thrown_away(
         world.portal.execute(
             "UPDATE enrichment.listing SET status = 'pending', lease_token = NULL, lease_worker = NULL"
         )
-        until(lambda: "went to another worker" in caplog.text or running.done(), "the loss is noticed")
+        until(lambda: "its claim is over" in caplog.text or running.done(), "the loss is noticed")
     assert world.statuses() == {"house": "pending"}, "not claimed anew beside what is under way"
     gate.open()
     report = running.result()

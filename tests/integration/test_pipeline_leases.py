@@ -1,6 +1,7 @@
 """The claims in a process's hands, against a real queue."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from enrich.pipeline.leases import Leases
 from enrich.pipeline.pools import Pools
 from enrich.records import Claim
+from enrich.state import flips
+from enrich.state.backfills import Backfills, Selection
+from enrich.state.database import Database
 from enrich.state.listings import Listings
 from enrich.state.schema import BACKFILL
 from tests.support.enriched import add, result
@@ -72,6 +76,23 @@ def test_a_claim_that_ends_just_now_is_not_lost(migrated: Portal, state: Listing
         assert leases.drop(ended)
 
     asyncio.run(go())
+
+
+def test_a_claim_whose_backfill_was_ended_is_not_said_to_be_with_another_worker(
+    migrated: Portal, database: Database, leases: Leases, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def go() -> None:
+        asked = Backfills(database).ask(Selection(stale_bundle="new"), "0")
+        made = {"photo_fp_done": "fp-1", "bundle_id": "old"}
+        add(migrated, "a", priority=BACKFILL, backfill=asked.id, **made)
+        (claim,) = await leases.claim(1, None, alone=False)
+        database.run(lambda connection: flips.hold(connection, asked.id, "too many"))
+        assert await lost(leases) == claim
+
+    with caplog.at_level(logging.WARNING, "enrich.pipeline.leases"):
+        asyncio.run(go())
+    (told,) = caplog.messages
+    assert told.startswith("listing a: its claim is over") and "its backfill was ended" in told
 
 
 def test_where_a_worker_died_the_listing_is_worked_on_alone(migrated: Portal, leases: Leases) -> None:
