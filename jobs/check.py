@@ -52,6 +52,12 @@ _LACKING = text("""
     ORDER BY 1
 """)
 
+_UNSEEN = text("""
+    SELECT n FROM unnest(CAST(:columns AS text[])) WITH ORDINALITY AS c(n, place)
+    WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(:view) AND attname = n)
+    ORDER BY place
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -152,7 +158,11 @@ class _Checks:
                 f"privileges are missing: {', '.join(lacking)}. GRANT them, see docs/database.md"
             )
         self._schema = True
-        return [f"schema {SCHEMA} is up to date"]
+        heads = self._bundle.heads if self._bundle else ()
+        columns = [column for head in heads for column in head.rules.columns(head.name)]
+        unseen = state.scalars(_UNSEEN, columns=columns, view=f"{SCHEMA}.listing_attributes")
+        lines = [f"the views lack {', '.join(unseen)}: `enrich migrate` adds them"] if unseen else []
+        return [f"schema {SCHEMA} is up to date", *lines]
 
     def check_tables(self) -> list[str]:
         if self._databases is None:

@@ -41,6 +41,18 @@ def portal(world: World, tmp_path: Path) -> World:
     return world
 
 
+def test_check_names_the_columns_that_the_views_lack_until_the_next_migrate(portal: World) -> None:
+    def told() -> str:
+        done = portal.enrich_here("check")
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    lacking = "the views lack has_seaview, seaview_confidence, condition_types: `enrich migrate` adds them"
+    assert lacking in told()
+    assert portal.enrich_here("migrate").returncode == 0
+    assert "the views lack" not in told()
+
+
 def test_they_go_through_every_command(portal: World, tmp_path: Path) -> None:
     def said(*arguments: str) -> str:
         done = portal.enrich_here(*arguments)
