@@ -63,6 +63,12 @@ def is_folder(path: Path) -> bool:
     return False
 
 
+def _say_where(error: BaseException, path: Path) -> None:
+    """Of a full disk, which the system tells of without a file's name where a file that is open grows."""
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+        error.filename = str(path)
+
+
 def scratch() -> Path:
     """The folder for temporary files.
 
@@ -115,8 +121,9 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)  # on a full disk it would take the last room
+        _say_where(error, path)
         raise
 
 
@@ -141,5 +148,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             if previous.exists():
                 os.rename(previous, path)
             raise
+    except BaseException as error:
+        _say_where(error, path)
+        raise
     finally:
         shutil.rmtree(scratch)

@@ -115,7 +115,7 @@ class Database:
                 if not passing(error):
                     raise
                 failing = failing or time.monotonic()
-                self._consider_giving_up(error, time.monotonic() - failing + delay, patience)
+                self._consider_giving_up(error, time.monotonic() - failing, delay, patience)
                 log.warning(
                     "Postgres (%s): %s; trying again in %.1f s", self.name, self._reason(error), delay
                 )
@@ -138,15 +138,17 @@ class Database:
         """`run` one statement: how many rows it changes."""
         return self.run(lambda connection: connection.execute(statement, given).rowcount)
 
-    def _consider_giving_up(self, error: DBAPIError, waited: float, patience: float) -> None:
-        patience = min(patience, STOPPING) if self._stop.is_set() else patience
+    def _consider_giving_up(self, error: DBAPIError, waited: float, delay: float, patience: float) -> None:
+        lasted = patience
+        if self._stop.is_set():
+            lasted, patience = max(1, round(waited)), min(patience, STOPPING)
         if sqlstate(error) == READ_ONLY:
             self.engine.dispose()  # the primary may be elsewhere by now; an old session stays read-only
-        if self._given_up or waited > patience:
+        if self._given_up or waited + delay > patience:
             self._given_up = True
             what = "gave no answer" if sqlstate(error) is None else "could not work"
             raise OutageError(
-                f"Postgres ({self.name}) {what} for {patience:g} s: {self._reason(error)}. "
+                f"Postgres ({self.name}) {what} for {lasted:g} s: {self._reason(error)}. "
                 "Nothing is lost: start the command again when the server is back"
             ) from error
 

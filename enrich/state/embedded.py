@@ -3,10 +3,12 @@
 import locale
 import os
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -15,6 +17,7 @@ from enrich.atomic import scratch
 from enrich.errors import SettingsError
 
 EMBEDDED_DATABASE = "enrich"
+RECOVERY = 120.0  # seconds that the server may take to recover from a crash
 _EXISTS = ("42P04", "23505")  # a database that is there, or that somebody was making at the same time
 
 
@@ -45,8 +48,8 @@ def embedded_postgres(home: Path) -> str:
         # The wheel's own lock is a file in the temporary folder, where another user's keeps all others out.
         vars(server).setdefault("_lock", type(server._lock)(home / ".lock"))
         with _locale_of_every_machine():
-            server.start()
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            _start(server)
+    except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as error:
         more = "; what it said stands above" if isinstance(error, subprocess.SubprocessError) else ""
         if os.path.exists(data / "log"):
             more = f"; its log is {data / 'log'}"
@@ -59,6 +62,20 @@ def embedded_postgres(home: Path) -> str:
         url = url.set(query={"host": str(folder)})  # written as it is there, whatever signs are in it
     _create_database(url)
     return url.set(database=EMBEDDED_DATABASE).render_as_string(hide_password=False)
+
+
+def _start(server: Any) -> None:
+    """Start it, and wait longer than the wheel does for one that recovers from a crash: it is said to run
+    then, but not to be ready, which the wheel asserts."""
+    until = time.monotonic() + RECOVERY
+    while True:
+        try:
+            server.start()
+            return
+        except (subprocess.TimeoutExpired, AssertionError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
 
 
 @contextmanager

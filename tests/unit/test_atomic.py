@@ -1,13 +1,15 @@
 """Files that are put in their place in one step: what stands there already, and is more than a file."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from enrich.atomic import new_file
+from enrich.atomic import new_file, new_folder
 from enrich.settings import load_settings
 from jobs.metrics.watching import _hand_over
 
@@ -50,3 +52,13 @@ def test_metrics_go_into_a_pipe_and_do_not_take_its_place(pipe: Path, read: Call
     _hand_over(load_settings(metrics_file=pipe), registry)  # type: ignore[arg-type]
     assert pipe.is_fifo() and os.listdir(pipe.parent) == ["pipe"]
     assert "one 1.0" in read()
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_a_disk_that_is_full_is_told_with_the_place(
+    tmp_path: Path, new: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    """The system names no file where one that is open grows."""
+    with pytest.raises(OSError, match="No space left") as told, new(tmp_path / "homes"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert told.value.filename == str(tmp_path / "homes")
