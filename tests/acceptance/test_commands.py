@@ -198,11 +198,12 @@ def test_ids_and_limit_restrict_a_run(enrich: Command, world: World, tmp_path: A
 
 
 def test_ids_that_no_listing_has_are_named(world: World, tmp_path: Path) -> None:
+    world.listing("2", "kitchen")
     (tmp_path / "ids").write_text("2\nzz\nyy\n")
     for command in ("run", "backfill", "rescore"):
         ended = world.enrich(command, "--ids", str(tmp_path / "ids"))
         assert ended.returncode == 0, ended.stderr
-        assert "no listing has 2 of the ids in --ids, such as yy" in ended.stderr, command
+        assert "no listing has 2 of the ids in --ids, such as zz" in ended.stderr, command
 
 
 def test_show_says_which_answers_another_setting_made(world: World) -> None:
