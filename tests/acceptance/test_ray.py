@@ -113,25 +113,23 @@ def third_node(cluster: Any) -> Iterator[Any]:
     yield node
     if node in cluster.worker_nodes:
         cluster.remove_node(node)
-
-
-def slowly(answer: Answer) -> None:
-    time.sleep(0.6)
-    FINE(answer)
+    cluster.wait_for_nodes(120)  # until Ray knows that it is gone, or the next test has it too
 
 
 HOMES, PHOTOS = 30, 4
+AT_ONCE = 5  # homes of each host that are answered at once, more than one call to a fetcher
 
 
-def homes_on_three_hosts(world: World, servers: list[PhotoServer]) -> None:
-    """Homes, a third of them on each of three hosts, that answer slowly."""
+def homes_on_three_hosts(world: World, servers: list[PhotoServer], gate: Gate) -> None:
+    """Homes, a third of them on each of three hosts; those after the first few wait at the gate."""
     for number in range(HOMES):
         urls = world.listing(f"{number:02}", *["kitchen", "bedroom", "balcony", "fireplace"][:PHOTOS])
         server = servers[number % 3]
         for url in urls:
             path = url.removeprefix(world.photos.url(""))
             server.add(path, world.photos.find(path).read())  # type: ignore[union-attr]
-            server.behave(path, slowly)
+            if number >= 3 * AT_ONCE:
+                gate.holds(server, path)
         old, new = world.photos.url("/"), server.url("/")
         world.portal.execute(
             "UPDATE listing_images SET url = replace(url, :old, :new) WHERE listing_id = :id",
@@ -141,17 +139,38 @@ def homes_on_three_hosts(world: World, servers: list[PhotoServer]) -> None:
         )
 
 
+def kill(cluster: Any, node: Any) -> None:
+    """Lose a node with all that works there; actors outlive it for a moment, in which they still answer."""
+    actors = [
+        actor for _, process in node.live_processes() for actor in psutil.Process(process.pid).children()
+    ]
+    cluster.remove_node(node, allow_graceful=False)
+    _, alive = psutil.wait_procs(actors, 60)
+    assert actors and not alive
+
+
+ALL_NODES = f"""
+from jobs.run.cluster import crew
+
+crew.ASSEMBLE = 600  # each node gets a host, however slowly they start
+{ENRICH[-1]}
+"""
+
+
 def test_a_node_that_is_killed_in_mid_run_changes_nothing_in_the_documents(
-    world: World, other_server: PhotoServer, cluster: Any, third_node: Any
+    world: World, other_server: PhotoServer, cluster: Any, third_node: Any, gate: Gate
 ) -> None:
     with PhotoServer("127.0.0.3") as third_server:
         servers = [world.photos, other_server, third_server]
-        homes_on_three_hosts(world, servers)
-        world.fixed |= {"fetch_per_host": 2, "outage_seconds": 90}
-        process = world.start("backfill", "--ray", cluster.address, "--json")
-        until(lambda: all(server.requests() > 4 for server in servers), "all nodes are at work", 180)
-        cluster.remove_node(third_node, allow_graceful=False)
-        out, err = process.communicate(timeout=120)
+        homes_on_three_hosts(world, servers, gate)
+        world.fixed |= {"fetch_per_host": 2, "outage_seconds": 90, "fetch_timeout": 60.0}
+        program = [*ENRICH[:-1], ALL_NODES]
+        process = world.start("backfill", "--ray", cluster.address, "--json", program=program)
+        answered = AT_ONCE * PHOTOS
+        until(lambda: all(s.requests() > answered for s in servers), "all nodes have photos in hand", 180)
+        kill(cluster, third_node)
+        gate.open()
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         report = json.loads(out)
         assert report["ray"]["fetchers"] == report["ray"]["scorers"] == 3
